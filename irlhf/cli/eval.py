@@ -1,0 +1,53 @@
+"""irlhf eval."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from irlhf.cli import options
+from irlhf.registry import COMMANDS, resolve
+
+EXAMPLES = """Examples:
+
+irlhf eval scored-samples.jsonl
+
+irlhf eval ours.jsonl plain.jsonl --policy policy --policy policy-plain -o eval.json"""
+
+
+def evaluate(
+    samples: Annotated[list[Path], typer.Argument(help="Scored samples; - is stdin.", metavar="SAMPLES")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write; - is stdout.")] = Path("eval.json"),
+    policy: Annotated[
+        list[str] | None, typer.Option("--policy", help="Their policies. \\[folders beside the samples]")
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 1000,
+    seed: options.Seed = 0,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure whether the policy gave what was asked."""
+    settings = resolve("irlhf.evaluate:EvalSettings")(tuple(policy or ()), resamples, seed)
+    result = options.run(COMMANDS["eval"], quiet, samples, output, settings)
+    for line in _lines(result):
+        resolve("irlhf.console:note")(line)
+    options.finish({**result, "output": str(output)}, json_, "the evaluation", f"irlhf plot {output}")
+
+
+def _lines(result: dict[str, Any]) -> Iterator[str]:
+    """Yield one line a policy and reward: the figures that matter most."""
+    for policy in result["policies"].values():
+        for name, found in policy["rewards"].items():
+            figures = [("within prompts", found["within"].get("spearman")), ("pooled", found["pooled"]["spearman"])]
+            told = ", ".join(f"{kind} {_shown(figure)}" for kind, figure in figures if figure)
+            error = found["error"]
+            floor = min(error["floor_permuted"], error["floor_constant"])
+            yield (
+                f"{policy['name']} {name}: Spearman {told}; mean error {error['mean_absolute']['value']:.3f}"
+                f" (floor {floor:.3f}); n = {found['n']:,} of {found['prompts']:,} prompts"
+            )
+
+
+def _shown(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"

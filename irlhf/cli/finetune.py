@@ -1,0 +1,55 @@
+"""irlhf finetune."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from irlhf.cli import options
+from irlhf.registry import COMMANDS, resolve
+
+EXAMPLES = """Examples:
+
+irlhf finetune scored.jsonl --model tiny -r rewards.yaml -o policy
+
+irlhf finetune scored.jsonl --model ./Qwen3-0.6B -o policy --preview 2
+
+irlhf finetune scored.jsonl --render-only -o train.jsonl"""
+
+
+def finetune(
+    scored: Annotated[Path, typer.Argument(help="Scored examples; - is stdin.", metavar="SCORED")],
+    model: Annotated[str, typer.Option(help="Base model: a folder, a hub id, or tiny.")] = "tiny",
+    rewards: Annotated[
+        str, typer.Option("-r", "--rewards", help="rewards.yaml: directions, weights, scales.", metavar="FILE")
+    ] = "",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The policy's folder. \\[policy]")] = None,
+    template: Annotated[str, typer.Option(help="How rewards are spelled: a name or a YAML.")] = "reward-end",
+    baseline: Annotated[str, typer.Option(help="Train a baseline: plain, chosen or top.", metavar="KIND")] = "",
+    epochs: Annotated[float, typer.Option(min=0, help="Passes over the rows; 0 fits the base.")] = 0.0,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Peak learning rate; 0 fits the base.")] = 0.0,
+    batch: Annotated[int, typer.Option(min=1, help="Rows a step.")] = 16,
+    context: Annotated[int, typer.Option(min=0, help="Tokens of a row at most; 0 is the base's own.")] = 0,
+    drop: Annotated[float, typer.Option(min=0, max=0.99, help="Chance that a reward line is left out.")] = 0.1,
+    seed: options.Seed = 0,
+    limit: options.Limit = 0,
+    render_only: Annotated[bool, typer.Option("--render-only", help="Write the training file and stop.")] = False,
+    preview: Annotated[int, typer.Option(min=0, metavar="N", help="Show N rows as trained, and stop.")] = 0,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a policy that reads the reward in its prompt."""
+    settings = resolve("irlhf.finetune:FinetuneSettings")(
+        rewards, template, baseline, epochs, learning_rate, batch, context, drop, seed, limit
+    )
+    if preview:
+        shown = options.run("irlhf.finetune:preview", quiet, scored, model, preview, settings)
+        typer.echo(resolve("irlhf.console:clean")(shown))
+    elif render_only:
+        out = output or Path("train.jsonl")
+        summary = options.run("irlhf.finetune:render", quiet, scored, out, settings)
+        options.finish(summary, json_, f"{summary.get('written', 0):,} training rows")
+    else:
+        out = output or Path("policy")
+        summary = options.run(COMMANDS["finetune"], quiet, scored, out, model, settings)
+        options.finish(summary, json_, "the policy", f"irlhf sample {out} {scored} -t NAME=0.9")

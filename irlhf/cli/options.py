@@ -1,0 +1,52 @@
+"""Options that mean the same in every command."""
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from irlhf.registry import resolve
+
+
+class BadRow(StrEnum):
+    """What happens to a row that cannot be used."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+Limit = Annotated[int, typer.Option("--limit", min=0, metavar="N", help="Use only the first N; 0 is all.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of all that is random.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but warnings and errors.")]
+OnBadRow = Annotated[BadRow, typer.Option("--on-bad-row", help="Stop at a bad row, or set it aside with its reason.")]
+STDIN = Path("-")
+
+
+def run(door: str, quiet: bool, *arguments: Any) -> Any:
+    """Load a command's function and call it."""
+    resolve("irlhf.console:be_quiet")(quiet)
+    return resolve(door)(*arguments)
+
+
+def output_for(given: Path | None, source: Path, name: str) -> Path:
+    """Return where to write: what was given; else stdout for stdin, and the command's own name for a file."""
+    return given or (STDIN if source == STDIN else Path(name))
+
+
+def finish(summary: Mapping[str, Any], as_json: bool, what: str, following: str = "") -> None:
+    """Say what was written and the next command; with `--json` print the summary instead."""
+    if as_json:
+        typer.echo(json.dumps(summary, ensure_ascii=False))
+        return
+    output = summary.get("output", "")
+    if summary.get("finished"):
+        text = f"{output} is complete already: nothing to do"
+    else:
+        rejected = f", set {summary['rejected']:,} aside" if summary.get("rejected") else ""
+        kept = f" (kept {summary['resumed']:,} of an earlier run)" if summary.get("resumed") else ""
+        text = f"wrote {what} to {output}{kept}{rejected}"
+    resolve("irlhf.console:note")(text + (f"; next: {following}" if following and output != str(STDIN) else ""))

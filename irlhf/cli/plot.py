@@ -1,0 +1,41 @@
+"""irlhf plot."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from irlhf.cli import options
+from irlhf.registry import COMMANDS, resolve
+
+EXAMPLES = """Examples:
+
+irlhf plot eval.json scored.jsonl policy -o plots
+
+irlhf plot eval.json --format svg"""
+
+
+class Format(StrEnum):
+    """Kinds of picture files."""
+
+    png = "png"
+    svg = "svg"
+    pdf = "pdf"
+
+
+def plot(
+    sources: Annotated[list[Path], typer.Argument(help="eval.json, scored rows, policy folders.", metavar="FILES")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the pictures.")] = Path("plots"),
+    format: Annotated[Format, typer.Option(help="Kind of picture file.")] = Format.png,
+    report: Annotated[
+        str, typer.Option(help="Where the report goes. \\[report.html beside them]", metavar="FILE")
+    ] = "",
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Draw target against actual, trade-off, distributions and training curves, and a report."""
+    settings = resolve("irlhf.plot:PlotSettings")(format.value, report)
+    summary = options.run(COMMANDS["plot"], quiet, sources, output, settings)
+    names = ", ".join(Path(picture).name for picture in summary["pictures"])
+    options.finish(summary, json_, f"{names} and {summary['report']}")

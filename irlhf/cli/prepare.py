@@ -1,0 +1,36 @@
+"""irlhf prepare."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from irlhf.cli import options
+from irlhf.registry import COMMANDS, resolve
+
+EXAMPLES = """Examples:
+
+irlhf prepare hh.jsonl.gz -o examples.jsonl
+
+zcat hh.jsonl.gz | irlhf prepare - -o - | irlhf score - -r rewards.yaml"""
+
+
+def prepare(
+    sources: Annotated[list[Path], typer.Argument(help="Raw data; - is stdin.", metavar="SOURCE")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where to write; - is stdout. \\[examples.jsonl]")
+    ] = None,
+    format: Annotated[str, typer.Option(help="Shape of the data: auto, hh, messages, prompt-completion.")] = "auto",
+    test: Annotated[float, typer.Option(min=0, max=1, help="Share of prompts for the test split.")] = 0.1,
+    validation: Annotated[float, typer.Option(min=0, max=1, help="Share of prompts for validation.")] = 0.05,
+    limit: options.Limit = 0,
+    on_bad_row: options.OnBadRow = options.BadRow.stop,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Turn raw data into one clean record per completion, split by prompt."""
+    out = options.output_for(output, sources[0], "examples.jsonl")
+    settings = resolve("irlhf.prepare:PrepareSettings")(format, test, validation, limit, on_bad_row.value)
+    summary = options.run(COMMANDS["prepare"], quiet, sources, out, settings)
+    written = f"{summary.get('written', 0):,} examples"
+    options.finish(summary, json_, written, f"irlhf score {out} -r rewards.yaml")

@@ -1,0 +1,52 @@
+"""irlhf sample."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from irlhf.cli import options
+from irlhf.registry import COMMANDS, resolve
+
+EXAMPLES = """Examples:
+
+irlhf sample policy prompts.jsonl -t helpful=0.9 -t harmless=0.7
+
+irlhf sample policy examples.jsonl -t helpful=0:1:0.25 -o sweep.jsonl
+
+irlhf sample policy examples.jsonl -t helpful=data -t harmless=data -n 8
+
+irlhf sample policy examples.jsonl --weights 2*helpful+3*harmless"""
+
+
+def sample(
+    policy: Annotated[Path, typer.Argument(help="The folder that finetune wrote.", metavar="POLICY")],
+    prompts: Annotated[Path, typer.Argument(help="Rows with a prompt; - is stdin.", metavar="PROMPTS")],
+    target: Annotated[
+        list[str] | None, typer.Option("-t", "--target", help="What to ask for.", metavar="NAME=VALUE")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="A mix, like '2*helpful+3*harmless', or a rewards.yaml.", metavar="EXPR|FILE")
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where to write; - is stdout. \\[samples.jsonl]")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Samples of each prompt and target.")] = 1,
+    split: Annotated[str, typer.Option(help="Prompts of this split: test, validation, train, all.")] = "test",
+    limit: options.Limit = 0,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0, max=1, help="Keep the likeliest tokens up to this share.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a completion at most.")] = 128,
+    batch: Annotated[int, typer.Option(min=1, help="Samples drawn side by side.")] = 64,
+    seed: options.Seed = 0,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Ask a policy for rewards: exactly (0.8), a sweep (0:1:0.1), or as the data has them (data)."""
+    out = options.output_for(output, prompts, "samples.jsonl")
+    settings = resolve("irlhf.sample:SampleSettings")(
+        tuple(target or ()), weights, n, split, limit, temperature, top_p, max_tokens, batch, seed
+    )
+    summary = options.run(COMMANDS["sample"], quiet, policy, prompts, out, settings)
+    written = f"{summary.get('written', 0):,} samples of {summary.get('prompts', 0):,} prompts"
+    options.finish(summary, json_, written, f"irlhf score {out} -r rewards.yaml -o scored-{out.name}")

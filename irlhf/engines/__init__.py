@@ -1,0 +1,1 @@
+"""How models run: loading, chat texts, generation. Knows no room."""

@@ -1,0 +1,126 @@
+"""From a prompt and the rewards asked for to token ids: the one way, shared by training and sampling."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from irlhf.errors import DataError
+from irlhf.records import Content, Message, as_messages
+from irlhf.templates import Template
+
+# For bases that were never taught a chat: turns with a name, parted by blank lines.
+SPEAKERS = {"user": "Human", "assistant": "Assistant"}
+PLAIN_CHAT = (
+    "{{ bos_token or '' }}"
+    "{% for message in messages %}"
+    f"{{{{ {SPEAKERS}.get(message['role'], message['role'] | capitalize) }}}}"
+    ": {{ message['content'] }}\n\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+
+_WORD = re.compile(r"\S+")
+
+
+class NoRoom(DataError):
+    """Not even an empty prompt fits beside the completion."""
+
+
+class Tokens(NamedTuple):
+    """A prompt as token ids, and whether the beginning of the conversation had to go."""
+
+    ids: list[int]
+    cut: bool
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A tokenizer with the template that its policy was trained with."""
+
+    tokenizer: Any
+    template: Template
+    names: Sequence[str]  # all rewards that the policy knows
+
+    def messages(self, prompt: Content, asked: Mapping[str, float]) -> list[Message]:
+        """Return the prompt as the model sees it, rewards written in and user text disarmed."""
+        disarmed = [self._disarmed(message) for message in as_messages(prompt)]
+        return self.template.render(disarmed, asked, self.names)
+
+    def text(self, prompt: Content, asked: Mapping[str, float]) -> str:
+        """Return the prompt's whole text, up to where the completion begins."""
+        return self._chat_text(self.messages(prompt, asked), generation=True)
+
+    def prompt(self, prompt: Content, asked: Mapping[str, float], room: int) -> Tokens:
+        """Return the prompt as at most `room` token ids.
+
+        What does not fit loses the beginning of the conversation: whole turns first, then the first
+        words of the last user turn; never a system message or a reward line. Raises NoRoom where even
+        an empty turn does not fit.
+        """
+        turns = list(as_messages(prompt))
+        ids = self._ids(self.text(turns, asked))
+        if len(ids) <= room:
+            return Tokens(ids, cut=False)
+        start = 1 if turns[0]["role"] in ("system", "developer") else 0
+        while any(turn["role"] == "user" for turn in turns[start + 1 :]):
+            del turns[start]
+            if turns[start]["role"] == "assistant":
+                continue  # an answer whose question is gone goes too
+            ids = self._ids(self.text(turns, asked))
+            if len(ids) <= room:
+                return Tokens(ids, cut=True)
+        return Tokens(self._shortened(turns, asked, room, start), cut=True)
+
+    def completion(self, completion: Content, prompt: Content) -> list[int]:
+        """Return the completion's token ids, the end of the turn included."""
+        said = [self._disarmed(message) for message in as_messages(completion, "assistant")]
+        if self.tokenizer.chat_template != PLAIN_CHAT:
+            asked = [self._disarmed(message) for message in as_messages(prompt)]
+            before = self._chat_text(asked, generation=True)
+            whole = self._chat_text(asked + said, generation=False)
+            if whole.startswith(before):
+                return self._ids(whole.removeprefix(before))
+        if len(said) > 1 or not isinstance(said[0].get("content"), str):
+            raise DataError("a completion of several messages needs a base whose chat template can hold it")
+        return [*self._ids(" " + said[0]["content"]), self.tokenizer.eos_token_id]
+
+    def _shortened(self, turns: list[Message], asked: Mapping[str, float], room: int, at: int) -> list[int]:
+        """Drop the fewest first words of the turn at `at` that make it fit."""
+        text = turns[at]["content"]
+        starts = [word.start() for word in _WORD.finditer(text)] + [len(text)]
+
+        def ids_from(word: int) -> list[int]:
+            shorter = {**turns[at], "content": text[starts[word] :]}
+            return self._ids(self.text([*turns[:at], shorter, *turns[at + 1 :]], asked))
+
+        low, high = 0, len(starts) - 1
+        if len(ids_from(high)) > room:
+            raise NoRoom(f"the prompt's frame alone takes more than the {room} tokens that are left for it")
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if len(ids_from(middle)) <= room else (middle + 1, high)
+        return ids_from(high)
+
+    def _chat_text(self, messages: list[Message], generation: bool) -> str:
+        text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
+        return text
+
+    def _ids(self, text: str) -> list[int]:
+        # Chat templates write every special token themselves.
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    @cached_property
+    def _specials(self) -> re.Pattern[str] | None:
+        """The strings that the tokenizer would read as commands."""
+        tokens = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True)))) if tokens else None
+
+    def _disarmed(self, message: Message) -> Message:
+        """Part the first character of every special token from its rest, so that it is read as text."""
+        body = message.get("content")
+        if self._specials is None or not isinstance(body, str):
+            return message
+        return {**message, "content": self._specials.sub(lambda found: f"{found[0][0]} {found[0][1:]}", body)}

@@ -1,0 +1,79 @@
+"""Models from a folder or the hub, loaded without running anybody's code."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from irlhf.engines.chat import PLAIN_CHAT
+from irlhf.errors import ConfigError
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+
+def load_causal(name: str) -> tuple[Any, Any]:
+    """Return a causal language model and its tokenizer, ready for prompts and padding.
+
+    A base without a chat template gets a plain one. Raises ConfigError where nothing can be loaded.
+    """
+    model = _load(AutoModelForCausalLM, name)
+    tokenizer = load_tokenizer(name)
+    tokenizer.chat_template = tokenizer.chat_template or PLAIN_CHAT
+    return model, tokenizer
+
+
+def load_classifier(name: str) -> tuple[Any, Any]:
+    """Return a sequence classifier in evaluation mode and its tokenizer. Raises ConfigError."""
+    model = _load(AutoModelForSequenceClassification, name).eval()
+    tokenizer = load_tokenizer(name)
+    tokenizer.truncation_side = "left"  # the completion stands last, and it is what is judged
+    return model, tokenizer
+
+
+def load_tokenizer(name: str) -> Any:
+    """Return a tokenizer that can pad. Raises ConfigError."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name}: no tokenizer ({_reason(error)})") from error
+    if tokenizer.pad_token is None:
+        # Never attended to and never trained on, so any token serves.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+def context_of(model: Any) -> int:
+    """Return how many tokens the model takes at once."""
+    return int(getattr(model.config, "max_position_embeddings", None) or 2048)
+
+
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Return the ids that end a completion: the tokenizer's, and those that the base was shipped with."""
+    shipped = getattr(model.generation_config, "eos_token_id", None)
+    known = shipped if isinstance(shipped, list) else [shipped]
+    return sorted({one for one in [tokenizer.eos_token_id, *known] if one is not None})
+
+
+def device() -> str:
+    """Return where models run: the first accelerator, else the processor."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _load(kind: Any, name: str) -> Any:
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise ConfigError(f"{name}: no such folder")
+    try:
+        # Without `trust_remote_code=False` transformers would ask on stdin; safetensors hold no code.
+        model = kind.from_pretrained(name, trust_remote_code=False, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name}: no model of this kind in safetensors there ({_reason(error)})") from error
+    return model.to(device())
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:160]

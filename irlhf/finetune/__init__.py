@@ -1,0 +1,108 @@
+"""Render the reward into the prompt, train on the completions, remember how."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from irlhf import console
+from irlhf.errors import ConfigError
+from irlhf.files import STREAM, write_json
+from irlhf.finetune.rows import TrainingSet, read_training_set
+from irlhf.journal import RunCard, journal, workshop
+from irlhf.records import as_messages
+from irlhf.registry import did_you_mean, resolve
+from irlhf.templates import DEFAULT
+
+BASELINES = ("plain", "chosen", "top")
+COMPLETE = "COMPLETE"  # written last into a checkpoint; one without it was cut short by a kill
+CHECKPOINTS = f"checkpoint-*/{COMPLETE}"
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How a policy is trained. What is 0 is chosen to fit the base, and said.
+
+    `batch` is in rows, `context` in tokens; `drop` is the chance in [0, 1] that a reward line is left out
+    of a training row, so that every subset of the rewards can be asked for.
+    """
+
+    rewards: str = ""  # a rewards.yaml
+    template: str = DEFAULT
+    baseline: str = ""
+    epochs: float = 0.0
+    learning_rate: float = 0.0
+    batch: int = 16
+    context: int = 0
+    drop: float = 0.1
+    seed: int = 0
+    limit: int = 0
+
+
+def finetune(
+    scored: str | Path, output: str | Path, model: str, settings: FinetuneSettings = FinetuneSettings()
+) -> dict[str, Any]:
+    """Write a policy's folder, a plain Hugging Face one with a policy.json, and return what was done.
+
+    Only rows of the training split (or of none) are trained on. The same command again goes on behind
+    the last complete checkpoint. Raises ConfigError, DataError and BackendError.
+    """
+    _check(settings)
+    source, out = Path(scored), Path(output)
+    if out == STREAM:
+        raise ConfigError("a policy is a folder; name it with -o")
+    card = _card("finetune", source, model, settings)
+    with workshop(out, card, CHECKPOINTS) as folder:
+        if folder is None:
+            return {"output": str(out), "finished": True}
+        training = _read(source, settings)
+        trained: dict[str, Any] = resolve("irlhf.finetune.train:train")(training, model, folder, settings)
+    return {"output": str(out), "finished": False, **training.counts, **trained}
+
+
+def render(scored: str | Path, output: str | Path, settings: FinetuneSettings = FinetuneSettings()) -> dict[str, Any]:
+    """Write the training file that hosts and other trainers read: one {"messages": […]} a row.
+
+    `<output>.meta.json` beside it holds what sampling needs: the policy's card, without weights.
+    """
+    _check(settings)
+    source, out = Path(scored), Path(output)
+    with journal(out, _card("finetune --render-only", source, "", settings), resumable=False) as book:
+        if book.finished:
+            return book.summary()
+        training = _read(source, settings)
+        policy = training.policy("", settings)
+        for example, asked in training.asked(policy, training.train, settings):
+            prompt = policy.template.render(example.prompt, asked, policy.names)
+            book.write_row({"messages": prompt + as_messages(example.completion, "assistant")})
+        if out != STREAM:
+            write_json(out.with_name(f"{out.stem}.meta.json"), policy.to_json())
+    return {**training.counts, **book.summary()}
+
+
+def preview(scored: str | Path, model: str, count: int, settings: FinetuneSettings = FinetuneSettings()) -> str:
+    """Return the exact text, tokens and loss mask of the first `count` training rows."""
+    _check(settings)
+    training = _read(Path(scored), settings)
+    text: str = resolve("irlhf.finetune.train:preview")(training, model, count, settings)
+    return text
+
+
+def _read(source: Path, settings: FinetuneSettings) -> TrainingSet:
+    training = read_training_set(source, settings.rewards, settings.limit)
+    skipped = {name: n for name, n in training.counts.items() if name.startswith("skipped")}
+    told = "".join(f"; {name} {n:,}" for name, n in skipped.items())
+    console.note(f"{training.counts['rows']:,} rows to train on{told}")
+    return training
+
+
+def _card(command: str, source: Path, model: str, settings: FinetuneSettings) -> RunCard:
+    named = {"rewards": settings.rewards, "model": model, "template": settings.template}
+    inputs = {role: Path(name) for role, name in named.items() if name and Path(name).exists()}
+    return RunCard(command, {"examples": source, **inputs}, {**asdict(settings), "model": model})
+
+
+def _check(settings: FinetuneSettings) -> None:
+    if settings.baseline and settings.baseline not in BASELINES:
+        raise ConfigError(f"unknown baseline '{settings.baseline}'{did_you_mean(settings.baseline, BASELINES)}")
+    if not 0 <= settings.drop < 1:
+        raise ConfigError(f"drop is {settings.drop}; it is a chance from 0 to below 1")

@@ -1,0 +1,146 @@
+"""Train locally with transformers: loss on the completion alone, checkpoints that survive a kill."""
+
+import hashlib
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import GenerationConfig, set_seed
+
+from irlhf import console
+from irlhf.engines.chat import Chat, NoRoom
+from irlhf.engines.local import context_of, device, end_tokens, load_causal
+from irlhf.engines.tiny import NAME as TINY
+from irlhf.engines.tiny import make_tiny
+from irlhf.errors import DataError
+from irlhf.finetune.baselines import baseline_rows
+from irlhf.finetune.rows import Row, TrainingSet
+from irlhf.finetune.trainer import Encoded, Plan, forget_checkpoints, newest_complete, trainer
+from irlhf.policy import Policy, write_policy
+from irlhf.records import as_messages
+
+if TYPE_CHECKING:
+    from irlhf.finetune import FinetuneSettings
+
+_TINY_CONTEXT = 512  # tokens
+_TINY_EPOCHS = 8.0
+_DEFAULT_EPOCHS = 2.0
+_VALIDATION_ROWS = 128  # enough for a curve
+# Parameters below which a learning rate fits: small models need large steps.
+_LEARNING_RATES = ((1e6, 3e-3), (1e8, 5e-4), (1e9, 5e-5), (math.inf, 1e-5))
+_VERSIONS = ("irlhf", "torch", "transformers")
+
+
+def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSettings") -> dict[str, Any]:
+    """Fill `folder` with a trained policy and return its figures."""
+    model, tokenizer, policy = _start(training, base, settings)
+    chat = Chat(tokenizer, policy.template, policy.names)
+    counts: Counter[str] = Counter()
+    learnt = training.train
+    if settings.baseline:
+        learnt = baseline_rows(settings.baseline, learnt, policy, settings.seed)
+    rows = _encode(chat, training.asked(policy, learnt, settings), policy.context, counts)
+    held_out = training.asked(policy, training.validation[:_VALIDATION_ROWS], settings)
+    validation = _encode(chat, held_out, policy.context, Counter())
+    if not rows:
+        raise DataError(f"no completion fits into the context of {policy.context} tokens")
+    for what, number in counts.items():
+        if number:
+            console.warn(f"{number:,} rows {what} (context of {policy.context} tokens)")
+    plan = _plan(model, base, len(rows), settings)
+    console.note(f"training on {device()}: {plan.steps:,} steps of {plan.batch} rows, learning rate {plan.rate:g}")
+    started = time.monotonic()
+    trainer(model, tokenizer.pad_token_id, (rows, validation), folder, plan).train(
+        resume_from_checkpoint=newest_complete(folder)
+    )
+    figures = {
+        "steps": plan.steps,
+        "completion tokens": sum(len(row["completion"]) for row in rows),
+        "seconds": round(time.monotonic() - started, 1),
+        **counts,
+    }
+    _save(model, tokenizer, folder)
+    card = {**figures, "settings": asdict(settings), "plan": asdict(plan), "weights": _weights_digest(folder)}
+    versions = {name: version(name) for name in _VERSIONS}
+    write_policy(folder, replace(policy, training={**card, "versions": versions}))
+    forget_checkpoints(folder)
+    return figures
+
+
+def preview(training: TrainingSet, base: str, count: int, settings: "FinetuneSettings") -> str:
+    """Return the text, the tokens and the loss mask of the first rows: what trains stands in [brackets]."""
+    _, tokenizer, policy = _start(training, base, settings)
+    chat = Chat(tokenizer, policy.template, policy.names)
+    parts = []
+    for example, asked in training.asked(policy, training.train[:count], settings):
+        for row in _encode(chat, [(example, asked)], policy.context, Counter()):
+            shown = [tokenizer.decode([token]) for token in row["prompt"]]
+            learnt = [f"[{tokenizer.decode([token])}]" for token in row["completion"]]
+            text = tokenizer.decode(row["prompt"] + row["completion"])
+            sizes = f"{len(shown)} tokens of prompt, {len(learnt)} of completion (these train)"
+            parts.append(f"── {example.id}: {sizes}\n{text}\n── tokens\n{'|'.join(shown + learnt)}\n")
+    return "\n".join(parts)
+
+
+def _start(training: TrainingSet, base: str, settings: "FinetuneSettings") -> tuple[Any, Any, Policy]:
+    policy = training.policy(base, settings)
+    set_seed(settings.seed)
+    if base == TINY:
+        lines = policy.template.vocabulary(policy.names)
+        conversations = (as_messages(one.prompt) + as_messages(one.completion, "assistant") for one in training.train)
+        model, tokenizer = make_tiny(conversations, lines, settings.context or _TINY_CONTEXT, settings.seed)
+    else:
+        model, tokenizer = load_causal(base)
+    return model, tokenizer, replace(policy, context=min(settings.context or context_of(model), context_of(model)))
+
+
+def _encode(chat: Chat, rows: Iterable[Row], context: int, counts: Counter[str]) -> list[Encoded]:
+    """Return token ids. A long conversation loses its beginning; a completion that does not fit is left out."""
+    encoded = []
+    for example, asked in rows:
+        completion = chat.completion(example.completion, example.prompt)
+        try:
+            prompt = chat.prompt(example.prompt, asked, context - len(completion))
+        except NoRoom:
+            counts["left out: the completion does not fit"] += 1
+            continue
+        counts["shortened at the beginning of the conversation"] += prompt.cut
+        encoded.append({"prompt": prompt.ids, "completion": completion})
+    return encoded
+
+
+def _plan(model: Any, base: str, rows: int, settings: "FinetuneSettings") -> Plan:
+    """Choose what the user left open."""
+    size = sum(weights.numel() for weights in model.parameters())
+    epochs = settings.epochs or (_TINY_EPOCHS if base == TINY else _DEFAULT_EPOCHS)
+    rate = settings.learning_rate or next(rate for limit, rate in _LEARNING_RATES if size < limit)
+    return Plan(math.ceil(rows / settings.batch * epochs), settings.batch, rate, settings.seed)
+
+
+def _save(model: Any, tokenizer: Any, folder: Path) -> None:
+    # A server that honours generation_config.json must sample, or every target gets one answer.
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        eos_token_id=end_tokens(model, tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for file in folder.glob("*.safetensors"):
+        file.chmod((folder / "config.json").stat().st_mode)  # safetensors makes them private
+
+
+def _weights_digest(folder: Path) -> str:
+    hashed = hashlib.sha256()
+    for shard in sorted(folder.glob("*.safetensors")):
+        with shard.open("rb") as stream:
+            hashed.update(hashlib.file_digest(stream, "sha256").digest())
+    return hashed.hexdigest()

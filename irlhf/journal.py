@@ -1,0 +1,312 @@
+"""Rows written so that a kill at any moment loses none and doubles none.
+
+    <out>.lock            one writer at a time
+    <out>.run.json        what is being made: digests of the inputs, every setting
+    <out>.partial         the rows so far, each appended whole
+    <out>.rejected.jsonl  the rows that were set aside, each with its reason
+    <out>                 appears when complete
+
+The same command again goes on behind the last whole row; a command with another setting is refused.
+"""
+
+import glob
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from irlhf import files
+from irlhf.errors import ConfigError, DataError, OutputError
+from irlhf.records import Example, Where, dumps
+
+SYNC_ROWS = 32  # rows that a power cut may cost; a kill costs none
+SYNC_SECONDS = 1.0
+PACKED = ".gz"
+
+
+@dataclass(frozen=True)
+class RunCard:
+    """What a run makes: equal cards make equal files."""
+
+    command: str
+    inputs: Mapping[str, Path]
+    settings: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the card with the digest of every input."""
+        inputs = {role: {"path": str(path), "sha256": _digest(path)} for role, path in self.inputs.items()}
+        settings: dict[str, Any] = json.loads(json.dumps(self.settings, default=str))
+        return {"command": self.command, "inputs": inputs, "settings": settings}
+
+
+@dataclass
+class Journal:
+    """The rows of one output while it is being written. Made by `journal`."""
+
+    output: Path
+    done: set[str] = field(default_factory=set)  # ids that an earlier, interrupted run wrote
+    finished: bool = False  # an earlier run of the same command completed the output
+    counts: Counter[str] = field(default_factory=Counter)
+    _rows: int = -1  # file descriptors
+    _rejects: int = -1
+    _synced: float = 0.0
+
+    def write(self, example: Example) -> None:
+        """Append one example in one write."""
+        self.write_row(example.to_json())
+
+    def write_row(self, row: Mapping[str, Any]) -> None:
+        """Append one row of another shape in one write."""
+        self.counts["written"] += 1
+        if self.output == files.STREAM:
+            files.write_stdout(dumps(row))
+            return
+        _append(self._rows, dumps(row), self.output)
+        due = self.counts["written"] % SYNC_ROWS == 0 or time.monotonic() - self._synced > SYNC_SECONDS
+        if due:
+            os.fsync(self._rows)
+            self._synced = time.monotonic()
+
+    def reject(self, where: Where | str, reason: str, row: object) -> None:
+        """Set one row aside with the reason."""
+        self.counts["rejected"] += 1
+        if self.output != files.STREAM:
+            _append(self._rejects, dumps({"where": str(where), "reason": reason, "row": row}), self.output)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what was done, for `--json` and for the closing line."""
+        return {"output": str(self.output), "finished": self.finished, **self.counts}
+
+
+@contextmanager
+def journal(output: Path, card: RunCard, resumable: bool = True) -> Iterator[Journal]:
+    """Open an output of rows. Leaving the block well completes it; leaving it otherwise keeps the rows.
+
+    With `resumable` False (work cheaper to do again than to check) nothing is kept; neither is it where an
+    input is a stream, because nobody can tell whether it is the same one.
+    """
+    resumable = resumable and files.STREAM not in card.inputs.values()
+    if output == files.STREAM:
+        yield Journal(output)
+        return
+    files.check_output(output, card.inputs)
+    with lock(output):
+        made = card.to_json()
+        book = Journal(output)
+        if is_finished(output, made):
+            book.finished = True
+            beside(output, ".partial").unlink(missing_ok=True)  # a kill may have left it behind a packed output
+            book.counts.update(files.read_json(beside(output, ".run.json")).get("counts", {}))
+            yield book
+            return
+        _begin(book, made, resumable)
+        try:
+            yield book
+        except BaseException:
+            _keep(book, resumable)
+            raise
+        _complete(book, made)
+
+
+@contextmanager
+def workshop(output: Path, card: RunCard, worth: str) -> Iterator[Path | None]:
+    """Give the folder `<output>.partial` to build `output` in; None where an earlier run completed it.
+
+    After a failure the folder is kept if it holds a file like `worth`, from which the same command goes on.
+    """
+    files.check_output(output, card.inputs)
+    with lock(output):
+        made = card.to_json()
+        if is_finished(output, made):
+            yield None
+            return
+        if files.STREAM in card.inputs.values() and beside(output, ".partial").is_dir():
+            shutil.rmtree(beside(output, ".partial"))  # of other rows, for all we know
+        files.write_json(beside(output, ".run.json"), made)
+        try:
+            with files.whole_folder(output) as folder:
+                yield folder
+        except BaseException:
+            partial = beside(output, ".partial")
+            if partial.is_dir() and not any(partial.glob(worth)):
+                shutil.rmtree(partial)
+                beside(output, ".run.json").unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def lock(output: Path) -> Iterator[None]:
+    """Hold the output for this process. Raises OutputError at once where another process holds it."""
+    path = beside(output, ".lock")
+    held = filelock.FileLock(path, timeout=0)
+    try:
+        held.acquire()
+    except filelock.Timeout as error:
+        raise OutputError(f"{output}: another irlhf process is writing it; wait for it or name another") from error
+    except OSError as error:
+        raise files.disk_error(output, error) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: a waiter sees that its file has no name and starts over
+        held.release()
+
+
+def is_finished(output: Path, made: Mapping[str, Any]) -> bool:
+    """Return whether this very run is complete already. Raises ConfigError where another one is there."""
+    card = beside(output, ".run.json")
+    partial = beside(output, ".partial")
+    if output.exists() and not card.exists():
+        raise ConfigError(f"{output} exists and no irlhf run wrote it; name another output or move it away")
+    if not output.exists() and not partial.exists():
+        return False
+    if card.exists():
+        changed = _differences(files.read_json(card), made)
+        mend = f"name another output, or delete {output if output.exists() else partial} to start afresh"
+        if changed:
+            raise ConfigError(f"{output} was begun otherwise: {'; '.join(changed)}; {mend}")
+        if output.exists() and any(one["sha256"] == str(files.STREAM) for one in made["inputs"].values()):
+            raise ConfigError(f"{output} exists, and whether stdin holds the same rows cannot be told; {mend}")
+    return output.exists()
+
+
+def beside(output: Path, suffix: str) -> Path:
+    """Return the path of a file that accompanies the output."""
+    return output.with_name(output.name + suffix)
+
+
+def _begin(book: Journal, made: Mapping[str, Any], resumable: bool) -> None:
+    partial = beside(book.output, ".partial")
+    try:
+        _sweep(book.output)
+        if partial.exists() and resumable and beside(book.output, ".run.json").exists():
+            book.done = _recover(partial)
+        elif partial.exists():
+            partial.unlink()
+        files.write_json(beside(book.output, ".run.json"), made)
+        append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        book._rows = os.open(partial, append, 0o666)
+        # Every run reads its input from the start, so it meets every reject again.
+        book._rejects = os.open(beside(book.output, ".rejected.partial"), append | os.O_TRUNC, 0o666)
+    except OSError as error:
+        raise files.disk_error(book.output, error) from error
+    book.counts["resumed"] = len(book.done)
+    book._synced = time.monotonic()
+
+
+def _sweep(output: Path) -> None:
+    """Remove the unfinished files that a kill left of this output and its card. The lock is held."""
+    for path in (output, beside(output, ".run.json")):
+        for stale in output.parent.glob(f"{files.TEMPORARY}{glob.escape(path.name)}.????????{path.suffix}"):
+            stale.unlink(missing_ok=True)
+
+
+def _recover(partial: Path) -> set[str]:
+    """Cut the row that a kill tore, and return the ids of the rows before it."""
+    done: set[str] = set()
+    whole = 0
+    with partial.open("r+b") as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.endswith(b"\n"):
+                break
+            where = Where(str(partial), number)
+            identifier = files.parse_row(line, where).get("id")
+            if not isinstance(identifier, str) or identifier in done:
+                raise DataError(f"{where}: damaged; delete {partial} to start afresh")
+            done.add(identifier)
+            whole += len(line)
+        stream.truncate(whole)
+    return done
+
+
+def _keep(book: Journal, resumable: bool) -> None:
+    os.close(book._rows)
+    os.close(book._rejects)
+    beside(book.output, ".rejected.partial").unlink(missing_ok=True)
+    partial = beside(book.output, ".partial")
+    if not resumable or partial.stat().st_size == 0:
+        partial.unlink()
+        beside(book.output, ".run.json").unlink(missing_ok=True)
+
+
+def _complete(book: Journal, made: Mapping[str, Any]) -> None:
+    """Turn `.partial` into the output: rejects first, the output last, so that it vouches for the rest."""
+    partial, rejected = beside(book.output, ".partial"), beside(book.output, ".rejected.jsonl")
+    try:
+        for handle in (book._rows, book._rejects):
+            os.fsync(handle)
+            os.close(handle)
+        files.write_json(beside(book.output, ".run.json"), {**made, "counts": dict(book.counts)})
+        if book.counts["rejected"]:
+            beside(book.output, ".rejected.partial").replace(rejected)
+        else:
+            beside(book.output, ".rejected.partial").unlink()
+            rejected.unlink(missing_ok=True)
+        if book.output.suffix == PACKED:
+            with files.whole_file(book.output) as temporary:
+                files.pack(partial, temporary)
+            partial.unlink()
+        else:
+            partial.replace(book.output)
+    except OSError as error:
+        raise files.disk_error(book.output, error) from error
+
+
+def _append(handle: int, row: bytes, output: Path) -> None:
+    view = memoryview(row)
+    try:
+        while view:
+            view = view[os.write(handle, view) :]
+    except OSError as error:
+        raise files.disk_error(output, error) from error
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name what differs between two cards, where it is and where it was."""
+    changed = []
+    if before.get("command") != now["command"]:
+        changed.append(f"by `irlhf {before.get('command')}`")
+    was, here = _flat(before.get("inputs", {})), _flat(now["inputs"])
+    changed += [
+        f"the {role.removesuffix('.sha256')} ({here.get(role.replace('sha256', 'path'), 'none')}) has changed"
+        for role in sorted(was.keys() | here.keys())
+        if role.endswith("sha256") and was.get(role) != here.get(role)
+    ]
+    was, here = _flat(before.get("settings", {})), _flat(now["settings"])
+    changed += [
+        f"{name} was {was.get(name, 'not set')!s:.60} and is {here.get(name, 'not set')!s:.60}"
+        for name in sorted(was.keys() | here.keys())
+        if was.get(name) != here.get(name)
+    ]
+    return changed
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _digest(path: Path) -> str:
+    """Return a file's digest; for a policy that of its card, which vouches for the weights."""
+    if not path.is_dir():
+        return files.digest(path)
+    if (path / "policy.json").is_file():
+        return files.digest(path / "policy.json")
+    inside = sorted([*path.glob("*.json"), *path.glob("*.safetensors")])
+    if not inside:
+        raise ConfigError(f"{path} is a folder without a model in it")
+    return hashlib.sha256("".join(files.digest(one) for one in inside).encode()).hexdigest()

@@ -1,0 +1,42 @@
+"""How each reward is distributed, with the percentiles that targets are read from."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irlhf.files import read_rows
+from irlhf.plot import style
+from irlhf.records import from_json
+
+_BINS = 40
+_SHOWN = (5, 50, 95)  # percentiles
+
+
+def wants(path: Path, first: dict[str, Any]) -> bool:
+    """Return whether these are scored rows."""
+    return bool(first.get("rewards")) and "completion" in first
+
+
+def draw(path: Path) -> list[tuple[str, Any]]:
+    """Return one figure, a panel for each reward."""
+    rewards: dict[str, list[float]] = {}
+    for where, row in read_rows(path):
+        for name, number in from_json(row, where).rewards.items():
+            rewards.setdefault(name, []).append(number)
+    figure, axes = style.panels(len(rewards), height=3.4)
+    for (name, numbers), axis in zip(rewards.items(), axes, strict=True):
+        _panel(axis, name, np.array(numbers))
+    return [("distribution", figure)]
+
+
+def _panel(axis: Any, name: str, numbers: Any) -> None:
+    low, high = np.percentile(numbers, [0.5, 99.5])
+    shown = numbers[(numbers >= low) & (numbers <= high)]
+    axis.hist(shown, bins=min(_BINS, max(5, len(set(shown.tolist())))), color=style.BLUE, alpha=0.85)
+    for per_cent in _SHOWN:
+        at = float(np.percentile(numbers, per_cent))
+        axis.axvline(at, color=style.RED, linewidth=1.2, linestyle=style.DASHED)
+        axis.text(at, 1.0, f"p{per_cent}", transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=9.5)
+    axis.set_title(f"{name}, n = {len(numbers):,}", pad=18)
+    axis.set(xlabel="reward", ylabel="rows")

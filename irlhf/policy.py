@@ -1,0 +1,133 @@
+"""policy.json: what travels with the weights, so that sampling spells rewards as training did."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from irlhf import files
+from irlhf.errors import ConfigError, DataError
+from irlhf.registry import did_you_mean
+from irlhf.scales import Scale
+from irlhf.templates import Template, parse_template
+
+FILE = "policy.json"
+VERSION = 1  # of the file's shape
+RESERVOIR = 1000  # joint reward vectors of training rows that are kept
+
+
+@dataclass(frozen=True)
+class RewardCard:
+    """One reward as the policy learnt it."""
+
+    name: str
+    weight: float
+    scale: Scale
+    mean: float  # of the raw rewards of the training rows, as are the next two
+    deviation: float
+    percentiles: Mapping[str, float]  # "p1" to "p99"
+
+    def zscore(self, reward: float) -> float:
+        """Return a raw reward in standard deviations above the training mean; more is better."""
+        z = (reward - self.mean) / self.deviation
+        return -z if self.scale.direction == "lower" else z
+
+
+@dataclass(frozen=True)
+class Policy:
+    """All that `sample` and `eval` need to know of a policy besides its weights."""
+
+    base: str
+    template: Template
+    rewards: tuple[RewardCard, ...]
+    reservoir: tuple[tuple[float, ...], ...]  # raw rewards of training rows, in the order of `rewards`
+    context: int  # tokens that prompt and completion may fill together
+    baseline: str = ""  # "plain" where no reward was shown
+    training: Mapping[str, Any] = field(default_factory=dict)  # settings, seed, rows, digests, versions
+    digest: str = ""  # of the file; not in it
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the rewards, in the order of their lines."""
+        return tuple(card.name for card in self.rewards)
+
+    def reward(self, name: str) -> RewardCard:
+        """Return one reward. Raises ConfigError for a name that the policy does not know."""
+        for card in self.rewards:
+            if card.name == name:
+                return card
+        raise ConfigError(f"the policy knows no reward '{name}'{did_you_mean(name, self.names)}")
+
+    def weighted(self, rewards: Mapping[str, float], weights: Mapping[str, float]) -> float:
+        """Return the weighted mean of a row's oriented z-scores: 0 is the mean of the training data."""
+        total = sum(weight * self.reward(name).zscore(rewards[name]) for name, weight in weights.items() if weight)
+        return total / sum(weights.values())
+
+    def scaled(self, rewards: Mapping[str, float]) -> dict[str, float]:
+        """Return raw rewards in the units of the prompt; those that the policy does not know are left out."""
+        return {card.name: card.scale(rewards[card.name]) for card in self.rewards if card.name in rewards}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the policy as it stands in policy.json."""
+        cards = [
+            {
+                "name": card.name,
+                "weight": card.weight,
+                "scale": card.scale.to_json(),
+                "mean": card.mean,
+                "deviation": card.deviation,
+                "percentiles": dict(card.percentiles),
+            }
+            for card in self.rewards
+        ]
+        return {
+            "version": VERSION,
+            "base": self.base,
+            "baseline": self.baseline,
+            "template": self.template.model_dump(mode="json", exclude_defaults=False),
+            "rewards": cards,
+            "reservoir": [list(vector) for vector in self.reservoir],
+            "context": self.context,
+            "training": dict(self.training),
+        }
+
+
+def write_policy(folder: Path, policy: Policy) -> None:
+    """Write policy.json into a policy's folder."""
+    files.write_json(folder / FILE, policy.to_json())
+
+
+def read_policy(folder: Path) -> Policy:
+    """Read a policy's folder. Raises ConfigError where it is none."""
+    path = folder / FILE
+    if not path.is_file():
+        raise ConfigError(f"{folder}: no {FILE} in it; name the folder that `irlhf finetune` wrote")
+    tree = files.read_json(path)
+    if tree.get("version") != VERSION:
+        raise ConfigError(f"{path}: version {tree.get('version')}, but this irlhf reads version {VERSION}")
+    try:
+        return Policy(
+            base=tree["base"],
+            baseline=tree["baseline"],
+            template=parse_template(tree["template"], str(path)),
+            rewards=tuple(_card(one) for one in tree["rewards"]),
+            reservoir=tuple(tuple(vector) for vector in tree["reservoir"]),
+            context=tree["context"],
+            training=tree["training"],
+            digest=digest(tree),
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error}); fine-tune again") from error
+
+
+def digest(tree: Mapping[str, Any]) -> str:
+    """Return the short name of a policy: 12 hex digits over policy.json, which holds the weights' digest."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _card(tree: Mapping[str, Any]) -> RewardCard:
+    scale = tree["scale"]
+    fitted = Scale(scale["kind"], scale["direction"], tuple(scale["xs"]), tuple(scale["ys"]))
+    return RewardCard(tree["name"], tree["weight"], fitted, tree["mean"], tree["deviation"], tree["percentiles"])

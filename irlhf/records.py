@@ -1,0 +1,199 @@
+"""The one record that grows along the line: example, scored example, sample.
+
+    prepare   id prompt completion group label split source
+    score     + rewards (or gold)
+    sample    + target asked finish tokens entropy logprob policy seed
+
+A sample is a legal example, so it may go back through `score` and into the next `finetune`.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+from irlhf.errors import DataError
+
+Message = dict[str, Any]  # {"role": "user", "content": "…"}, and whatever else a vendor puts there
+Content = str | list[Message]
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SPLITS = (TRAIN, VALIDATION, TEST)
+
+
+class Where(NamedTuple):
+    """Where a row came from, as a user would look it up."""
+
+    path: str
+    line: int  # 1-based
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One prompt with one completion, and all that is known about the pair.
+
+    `rewards` and `gold` are raw numbers on their scorers' own scales. `asked` is in the units of the
+    policy's scale. `entropy` is the mean over tokens in nats, `logprob` the sum over tokens, both at
+    temperature 1 before any truncation. `extra` holds the keys that irlhf does not know.
+    """
+
+    id: str
+    prompt: Content
+    completion: Content = ""
+    group: str = ""  # the prompt's own id, shared by all its completions
+    label: str = ""
+    split: str = ""
+    source: str = ""
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    gold: Mapping[str, float] = field(default_factory=dict)
+    target: Mapping[str, str] = field(default_factory=dict)  # as the user wrote it
+    asked: Mapping[str, float] = field(default_factory=dict)  # as the prompt spelled it
+    finish: str = ""  # "stop" or "length"
+    tokens: int | None = None
+    entropy: float | None = None
+    logprob: float | None = None
+    policy: str = ""
+    seed: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def cluster(self) -> str:
+        """The prompt that this row belongs to, for splitting and for intervals."""
+        return self.group or self.id
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as it stands in a file: what is empty is left out."""
+        known = {name: getattr(self, name) for name in _KNOWN}
+        kept = {name: value for name, value in known.items() if not _absent(name, value)}
+        return {**kept, **self.extra}
+
+
+_KNOWN = tuple(one.name for one in fields(Example) if one.name != "extra")
+_ALWAYS = ("id", "prompt", "completion")
+_TEXTS = ("group", "label", "split", "source", "finish", "policy")
+_NUMBERS = ("rewards", "gold", "asked")
+_COUNTS = ("tokens", "seed")
+_MEASURES = ("entropy", "logprob")
+
+
+def _absent(name: str, value: object) -> bool:
+    return name not in _ALWAYS and (value is None or value in ("", {}))
+
+
+def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = True) -> Example:
+    """Check one row and return it. Raises DataError that names the place and the key.
+
+    With `completion` False the row need only hold a prompt.
+    """
+    given = {name: row[name] for name in _KNOWN if row.get(name) is not None}
+    if "id" not in given:
+        raise DataError(f"{where}: no 'id' (keys: {_keys(row)}); `irlhf prepare` gives every row one")
+    for name in ("prompt", "completion") if completion else ("prompt",):
+        if name not in given:
+            raise DataError(f"{where}: no '{name}' (keys: {_keys(row)})")
+    given["id"] = _identifier(given["id"], where)
+    given["prompt"] = content(given["prompt"], where, "prompt")
+    given["completion"] = content(given.get("completion", ""), where, "completion")
+    for name in _TEXTS:
+        if name in given and not isinstance(given[name], str):
+            raise DataError(f"{where}: '{name}' is {_kind(given[name])}, not text")
+    for name in _NUMBERS:
+        given[name] = _numbers(given.get(name, {}), where, name)
+    for name in _COUNTS + _MEASURES:
+        if name in given and not (isinstance(given[name], int) if name in _COUNTS else finite(given[name])):
+            raise DataError(f"{where}: '{name}' is {given[name]!r:.40}, not a number that it can be")
+    if given.get("split") and given["split"] not in SPLITS:
+        raise DataError(f"{where}: split '{given['split']}' is none of {', '.join(SPLITS)}")
+    given["target"] = _texts(given.get("target", {}), where)
+    given["extra"] = {name: value for name, value in row.items() if name not in _KNOWN}
+    return Example(**given)
+
+
+def content(value: object, where: Where | str, name: str) -> Content:
+    """Check a prompt or a completion: text, or messages with a role and a content each."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{where}: '{name}' is {_kind(value)}, neither text nor messages")
+    for number, message in enumerate(value, 1):
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            raise DataError(f"{where}: message {number} of '{name}' has no role of {', '.join(ROLES)}")
+        body = message.get("content")
+        calls = message["role"] == "assistant" and message.get("tool_calls")
+        if not isinstance(body, str) and not (body is None and calls):
+            raise DataError(f"{where}: message {number} of '{name}' has no text as content")
+    return value
+
+
+def as_messages(prompt: Content, role: str = "user") -> list[Message]:
+    """Return a prompt (or, with role assistant, a completion) as messages."""
+    return [{"role": role, "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def as_text(value: Content) -> str:
+    """Return the bare text of a prompt or a completion, messages parted by blank lines."""
+    if isinstance(value, str):
+        return value
+    return "\n\n".join(message.get("content") or "" for message in value)
+
+
+def unique(examples: Iterable[tuple[Where, Example]]) -> Iterator[Example]:
+    """Pass the examples on. Raises DataError where an id stands a second time."""
+    seen: set[str] = set()
+    for where, example in examples:
+        if example.id in seen:
+            raise DataError(f"{where}: id '{example.id}' stands twice; ids must differ")
+        seen.add(example.id)
+        yield example
+
+
+def finite(value: object) -> bool:
+    """Return whether this is a number that can be a reward: no bool, NaN or infinity."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond what a float holds
+        return False
+
+
+def dumps(row: Mapping[str, Any]) -> bytes:
+    """Return one JSONL line, newline included. Half characters, as in odd file names, become question marks."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode(errors="replace") + b"\n"
+
+
+def _identifier(value: object, where: Where | str) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value:
+        raise DataError(f"{where}: 'id' is {'empty' if value == '' else _kind(value)}, not text")
+    return value
+
+
+def _numbers(value: object, where: Where | str, name: str) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: '{name}' is {_kind(value)}, not an object of numbers")
+    for key, number in value.items():
+        if not finite(number):
+            raise DataError(f"{where}: {name}.{key} is {number!r:.40}, not a finite number")
+    return value
+
+
+def _texts(value: object, where: Where | str) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise DataError(f"{where}: 'target' is not an object of texts")
+    return value
+
+
+def _keys(row: Mapping[str, Any]) -> str:
+    return ", ".join(list(row)[:12]) or "none"
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,78 @@
+"""The tables of what irlhf can do, each name with the place of its code, loaded when first asked for.
+
+A new scorer, format or picture is one file and one row here. Rows are "module:attribute" strings, so
+that naming a thing never imports it: `irlhf --help` stays free of torch and its kind.
+"""
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from irlhf.errors import ConfigError
+
+# The six commands as Python functions.
+COMMANDS: Mapping[str, str] = {
+    "prepare": "irlhf.prepare:prepare",
+    "score": "irlhf.score:score",
+    "finetune": "irlhf.finetune:finetune",
+    "sample": "irlhf.sample:sample",
+    "eval": "irlhf.evaluate:evaluate",
+    "plot": "irlhf.plot:plot",
+}
+
+# Raw data that `prepare` reads. The first row whose `matches` accepts a file's first row reads it.
+FORMATS: Mapping[str, str] = {
+    "hh": "irlhf.prepare.hh",
+    "messages": "irlhf.prepare.messages",
+    "prompt-completion": "irlhf.prepare.prompt_completion",
+}
+
+# What stands before the first colon of `scorer:` in rewards.yaml.
+SCORERS: Mapping[str, str] = {
+    "length": "irlhf.score.rules:Length",
+    "sentiment": "irlhf.score.rules:Sentiment",
+    "hf": "irlhf.score.classifier:Classifier",
+}
+
+# Where somebody else's package offers scorers by name.
+SCORER_ENTRY_POINTS = "irlhf.scorers"
+
+# Pictures that `plot` draws, each from one kind of file.
+PICTURES: Mapping[str, str] = {
+    "target-actual": "irlhf.plot.target_actual",
+    "tradeoff": "irlhf.plot.tradeoff",
+    "distribution": "irlhf.plot.distribution",
+    "training": "irlhf.plot.training",
+}
+
+
+def resolve(door: str) -> Any:
+    """Import "package.module:attribute", or "package.module" itself."""
+    module, _, attribute = door.partition(":")
+    loaded = importlib.import_module(module)
+    return getattr(loaded, attribute) if attribute else loaded
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'length'?" for a near miss, else the names there are."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f" (there are: {', '.join(names)})" if names else ""
+
+
+def scorer_names() -> dict[str, str]:
+    """Return every scorer that can be named: ours, and those that installed packages offer."""
+    from importlib.metadata import entry_points
+
+    offered = {point.name: point.value for point in entry_points(group=SCORER_ENTRY_POINTS)}
+    return {**offered, **SCORERS}
+
+
+def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
+    """Load the row called `name`, or raise ConfigError with the nearest name."""
+    if name not in table:
+        raise ConfigError(f"unknown {kind} '{name}'{did_you_mean(name, table)}")
+    return resolve(table[name])

@@ -1,0 +1,99 @@
+"""rewards.yaml: which rewards there are, who gives them, which way is better, how much each weighs."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from irlhf.errors import ConfigError
+from irlhf.files import read_yaml
+from irlhf.registry import did_you_mean
+
+_NAME = re.compile(r"[^\W\d][\w-]*")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ScaleSpec(_Strict):
+    """How a raw reward becomes the number in the prompt. `low` and `high` belong to `linear`."""
+
+    kind: Literal["quantile", "zscore", "linear", "none"] = "quantile"
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+
+
+class Reward(_Strict):
+    """One reward: who gives it, and what its numbers mean."""
+
+    scorer: str = ""
+    column: str = ""  # a number that the data holds already; dots lead inside objects
+    label: str = ""  # of a classifier with several outputs, the one to read
+    options: dict[str, Any] = Field(default_factory=dict)  # for your own module:callable
+    direction: Literal["higher", "lower"] = "higher"
+    weight: FiniteFloat = Field(default=1.0, ge=0)
+    scale: ScaleSpec = ScaleSpec()
+
+
+class Rewards(_Strict):
+    """A rewards.yaml. `gold` is asked by `score --gold` alone and never reaches a prompt."""
+
+    rewards: dict[str, Reward] = Field(min_length=1)
+    gold: dict[str, Reward] = Field(default_factory=dict)
+    combine: Literal["separate", "sum"] = "separate"
+
+
+def read_rewards(path: Path) -> Rewards:
+    """Read a rewards.yaml. Raises ConfigError that names the key, with the nearest one known."""
+    return parse_rewards(read_yaml(path), str(path))
+
+
+def parse_rewards(tree: Mapping[str, Any], source: str) -> Rewards:
+    """Check rewards given as a mapping; `source` is what an error calls them."""
+    try:
+        rewards = Rewards.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_first_problem(error)}") from error
+    for section in (rewards.rewards, rewards.gold):
+        for name, reward in section.items():
+            _check(name, reward, source)
+    return rewards
+
+
+def check_name(name: str, source: str) -> None:
+    """Refuse a name that a prompt line, a flag or a file could misread."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{source}: {name!r} cannot name a reward; use letters, digits, _ and -")
+
+
+def _check(name: str, reward: Reward, source: str) -> None:
+    check_name(name, source)
+    if bool(reward.scorer) == bool(reward.column):
+        raise ConfigError(f"{source}: {name} needs either `scorer:` or `column:`")
+    given = reward.scale.low is not None, reward.scale.high is not None
+    if any(given) and reward.scale.kind != "linear":
+        raise ConfigError(f"{source}: {name}: low and high belong to a linear scale, not {reward.scale.kind}")
+    if any(given) and not all(given):
+        raise ConfigError(f"{source}: {name}: a linear scale takes both low and high, or neither")
+    if reward.scale.low is not None and reward.scale.high is not None and reward.scale.low >= reward.scale.high:
+        raise ConfigError(f"{source}: {name}: low must lie below high (direction says which is better)")
+
+
+def _first_problem(error: ValidationError) -> str:
+    # A misspelt key is also a missing one; its own name is the better hint.
+    problem = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{place}'{did_you_mean(str(problem['loc'][-1]), _known_keys(len(problem['loc'])))}"
+    if place == "rewards" and problem["type"] == "missing":
+        return "no `rewards:` in it"
+    return f"{place}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _known_keys(depth: int) -> list[str]:
+    """Return the keys that may stand at a depth of the file: top, reward, scale."""
+    models: dict[int, type[BaseModel]] = {1: Rewards, 3: Reward}
+    return list(models.get(depth, ScaleSpec).model_fields)

@@ -1,0 +1,118 @@
+"""Give every completion its rewards."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from irlhf import console
+from irlhf.errors import BackendError, ConfigError, DataError
+from irlhf.files import STREAM, parse_row, read_lines
+from irlhf.journal import Journal, RunCard, journal
+from irlhf.records import Example, finite, from_json, unique
+from irlhf.rewards import Reward, read_rewards
+from irlhf.score.scorers import Answer, Failure, Scorer, build
+
+_CHUNK = 64  # rows that a scorer sees at once; a kill costs at most their scoring
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """How rewards are asked for. With `gold` the gold scorers are asked, and `gold` is filled instead."""
+
+    gold: bool = False
+    limit: int = 0  # rows; 0 is all
+    on_bad_row: Literal["stop", "skip"] = "stop"
+
+
+def score(
+    examples: str | Path, rewards: str | Path, output: str | Path, settings: ScoreSettings = ScoreSettings()
+) -> dict[str, Any]:
+    """Write the same rows with `rewards` (or `gold`) filled, and return what was done.
+
+    Rewards that a row has already are kept where this rewards.yaml does not name them. A reward that
+    cannot be had stops the run with the scorer's reason, or sets its row aside (`on_bad_row="skip"`).
+    Raises ConfigError, DataError and BackendError.
+    """
+    source, out = Path(examples), Path(output)
+    wanted = _wanted(Path(rewards), settings)
+    specs = {name: reward.model_dump(exclude_defaults=True) for name, reward in wanted.items()}
+    card = RunCard("score", {"examples": source}, {**asdict(settings), "rewards": specs})
+    with journal(out, card) as book:
+        if not book.finished:
+            # A bad row is found before any scorer is asked, not after an hour of asking.
+            total = None if source == STREAM else sum(1 for _ in _read(source, settings, None))
+            todo = (one for one in _read(source, settings, book) if one.id not in book.done)
+            with console.progress("scoring", total and total - len(book.done)) as advance:
+                for chunk, answers in _asked(todo, wanted):
+                    for example, answer in zip(chunk, answers, strict=True):
+                        _settle(example, answer, settings, book)
+                    advance(len(chunk))
+    return book.summary()
+
+
+def _wanted(path: Path, settings: ScoreSettings) -> Mapping[str, Reward]:
+    read = read_rewards(path)
+    if settings.gold and not read.gold:
+        raise ConfigError(f"{path}: no `gold:` in it, so --gold has nobody to ask")
+    return read.gold if settings.gold else read.rewards
+
+
+def _read(source: Path, settings: ScoreSettings, book: Journal | None) -> Iterator[Example]:
+    """Yield the examples. With `on_bad_row="skip"` a row that cannot be read joins the rejected ones."""
+
+    def rows() -> Iterator[tuple[Any, Example]]:
+        for where, line in islice(read_lines(source), settings.limit or None):
+            try:
+                yield where, from_json(parse_row(line, where), where)
+            except DataError as error:
+                if settings.on_bad_row == "stop":
+                    raise
+                if book is not None:
+                    book.reject(where, str(error).removeprefix(f"{where}: "), line.decode("utf-8", "replace"))
+
+    return unique(rows())
+
+
+def _asked(
+    todo: Iterator[Example], wanted: Mapping[str, Reward]
+) -> Iterator[tuple[list[Example], list[Answer | Failure]]]:
+    """Yield chunks of examples with what all scorers together answered."""
+    scorers: list[Scorer] = []
+    while chunk := list(islice(todo, _CHUNK)):
+        # Built when the first row needs them: a run that has nothing left to ask loads no model.
+        scorers = scorers or [build(name, reward) for name, reward in wanted.items()]
+        answers: list[Answer | Failure] = [{} for _ in chunk]
+        for scorer in scorers:
+            answers = [_merge(*pair) for pair in zip(answers, _call(scorer, chunk), strict=True)]
+        yield chunk, answers
+
+
+def _call(scorer: Scorer, chunk: Sequence[Example]) -> Sequence[Answer | Failure]:
+    answers = scorer(chunk)
+    if len(answers) != len(chunk):
+        raise BackendError(f"a scorer gave {len(answers)} answers to {len(chunk)} examples; one each is due")
+    return answers
+
+
+def _merge(one: Answer | Failure, other: Answer | Failure) -> Answer | Failure:
+    if isinstance(one, Failure):
+        return one
+    if isinstance(other, Failure):
+        return other
+    for name, number in other.items():
+        if not finite(number):
+            return Failure(f"reward '{name}' is {number!r:.40}, not a finite number")
+    return {**one, **other}
+
+
+def _settle(example: Example, answer: Answer | Failure, settings: ScoreSettings, book: Journal) -> None:
+    if isinstance(answer, Failure):
+        if settings.on_bad_row == "stop":
+            raise answer.error(f"{example.id}: {answer.reason}; --on-bad-row skip sets such rows aside")
+        book.reject(example.id, answer.reason, example.to_json())
+    elif settings.gold:
+        book.write(replace(example, gold={**example.gold, **answer}))
+    else:
+        book.write(replace(example, rewards={**example.rewards, **answer}))

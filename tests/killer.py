@@ -1,0 +1,74 @@
+"""Kills one command again and again, at random moments, until it has been killed often enough.
+
+    python killer.py PLAN.json
+
+The program is loaded once, by one run that is left in peace and gives the reference. Each attempt is a fork
+of this process that runs the real command line, so that it costs milliseconds and not the seconds that
+loading a model library takes. Every attempt goes on
+from what the one before left. When an attempt comes to its end, the digest of its output is noted and the
+output removed, and the next begins from nothing.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from irlhf.cli import main as irlhf
+
+
+def main() -> None:
+    plan = json.loads(Path(sys.argv[1]).read_text())
+    run(plan["reference"])
+    output = Path(plan["output"])
+    rng = random.Random(plan["seed"])
+    kills, with_rows, finished = 0, 0, []
+    while kills < plan["kills"] or not finished:
+        child = start(plan["arguments"])
+        if kills < plan["kills"]:
+            time.sleep(rng.uniform(0, plan["longest"]))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            assert os.WTERMSIG(status) == signal.SIGKILL, status
+            kills += 1
+            partial = output.with_name(output.name + ".partial")
+            with_rows += partial.exists() and partial.stat().st_size > 0
+        else:
+            assert os.WEXITSTATUS(status) == 0, status
+            finished.append(hashlib.sha256(output.read_bytes()).hexdigest())
+            left = sorted(path.name for path in output.parent.iterdir())
+            for path in output.parent.iterdir():
+                path.unlink()
+    print(json.dumps({"kills": kills, "with_rows": with_rows, "finished": finished, "left": left}))
+
+
+def start(arguments: list[str]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        code = run(arguments)
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    sys.argv = ["irlhf", *arguments]
+    try:
+        irlhf()
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""prepare: every known shape of raw data, split by prompt, with an account that closes."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toolbox import Row, example, names, process, read, write
+
+from irlhf.errors import ConfigError, DataError
+from irlhf.prepare import PrepareSettings, prepare
+
+FERN = "\n\nHuman: How do I repot a fern?\n\nAssistant: In spring, I think. And you?\n\nHuman: In a larger pot?"
+
+
+def pair(chosen: str, rejected: str, **fields: Any) -> Row:
+    return {"chosen": f"{FERN}\n\nAssistant:{chosen}", "rejected": f"{FERN}\n\nAssistant:{rejected}", **fields}
+
+
+def prepared(rows: list[Row] | bytes, name: str = "raw.jsonl", **settings: Any) -> list[Row]:
+    source = Path(name)
+    if isinstance(rows, bytes):
+        source.write_bytes(rows)
+    else:
+        write(source, rows)
+    summary = prepare([source], "out.jsonl", PrepareSettings(**settings))
+    found = read(Path("out.jsonl"))
+    assert summary["written"] == len(found)
+    return found
+
+
+def rejected() -> list[Row]:
+    return read(Path("out.jsonl.rejected.jsonl"))
+
+
+def test_a_transcript_is_divided_at_its_last_answer() -> None:
+    chosen, other = prepared([pair(" Yes, one size up.", " No.")])
+    turns = [("user", "How do I repot a fern?"), ("assistant", "In spring, I think. And you?")]
+    turns.append(("user", "In a larger pot?"))
+    assert [(turn["role"], turn["content"]) for turn in chosen["prompt"]] == turns
+    assert (chosen["id"], chosen["label"], chosen["completion"]) == ("raw-0a", "chosen", "Yes, one size up.")
+    assert (other["id"], other["label"], other["completion"]) == ("raw-0b", "rejected", "No.")
+    assert chosen["group"] == other["group"] == "raw-0"
+    assert chosen["split"] == other["split"]
+    assert chosen["source"] == "raw"
+
+
+def test_an_answer_of_several_paragraphs_survives() -> None:
+    text = "First:\n\n1. Water it.\n\n2. Human: hands are fine.\n\nDone."
+    assert prepared([pair(f" {text}", " No.")])[0]["completion"] == text
+
+
+def test_prompts_that_differ_get_groups_of_their_own() -> None:
+    row = pair(" Yes.", " No.")
+    row["rejected"] = row["rejected"].replace("larger", "smaller")
+    assert [one["group"] for one in prepared([row])] == ["raw-0a", "raw-0b"]
+
+
+def test_an_empty_completion_is_set_aside_with_its_reason() -> None:
+    found = prepared([pair(" Yes.", " \n "), pair(" Yes.", " No.")])
+    assert [one["id"] for one in found] == ["raw-0a", "raw-1a", "raw-1b"]
+    assert [(one["where"], one["reason"]) for one in rejected()] == [
+        ("raw.jsonl:1", "the rejected completion is empty")
+    ]
+
+
+def test_further_columns_of_a_pair_are_kept() -> None:
+    found = prepared([pair(" Yes.", " No.", margin=1.5, id="q7", split="test")])
+    assert [one["margin"] for one in found] == [1.5, 1.5]
+    assert [(one["id"], one["group"], one["split"]) for one in found] == [("q7a", "q7", "test"), ("q7b", "q7", "test")]
+
+
+def test_messages_end_with_the_completion() -> None:
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    (found,) = prepared([{"messages": messages, "lang": "en"}])
+    assert (found["prompt"], found["completion"], found["lang"]) == (messages[:1], "Hello", "en")
+
+
+def test_a_last_message_with_more_than_text_is_kept_whole() -> None:
+    last = {"role": "assistant", "content": "Hello", "reasoning": "be polite"}
+    (found,) = prepared([{"messages": [{"role": "user", "content": "Hi"}, last]}])
+    assert found["completion"] == [last]
+
+
+def test_unknown_keys_survive_prepare() -> None:
+    extra = {"odd key": None, "nested": {"a": [1, {"b": "\u2028"}]}, "n": 10**30, "flag": False}
+    (found,) = prepared([{"prompt": "p", "completion": "c", **extra}])
+    assert {name: found[name] for name in extra} == extra
+
+
+@pytest.mark.parametrize("fields", [{}, {"id": None}, {"id": None, "source": None}])
+def test_a_row_without_an_id_is_called_after_its_file_and_place(fields: Row) -> None:
+    found = prepared([{"prompt": "p", "completion": "c", **fields}] * 2, "data.v2.jsonl.gz".removesuffix(".gz"))
+    assert [one["id"] for one in found] == ["data.v2-0", "data.v2-1"]
+
+
+def test_an_example_passes_through_unchanged() -> None:
+    row = example(3, split="test", group="g", label="l", rewards={"a": 1.5}, seed=4, extra=[1])
+    assert prepared([row]) == [{**row, "source": "raw"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"text": "x", "score": 1}, "no known format has the keys text, score"),
+        ({}, "no known format has the keys none"),
+        ({"chosen": "x", "rejected": "y"}, "no known format has the keys chosen, rejected"),
+        ({"prompt": "x"}, "no known format has the keys prompt"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "must hold a prompt and end with the assistant's"),
+        ({"messages": []}, "'messages' is a list, neither text nor messages"),
+        ({"prompt": 1, "completion": "x"}, "'prompt' is a number"),
+    ],
+)
+def test_a_row_of_no_known_shape_is_named_with_its_columns(row: Row, reason: str) -> None:
+    with pytest.raises(DataError) as caught:
+        prepared([row])
+    assert str(caught.value).startswith("raw.jsonl:1: ")
+    assert reason in str(caught.value)
+    assert names(Path.cwd()) == {"raw.jsonl"}
+
+
+def test_a_format_can_be_named() -> None:
+    with pytest.raises(DataError, match="'chosen' is no transcript"):
+        prepared([{"prompt": "p", "completion": "c"}], format="hh")
+    with pytest.raises(ConfigError, match="unknown format 'hhh'; did you mean 'hh'"):
+        prepared([{"prompt": "p", "completion": "c"}], format="hhh")
+
+
+def test_skipped_rows_keep_their_reasons_and_the_account_closes() -> None:
+    good = json.dumps({"prompt": "p", "completion": "c"}).encode()
+    lines = [
+        b'{"other": 1}',
+        good,
+        b"not json",
+        b'{"prompt": "p", "completion": "\xff"}',
+        b'{"prompt": "p", "completion": NaN}',
+        b'{"prompt": "p", "completion": " "}',
+        b'{"prompt": [], "completion": "c"}',
+        good,
+    ]
+    found = prepared(b"\n".join(lines), on_bad_row="skip")
+    assert [one["id"] for one in found] == ["raw-1", "raw-7"]
+    reasons = {one["where"]: one["reason"] for one in rejected()}
+    assert len(found) + len(reasons) == len(lines)
+    assert reasons["raw.jsonl:1"].startswith("no known format has the keys other")
+    assert reasons["raw.jsonl:3"].startswith("not JSON")
+    assert reasons["raw.jsonl:4"].startswith("not UTF-8 (byte 32)")
+    assert reasons["raw.jsonl:6"] == "the completion is empty"
+    assert all("raw.jsonl" not in reason for reason in reasons.values())
+
+
+def test_a_bad_row_stops_the_run_and_leaves_nothing() -> None:
+    with pytest.raises(DataError, match=r"raw\.jsonl:2: not JSON"):
+        prepared(b'{"prompt": "p", "completion": "c"}\nnot json\n')
+    assert names(Path.cwd()) == {"raw.jsonl"}
+
+
+def test_an_id_that_stands_twice_is_named_with_its_line() -> None:
+    with pytest.raises(DataError, match=r"raw\.jsonl:2: id 'e1' stands twice"):
+        prepared([example(1), example(1)])
+
+
+def test_the_split_hangs_on_the_words_of_the_prompt_alone() -> None:
+    spellings = ["How do I repot a fern?", "how do i  REPOT\na fern? ", "\uff28ow do I repot a fern?"]
+    for salt in range(12):
+        rows = [
+            {"prompt": f"{text} {salt}", "completion": f"{i}", "id": f"{salt}/{i}"} for i, text in enumerate(spellings)
+        ]
+        rows.append(
+            {"messages": [{"role": "user", "content": rows[0]["prompt"]}, {"role": "assistant", "content": "x"}]}
+        )
+        found = prepared(rows[:3], test=0.3, validation=0.3)
+        Path("out.jsonl").unlink()
+        found += prepared(rows[3:], test=0.3, validation=0.3)
+        Path("out.jsonl").unlink()
+        assert len({one["split"] for one in found}) == 1
+
+
+def test_the_shares_of_the_splits_are_those_asked_for() -> None:
+    found = prepared([{"prompt": f"p{i}", "completion": "c"} for i in range(2000)], test=0.2, validation=0.1)
+    shares = {name: sum(one["split"] == name for one in found) / 2000 for name in ("test", "validation", "train")}
+    assert shares == pytest.approx({"test": 0.2, "validation": 0.1, "train": 0.7}, abs=0.03)
+
+
+@pytest.mark.parametrize(("test", "validation"), [(0.8, 0.3), (-0.1, 0)])
+def test_shares_that_do_not_fit_are_refused(test: float, validation: float) -> None:
+    with pytest.raises(ConfigError, match="leave no room"):
+        prepared([example()], test=test, validation=validation)
+
+
+def test_limit_takes_the_first_rows_of_each_source() -> None:
+    for name in ("a", "b"):
+        write(Path(f"{name}.jsonl"), [{"prompt": "p", "completion": f"{i}"} for i in range(5)])
+    prepare(["a.jsonl", "b.jsonl"], "out.jsonl", PrepareSettings(limit=2))
+    assert [one["id"] for one in read(Path("out.jsonl"))] == ["a-0", "a-1", "b-0", "b-1"]
+
+
+def test_files_called_alike_are_told_apart_by_their_folders() -> None:
+    for folder in ("harmless", "helpful"):
+        Path(folder).mkdir()
+        write(Path(folder) / "test.jsonl", [{"prompt": folder, "completion": "c"}])
+    prepare(["harmless/test.jsonl", "helpful/test.jsonl"], "out.jsonl")
+    assert [one["id"] for one in read(Path("out.jsonl"))] == ["harmless-test-0", "helpful-test-0"]
+
+
+def test_the_same_file_twice_is_refused() -> None:
+    write(Path("a.jsonl"), [{"prompt": "p", "completion": "c"}])
+    with pytest.raises(DataError, match="stands twice"):
+        prepare(["a.jsonl", "a.jsonl"], "out.jsonl")
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_stdin_is_read_packed_or_not(pack: Any) -> None:
+    given = pack(json.dumps({"prompt": "p", "completion": "c"}).encode())
+    done = process("prepare", "-", "-o", "-", given=given)
+    assert (done.returncode, done.stderr.count(b"\n")) == (0, 1)
+    assert json.loads(done.stdout)["id"] == "stdin-0"
+
+
+def test_one_row_of_real_shape_is_the_documented_record() -> None:
+    first, _ = prepared([pair(" Yes.", " No.")])
+    assert list(first) == ["id", "prompt", "completion", "group", "label", "split", "source"]

@@ -1,0 +1,150 @@
+"""Training: the loss is the plain one on the completion alone, every row is met, a killed run ends alike."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toolbox import IRLHF, Bench, call, names, read
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from irlhf.finetune.trainer import Collator, LengthBatches, Plan, newest_complete, read_metrics, trainer
+
+ROWS = [
+    {"prompt": [1, 5, 6, 7], "completion": [8, 9, 2]},
+    {"prompt": [1, 5], "completion": [10, 2]},
+    {"prompt": [1, 5, 6, 7, 11, 12, 13], "completion": [14, 15, 16, 17, 2]},
+    {"prompt": [1, 3, 3], "completion": [2]},
+]
+
+
+@pytest.fixture
+def model() -> Any:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=32, max_position_embeddings=64, **sizes)).eval()
+
+
+def plain_loss(model: Any, row: dict[str, list[int]]) -> float:
+    """The summed loss of one row as transformers computes it from full labels, without any padding."""
+    ids = torch.tensor([row["prompt"] + row["completion"]])
+    labels = torch.tensor([[-100] * len(row["prompt"]) + row["completion"]])
+    with torch.inference_mode():
+        return float(model(input_ids=ids, labels=labels).loss) * len(row["completion"])
+
+
+@pytest.mark.parametrize("rows", [ROWS[:1], ROWS[1:3], ROWS, ROWS[::-1]])
+def test_the_loss_is_that_of_transformers_on_full_labels(rows: list[Any], model: Any, tmp_path: Path) -> None:
+    made = trainer(model, 2, (ROWS, []), tmp_path, Plan(steps=1, batch=4, rate=1e-3, seed=0))
+    with torch.inference_mode():
+        loss = made.compute_loss(model, Collator(2)(rows))
+    tokens = sum(len(row["completion"]) for row in rows)
+    assert float(loss) == pytest.approx(sum(plain_loss(model, row) for row in rows) / tokens, abs=1e-5)
+
+
+def test_the_gradient_is_that_of_transformers_on_full_labels(model: Any, tmp_path: Path) -> None:
+    made = trainer(model, 2, (ROWS, []), tmp_path, Plan(steps=1, batch=4, rate=1e-3, seed=0))
+    made.compute_loss(model, Collator(2)(ROWS)).backward()
+    ours = {name: one.grad.clone() for name, one in model.named_parameters()}
+    model.zero_grad()
+    tokens = sum(len(row["completion"]) for row in ROWS)
+    for row in ROWS:
+        ids = torch.tensor([row["prompt"] + row["completion"]])
+        labels = torch.tensor([[-100] * len(row["prompt"]) + row["completion"]])
+        (model(input_ids=ids, labels=labels).loss * len(row["completion"]) / tokens).backward()
+    for name, one in model.named_parameters():
+        torch.testing.assert_close(ours[name], one.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_labels_cover_exactly_the_completions() -> None:
+    labels = Collator(2)(ROWS)["labels"]
+    for row, kept in zip(ROWS, labels.tolist(), strict=True):
+        assert [label for label in kept if label != -100] == row["completion"]
+
+
+def test_every_row_is_met_once_an_epoch() -> None:
+    lengths = [(i * 37) % 101 for i in range(1003)]
+    batches = list(LengthBatches(lengths, 16, seed=3))
+    assert sorted(i for batch in batches for i in batch) == list(range(1003))
+    assert len(batches) == len(LengthBatches(lengths, 16, seed=3))
+
+
+def test_batches_hang_on_seed_and_epoch_alone() -> None:
+    def drawn(seed: int, epoch: int) -> list[list[int]]:
+        batches = LengthBatches(list(range(200)), 8, seed)
+        batches.set_epoch(epoch)
+        return list(batches)
+
+    assert drawn(1, 2) == drawn(1, 2)
+    assert drawn(1, 2) != drawn(1, 3)
+    assert drawn(1, 2) != drawn(2, 2)
+
+
+def test_rows_of_a_batch_are_of_like_length() -> None:
+    lengths = [(i * 7919) % 500 for i in range(4000)]
+    spread = [
+        max(map(lengths.__getitem__, one)) - min(map(lengths.__getitem__, one)) for one in LengthBatches(lengths, 16, 0)
+    ]
+    assert sum(spread) / len(spread) < 25
+
+
+def test_epochs_of_a_training_meet_the_rows_in_different_orders(model: Any, tmp_path: Path) -> None:
+    seen: list[list[int]] = []
+
+    class Spy(Collator):
+        def __call__(self, rows: Any) -> Any:
+            seen.append([row["prompt"][1] for row in rows])
+            return super().__call__(rows)
+
+    rows = [{"prompt": [1, i], "completion": [2]} for i in range(3, 27)]
+    made = trainer(model, 2, (rows, []), tmp_path, Plan(steps=12, batch=4, rate=1e-3, seed=0))
+    made.data_collator = Spy(2)
+    made.train()
+    epochs = [seen[:6], seen[6:12]]
+    assert [sorted(i for batch in epoch for i in batch) for epoch in epochs] == [list(range(3, 27))] * 2
+    assert epochs[0] != epochs[1]
+
+
+def test_a_checkpoint_that_was_cut_short_is_thrown_away(tmp_path: Path) -> None:
+    for step, whole in ((5, True), (20, True), (100, False)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if whole:
+            (tmp_path / f"checkpoint-{step}" / "COMPLETE").touch()
+    assert newest_complete(tmp_path) == str(tmp_path / "checkpoint-20")
+    assert names(tmp_path) == {"checkpoint-5", "checkpoint-20"}
+
+
+def test_a_torn_last_line_of_the_metrics_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert read_metrics(path) == [{"step": 1, "loss": 2.0}]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(bench: Bench) -> None:
+    command = ["finetune", bench.scored, "-r", bench.rewards, "--epochs", "2.5", "--context", "128", "-q", "-o"]
+    with subprocess.Popen([*IRLHF, *map(str, command), "policy"]) as one:
+        limit = time.monotonic() + 60
+        while len(list(Path().glob("policy.partial/checkpoint-*/COMPLETE"))) < 2 and time.monotonic() < limit:
+            time.sleep(0.003)
+        one.kill()
+    assert one.returncode == -signal.SIGKILL
+    assert "policy" not in names(Path.cwd())
+    assert call(*command, "policy").code == 0
+    assert call(*command, "straight").code == 0
+    assert names(Path("policy")) == names(Path("straight"))
+    killed, straight = weights(Path("policy")), weights(Path("straight"))
+    assert killed.keys() == straight.keys()
+    assert all(torch.equal(killed[name], straight[name]) for name in killed)
+    steps = [[row["step"] for row in read(Path(folder) / "metrics.jsonl")] for folder in ("policy", "straight")]
+    assert steps[0] == steps[1]
+    cards = [json.loads((Path(folder) / "policy.json").read_text()) for folder in ("policy", "straight")]
+    assert cards[0]["training"]["weights"] == cards[1]["training"]["weights"]
