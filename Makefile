@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: test check fix docs clean
+.PHONY: quickstart test check fix docs clean
+
+quickstart: $(INSTALLED)
+	$(BIN)/irlhf quickstart
 
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2
@@ -21,6 +24,7 @@ fix: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/typer irlhf.cli utils docs --name irlhf --output docs/cli.md
+	$(BIN)/python docs/generate.py
 
 clean:
 	rm -rf .venv dist build quickstart

@@ -62,6 +62,8 @@ class Policy:
 
     def weighted(self, rewards: Mapping[str, float], weights: Mapping[str, float]) -> float:
         """Return the weighted mean of a row's oriented z-scores: 0 is the mean of the training data."""
+        if not any(weights.values()):
+            raise ConfigError("every weight is 0, so no row is better than another; give one a weight above 0")
         total = sum(weight * self.reward(name).zscore(rewards[name]) for name, weight in weights.items() if weight)
         return total / sum(weights.values())
 

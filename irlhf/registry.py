@@ -31,7 +31,7 @@ FORMATS: Mapping[str, str] = {
 # What stands before the first colon of `scorer:` in rewards.yaml.
 SCORERS: Mapping[str, str] = {
     "length": "irlhf.score.rules:Length",
-    "sentiment": "irlhf.score.rules:Sentiment",
+    "sentiment": "irlhf.score.sentiment:Sentiment",
     "hf": "irlhf.score.classifier:Classifier",
 }
 

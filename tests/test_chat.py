@@ -106,3 +106,10 @@ def test_a_base_with_a_chat_template_is_spoken_to_in_its_own_way(bench: Bench) -
     text = chat.text(turns("Hello", "Yes?", "How?"), {"short": 0.9})
     assert text.endswith("<|im_start|>user\nHow?\n\nshort: 0.90<|im_end|>\n<|im_start|>assistant\n")
     assert own.decode(chat.completion("So.", turns("Hello"))) == "So.<|im_end|>\n"
+
+
+def test_a_conversation_that_the_bases_template_refuses_is_a_data_error(bench: Bench) -> None:
+    _, own = load_causal(str(bench.policy))
+    own.chat_template = "{% if messages | length > 1 %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    with pytest.raises(DataError, match="roles must alternate"):
+        Chat(own, Template(), NAMES).text(turns("Hello", "Yes?", "How?"), {"short": 0.9})

@@ -274,6 +274,25 @@ def test_a_stopped_run_says_so_with_its_exit_code(held: subprocess.Popen[bytes],
     assert not {"out.jsonl", "out.jsonl.lock"} & names(Path.cwd())
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_goes_on_from_where_it_was(number: int, tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", [example(i) for i in range(640)])
+    (tmp_path / "steady.py").write_text(
+        "import time\ndef wait(examples): time.sleep(0.1); return [1.0] * len(examples)\n"
+    )
+    (tmp_path / "rewards.yaml").write_text("rewards: {late: {scorer: 'steady:wait'}}")
+    command = [*IRLHF, "score", "in.jsonl", "-r", "rewards.yaml", "-o", "out.jsonl", "--json"]
+    partial = tmp_path / "out.jsonl.partial"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as first:
+        while first.poll() is None and not (partial.exists() and partial.stat().st_size > 10_000):
+            time.sleep(0.005)
+        first.send_signal(number)
+    assert first.returncode == 128 + number
+    again = subprocess.run(command, capture_output=True, check=True)
+    assert json.loads(again.stdout)["resumed"] >= 100
+    assert [row["id"] for row in read(tmp_path / "out.jsonl")] == [f"e{i}" for i in range(640)]
+
+
 def test_a_full_disk_is_one_line_and_the_rows_so_far_are_good(tmp_path: Path) -> None:
     write(tmp_path / "in.jsonl", [example(i, completion="word " * 200) for i in range(40)])
     (tmp_path / "rewards.yaml").write_text("rewards: {long: {scorer: length}}")

@@ -23,11 +23,11 @@ def words(examples):
 """
 
 
-def killed(command: list[str], longest: float) -> dict[str, Any]:
-    """Run the killer on a command to its end and return what it saw."""
+def killed(command: list[str], share: float) -> dict[str, Any]:
+    """Kill a command within the first `share` of its time, 50 times over; return what the killer saw."""
     Path("out").mkdir()
     output = "out/out.jsonl"
-    plan = {"kills": KILLS, "seed": 1, "longest": longest, "output": output}
+    plan = {"kills": KILLS, "seed": 1, "share": share, "output": output}
     commands = {"reference": [*command, "reference.jsonl"], "arguments": [*command, output]}
     Path("plan.json").write_text(json.dumps({**plan, **commands}))
     killer = [sys.executable, str(Path(__file__).with_name("killer.py")), "plan.json"]
@@ -51,13 +51,13 @@ def test_score_killed_at_fifty_moments_gives_the_rows_of_an_uninterrupted_run(tm
     write(Path("in.jsonl"), examples(2000))
     Path("patient.py").write_text(PATIENT)
     Path("rewards.yaml").write_text("rewards: {a: {scorer: 'patient:words'}}")
-    seen = killed(["score", "in.jsonl", "-r", "rewards.yaml", "-q", "-o"], longest=0.3)
+    seen = killed(["score", "in.jsonl", "-r", "rewards.yaml", "-q", "-o"], share=0.8)
     assert_nothing_lost_or_doubled(seen, {f"e{i}" for i in range(2000)})
 
 
 def test_sample_killed_at_fifty_moments_gives_the_rows_of_an_uninterrupted_run(bench: Bench) -> None:
     asked = ["-t", "short=0:1:0.25", "-t", "colour=data", "--split", "all", "--limit", "24", "--max-tokens", "12"]
-    seen = killed(["sample", str(bench.policy), str(bench.examples), *asked, "--batch", "4", "-q", "-o"], longest=0.6)
+    seen = killed(["sample", str(bench.policy), str(bench.examples), *asked, "--batch", "4", "-q", "-o"], share=0.5)
     policy = read_policy(bench.policy).digest
     assert_nothing_lost_or_doubled(seen, {f"g{i}/{policy}/0/{k}" for i in range(24) for k in range(5)})
 

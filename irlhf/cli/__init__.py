@@ -11,10 +11,10 @@ from typer.core import TyperGroup
 
 from irlhf import __version__
 from irlhf.cli import eval as eval_command
-from irlhf.cli import finetune, plot, prepare, sample, score
+from irlhf.cli import finetune, init, plot, prepare, quickstart, sample, score
 from irlhf.errors import IrlhfError, OutputError
 
-_TERMINATED = 128 + signal.SIGTERM
+_INTERRUPTED = 128 + signal.SIGINT
 _PIPE_CLOSED = 128 + signal.SIGPIPE
 _AGAIN = "stopped; the same command goes on from here"
 
@@ -29,9 +29,9 @@ class OneLineErrors(TyperGroup):
         except IrlhfError as error:
             _say_error(str(error))
             raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             _say_error(_AGAIN)
-            raise
+            raise typer.Exit(_INTERRUPTED) from error
         except BrokenPipeError as error:
             # Whoever read our output has enough. Python would complain again when it closes stdout.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,6 +73,8 @@ app.command("finetune", epilog=finetune.EXAMPLES)(finetune.finetune)
 app.command("sample", epilog=sample.EXAMPLES)(sample.sample)
 app.command("eval", epilog=eval_command.EXAMPLES)(eval_command.evaluate)
 app.command("plot", epilog=plot.EXAMPLES)(plot.plot)
+app.command("quickstart", epilog=quickstart.EXAMPLES)(quickstart.quickstart)
+app.command("init", epilog=init.EXAMPLES)(init.init)
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import jinja2
+
 from irlhf.errors import DataError
 from irlhf.records import Content, Message, as_messages
 from irlhf.templates import Template
@@ -26,6 +28,10 @@ _WORD = re.compile(r"\S+")
 
 class NoRoom(DataError):
     """Not even an empty prompt fits beside the completion."""
+
+
+class Refused(DataError):
+    """The base's own chat template cannot hold this conversation, such as two answers in a row."""
 
 
 class Tokens(NamedTuple):
@@ -104,7 +110,10 @@ class Chat:
         return ids_from(high)
 
     def _chat_text(self, messages: list[Message], generation: bool) -> str:
-        text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
+        try:
+            text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
+        except jinja2.TemplateError as error:
+            raise Refused(f"the base's chat template refuses this conversation ({error})") from error
         return text
 
     def _ids(self, text: str) -> list[int]:

@@ -17,12 +17,12 @@ def tradeoff(arms: Sequence[Arm], resamples: int, seed: int) -> list[dict[str, A
     """Return, for every weighting that some sample was asked with, the mean weighted reward of each arm.
 
     The weighted reward is the weighted mean of oriented z-scores over the training data, so the data's
-    own mean is 0. A baseline, whose prompt holds no reward, answers every weighting with all its samples.
+    own mean is 0; each arm's single rewards are given in the same units. A baseline, whose prompt
+    holds no reward, answers every weighting with all its samples.
     """
-    found = {tuple(weights_of(row.target).items()) for _, _, rows in arms for row in rows}
+    found = {tuple(weights_of(row.target).items()): None for _, _, rows in arms for row in rows}
     measured = []
-    for weighting in sorted(found - {()}):
-        weights = dict(weighting)
+    for weights in (dict(weighting) for weighting in found if weighting):
         answers = []
         for name, policy, rows in arms:
             mine = [row for row in rows if policy.baseline or weights_of(row.target) == weights]
@@ -37,7 +37,11 @@ def _arm(
     name: str, policy: Policy, rows: Sequence[Example], weights: Mapping[str, float], draw: tuple[int, int]
 ) -> dict[str, Any]:
     weighted = np.array([policy.weighted(row.rewards, weights) for row in rows])
-    each = {reward: np.array([policy.reward(reward).zscore(row.rewards[reward]) for row in rows]) for reward in weights}
+    each = {
+        card.name: np.array([card.zscore(row.rewards[card.name]) for row in rows])
+        for card in policy.rewards
+        if all(card.name in row.rewards for row in rows)
+    }
 
     def means(chosen: Any) -> dict[str, float]:
         rewards = {reward: float(values[chosen].mean()) for reward, values in each.items()}

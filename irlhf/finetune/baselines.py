@@ -24,6 +24,8 @@ def baseline_rows(kind: str, rows: Sequence[Example], policy: Policy, seed: int)
     chosen = {"plain": _plain, "chosen": _chosen, "top": _top}[kind](rows, policy, seed)
     if len(chosen) == len(rows):
         return list(rows)
+    if not chosen:
+        raise DataError(f"{kind}: no row is left to train on; there are {len(rows):,} training rows")
     budget = sum(_words(row) for row in rows)
     dealt: list[Example] = []
     for row in _dealt(chosen, seed):

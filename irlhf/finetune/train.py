@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import GenerationConfig, set_seed
 
 from irlhf import console
-from irlhf.engines.chat import Chat, NoRoom
+from irlhf.engines.chat import Chat, NoRoom, Refused
 from irlhf.engines.local import context_of, device, end_tokens, load_causal
 from irlhf.engines.tiny import NAME as TINY
 from irlhf.engines.tiny import make_tiny
@@ -23,6 +23,7 @@ from irlhf.finetune.rows import Row, TrainingSet
 from irlhf.finetune.trainer import Encoded, Plan, forget_checkpoints, newest_complete, trainer
 from irlhf.policy import Policy, write_policy
 from irlhf.records import as_messages
+from irlhf.templates import find_template
 
 if TYPE_CHECKING:
     from irlhf.finetune import FinetuneSettings
@@ -44,9 +45,10 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
     learnt = training.train
     if settings.baseline:
         learnt = baseline_rows(settings.baseline, learnt, policy, settings.seed)
-    rows = _encode(chat, training.asked(policy, learnt, settings), policy.context, counts)
+    room = policy.context - _reserve(tokenizer, policy, settings)
+    rows = _encode(chat, training.asked(policy, learnt, settings), room, counts)
     held_out = training.asked(policy, training.validation[:_VALIDATION_ROWS], settings)
-    validation = _encode(chat, held_out, policy.context, Counter())
+    validation = _encode(chat, held_out, room, Counter())
     if not rows:
         raise DataError(f"no completion fits into the context of {policy.context} tokens")
     for what, number in counts.items():
@@ -103,15 +105,26 @@ def _encode(chat: Chat, rows: Iterable[Row], context: int, counts: Counter[str])
     """Return token ids. A long conversation loses its beginning; a completion that does not fit is left out."""
     encoded = []
     for example, asked in rows:
-        completion = chat.completion(example.completion, example.prompt)
         try:
+            completion = chat.completion(example.completion, example.prompt)
             prompt = chat.prompt(example.prompt, asked, context - len(completion))
         except NoRoom:
             counts["left out: the completion does not fit"] += 1
             continue
+        except Refused:
+            counts["left out: the base's chat template refuses the conversation"] += 1
+            continue
         counts["shortened at the beginning of the conversation"] += prompt.cut
         encoded.append({"prompt": prompt.ids, "completion": completion})
     return encoded
+
+
+def _reserve(tokenizer: Any, policy: Policy, settings: "FinetuneSettings") -> int:
+    """Return the tokens that a baseline leaves free, so that it trains on the rows that fit beside rewards."""
+    if not settings.baseline:
+        return 0
+    block = find_template(settings.template).reward_block(dict.fromkeys(policy.names, 0.5))
+    return len(tokenizer(f"\n\n{block}", add_special_tokens=False)["input_ids"])
 
 
 def _plan(model: Any, base: str, rows: int, settings: "FinetuneSettings") -> Plan:

@@ -193,6 +193,7 @@ def trainer(
         save_total_limit=2,
         report_to="none",
         disable_tqdm=True,
+        logging_nan_inf_filter=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     made = CompletionTrainer(

@@ -1,5 +1,6 @@
 """Draw the pictures: what the rewards are, how training went, whether the policy gave what was asked."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,8 @@ def _read(source: Path, found: _Found) -> None:
         raise DataError(f"{path}: nothing to draw; plot reads eval.json, scored rows, samples and policy folders")
     for name, figure in drawn.items():
         # The second file of a kind must not take the first one's name.
-        found.figures[name if name not in found.figures else f"{name}-{path.stem}"] = figure
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        found.figures[next(one for one in names if one not in found.figures)] = figure
 
 
 def _first_row(path: Path) -> dict[str, Any]:

@@ -38,5 +38,5 @@ def _panel(axis: Any, name: str, numbers: Any) -> None:
         at = float(np.percentile(numbers, per_cent))
         axis.axvline(at, color=style.RED, linewidth=1.2, linestyle=style.DASHED)
         axis.text(at, 1.0, f"p{per_cent}", transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=9.5)
-    axis.set_title(f"{name}, n = {len(numbers):,}", pad=18)
+    axis.set_title(f"{style.short(name)}, n = {len(numbers):,}", pad=18)
     axis.set(xlabel="reward", ylabel="rows")

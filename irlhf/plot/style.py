@@ -15,6 +15,8 @@ GREY = "#7a7a7a"
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHED = (0, (4, 3))
 
+_NAME = 28  # characters of a reward or a policy that a picture shows
+
 _LOOK: dict[Any, Any] = {
     "savefig.dpi": 150,
     "font.size": 12,
@@ -49,3 +51,8 @@ def panels(count: int, width: float = 4.6, height: float = 4.4) -> tuple[Figure,
     for spare in axes[count:]:
         spare.set_visible(False)
     return figure, axes[:count]
+
+
+def short(name: str) -> str:
+    """Return a name that leaves room for its picture."""
+    return name if len(name) <= _NAME else name[: _NAME - 1] + "…"

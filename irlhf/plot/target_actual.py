@@ -35,9 +35,9 @@ def _panel(axis: Any, reward: str, policies: list[dict[str, Any]]) -> None:
     for i, policy in enumerate(policies):
         colour = style.GREY if policy["baseline"] else style.COLOURS[i % len(style.COLOURS)]
         _one_policy(axis, policy, policy["rewards"][reward], (colour, style.MARKERS[i % len(style.MARKERS)]))
-    axis.set(xlim=ends, ylim=ends, title=reward, xlabel="target (asked)", ylabel="actual (given)")
+    axis.set(xlim=ends, ylim=ends, title=style.short(reward), xlabel="target (asked)", ylabel="actual (given)")
     axis.set_aspect("equal")
-    axis.legend(loc="upper left", fontsize=9.5, handlelength=1.6)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), handlelength=1.6)
 
 
 def _one_policy(axis: Any, policy: dict[str, Any], found: dict[str, Any], mark: tuple[str, str]) -> None:
@@ -46,7 +46,7 @@ def _one_policy(axis: Any, policy: dict[str, Any], found: dict[str, Any], mark: 
     axis.scatter(asked, actual, s=9, color=colour, alpha=0.18, linewidths=0)
     rho = found["within"].get("spearman") or found["pooled"]["spearman"]
     kind = "within prompts" if "spearman" in found["within"] else "pooled"
-    label = f"{policy['name']}: ρ {rho['value']:.2f} [{rho['low']:.2f}, {rho['high']:.2f}] {kind}"
+    label = f"{style.short(policy['name'])}: ρ {rho['value']:.2f} [{rho['low']:.2f}, {rho['high']:.2f}] {kind}"
     centres, means, errors = _binned(asked, actual)
     look = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 2, "capsize": 2}
     axis.errorbar(centres, means, yerr=errors, label=label, **look)

@@ -1,5 +1,6 @@
 """The trade-off: where each weighting of two rewards lands, beside the baselines and the data mean."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,16 @@ def draw(path: Path) -> list[tuple[str, Any]]:
             if not (arm["baseline"] and arm["name"] in drawn):
                 drawn.setdefault(arm["name"], []).append(point)
             _whiskers(axis, arm, (x, y))
-    for i, (name, points) in enumerate(drawn.items()):
+    looks = itertools.cycle(zip(style.COLOURS, style.MARKERS, strict=True))
+    for (name, points), (colour, marker) in zip(drawn.items(), looks, strict=False):
         line = "-" if len(points) > 1 else ""
-        look = {"marker": style.MARKERS[i], "color": style.COLOURS[i], "markersize": 8}
-        axis.plot(*zip(*sorted(points), strict=True), linestyle=line, linewidth=1.5, label=name, **look)
-    axis.set(xlabel=f"{x} (sd above the data's mean)", ylabel=f"{y} (sd above the data's mean)")
+        look = {"marker": marker, "color": colour, "markersize": 8}
+        axis.plot(*zip(*sorted(points), strict=True), linestyle=line, linewidth=1.5, label=style.short(name), **look)
+    axis.set(
+        xlabel=f"{style.short(x)} (sd above the data's mean)", ylabel=f"{style.short(y)} (sd above the data's mean)"
+    )
     axis.margins(0.18)
-    axis.legend(loc="best")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
     return [("tradeoff", figure)]
 
 

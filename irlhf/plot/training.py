@@ -21,6 +21,6 @@ def draw(path: Path) -> list[tuple[str, Any]]:
         curve = [(row["step"], row[key]) for row in rows if key in row]
         if curve:
             axis.plot(*zip(*curve, strict=True), color=colour, marker=marker, markersize=5, linewidth=2, label=label)
-    axis.set(xlabel="step", ylabel="nats a completion token", title=path.resolve().parent.name)
+    axis.set(xlabel="step", ylabel="nats a completion token", title=style.short(path.resolve().parent.name))
     axis.legend()
     return [(f"training-{path.resolve().parent.name}", figure)]

@@ -133,7 +133,7 @@ def _read_prompts(source: Path, settings: SampleSettings) -> list[Example]:
     other: set[str] = set()
     stem = "stdin" if source == STREAM else source.stem
     for where, row in read_rows(source):
-        named = {"id": f"{stem}-{where.line - 1}", **row}
+        named = {**row, "id": row.get("id") or f"{stem}-{where.line - 1}"}
         example = from_json(named, where, completion=False)
         if example.split and settings.split not in (ALL, example.split):
             other.add(example.split)

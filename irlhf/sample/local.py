@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from irlhf.engines.chat import Chat
 from irlhf.engines.generate import Decoding, Drawn, generate
 from irlhf.engines.local import load_causal
-from irlhf.errors import ConfigError
+from irlhf.errors import ConfigError, DataError
 from irlhf.policy import Policy
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class LocalEngine:
 
     def __call__(self, asks: Sequence["Ask"], advance: Callable[[int], None]) -> list[Drawn]:
         """Return one completion for each ask, in their order; `advance` counts them as they come."""
-        prompts = [self.chat.prompt(ask.prompt, ask.asked, self.room).ids for ask in asks]
+        prompts = [self._tokens(ask) for ask in asks]
         order = sorted(range(len(asks)), key=lambda i: len(prompts[i]))
         drawn: dict[int, Drawn] = {}
         for start in range(0, len(order), self.batch):
@@ -41,3 +41,9 @@ class LocalEngine:
             drawn.update(zip(batch, found, strict=True))
             advance(len(batch))
         return [drawn[i] for i in range(len(asks))]
+
+    def _tokens(self, ask: "Ask") -> list[int]:
+        try:
+            return self.chat.prompt(ask.prompt, ask.asked, self.room).ids
+        except DataError as error:
+            raise DataError(f"{ask.id}: {error}") from error

@@ -1,15 +1,10 @@
 """Rewards that a rule computes from the text alone."""
 
-import re
 from collections.abc import Sequence
-
-from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from irlhf.records import Example, as_text
 from irlhf.rewards import Reward
 from irlhf.score.scorers import Answer, Failure
-
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 class Length:
@@ -21,23 +16,3 @@ class Length:
     def __call__(self, examples: Sequence[Example]) -> list[Answer | Failure]:
         """Count the words, parted by white space."""
         return [{self.name: float(len(as_text(example.completion).split()))} for example in examples]
-
-
-class Sentiment:
-    """How positive the completion's sentences are on average, from -1 to 1.
-
-    Each sentence's compound score by VADER (Hutto and Gilbert 2014), a lexicon with rules for negation and
-    emphasis. The mean over sentences does not run into the ends as a whole text's compound does.
-    """
-
-    def __init__(self, name: str, argument: str, reward: Reward) -> None:
-        self.name = name
-        self.vader = SentimentIntensityAnalyzer()
-
-    def __call__(self, examples: Sequence[Example]) -> list[Answer | Failure]:
-        """Score each completion; an empty one is neutral."""
-        return [{self.name: self._mean(as_text(example.completion))} for example in examples]
-
-    def _mean(self, text: str) -> float:
-        scores = [self.vader.polarity_scores(one)["compound"] for one in _SENTENCE_END.split(text.strip())]
-        return float(sum(scores) / len(scores))

@@ -1,0 +1,22 @@
+"""irlhf init."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from irlhf.cli import options
+
+EXAMPLES = """Examples:
+
+irlhf init my-policy && cd my-policy && DATA=../pairs.jsonl ./run.sh"""
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder to make.", metavar="DIR")],
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Make a folder with rewards.yaml, a template and run.sh to edit."""
+    summary = options.run("irlhf.starter:init", quiet, folder)
+    options.finish(summary, json_, ", ".join(summary["files"]), f"edit them, then DATA=your.jsonl {folder}/run.sh")

@@ -1,0 +1,33 @@
+"""irlhf quickstart."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from irlhf.cli import options
+from irlhf.registry import resolve
+
+EXAMPLES = """Examples:
+
+irlhf quickstart
+
+irlhf quickstart --seed 1 -o quickstart-1"""
+
+
+def quickstart(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to fill.")] = Path("quickstart"),
+    seed: options.Seed = 0,
+) -> None:
+    """Run the whole line on an embedded default: five minutes, no download, no GPU."""
+    group = context.find_root().command
+
+    def run(arguments: Sequence[str]) -> None:
+        code = group.main(list(arguments), prog_name="irlhf", standalone_mode=False)
+        if code:
+            raise typer.Exit(code)
+
+    settings = resolve("irlhf.quickstart:QuickstartSettings")(seed)
+    options.run("irlhf.quickstart:quickstart", False, output, run, settings)

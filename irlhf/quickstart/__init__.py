@@ -1,0 +1,150 @@
+"""The whole line on an embedded default: its own dialogues, a policy from scratch, an honest measurement."""
+
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files as package_files
+from pathlib import Path
+
+from irlhf import console
+from irlhf.files import read_json, read_rows, whole_file
+from irlhf.quickstart.corpus import TOPICS, generate
+from irlhf.quickstart.story import tell
+from irlhf.records import TEST, dumps
+
+PLAY = 12  # held-out prompts in prompts.jsonl, to play with
+
+_INPUTS = ("rewards.yaml", "template.yaml", "scorers.py")
+# A weight of 0 means "don't care": that reward is not asked for.
+_WEIGHTS = {"kind": "kindness+0*detail", "even": "kindness+detail", "detailed": "0*kindness+detail"}
+_SCRIPT = """#!/bin/sh
+# What the quickstart ran. Finished commands do nothing; for other settings write to other names.
+set -e
+cd "$(dirname "$0")\""""
+_GIB = 2**30
+
+Run = Callable[[Sequence[str]], None]  # runs one irlhf command line
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the line, and the seconds it takes on two idle cores, for the time left."""
+
+    command: str
+    seconds: float
+
+    @property
+    def arguments(self) -> list[str]:
+        """The command line behind `irlhf`."""
+        return self.command.split()
+
+
+@dataclass(frozen=True)
+class QuickstartSettings:
+    """How large the demonstration is. Its figures hold for these values; smaller ones show the way alone."""
+
+    seed: int = 0
+    rows: int = 10_000  # dialogues
+    epochs: float = 6
+    prompts: int = 120  # held-out prompts that are asked, eight targets each
+
+
+def steps(settings: QuickstartSettings) -> list[Step]:
+    """Return the line as plain commands, in order."""
+    seed = settings.seed
+    train = "finetune scored.jsonl -r rewards.yaml --model tiny --template template.yaml"
+    train += f" --epochs {settings.epochs:g} --batch 8 --context 256 --seed {seed}"
+    ask = f"examples.jsonl --limit {settings.prompts} --max-tokens 100 --seed {seed}"
+    line = [
+        Step("prepare dialogues.jsonl -o examples.jsonl", 1),
+        Step("score examples.jsonl -r rewards.yaml -o scored.jsonl", 6),
+        Step(f"{train} -o policy", 70),
+        Step(f"{train} --baseline plain -o plain", 60),
+        Step(f"sample policy {ask} -t kindness=data -t detail=data -n 8 -o samples.jsonl", 9),
+        Step(f"sample plain {ask} -t kindness=data -t detail=data -n 8 -o samples-plain.jsonl", 8),
+    ]
+    mixes = {f"samples-{name}": weights for name, weights in _WEIGHTS.items()}
+    for name, weights in mixes.items():
+        line.append(Step(f"sample policy {ask} --weights {weights} -n 2 -o {name}.jsonl", 4))
+    for name in ("samples", "samples-plain", *mixes):
+        line.append(Step(f"score {name}.jsonl -r rewards.yaml -o scored-{name}.jsonl", 1))
+    scored = " ".join(f"scored-{name}.jsonl" for name in ("samples-plain", *mixes))
+    grid = "-t kindness=0.1:0.9:0.8 -t detail=0.1:0.9:0.8"
+    return [
+        *line,
+        Step(f"sample policy prompts.jsonl {grid} --max-tokens 100 --seed {seed} -o grid.jsonl", 3),
+        Step("score scored-samples.jsonl -r rewards.yaml --gold -o gold-samples.jsonl", 1),
+        Step(f"eval gold-samples.jsonl {scored} -o eval.json", 4),
+        Step(f"plot eval.json scored.jsonl policy plain gold-samples.jsonl {scored} -o plots --report report.html", 4),
+    ]
+
+
+def quickstart(folder: str | Path, run: Run, settings: QuickstartSettings = QuickstartSettings()) -> None:
+    """Fill `folder` by running the line there, and show what came out. Goes on where it was interrupted."""
+    home = Path(folder)
+    home.mkdir(parents=True, exist_ok=True)
+    line = steps(settings)
+    write_inputs(home, settings, line)
+    started = time.monotonic()
+    with _inside(home):
+        _run_all(line, run)
+        tell(read_json(Path("eval.json")), [row for _, row in read_rows(Path("grid.jsonl"))])
+    _account(home, time.monotonic() - started)
+
+
+def write_inputs(home: Path, settings: QuickstartSettings, line: Sequence[Step]) -> None:
+    """Write all that the line starts from: dialogues, rewards, a template, prompts to play with, run.sh."""
+    rows = [{**row, "split": TOPICS[row["topic"]].split} for row in generate(settings.rows, settings.seed)]
+    held_out = list({row["group"]: row for row in rows if row["split"] == TEST}.values())
+    play = [{"id": f"play-{n}", "prompt": row["prompt"], "split": TEST} for n, row in enumerate(held_out[:PLAY], 1)]
+    script = "\n".join([_SCRIPT, *(f"irlhf {step.command}" for step in line), ""])
+    texts = {
+        "dialogues.jsonl": b"".join(map(dumps, rows)).decode(),
+        "prompts.jsonl": b"".join(map(dumps, play)).decode(),
+        "run.sh": script,
+    }
+    shipped = package_files("irlhf.quickstart").joinpath("files")
+    texts |= {name: shipped.joinpath(name).read_text(encoding="utf-8") for name in _INPUTS}
+    for name, text in texts.items():
+        with whole_file(home / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    (home / "run.sh").chmod(0o755)
+
+
+def _run_all(line: Sequence[Step], run: Run) -> None:
+    """Run the commands, each printed before it runs, with the time that is left."""
+    started, typical = time.monotonic(), 0.0
+    total = sum(step.seconds for step in line)
+    for number, step in enumerate(line, 1):
+        gone = time.monotonic() - started
+        pace = max(0.5, gone / typical) if typical >= 5 else 1.0
+        left = (total - typical) * pace
+        console.note(f"\n[{number}/{len(line)}, about {_clock(left)} left] irlhf {step.command}")
+        run(step.arguments)
+        typical += step.seconds
+
+
+def _account(home: Path, seconds: float) -> None:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    peak = used.ru_maxrss * 1024 / _GIB
+    console.note(
+        f"\n{home}: {_clock(seconds)} wall, {_clock(used.ru_utime + used.ru_stime)} of processor time,"
+        f" {peak:.1f} GiB of memory at most"
+    )
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+@contextmanager
+def _inside(home: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(home)
+    try:
+        yield
+    finally:
+        os.chdir(before)

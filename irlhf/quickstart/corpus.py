@@ -1,0 +1,145 @@
+"""Invent short help-desk replies that differ in tone, concreteness, length and register."""
+
+import math
+import random
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "words"
+TONES = ("cold", "curt", "flat", "friendly", "warm")
+FLAT = TONES.index("flat")
+STEP = "{step}"
+CAPITAL_STEP = "{Step}"
+BARE = f"{CAPITAL_STEP}."  # the one saying that may come twice in a reply
+CHOICE = re.compile(r"\[([^\]]+)\]")  # "[2|3] drops" becomes "2 drops" or "3 drops"
+
+TRADE_OFF = -0.35  # correlation of a reply's tone with its concreteness
+LENGTHS = {1: 1, 2: 4, 3: 4, 4: 2}  # sentences of a reply: weight
+FORMAL = 0.3  # share of formal replies
+COLOURED = 0.7  # share of steps said in the reply's tone; the others are flat
+DRIFT = 0.4  # how far a sentence strays from the reply's tone, in tones
+EXACT = (0.2, 0.9)  # share of steps with amounts, times or tools in the vaguest and in the most concrete reply
+ANYWHERE = 0.5  # share of steps that suit any topic: the others suit the topic's family
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What can be asked about one subject, and what to do about it."""
+
+    name: str
+    split: str  # "train", "validation" or "test"
+    asks: tuple[str, ...]  # "a flat tyre"
+    steps: tuple[str, ...]  # with amounts, times, tools
+    simple: tuple[str, ...]  # two to five plain words
+
+
+@dataclass(frozen=True)
+class Mood:
+    """What a reply is to be like, before it has words."""
+
+    tone: float  # 0 cold .. 4 warm, a place in TONES
+    concrete: float  # 0 vague .. 1 concrete
+    length: int  # sentences
+    register: str  # "plain" or "formal"
+
+
+def _load(name: str) -> dict[str, Any]:
+    return tomllib.loads((FOLDER / name).read_text(encoding="utf-8"))
+
+
+def _topics() -> Iterator[Topic]:
+    for family in _load("topics.toml").values():
+        for name, topic in family["topics"].items():
+            yield Topic(name, topic["split"], tuple(topic["asks"]), tuple(family["steps"]), tuple(family["simple"]))
+
+
+TOPICS = {topic.name: topic for topic in _topics()}
+SAYINGS: dict[str, dict[str, dict[str, list[str]]]] = _load("sentences.toml")  # role, tone, register
+GENERAL: dict[str, list[str]] = _load("general.toml")
+
+
+def generate(rows: int, seed: int) -> Iterator[dict[str, str]]:
+    """Yield dialogue rows; the same prompt comes back with other replies."""
+    names = sorted(TOPICS)
+    for number in range(rows):
+        rng = random.Random(f"{seed}/{number}")
+        topic = TOPICS[rng.choice(names)]
+        prompt = rng.choice(GENERAL["prompts"]).replace("{ask}", rng.choice(topic.asks))
+        prompt = _capital(prompt)
+        yield {
+            "id": f"{topic.name}-{number}",
+            "prompt": prompt,
+            "completion": reply(topic, _mood(rng), rng),
+            "group": prompt,
+            "topic": topic.name,
+        }
+
+
+def reply(topic: Topic, mood: Mood, rng: random.Random) -> str:
+    """Write one reply: steps and remarks compete for its sentences."""
+    steps = math.floor(mood.concrete * mood.length + rng.random())
+    clauses = _clauses(topic, steps, mood.concrete, rng)
+    sentences: list[str] = []
+    said: list[str] = []
+    for role in _roles(steps, mood.length - steps, rng):
+        saying = _saying(role, mood, said, rng)
+        said.append(saying)
+        sentences.append(_fill(saying, clauses))
+    return " ".join(sentences)
+
+
+def _roles(steps: int, remarks: int, rng: random.Random) -> list[str]:
+    """Order a reply: perhaps an opening, then steps and talk, perhaps a closing."""
+    ends = ["open", "close"] if steps + remarks > 1 else []
+    drawn = rng.sample(ends + ["talk"] * remarks, remarks)
+    middle = ["frame"] * steps + ["talk"] * drawn.count("talk")
+    rng.shuffle(middle)
+    return ["open"] * drawn.count("open") + middle + ["close"] * drawn.count("close")
+
+
+def _mood(rng: random.Random) -> Mood:
+    tone = rng.gauss(0, 1)
+    concrete = TRADE_OFF * tone + math.sqrt(1 - TRADE_OFF**2) * rng.gauss(0, 1)
+    length = rng.choices(list(LENGTHS), list(LENGTHS.values()))[0]
+    register = "formal" if rng.random() < FORMAL else "plain"
+    return Mood(_share_below(tone) * (len(TONES) - 1), _share_below(concrete), length, register)
+
+
+def _share_below(z: float) -> float:
+    """Turn a normal draw into an even one between 0 and 1."""
+    return (1 + math.erf(z / math.sqrt(2))) / 2
+
+
+def _saying(role: str, mood: Mood, said: Sequence[str], rng: random.Random) -> str:
+    tone = min(max(round(rng.gauss(mood.tone, DRIFT)), 0), len(TONES) - 1)
+    if role == "frame" and rng.random() > COLOURED:
+        tone = FLAT
+    sayings = SAYINGS[role][TONES[tone]][mood.register]
+    return rng.choice([saying for saying in sayings if saying == BARE or saying not in said] or [BARE])
+
+
+def _clauses(topic: Topic, count: int, concrete: float, rng: random.Random) -> Iterator[str]:
+    """Draw different steps, more of them with amounts, times and tools in a more concrete reply."""
+    exact = list(topic.steps), list(GENERAL["steps"])
+    simple = list(topic.simple), list(GENERAL["simple"])
+    low, high = EXACT
+    for _ in range(count):
+        pools = exact if rng.random() < low + (high - low) * concrete else simple
+        pool = pools[rng.random() < ANYWHERE]
+        clause = pool.pop(rng.randrange(len(pool)))
+        yield CHOICE.sub(lambda found: rng.choice(found[1].split("|")), clause)
+
+
+def _fill(saying: str, clauses: Iterator[str]) -> str:
+    if STEP not in saying and CAPITAL_STEP not in saying:
+        return saying
+    clause = next(clauses)
+    return saying.replace(STEP, clause).replace(CAPITAL_STEP, _capital(clause))
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

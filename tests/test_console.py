@@ -1,0 +1,48 @@
+"""What a person sees: clean, one line, sparing."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from irlhf import console
+
+
+@given(st.text(max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_nothing_that_commands_a_terminal_is_left(text: str) -> None:
+    left = console.clean(text)
+    assert len(left) == len(text)
+    assert not [c for c in left if (ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160]
+    assert not set(left) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "[bold]markup[/bold]", "[/nothing]", "x" * 500, "\r\x1b[2J"])
+def test_an_error_is_one_line_of_plain_text(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    console.error(text)
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert "\x1b" not in said.err
+    if "[" in text and "\x1b" not in text:
+        assert text in said.err
+
+
+def test_progress_without_a_terminal_is_a_line_a_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in console.track(range(1000), "scoring", 1000):
+        pass
+    lines = capsys.readouterr().err.split("\n")[:-1]
+    assert lines[0] == "scoring: 100 of 1,000 (10%)"
+    assert len(lines) == 9
+
+
+def test_short_work_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in console.track(range(99), "scoring", 99):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_quiet_keeps_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    console.be_quiet(True)
+    console.note("a note")
+    console.warn("a warning")
+    console.be_quiet(False)
+    assert capsys.readouterr().err == "warning: a warning\n"

@@ -1,0 +1,201 @@
+"""sample: what is asked is what is written, and a draw hangs on its own seed alone."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toolbox import Bench, Row, call, example, read, write
+
+from irlhf.engines.chat import Chat
+from irlhf.engines.generate import Decoding, Drawn, generate
+from irlhf.engines.local import load_causal
+from irlhf.policy import Policy, read_policy
+from irlhf.sample import SampleSettings, sample
+from irlhf.sample.requests import read_targets, requests
+
+
+def sampled(
+    bench: Bench, target: tuple[str, ...] = ("short=0.5",), name: str = "samples.jsonl", **more: Any
+) -> list[Row]:
+    settings: dict[str, Any] = {"split": "all", "limit": 12, "max_tokens": 16, **more}
+    sample(bench.policy, bench.examples, name, SampleSettings(target=target, **settings))
+    return read(Path(name))
+
+
+def texts(rows: list[Row]) -> list[str]:
+    return [row["completion"] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def usual(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    return sampled(bench, name=str(tmp_path_factory.mktemp("usual") / "samples.jsonl"))
+
+
+def test_a_sample_is_a_legal_example_with_its_history(bench: Bench, usual: list[Row]) -> None:
+    first = usual[0]
+    policy = read_policy(bench.policy)
+    known = {
+        "id",
+        "prompt",
+        "completion",
+        "group",
+        "split",
+        "target",
+        "asked",
+        "finish",
+        "tokens",
+        "entropy",
+        "logprob",
+    }
+    assert set(first) == known | {"policy", "seed"}
+    assert first["id"] == f"g0/{policy.digest}/0/0"
+    assert (first["group"], first["split"], first["policy"]) == ("g0", "test", policy.digest)
+    assert first["prompt"] == read(bench.examples)[0]["prompt"]
+    assert (first["target"], first["asked"]) == ({"short": "0.5"}, {"short": 0.5})
+    assert first["finish"] in ("stop", "length")
+    assert first["tokens"] <= 16
+
+
+def test_every_sample_has_a_seed_of_its_own(bench: Bench) -> None:
+    rows = sampled(bench, ("short=0:1:0.5",), n=2, max_tokens=1)
+    assert len({row["seed"] for row in rows}) == len(rows) == 72
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_the_size_of_a_batch_changes_nothing(batch: int, bench: Bench, usual: list[Row]) -> None:
+    assert texts(sampled(bench, batch=batch)) == texts(usual)
+
+
+def test_another_seed_draws_other_texts(bench: Bench, usual: list[Row]) -> None:
+    other = sampled(bench, seed=1)
+    assert sum(a != b for a, b in zip(texts(other), texts(usual), strict=True)) > 9
+    assert {row["seed"] for row in other}.isdisjoint(row["seed"] for row in usual)
+
+
+def test_a_prompt_draws_the_same_whatever_stands_beside_it(bench: Bench, usual: list[Row]) -> None:
+    assert texts(sampled(bench, limit=5)) == texts(usual)[:5]
+
+
+def test_temperature_zero_needs_no_luck(bench: Bench, usual: list[Row]) -> None:
+    one, other = (sampled(bench, temperature=0, seed=seed, name=f"{seed}.jsonl") for seed in (0, 1))
+    assert texts(one) == texts(other)
+    assert texts(one) != texts(usual)
+
+
+def test_a_narrow_nucleus_is_the_likeliest_token(bench: Bench, usual: list[Row]) -> None:
+    narrow = sampled(bench, top_p=1e-6, name="narrow.jsonl")
+    assert texts(narrow) == texts(sampled(bench, temperature=0, name="greedy.jsonl"))
+    assert texts(sampled(bench, top_p=0.7, name="wide.jsonl")) != texts(usual)
+
+
+def test_a_sweep_asks_every_point_of_every_prompt(bench: Bench) -> None:
+    rows = sampled(bench, ("short=0:1:0.5", "colour=0.1:0.9:0.8"), n=2, limit=3, max_tokens=2)
+    asked = Counter((row["group"], row["asked"]["short"], row["asked"]["colour"]) for row in rows)
+    assert set(asked) == {(f"g{i}", a, b) for i in range(3) for a in (0, 0.5, 1) for b in (0.1, 0.9)}
+    assert set(asked.values()) == {2}
+    assert len({row["id"] for row in rows}) == len(rows) == 36
+
+
+def test_prompts_of_the_test_split_are_asked_once_each(bench: Bench) -> None:
+    sample(bench.policy, bench.examples, "samples.jsonl", SampleSettings(target=("short=0.5",), max_tokens=2))
+    assert [row["group"] for row in read(Path("samples.jsonl"))] == [f"g{i}" for i in range(0, 240, 10)]
+
+
+def test_several_completions_of_a_prompt_are_one_prompt(bench: Bench) -> None:
+    write(Path("in.jsonl"), [example(i, group="same") for i in range(4)])
+    summary = sample(bench.policy, "in.jsonl", "samples.jsonl", SampleSettings(target=("short=1",), n=3, max_tokens=2))
+    assert (summary["prompts"], summary["written"]) == (1, 3)
+
+
+def test_bare_prompts_need_no_id(bench: Bench) -> None:
+    write(Path("in.jsonl"), [{"prompt": "How?"}, {"prompt": "Why?", "id": "w"}])
+    sample(bench.policy, "in.jsonl", "samples.jsonl", SampleSettings(target=("short=1",), max_tokens=2))
+    assert [row["group"] for row in read(Path("samples.jsonl"))] == ["in-0", "w"]
+
+
+def test_what_lies_beyond_the_scale_is_held_to_it_visibly(bench: Bench) -> None:
+    command = ["sample", bench.policy, bench.examples, "--limit", "1", "--max-tokens", "2", "-o", "samples.jsonl"]
+    outcome = call(*command, "-t", "short=1.5", "-t", "colour=-3")
+    assert [row["asked"] for row in read(Path("samples.jsonl"))] == [{"short": 1.0, "colour": 0.0}]
+    assert "warning: short=1.5 lies beyond" in outcome.err
+
+
+def test_what_is_not_asked_for_has_no_line(bench: Bench) -> None:
+    policy = read_policy(bench.policy)
+    chat = Chat(load_causal(str(bench.policy))[1], policy.template, policy.names)
+    (request,) = requests(read_targets(["colour=0.5"], policy), policy, 1, "seed")
+    assert request.asked == {"colour": 0.5}
+    assert chat.text("How?", request.asked) == "Human: How?\n\ncolour: 0.50\n\nAssistant:"
+
+
+def joint(policy: Policy, count: int, seed: str) -> list[dict[str, float]]:
+    return [one.asked for one in requests(read_targets(["short=data", "colour=data"], policy), policy, count, seed)]
+
+
+def test_joint_targets_are_rows_of_the_training_data(bench: Bench) -> None:
+    policy = read_policy(bench.policy)
+    rows = {tuple(card.scale(x) for card, x in zip(policy.rewards, row, strict=True)) for row in policy.reservoir}
+    for seed in range(20):
+        assert {tuple(one.values()) for one in joint(policy, 8, str(seed))} <= rows
+
+
+def test_joint_targets_spread_evenly_within_a_prompt(bench: Bench) -> None:
+    policy = read_policy(bench.policy)
+    even = [sorted(one["short"] for one in joint(policy, 8, str(seed))) for seed in range(60)]
+    gaps = [max(abs(value - (i + 0.5) / 8) for i, value in enumerate(mine)) for mine in even]
+    alone = sorted(joint(policy, 1, str(seed))[0]["short"] for seed in range(480))
+    chance = [sorted(alone[i::60]) for i in range(60)]
+    assert sum(gaps) / len(gaps) < 0.2
+    assert chance != even
+
+
+def reference(model: Any, tokenizer: Any, prompt: list[int], seed: int, decoding: Decoding) -> Drawn:
+    """Draw one completion the slow way: no batch, no cache, one plain forward pass a token."""
+    uniform = torch.rand(decoding.max_tokens, generator=torch.Generator().manual_seed(seed))
+    ids, entropy, logprob = list(prompt), 0.0, 0.0
+    for step in range(decoding.max_tokens):
+        with torch.inference_mode():
+            logprobs = model(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)
+        if decoding.temperature == 0:
+            token = int(logprobs.argmax())
+        else:
+            shares = (logprobs / decoding.temperature).softmax(-1).cumsum(-1)
+            token = int((shares > float(uniform[step])).nonzero()[0])
+        entropy -= float((logprobs.exp() * logprobs).sum())
+        logprob += float(logprobs[token])
+        ids.append(token)
+        if token == tokenizer.eos_token_id:
+            break
+    drawn = ids[len(prompt) :]
+    finish = "stop" if drawn[-1] == tokenizer.eos_token_id else "length"
+    text = tokenizer.decode(drawn, skip_special_tokens=True).strip()
+    return Drawn(text, finish, len(drawn), entropy / len(drawn), logprob)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 0.6])
+def test_draws_entropy_and_logprob_are_those_of_the_plain_model(temperature: float, bench: Bench) -> None:
+    model, tokenizer = load_causal(str(bench.policy))
+    policy = read_policy(bench.policy)
+    chat = Chat(tokenizer, policy.template, policy.names)
+    prompts = [chat.prompt(row["prompt"], {"short": 0.9}, 90).ids for row in read(bench.examples)[:6]]
+    prompts[0] = prompts[0][-7:]
+    decoding = Decoding(temperature=temperature, max_tokens=24)
+    found = generate(model.eval(), tokenizer, prompts, range(6), decoding)
+    for seed, (prompt, ours) in enumerate(zip(prompts, found, strict=True)):
+        theirs = reference(model, tokenizer, prompt, seed, decoding)
+        assert ours[:3] == theirs[:3]
+        assert ours[3:] == pytest.approx(theirs[3:], abs=2e-3)
+
+
+def test_tokens_come_as_often_as_the_model_says(bench: Bench) -> None:
+    model, tokenizer = load_causal(str(bench.policy))
+    prompt = tokenizer("Human: How?\n\nAssistant: To", add_special_tokens=False)["input_ids"]
+    with torch.inference_mode():
+        shares = model.eval()(torch.tensor([prompt])).logits[0, -1].softmax(-1)
+    found = generate(model, tokenizer, [prompt] * 1500, range(1500), Decoding(max_tokens=1))
+    logprobs = Counter(round(one.logprob, 2) for one in found)
+    for share in shares.topk(3).values.tolist():
+        seen = logprobs[round(float(torch.tensor(share).log()), 2)] / 1500
+        assert seen == pytest.approx(share, abs=4 * (share * (1 - share) / 1500) ** 0.5 + 0.01)

@@ -1,0 +1,128 @@
+"""Real data that nobody on this project wrote: Anthropic's pairs and a pretrained model, dirt and all."""
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toolbox import SHARED, Row, call, read
+
+from irlhf.prepare import prepare
+
+DIRT: dict[str, dict[str, Any]] = {
+    "harmless": {
+        "rows": 2312,
+        "differ": {1254, 1688, 1950, 1952, 2036},
+        "empty": {86, 516, 925, 1103},
+        "equal": set(),
+        "paragraphs": {"chosen": 48, "rejected": 79},  # completions with a blank line in them
+    },
+    "helpful": {
+        "rows": 2354,
+        "differ": {168, 354, 567, 743, 960, 1011, 1166, 1307, 1450},
+        "empty": {120, 740, 1214, 2063},
+        "equal": {721, 2168},
+        "paragraphs": {"chosen": 171, "rejected": 117},
+    },
+}
+
+
+@pytest.fixture(scope="module", params=sorted(DIRT))
+def pairs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Row], list[Row]]:
+    """The name of a data set, its examples, its rejected rows."""
+    if not SHARED.is_dir():
+        pytest.skip("IRLHF_SHARED_DATA names no folder with the shared data")
+    out = tmp_path_factory.mktemp(request.param) / "examples.jsonl"
+    summary = prepare([SHARED / "hh-rlhf" / f"{request.param}-base.test.jsonl.gz"], out)
+    rejected = read(out.with_name("examples.jsonl.rejected.jsonl"))
+    assert summary["written"] + summary["rejected"] == 2 * DIRT[request.param]["rows"]
+    return request.param, read(out), rejected
+
+
+def number(row: Row) -> int:
+    return int(row["id"].rsplit("-", 1)[1][:-1])
+
+
+def test_the_account_closes(pairs: tuple[str, list[Row], list[Row]]) -> None:
+    name, examples, rejected = pairs
+    assert len(examples) + len(rejected) == 2 * DIRT[name]["rows"]
+    assert len({row["id"] for row in examples}) == len(examples)
+
+
+def test_empty_completions_are_set_aside_by_number(pairs: tuple[str, list[Row], list[Row]]) -> None:
+    name, _, rejected = pairs
+    assert {int(row["where"].rsplit(":", 1)[1]) - 1 for row in rejected} == DIRT[name]["empty"]
+    assert {row["reason"].split(" completion")[1] for row in rejected} == {" is empty"}
+
+
+def test_pairs_whose_prompts_differ_are_parted(pairs: tuple[str, list[Row], list[Row]]) -> None:
+    name, examples, _ = pairs
+    assert {number(row) for row in examples if row["group"] == row["id"]} == DIRT[name]["differ"]
+
+
+def test_pairs_that_are_equal_are_kept(pairs: tuple[str, list[Row], list[Row]]) -> None:
+    name, examples, _ = pairs
+    texts: dict[int, set[str]] = {}
+    for row in examples:
+        texts.setdefault(number(row), set()).add(json.dumps([row["prompt"], row["completion"]]))
+    complete = {row for row in texts if row not in DIRT[name]["empty"]}
+    assert {row for row in complete if len(texts[row]) == 1} == DIRT[name]["equal"]
+
+
+def test_prompts_end_with_a_question_and_completions_hold_no_turn(pairs: tuple[str, list[Row], list[Row]]) -> None:
+    name, examples, _ = pairs
+    # Where the two prompts of a pair differ, one of them has two answers in a row.
+    assert {number(row) for row in examples if row["prompt"][-1]["role"] != "user"} <= DIRT[name]["differ"]
+    assert all(row["prompt"][0]["role"] == "user" for row in examples)
+    assert not [row for row in examples if "\n\nHuman:" in row["completion"] or "\n\nAssistant:" in row["completion"]]
+    assert all(row["completion"].strip() == row["completion"] != "" for row in examples)
+
+
+def test_every_word_of_the_data_is_still_there(pairs: tuple[str, list[Row], list[Row]], shared: Path) -> None:
+    name, examples, _ = pairs
+    with gzip.open(shared / "hh-rlhf" / f"{name}-base.test.jsonl.gz") as raw:
+        rows = [json.loads(line) for line in raw]
+    speaker = {"user": "Human", "assistant": "Assistant"}
+    for row in examples:
+        said = [f"{speaker[turn['role']]}: {turn['content']}" for turn in row["prompt"]]
+        whole = " ".join([*said, f"Assistant: {row['completion']}"]).split()
+        assert rows[number(row)][row["label"]].split() == " ".join(whole).split()
+
+
+def test_answers_of_several_paragraphs_are_whole(pairs: tuple[str, list[Row], list[Row]]) -> None:
+    name, examples, _ = pairs
+    found = Counter(row["label"] for row in examples if "\n\n" in row["completion"])
+    assert found == DIRT[name]["paragraphs"]
+
+
+def test_no_prompt_stands_in_two_splits(pairs: tuple[str, list[Row], list[Row]]) -> None:
+    _, examples, _ = pairs
+    splits: dict[str, set[str]] = {}
+    for row in examples:
+        key = " ".join(f"{turn['role']} {turn['content']}" for turn in row["prompt"]).casefold()
+        splits.setdefault(" ".join(key.split()), set()).add(row["split"])
+    assert all(len(found) == 1 for found in splits.values())
+
+
+def test_a_small_slice_walks_the_whole_line(shared: Path) -> None:
+    raw = shared / "hh-rlhf" / "harmless-base.test.jsonl.gz"
+    Path("rewards.yaml").write_text("rewards:\n  length: {scorer: length}\n")
+    base = ["--model", shared / "stories260K", "--context", "160", "--epochs", "0.3", "--drop", "0"]
+    line: list[list[object]] = [["prepare", raw, "--limit", "120", "-o", "examples.jsonl"]]
+    line.append(["score", "examples.jsonl", "-r", "rewards.yaml", "-o", "scored.jsonl"])
+    for policy, more in (("policy", []), ("plain", ["--baseline", "plain"])):
+        line.append(["finetune", "scored.jsonl", "-r", "rewards.yaml", *base, *more, "-o", policy])
+        ask = ["-t", "length=data", "-n", "3", "--limit", "6", "--max-tokens", "24"]
+        line.append(["sample", policy, "examples.jsonl", *ask, "-o", f"{policy}.jsonl"])
+        line.append(["score", f"{policy}.jsonl", "-r", "rewards.yaml", "-o", f"scored-{policy}.jsonl"])
+    line.append(["eval", "scored-policy.jsonl", "scored-plain.jsonl", "-o", "eval.json"])
+    line.append(["plot", "eval.json", "scored.jsonl", "policy", "plain", "-o", "plots"])
+    for command in line:
+        outcome = call(*command)
+        assert outcome.code == 0, (command, outcome.err)
+    found = {one["name"]: one for one in json.loads(Path("eval.json").read_text())["policies"].values()}
+    assert set(found) == {"policy", "plain"}
+    assert found["plain"]["baseline"] == "plain"
+    assert all(one["rewards"]["length"]["n"] == 18 for one in found.values())
