@@ -27,7 +27,7 @@ irlhf score examples.jsonl -r rewards.yaml -o scored.jsonl
 for policy in policy plain; do
     baseline=$([ $policy = plain ] && echo "--baseline plain" || true)
     irlhf finetune scored.jsonl -r rewards.yaml --model "$base" --template "$template" --context 192 \
-        --epochs "${EPOCHS:-6}" --batch 8 --drop 0 $baseline -o $policy
+        --epochs "${EPOCHS:-4}" --batch 8 --drop 0 $baseline -o $policy
     irlhf sample $policy examples.jsonl -t length=data -n "${N:-8}" --limit "${PROMPTS:-150}" \
         --max-tokens 120 -o samples-$policy.jsonl
     irlhf score samples-$policy.jsonl -r rewards.yaml -o scored-$policy.jsonl

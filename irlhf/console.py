@@ -1,6 +1,5 @@
 """What a person sees: clean text, one line when something is done, progress on long work. All on stderr."""
 
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,11 +17,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from irlhf.files import CONTROL
+
 Row = TypeVar("Row")
 
-# C0 but newline and tab, DEL, C1, and the characters that turn the direction of text: a model or a data
-# set could use them to rewrite the screen or to hide what it says.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _PLAIN_EVERY = 10  # per cent between two plain progress lines
 
 _console = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -37,7 +35,7 @@ def be_quiet(quiet: bool) -> None:
 
 def clean(text: str) -> str:
     """Return text that cannot command a terminal: control characters become a visible mark."""
-    return _CONTROL.sub("\N{SYMBOL FOR SUBSTITUTE FORM TWO}", text)
+    return CONTROL.sub("\N{SYMBOL FOR SUBSTITUTE FORM TWO}", text)
 
 
 def note(text: str) -> None:

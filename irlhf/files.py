@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -22,6 +23,9 @@ from irlhf.records import Where
 STREAM = Path("-")  # stdin where a file is read, stdout where one is written
 LINE_LIMIT = 16 * 2**20  # bytes; a longer line is a broken file, or somebody's bomb
 YAML_LIMIT = 2**20  # bytes
+# C0 but newline and tab, DEL, C1, and the characters that turn the direction of text: a model or a data
+# set could use them to rewrite the screen or to hide what it says.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 TEMPORARY = ".irlhf."  # how the names of unfinished files begin
 DEPTH_LIMIT = 100  # levels of nesting in one row, well below Python's own
 
@@ -199,7 +203,12 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def write_stdout(chunk: bytes) -> None:
-    """Write to stdout at once. BrokenPipeError, where the reader has enough, is the caller's to pass on."""
+    """Write JSON to stdout at once. BrokenPipeError, where the reader has enough, is the caller's to pass on.
+
+    A terminal gets control characters as JSON escapes, which say the same and do nothing.
+    """
+    if sys.stdout.isatty():
+        chunk = CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", chunk.decode()).encode()
     try:
         sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()

@@ -1,17 +1,36 @@
 """The quickstart: its corpus, its line of commands, what it leaves behind."""
 
 import json
+import random
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from irlhf.cli import app
+from irlhf.errors import ConfigError
 from irlhf.quickstart import QuickstartSettings, quickstart, steps, write_inputs
 from irlhf.quickstart.corpus import TOPICS, generate
 
+# The line in a process of its own, as the command runs it.
+_ALONE = """
+import sys
+from typer.main import get_command
+from irlhf.cli import app
+from irlhf.errors import ConfigError
+from irlhf.quickstart import QuickstartSettings, quickstart
+folder, seed, rows, epochs, prompts = sys.argv[1:]
+group = get_command(app)
+settings = QuickstartSettings(int(seed), int(rows), float(epochs), int(prompts))
+quickstart(folder, lambda line: group.main(list(line), standalone_mode=False), settings)
+"""
 SMALL = QuickstartSettings(rows=400, epochs=0.2, prompts=3)
 
 
@@ -54,11 +73,19 @@ def test_no_slot_or_doubled_word_is_left_in_the_text(dialogues: list[dict[str, s
         assert not re.search(r"\ba [aeiou](?!ne\b|uro|ni|se)|\ban [^aeiouhAEIOU]", text), text
 
 
-def test_the_line_goes_from_dialogues_to_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    quickstart(tmp_path / "home", run, SMALL)
-    left = {path.name for path in (tmp_path / "home").iterdir()}
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small quickstart that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("quickstart") / "home"
+    quickstart(folder, run, SMALL)
+    return folder
+
+
+def test_the_line_goes_from_dialogues_to_a_report(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quickstart(home, run, SMALL)
+    left = {path.name for path in home.iterdir()}
     assert {"rewards.yaml", "prompts.jsonl", "policy", "samples.jsonl", "eval.json", "report.html", "run.sh"} <= left
-    evaluation = json.loads((tmp_path / "home" / "eval.json").read_text())
+    evaluation = json.loads((home / "eval.json").read_text())
     assert {policy["name"] for policy in evaluation["policies"].values()} == {"policy", "plain"}
     assert [mix["weights"] for mix in evaluation["tradeoff"]].count({"kindness": 1.0, "detail": 1.0}) == 1
     shown = capsys.readouterr().out
@@ -66,12 +93,39 @@ def test_the_line_goes_from_dialogues_to_a_report(tmp_path: Path, capsys: pytest
     assert "detail: 0.10" in shown
 
 
-def test_a_second_run_does_nothing_again(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    quickstart(home, run, SMALL)
+def test_a_second_run_does_nothing_again(home: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in home.glob("*samples*.jsonl")}
     quickstart(home, run, SMALL)
     assert before == {path: path.stat().st_mtime_ns for path in home.glob("*samples*.jsonl")}
+
+
+def test_killed_anywhere_it_goes_on_to_the_same_figures(home: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _ALONE, str(tmp_path / "home"), *map(str, astuple(SMALL))]
+    rng = random.Random(5)
+    killed = 0
+    for _ in range(4):
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            child.wait(rng.uniform(1, 14))
+        except subprocess.TimeoutExpired:
+            child.kill()
+        killed += child.wait() == -signal.SIGKILL
+    assert killed >= 2
+    subprocess.run(command, check=True, capture_output=True)
+    assert _figures(tmp_path / "home") == _figures(home)
+
+
+def _figures(folder: Path) -> dict[str, Any]:
+    evaluation: dict[str, Any] = json.loads((folder / "eval.json").read_text())
+    return evaluation
+
+
+def test_a_file_that_somebody_changed_is_not_replaced(tmp_path: Path) -> None:
+    write_inputs(tmp_path, SMALL, steps(SMALL))
+    (tmp_path / "scorers.py").write_text("mine = 1\n")
+    with pytest.raises(ConfigError, match="name another folder"):
+        write_inputs(tmp_path, SMALL, steps(SMALL))
+    assert (tmp_path / "scorers.py").read_text() == "mine = 1\n"
 
 
 def test_run_sh_holds_the_very_commands(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import SHARED, Row, call, read
+from toolbox import ROOT, SHARED, Row, read
 
 from irlhf.prepare import prepare
 
@@ -106,23 +109,14 @@ def test_no_prompt_stands_in_two_splits(pairs: tuple[str, list[Row], list[Row]])
     assert all(len(found) == 1 for found in splits.values())
 
 
-def test_a_small_slice_walks_the_whole_line(shared: Path) -> None:
-    raw = shared / "hh-rlhf" / "harmless-base.test.jsonl.gz"
-    Path("rewards.yaml").write_text("rewards:\n  length: {scorer: length}\n")
-    base = ["--model", shared / "stories260K", "--context", "160", "--epochs", "0.3", "--drop", "0"]
-    line: list[list[object]] = [["prepare", raw, "--limit", "120", "-o", "examples.jsonl"]]
-    line.append(["score", "examples.jsonl", "-r", "rewards.yaml", "-o", "scored.jsonl"])
-    for policy, more in (("policy", []), ("plain", ["--baseline", "plain"])):
-        line.append(["finetune", "scored.jsonl", "-r", "rewards.yaml", *base, *more, "-o", policy])
-        ask = ["-t", "length=data", "-n", "3", "--limit", "6", "--max-tokens", "24"]
-        line.append(["sample", policy, "examples.jsonl", *ask, "-o", f"{policy}.jsonl"])
-        line.append(["score", f"{policy}.jsonl", "-r", "rewards.yaml", "-o", f"scored-{policy}.jsonl"])
-    line.append(["eval", "scored-policy.jsonl", "scored-plain.jsonl", "-o", "eval.json"])
-    line.append(["plot", "eval.json", "scored.jsonl", "policy", "plain", "-o", "plots"])
-    for command in line:
-        outcome = call(*command)
-        assert outcome.code == 0, (command, outcome.err)
-    found = {one["name"]: one for one in json.loads(Path("eval.json").read_text())["policies"].values()}
+def test_a_small_slice_walks_the_whole_example(shared: Path) -> None:
+    small = {"LIMIT": "120", "EPOCHS": "0.2", "PROMPTS": "6", "N": "3"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    script = ["bash", ROOT / "examples" / "hh.sh", shared / "hh-rlhf", shared / "stories260K", "hh"]
+    ran = subprocess.run(script, env={**os.environ, **small, "PATH": path}, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    found = {one["name"]: one for one in json.loads(Path("hh/eval.json").read_text())["policies"].values()}
     assert set(found) == {"policy", "plain"}
     assert found["plain"]["baseline"] == "plain"
     assert all(one["rewards"]["length"]["n"] == 18 for one in found.values())
+    assert Path("hh/plots/target-actual.png").stat().st_size > 10_000

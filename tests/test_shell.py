@@ -1,13 +1,17 @@
 """The program as a shell meets it: quick to start, quiet in pipes, sparing with what it loads."""
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from toolbox import IRLHF, call, example, names, process, read, write
+
+from irlhf.files import CONTROL
 
 HEAVY = ("torch", "transformers", "openai", "matplotlib", "scipy", "numpy")
 
@@ -122,3 +126,19 @@ def test_an_unknown_option_is_refused_with_the_nearest_one() -> None:
 def test_no_arguments_show_the_help() -> None:
     outcome = call()
     assert "Usage" in outcome.out + outcome.err
+
+
+def test_a_terminal_never_meets_a_control_character_of_the_data(tmp_path: Path) -> None:
+    (tmp_path / "hostile.jsonl").write_text('{"prompt": "a\u202eb\u009bc", "completion": "x\\u001b[2J"}\n')
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [*IRLHF, "prepare", str(tmp_path / "hostile.jsonl"), "-q", "-o", "-"])
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux says so when the child has gone
+        while chunk := os.read(terminal, 4096):
+            shown += chunk
+    os.waitpid(child, 0)
+    os.close(terminal)
+    row = json.loads(shown)
+    assert row["prompt"] == "a\u202eb\u009bc"
+    assert not CONTROL.search(shown.decode().replace("\r\n", "\n"))

@@ -60,18 +60,14 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
     trainer(model, tokenizer.pad_token_id, (rows, validation), folder, plan).train(
         resume_from_checkpoint=newest_complete(folder)
     )
-    figures = {
-        "steps": plan.steps,
-        "completion tokens": sum(len(row["completion"]) for row in rows),
-        "seconds": round(time.monotonic() - started, 1),
-        **counts,
-    }
+    figures = {"steps": plan.steps, "completion tokens": sum(len(row["completion"]) for row in rows), **counts}
     _save(model, tokenizer, folder)
     card = {**figures, "settings": asdict(settings), "plan": asdict(plan), "weights": _weights_digest(folder)}
     versions = {name: version(name) for name in _VERSIONS}
     write_policy(folder, replace(policy, training={**card, "versions": versions}))
     forget_checkpoints(folder)
-    return figures
+    # Not in policy.json: equal runs make equal policies.
+    return {**figures, "seconds": round(time.monotonic() - started, 1)}
 
 
 def preview(training: TrainingSet, base: str, count: int, settings: "FinetuneSettings") -> str:

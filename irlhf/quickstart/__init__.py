@@ -10,6 +10,7 @@ from importlib.resources import files as package_files
 from pathlib import Path
 
 from irlhf import console
+from irlhf.errors import ConfigError
 from irlhf.files import read_json, read_rows, whole_file
 from irlhf.quickstart.corpus import TOPICS, generate
 from irlhf.quickstart.story import tell
@@ -96,7 +97,10 @@ def quickstart(folder: str | Path, run: Run, settings: QuickstartSettings = Quic
 
 
 def write_inputs(home: Path, settings: QuickstartSettings, line: Sequence[Step]) -> None:
-    """Write all that the line starts from: dialogues, rewards, a template, prompts to play with, run.sh."""
+    """Write all that the line starts from: dialogues, rewards, a template, prompts to play with, run.sh.
+
+    Raises ConfigError rather than replace a file that somebody changed, or another seed's.
+    """
     rows = [{**row, "split": TOPICS[row["topic"]].split} for row in generate(settings.rows, settings.seed)]
     held_out = list({row["group"]: row for row in rows if row["split"] == TEST}.values())
     play = [{"id": f"play-{n}", "prompt": row["prompt"], "split": TEST} for n, row in enumerate(held_out[:PLAY], 1)]
@@ -109,9 +113,17 @@ def write_inputs(home: Path, settings: QuickstartSettings, line: Sequence[Step])
     shipped = package_files("irlhf.quickstart").joinpath("files")
     texts |= {name: shipped.joinpath(name).read_text(encoding="utf-8") for name in _INPUTS}
     for name, text in texts.items():
-        with whole_file(home / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        _write_once(home / name, text)
     (home / "run.sh").chmod(0o755)
+
+
+def _write_once(path: Path, text: str) -> None:
+    if path.exists():
+        if path.read_text(encoding="utf-8") != text:
+            raise ConfigError(f"{path} is not what this quickstart starts from; name another folder with -o")
+        return
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _run_all(line: Sequence[Step], run: Run) -> None:
