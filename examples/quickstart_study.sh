@@ -14,8 +14,8 @@ for seed in ${*:-0 1 2}; do
     irlhf quickstart --seed "$seed" -o "$home/$seed"
     cd "$home/$seed"
     for baseline in chosen top; do
-        irlhf finetune scored.jsonl -r rewards.yaml --model tiny --template template.yaml --seed "$seed" \
-            --baseline $baseline -o $baseline
+        irlhf finetune scored.jsonl -r rewards.yaml --model tiny --template template.yaml --epochs 6 --batch 8 \
+            --context 256 --seed "$seed" --baseline $baseline -o $baseline
         irlhf sample $baseline examples.jsonl --limit 120 --max-tokens 100 --seed "$seed" \
             -t kindness=data -t detail=data -n 8 -o samples-$baseline.jsonl
         irlhf score samples-$baseline.jsonl -r rewards.yaml -o scored-samples-$baseline.jsonl

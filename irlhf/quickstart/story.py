@@ -57,7 +57,8 @@ def _tracking(evaluation: dict[str, Any]) -> Group:
 def _mixes(evaluation: dict[str, Any]) -> Group:
     table = _table("asked for the best", "policy", "weighted reward", "kindness", "detail")
     for mix in evaluation["tradeoff"]:
-        told = " + ".join(f"{weight:g} {name}" for name, weight in mix["weights"].items() if weight)
+        terms = {name: weight for name, weight in mix["weights"].items() if weight}
+        told = " + ".join(name if weight == 1 else f"{weight:g}×{name}" for name, weight in terms.items())
         for i, arm in enumerate(sorted(mix["arms"], key=lambda arm: bool(arm["baseline"]))):
             numbers = [f"{arm['rewards'][name]['value']:+.2f}" for name in ("kindness", "detail")]
             table.add_row("" if i else told, arm["name"], _shown(arm["weighted"]), *numbers)
