@@ -22,7 +22,7 @@ def draw(path: Path) -> list[tuple[str, Any]]:
     # A baseline is drawn last: thin, grey and on top, so that it is seen at all.
     policies.sort(key=lambda policy: bool(policy["baseline"]))
     rewards = list(dict.fromkeys(name for policy in policies for name in policy["rewards"]))
-    figure, axes = style.panels(len(rewards))
+    figure, axes = style.panels(len(rewards), height=5.4)
     for reward, axis in zip(rewards, axes, strict=True):
         _panel(axis, reward, [policy for policy in policies if reward in policy["rewards"]])
     return [("target-actual", figure)]
