@@ -1,5 +1,7 @@
 """Models from a folder or the hub, loaded without running anybody's code."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from irlhf.engines.chat import PLAIN_CHAT
 from irlhf.errors import ConfigError
+
+_SMALL = 1_000_000  # parameters
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -62,6 +66,22 @@ def device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@contextmanager
+def fitting_threads(model: Any) -> Iterator[None]:
+    """Give a small model one processor thread, and the caller its own number back afterwards.
+
+    Below a million parameters a second thread saves a sixth of the time on an idle machine, and costs five
+    times as much on a busy one, where the threads wait for each other at every operation.
+    """
+    before = torch.get_num_threads()
+    if sum(weights.numel() for weights in model.parameters()) < _SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _load(kind: Any, name: str) -> Any:

@@ -14,7 +14,7 @@ from transformers import GenerationConfig, set_seed
 
 from irlhf import console
 from irlhf.engines.chat import Chat, NoRoom, Refused
-from irlhf.engines.local import context_of, device, end_tokens, load_causal
+from irlhf.engines.local import context_of, device, end_tokens, fitting_threads, load_causal
 from irlhf.engines.tiny import NAME as TINY
 from irlhf.engines.tiny import make_tiny
 from irlhf.errors import DataError
@@ -57,9 +57,10 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
     plan = _plan(model, base, len(rows), settings)
     console.note(f"training on {device()}: {plan.steps:,} steps of {plan.batch} rows, learning rate {plan.rate:g}")
     started = time.monotonic()
-    trainer(model, tokenizer.pad_token_id, (rows, validation), folder, plan).train(
-        resume_from_checkpoint=newest_complete(folder)
-    )
+    with fitting_threads(model):
+        trainer(model, tokenizer.pad_token_id, (rows, validation), folder, plan).train(
+            resume_from_checkpoint=newest_complete(folder)
+        )
     figures = {"steps": plan.steps, "completion tokens": sum(len(row["completion"]) for row in rows), **counts}
     _save(model, tokenizer, folder)
     card = {**figures, "settings": asdict(settings), "plan": asdict(plan), "weights": _weights_digest(folder)}

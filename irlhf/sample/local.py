@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from irlhf.engines.chat import Chat
 from irlhf.engines.generate import Decoding, Drawn, generate
-from irlhf.engines.local import load_causal
+from irlhf.engines.local import fitting_threads, load_causal
 from irlhf.errors import ConfigError, DataError
 from irlhf.policy import Policy
 
@@ -37,7 +37,8 @@ class LocalEngine:
         for start in range(0, len(order), self.batch):
             batch = order[start : start + self.batch]
             seeds = [asks[i].seed for i in batch]
-            found = generate(self.model, self.tokenizer, [prompts[i] for i in batch], seeds, self.decoding)
+            with fitting_threads(self.model):
+                found = generate(self.model, self.tokenizer, [prompts[i] for i in batch], seeds, self.decoding)
             drawn.update(zip(batch, found, strict=True))
             advance(len(batch))
         return [drawn[i] for i in range(len(asks))]
