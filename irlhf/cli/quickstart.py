@@ -21,7 +21,7 @@ def quickstart(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to fill.")] = Path("quickstart"),
     seed: options.Seed = 0,
 ) -> None:
-    """Run the whole line on an embedded default: five minutes, no download, no GPU."""
+    """Run the whole line on an embedded default: minutes, no download, no GPU."""
     group = context.find_root().command
 
     def run(arguments: Sequence[str]) -> None:
