@@ -178,3 +178,9 @@ def test_policies_beside_the_samples_are_found(bench: Bench) -> None:
     outcome = call("eval", "samples.jsonl")
     assert outcome.code == 0
     assert "policy short: Spearman within prompts 1.00" in outcome.err
+
+
+def test_one_target_for_all_leaves_nothing_to_correlate() -> None:
+    found = tracking([(f"p{i}", 0.9, i / 10) for i in range(8)], 100, 0)
+    assert found["pooled"] == {}
+    assert "spearman" not in found["within"]

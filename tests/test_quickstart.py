@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -102,15 +103,13 @@ def test_a_second_run_does_nothing_again(home: Path) -> None:
 def test_killed_anywhere_it_goes_on_to_the_same_figures(home: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", _ALONE, str(tmp_path / "home"), *map(str, astuple(SMALL))]
     rng = random.Random(5)
-    killed = 0
-    for _ in range(4):
+    for sign in ("scored.jsonl.run.json", "policy.partial", "plain.partial/metrics.jsonl", "samples.jsonl.partial"):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            child.wait(rng.uniform(1, 14))
-        except subprocess.TimeoutExpired:
-            child.kill()
-        killed += child.wait() == -signal.SIGKILL
-    assert killed >= 2
+        while child.poll() is None and not (tmp_path / "home" / sign).exists():
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.2))
+        child.kill()
+        assert child.wait() == -signal.SIGKILL, f"{sign}: ended before it could be killed"
     subprocess.run(command, check=True, capture_output=True)
     assert _figures(tmp_path / "home") == _figures(home)
 

@@ -218,3 +218,14 @@ def test_stdin_to_stdout_needs_no_file() -> None:
     assert done.returncode == 0
     assert [json.loads(line)["rewards"]["a"] for line in done.stdout.split(b"\n")[:-1]] == [1, 2, 3]
     assert names(Path.cwd()) == {"mine.py", "rewards.yaml"}
+
+
+def test_a_function_is_found_beside_the_rewards_that_name_it(tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "besides.py").write_text("def ones(examples):\n    return [1 for _ in examples]\n")
+    (folder / "rewards.yaml").write_text('rewards:\n  one: {scorer: "besides:ones"}\n')
+    write(Path("examples.jsonl"), [example(1)])
+    outcome = call("score", "examples.jsonl", "-r", folder / "rewards.yaml", "-o", "scored.jsonl")
+    assert outcome.code == 0, outcome.err
+    assert read(Path("scored.jsonl"))[0]["rewards"] == {"one": 1}

@@ -39,8 +39,8 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     """Yield one line a policy and reward: the figures that matter most."""
     for policy in result["policies"].values():
         for name, found in policy["rewards"].items():
-            figures = [("within prompts", found["within"].get("spearman")), ("pooled", found["pooled"]["spearman"])]
-            told = ", ".join(f"{kind} {_shown(figure)}" for kind, figure in figures if figure)
+            figures = [("within prompts", found["within"].get("spearman")), ("pooled", found["pooled"].get("spearman"))]
+            told = ", ".join(f"{kind} {_shown(figure)}" for kind, figure in figures if figure) or "not available"
             error = found["error"]
             floor = min(error["floor_permuted"], error["floor_constant"])
             yield (

@@ -22,7 +22,8 @@ def tracking(pairs: Sequence[tuple[str, float, float]], resamples: int, seed: in
     correlation, so that easy and hard prompts cannot make it up; a prompt whose actual rewards are all
     equal follows nothing and counts 0. `error` is the mean absolute error beside two floors that take no
     steering at all: the targets dealt out anew (the mean over all deals), and one constant answer (the
-    best one, the targets' median).
+    best one, the targets' median). Where all targets are the same there is nothing to correlate with, and
+    `pooled` and `within` are empty.
     """
     prompts = [prompt for prompt, _, _ in pairs]
     asked = np.array([target for _, target, _ in pairs])
@@ -34,7 +35,7 @@ def tracking(pairs: Sequence[tuple[str, float, float]], resamples: int, seed: in
     return {
         "n": len(pairs),
         "prompts": len(set(prompts)),
-        "pooled": {name: intervals[name] for name in ("spearman", "pearson")},
+        "pooled": {name: intervals[name] for name in ("spearman", "pearson")} if np.ptp(asked) else {},
         "within": {**within, "prompts": len(own)},
         "error": {
             "mean_absolute": intervals["error"],

@@ -44,12 +44,16 @@ def _one_policy(axis: Any, policy: dict[str, Any], found: dict[str, Any], mark: 
     colour, marker = mark
     asked, actual = np.array(found["points"]).T
     axis.scatter(asked, actual, s=9, color=colour, alpha=0.18, linewidths=0)
-    rho = found["within"].get("spearman") or found["pooled"]["spearman"]
-    kind = "within prompts" if "spearman" in found["within"] else "pooled"
-    label = f"{style.short(policy['name'])}: ρ {rho['value']:.2f} [{rho['low']:.2f}, {rho['high']:.2f}] {kind}"
+    kind = next((kind for kind in ("within", "pooled") if "spearman" in found[kind]), "")
+    label = style.short(policy["name"]) + (_told(kind, found[kind]["spearman"]) if kind else "")
     centres, means, errors = _binned(asked, actual)
     look = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 2, "capsize": 2}
     axis.errorbar(centres, means, yerr=errors, label=label, **look)
+
+
+def _told(kind: str, rho: dict[str, float]) -> str:
+    where = "within prompts" if kind == "within" else "pooled"
+    return f": ρ {rho['value']:.2f} [{rho['low']:.2f}, {rho['high']:.2f}] {where}"
 
 
 def _binned(asked: Any, actual: Any) -> tuple[list[float], list[float], list[float]]:

@@ -45,7 +45,7 @@ def score(
             total = None if source == STREAM else sum(1 for _ in _read(source, settings, None))
             todo = (one for one in _read(source, settings, book) if one.id not in book.done)
             with console.progress("scoring", total and total - len(book.done)) as advance:
-                for chunk, answers in _asked(todo, wanted):
+                for chunk, answers in _asked(todo, wanted, Path(rewards).parent):
                     for example, answer in zip(chunk, answers, strict=True):
                         _settle(example, answer, settings, book)
                     advance(len(chunk))
@@ -76,13 +76,13 @@ def _read(source: Path, settings: ScoreSettings, book: Journal | None) -> Iterat
 
 
 def _asked(
-    todo: Iterator[Example], wanted: Mapping[str, Reward]
+    todo: Iterator[Example], wanted: Mapping[str, Reward], beside: Path
 ) -> Iterator[tuple[list[Example], list[Answer | Failure]]]:
     """Yield chunks of examples with what all scorers together answered."""
     scorers: list[Scorer] = []
     while chunk := list(islice(todo, _CHUNK)):
         # Built when the first row needs them: a run that has nothing left to ask loads no model.
-        scorers = scorers or [build(name, reward) for name, reward in wanted.items()]
+        scorers = scorers or [build(name, reward, beside) for name, reward in wanted.items()]
         answers: list[Answer | Failure] = [{} for _ in chunk]
         for scorer in scorers:
             answers = [_merge(*pair) for pair in zip(answers, _call(scorer, chunk), strict=True)]

@@ -77,7 +77,7 @@ class Function:
         return {name: one.item() if hasattr(one, "item") else one for name, one in numbers.items()}  # numpy, torch
 
 
-def build(name: str, reward: Reward) -> Scorer:
+def build(name: str, reward: Reward, beside: Path) -> Scorer:
     """Return the scorer of one reward. Raises ConfigError where nothing answers to its name."""
     if reward.column:
         return Column(name, reward.column)
@@ -89,7 +89,7 @@ def build(name: str, reward: Reward) -> Scorer:
         return scorer
     if not argument:
         raise ConfigError(f"{name}: unknown scorer '{reward.scorer}'{did_you_mean(reward.scorer, known)}")
-    return _own(name, _import(name, reward.scorer), reward)
+    return _own(name, _import(name, reward.scorer, beside), reward)
 
 
 def _own(name: str, target: Any, reward: Reward) -> Scorer:
@@ -106,10 +106,11 @@ def _own(name: str, target: Any, reward: Reward) -> Scorer:
     return Function(name, partial(target, **reward.options) if reward.options else target)
 
 
-def _import(name: str, door: str) -> Any:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # a function beside the data, as with `python -m`
+def _import(name: str, door: str, beside: Path) -> Any:
+    # A module of yours stands where you are, as with `python -m`, or beside the rewards.yaml that names it.
+    for folder in (str(beside.resolve()), str(Path.cwd())):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
     module, _, attribute = door.partition(":")
     try:
         loaded = importlib.import_module(module)
