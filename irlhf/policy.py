@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,11 @@ class Policy:
     baseline: str = ""  # "plain" where no reward was shown
     training: Mapping[str, Any] = field(default_factory=dict)  # settings, seed, rows, digests, versions
     digest: str = ""  # of the file; not in it
+
+    @property
+    def blind(self) -> bool:
+        """Whether its prompts hold no reward, so that it is held to targets that it was not shown."""
+        return self.template.place == "none"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -122,6 +127,14 @@ def read_policy(folder: Path) -> Policy:
         )
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error}); fine-tune again") from error
+
+
+def find_policies(files: Iterable[Path], folders: Sequence[str | Path] = ()) -> dict[str, tuple[Path, Policy]]:
+    """Return by digest the folder and the card of every policy named, or standing beside the files."""
+    named = [Path(one) for one in folders]
+    if not named:
+        named = sorted({card.parent for path in files for card in path.parent.glob(f"*/{FILE}")})
+    return {policy.digest: (folder, policy) for folder in named for policy in [read_policy(folder)]}
 
 
 def digest(tree: Mapping[str, Any]) -> str:

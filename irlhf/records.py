@@ -2,7 +2,8 @@
 
     prepare   id prompt completion group label split source
     score     + rewards (or gold)
-    sample    + target asked finish tokens entropy logprob policy seed
+    sample    + target asked finish tokens entropy logprob (reference) policy seed
+    score --keep   + candidates spent
 
 A sample is a legal example, so it may go back through `score` and into the next `finetune`.
 """
@@ -39,7 +40,9 @@ class Example:
 
     `rewards` and `gold` are raw numbers on their scorers' own scales. `asked` is in the units of the
     policy's scale. `entropy` is the mean over tokens in nats, `logprob` the sum over tokens, both at
-    temperature 1 before any truncation. `extra` holds the keys that irlhf does not know.
+    temperature 1 before any truncation; `reference` is the logprob of the same tokens under another model,
+    whose prompt asks for nothing. `candidates` is how many samples this one was kept from, `spent` the tokens
+    that drawing them took. `extra` holds the keys that irlhf does not know.
     """
 
     id: str
@@ -57,8 +60,11 @@ class Example:
     tokens: int | None = None
     entropy: float | None = None
     logprob: float | None = None
+    reference: float | None = None
     policy: str = ""
     seed: int | None = None
+    candidates: int | None = None
+    spent: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -77,8 +83,8 @@ _KNOWN = tuple(one.name for one in fields(Example) if one.name != "extra")
 _ALWAYS = ("id", "prompt", "completion")
 _TEXTS = ("group", "label", "split", "source", "finish", "policy")
 _NUMBERS = ("rewards", "gold", "asked")
-_COUNTS = ("tokens", "seed")
-_MEASURES = ("entropy", "logprob")
+_COUNTS = ("tokens", "seed", "candidates", "spent")
+_MEASURES = ("entropy", "logprob", "reference")
 
 
 def _absent(name: str, value: object) -> bool:

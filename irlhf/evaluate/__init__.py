@@ -8,7 +8,7 @@ from typing import Any
 from irlhf import console
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import check_output, read_rows, write_json
-from irlhf.policy import FILE, Policy, read_policy
+from irlhf.policy import Policy, find_policies
 from irlhf.records import Example, from_json, unique
 from irlhf.registry import resolve
 from irlhf.targets import weights_of
@@ -72,14 +72,11 @@ def _find_policies(
     paths: Sequence[Path], wanted: dict[str, list[Example]], settings: EvalSettings
 ) -> dict[str, tuple[str, Policy]]:
     """Return the name and the card of every policy that the samples came from."""
-    folders = [Path(one) for one in settings.policies]
-    if not folders:
-        folders = sorted({card.parent for path in paths for card in path.parent.glob(f"*/{FILE}")})
-    cards = {policy.digest: (folder.name, policy) for folder in folders for policy in [read_policy(folder)]}
+    cards = find_policies(paths, settings.policies)
     missing = [digest for digest in wanted if digest not in cards]
     if missing:
         raise ConfigError(f"the policy {missing[0]} of these samples is not here; name its folder with --policy")
-    return cards
+    return {digest: (folder.name, policy) for digest, (folder, policy) in cards.items()}
 
 
 def _evaluate_policy(name: str, policy: Policy, rows: Sequence[Example], settings: EvalSettings) -> dict[str, Any]:
