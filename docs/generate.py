@@ -17,7 +17,7 @@ from typing import Any
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
-PAGES = ("quickstart.md", "hh.md")
+PAGES = ("quickstart.md", "hh.md", "evaluation.md")
 _TRACKING = "| policy | reward | within prompts | pooled | mean error | floors: permuted, constant | gold within | n |"
 _TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -92,6 +92,16 @@ def hh_tracking() -> Iterator[str]:
             yield f"| {policy['name']} | {name} | {_tracking(found)} |"
 
 
+def coverage() -> Iterator[str]:
+    """How often intervals hold the truth, by the number of prompts."""
+    result = json.loads((RESULTS / "coverage.json").read_text(encoding="utf-8"))
+    by_prompts = result["coverage"]
+    yield f"| of {result['studies']:,} studies | {' | '.join(f'{prompts} prompts' for prompts in by_prompts)} |"
+    yield "|---" * (len(by_prompts) + 1) + "|"
+    for name in result["truth"]:
+        yield f"| {name} | {' | '.join(f'{100 * shares[name]:.1f}%' for shares in by_prompts.values())} |"
+
+
 def _tracking(found: dict[str, Any]) -> str:
     error = found["error"]
     gold = _shown(found["gold"]["within"]) if "gold" in found else "–"
@@ -110,6 +120,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "quickstart-tracking": quickstart_tracking,
     "quickstart-mix": quickstart_mix,
     "hh-tracking": hh_tracking,
+    "coverage": coverage,
 }
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     prepare   id prompt completion group label split source
     score     + rewards (or gold)
     sample    + target asked finish tokens entropy logprob (reference) policy seed
-    score --keep   + candidates spent
+    score --keep   + kept candidates spent
 
 A sample is a legal example, so it may go back through `score` and into the next `finetune`.
 """
@@ -41,8 +41,8 @@ class Example:
     `rewards` and `gold` are raw numbers on their scorers' own scales. `asked` is in the units of the
     policy's scale. `entropy` is the mean over tokens in nats, `logprob` the sum over tokens, both at
     temperature 1 before any truncation; `reference` is the logprob of the same tokens under another model,
-    whose prompt asks for nothing. `candidates` is how many samples this one was kept from, `spent` the tokens
-    that drawing them took. `extra` holds the keys that irlhf does not know.
+    whose prompt asks for nothing. `kept` says how this one was chosen among `candidates` samples, which took
+    `spent` tokens to draw. `extra` holds the keys that irlhf does not know.
     """
 
     id: str
@@ -63,6 +63,7 @@ class Example:
     reference: float | None = None
     policy: str = ""
     seed: int | None = None
+    kept: str = ""  # "best" or "nearest"
     candidates: int | None = None
     spent: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -81,7 +82,7 @@ class Example:
 
 _KNOWN = tuple(one.name for one in fields(Example) if one.name != "extra")
 _ALWAYS = ("id", "prompt", "completion")
-_TEXTS = ("group", "label", "split", "source", "finish", "policy")
+_TEXTS = ("group", "label", "split", "source", "finish", "policy", "kept")
 _NUMBERS = ("rewards", "gold", "asked")
 _COUNTS = ("tokens", "seed", "candidates", "spent")
 _MEASURES = ("entropy", "logprob", "reference")

@@ -7,6 +7,8 @@ import pytest
 from toolbox import Bench, call, read
 
 from irlhf.errors import ConfigError, DataError
+from irlhf.evaluate.arms import Arm
+from irlhf.evaluate.intervals import Bootstrap
 from irlhf.evaluate.tradeoff import tradeoff
 from irlhf.finetune.baselines import baseline_rows
 from irlhf.policy import Policy, read_policy
@@ -108,7 +110,7 @@ def test_the_weighted_reward_is_solved_by_hand(policy: Policy) -> None:
         Example(id=str(i), prompt="", group=f"g{i % 4}", rewards=rewards, target=target, policy=policy.digest)
         for i in range(8)
     ]
-    (mix,) = tradeoff([("policy", policy, rows)], 100, 0)
+    (mix,) = tradeoff([Arm("policy", "policy", policy, rows)], Bootstrap(100, 0))
     (arm,) = mix["arms"]
     assert mix["weights"] == {"short": 1, "colour": 3}
     assert arm["weighted"]["value"] == pytest.approx((1 * 2 + 3 * 1) / 4)

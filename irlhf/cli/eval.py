@@ -22,13 +22,14 @@ def evaluate(
     policy: Annotated[
         list[str] | None, typer.Option("--policy", help="Their policies. \\[folders beside the samples]")
     ] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="A miss up to this counts as a success.")] = 0.1,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 1000,
     seed: options.Seed = 0,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure whether the policy gave what was asked."""
-    settings = resolve("irlhf.evaluate:EvalSettings")(tuple(policy or ()), resamples, seed)
+    settings = resolve("irlhf.evaluate:EvalSettings")(tuple(policy or ()), tolerance, resamples, seed)
     result = options.run(COMMANDS["eval"], quiet, samples, output, settings)
     for line in _lines(result):
         resolve("irlhf.console:note")(line)

@@ -4,98 +4,149 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
 
-from irlhf.evaluate.intervals import clustered
-
-Floats = NDArray[np.float64]
+from irlhf.evaluate import figures
+from irlhf.evaluate.arms import ROUNDING, Pair, by_prompt
+from irlhf.evaluate.intervals import Bootstrap, Floats, Interval, clustered, draws, interval
 
 POINTS = 2000  # (target, actual) pairs that eval.json keeps for the picture
 _LEAST_TARGETS = 3  # different targets a prompt needs before its own correlation means anything
+_KENDALL_ROWS = 20_000  # tau takes time with the square of the rows, and tells little that rho does not
+_CORRELATIONS = ("pearson", "spearman", "r2", "slope")
+
+Prompts = Mapping[str, Mapping[str, float]]  # each prompt's own figures
 
 
-def tracking(pairs: Sequence[tuple[str, float, float]], resamples: int, seed: int) -> dict[str, Any]:
-    """Return the figures of one reward from (prompt, asked, actual), the last two in scale units.
+def tracking(pairs: Sequence[Pair], tolerance: float, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Return the figures of one reward.
 
-    `pooled` correlates over all samples. `within` is the mean over prompts of each prompt's own
-    correlation, so that easy and hard prompts cannot make it up; a prompt whose actual rewards are all
-    equal follows nothing and counts 0. `error` is the mean absolute error beside two floors that take no
-    steering at all: the targets dealt out anew (the mean over all deals), and one constant answer (the
-    best one, the targets' median). Where all targets are the same there is nothing to correlate with, and
-    `pooled` and `within` are empty.
+    `pooled` is over all samples. `within` is the mean over prompts of each prompt's own figure, so that easy
+    and hard prompts cannot make it up. `error` is the mean absolute error, `success` the share of samples
+    within `tolerance` of their target, `at_least` the share that gave what was asked or more; each beside
+    what it would be without any steering: with the targets dealt out anew (the mean over all deals), and
+    with one constant answer (the best one). Where all targets are the same there is nothing to correlate
+    with: `pooled` and `within` are empty.
     """
-    prompts = [prompt for prompt, _, _ in pairs]
-    asked = np.array([target for _, target, _ in pairs])
-    actual = np.array([reward for _, _, reward in pairs])
-    intervals = clustered(prompts, lambda rows: _pooled(asked[rows], actual[rows]), resamples, seed)
-    own = _own_correlations(prompts, asked, actual)
-    names = list(own)
-    within = clustered(names, lambda rows: _mean_own([own[names[i]] for i in rows]), resamples, seed) if own else {}
+    asked, actual, least = _columns(pairs)
+    prompts = [pair.prompt for pair in pairs]
+    found = clustered(prompts, lambda times: _pooled(times, asked, actual, least, tolerance), bootstrap)
+    if np.ptp(asked) and len(pairs) <= _KENDALL_ROWS:
+        found["kendall"] = _kendall(prompts, asked, actual, bootstrap)
     return {
         "n": len(pairs),
         "prompts": len(set(prompts)),
-        "pooled": {name: intervals[name] for name in ("spearman", "pearson")} if np.ptp(asked) else {},
-        "within": {**within, "prompts": len(own)},
-        "error": {
-            "mean_absolute": intervals["error"],
-            "floor_permuted": _permuted_error(asked, actual),
-            "floor_constant": float(np.abs(asked - np.median(asked)).mean()),
-        },
-        "actual": intervals["actual"],
-        "asked": intervals["asked"],
-        "points": _points(asked, actual, seed),
+        "asked": found["asked"],
+        "actual": found["actual"],
+        "pooled": {name: found[name] for name in (*_CORRELATIONS, "kendall") if name in found} if np.ptp(asked) else {},
+        "within": within(own_figures(pairs), bootstrap),
+        "error": {"mean_absolute": found["error"], **_error_floors(asked, actual)},
+        "success": {"tolerance": tolerance, "share": found["success"], **_success_floors(asked, actual, tolerance)},
+        "at_least": {"share": found["at_least"], "floor_permuted": _share_above(actual, least)},
+        "points": _points(asked, actual, bootstrap.seed),
     }
 
 
-def rank_tracking(pairs: Sequence[tuple[str, float, float]], resamples: int, seed: int) -> dict[str, Any]:
-    """Return the rank correlations alone, for a gold reward, whose numbers lie on a scale of its own."""
-    found = tracking(pairs, resamples, seed)
-    return {"n": found["n"], **{name: found[name].get("spearman") for name in ("within", "pooled")}}
-
-
-def _pooled(asked: Floats, actual: Floats) -> dict[str, float]:
+def rank_tracking(pairs: Sequence[tuple[str, float, float]], bootstrap: Bootstrap) -> dict[str, Any]:
+    """Return how well numbers on a scale of their own follow the target, from (prompt, asked, number)."""
+    prompts = [prompt for prompt, _, _ in pairs]
+    asked, given = (np.array(column) for column in zip(*(pair[1:] for pair in pairs), strict=True))
+    pooled = clustered(prompts, lambda times: {"spearman": figures.spearman(times, asked, given)}, bootstrap)
+    own = within(_own(prompts, asked, given), bootstrap)
     return {
-        "spearman": correlation(stats.rankdata(asked), stats.rankdata(actual)),
-        "pearson": correlation(asked, actual),
-        "error": float(np.abs(asked - actual).mean()),
-        "actual": float(actual.mean()),
-        "asked": float(asked.mean()),
+        "n": len(pairs),
+        "prompts": len(set(prompts)),
+        "within": own.get("spearman"),
+        "pooled": pooled["spearman"] if np.ptp(asked) else None,
     }
 
 
-def correlation(x: Floats, y: Floats) -> float:
-    """Return Pearson's r; 0 where either side is constant, because then nothing follows anything."""
-    x, y = x - x.mean(), y - y.mean()
-    scale = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / scale) if scale > 1e-12 else 0.0
+def own_figures(pairs: Sequence[Pair]) -> Prompts:
+    """Return each prompt's own correlations and violations.
+
+    A prompt whose actual rewards are all equal follows nothing and counts 0. A violation is a pair of
+    samples of which the one that was asked for more gave less, as a share of the pairs asked differently.
+    """
+    asked, actual, _ = _columns(pairs)
+    return _own([pair.prompt for pair in pairs], asked, actual)
 
 
-def _own_correlations(prompts: Sequence[str], asked: Floats, actual: Floats) -> dict[str, dict[str, float]]:
-    rows: dict[str, list[int]] = {}
-    for i, prompt in enumerate(prompts):
-        rows.setdefault(prompt, []).append(i)
+def within(own: Prompts, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Return the mean of the prompts' own figures."""
+    if not own:
+        return {"prompts": 0}
+    columns = {name: np.array([one[name] for one in own.values()]) for name in next(iter(own.values()))}
+
+    def measure(times: Floats) -> dict[str, Floats]:
+        return {name: figures.mean(times, column) for name, column in columns.items()}
+
+    return {"prompts": len(own), **clustered(list(own), measure, bootstrap)}
+
+
+def _columns(pairs: Sequence[Pair]) -> tuple[Floats, Floats, Floats]:
+    asked, actual, least = np.array([(pair.asked, pair.actual, pair.least) for pair in pairs]).T
+    return asked, actual, least
+
+
+def _pooled(times: Floats, asked: Floats, actual: Floats, least: Floats, tolerance: float) -> dict[str, Floats]:
+    missed = np.abs(asked - actual)
     return {
-        prompt: {
-            "spearman": correlation(stats.rankdata(asked[mine]), stats.rankdata(actual[mine])),
-            "pearson": correlation(asked[mine], actual[mine]),
-        }
-        for prompt, mine in rows.items()
-        if len(set(asked[mine])) >= _LEAST_TARGETS
+        "pearson": figures.pearson(times, asked, actual),
+        "spearman": figures.spearman(times, asked, actual),
+        "r2": figures.r_squared(times, asked, actual),
+        "slope": figures.slope(times, asked, actual),
+        "error": figures.mean(times, missed),
+        "success": figures.mean(times, (missed <= tolerance).astype(float)),
+        "at_least": figures.mean(times, (actual >= least - ROUNDING).astype(float)),
+        "actual": figures.mean(times, actual),
+        "asked": figures.mean(times, asked),
     }
 
 
-def _mean_own(own: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: float(np.mean([one[name] for one in own])) for name in ("spearman", "pearson")}
+def _kendall(prompts: Sequence[str], asked: Floats, actual: Floats, bootstrap: Bootstrap) -> Interval:
+    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+    tables = figures.kendall_tables([numbers[prompt] for prompt in prompts], asked, actual)
+    drawn = [figures.kendall(copies, tables) for copies in draws(len(numbers), len(numbers), bootstrap)]
+    return interval(float(figures.kendall(np.ones((1, len(numbers))), tables)[0]), np.concatenate(drawn))
 
 
-def _permuted_error(asked: Floats, actual: Floats) -> float:
-    """Return the mean of |target - actual| over all pairs, in n log n: sums below and above each target."""
+def _own(prompts: Sequence[str], asked: Floats, actual: Floats) -> dict[str, dict[str, float]]:
+    groups = {prompt: mine for prompt, mine in by_prompt(prompts) if len(set(asked[mine])) >= _LEAST_TARGETS}
+    return {prompt: _one_prompt(asked[mine], actual[mine]) for prompt, mine in groups.items()}
+
+
+def _one_prompt(asked: Floats, actual: Floats) -> dict[str, float]:
+    once = np.ones((1, len(asked)))
+    tables = figures.kendall_tables(range(len(asked)), asked, actual)
+    return {
+        "pearson": float(figures.pearson(once, asked, actual)[0]),
+        "spearman": float(figures.spearman(once, asked, actual)[0]),
+        "kendall": float(figures.kendall(once, tables)[0]),
+        "violations": float((tables[0] < 0).sum() / tables[1].sum()),
+    }
+
+
+def _error_floors(asked: Floats, actual: Floats) -> dict[str, float]:
+    """Return the mean of |target - actual| over all pairs, in n log n, and that of the targets' own median."""
     ordered = np.sort(actual)
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     below = np.searchsorted(ordered, asked)
     total = asked * below - sums[below] + (sums[-1] - sums[below]) - asked * (len(ordered) - below)
-    return float(total.mean() / len(ordered))
+    constant = float(np.abs(asked - np.median(asked)).mean())
+    return {"floor_permuted": float(total.mean() / len(ordered)), "floor_constant": constant}
+
+
+def _success_floors(asked: Floats, actual: Floats, tolerance: float) -> dict[str, float]:
+    ordered = np.sort(actual)
+    near = np.searchsorted(ordered, asked + tolerance, "right") - np.searchsorted(ordered, asked - tolerance, "left")
+    targets = np.sort(asked)
+    # The best constant has some target just at its lower reach.
+    held = np.searchsorted(targets, targets + 2 * tolerance, "right") - np.arange(len(targets))
+    return {"floor_permuted": float(near.mean() / len(ordered)), "floor_constant": float(held.max() / len(targets))}
+
+
+def _share_above(actual: Floats, least: Floats) -> float:
+    ordered = np.sort(actual)
+    return float((len(ordered) - np.searchsorted(ordered, least - ROUNDING, "left")).mean() / len(ordered))
 
 
 def _points(asked: Floats, actual: Floats, seed: int) -> list[list[float]]:

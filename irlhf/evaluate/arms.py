@@ -1,0 +1,126 @@
+"""Samples that stand together in a comparison: those of one policy, or those kept from several of its samples."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from irlhf.errors import ConfigError, DataError
+from irlhf.files import read_rows
+from irlhf.policy import Policy, find_policies
+from irlhf.records import Example, from_json, unique
+from irlhf.targets import parse_value, weights_of
+
+ROUNDING = 1e-6  # of `asked`, which a sample holds with six digits
+
+
+class Pair(NamedTuple):
+    """What one sample was asked for and gave, both in the units of the policy's scale."""
+
+    prompt: str
+    asked: float
+    actual: float
+    least: float  # what at least was asked for: the threshold of an at-least target, else `asked`
+    row: Example
+
+    @property
+    def enough(self) -> bool:
+        """Whether at least what was asked for came back."""
+        return self.actual >= self.least - ROUNDING
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of a comparison, as eval.json names it."""
+
+    key: str
+    name: str
+    policy: Policy
+    rows: Sequence[Example]
+
+    @property
+    def answers_all(self) -> bool:
+        """Whether every sample answers every weighting: nothing was shown, and nothing was picked."""
+        return self.policy.blind and not self.rows[0].kept
+
+    def pairs(self, reward: str) -> list[Pair]:
+        """Return the scored samples that were asked for this reward itself, not for a mix."""
+        scale = self.policy.reward(reward).scale
+        return [
+            Pair(row.cluster, row.asked[reward], scale(row.rewards[reward]), _least(row, reward), row)
+            for row in self.rows
+            if reward in row.asked and reward in row.rewards and not weights_of(row.target)
+        ]
+
+    def answers(self, weights: Mapping[str, float]) -> list[Example]:
+        """Return the scored samples that were asked for this weighting, or answer every one."""
+        return [
+            row
+            for row in self.rows
+            if (self.answers_all or weights_of(row.target) == weights) and all(name in row.rewards for name in weights)
+        ]
+
+
+def read_arms(paths: Sequence[Path], policies: Sequence[str]) -> list[Arm]:
+    """Return the arms of the files in the order they appear, baselines last.
+
+    Raises ConfigError where a policy cannot be found, or a file is named twice.
+    """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ConfigError("a file of samples is named twice; each counts once")
+    found: dict[tuple[str, str], list[Example]] = {}
+    for path in paths:
+        for example in unique((where, from_json(row, where)) for where, row in read_rows(path)):
+            if not example.policy:
+                raise DataError(f"{path}: {example.id} has no 'policy'; eval reads what `irlhf sample` wrote")
+            found.setdefault((example.policy, _kept(example)), []).append(example)
+    known = find_policies(paths, policies)
+    missing = [digest for digest, _ in found if digest not in known]
+    if missing:
+        raise ConfigError(f"the policy {missing[0]} of these samples is not here; name its folder with --policy")
+    arms = [_arm(known[digest], kept, rows) for (digest, kept), rows in found.items()]
+    return sorted(arms, key=lambda arm: bool(arm.policy.baseline))
+
+
+def weightings(arms: Iterable[Arm]) -> list[dict[str, float]]:
+    """Return every weighting that some sample was asked with, in the order they appear."""
+    found = {tuple(weights_of(row.target).items()): None for arm in arms for row in arm.rows}
+    return [dict(weighting) for weighting in found if weighting]
+
+
+def by_prompt(prompts: Sequence[str]) -> Iterator[tuple[str, list[int]]]:
+    """Yield each prompt with the numbers of its rows."""
+    rows: dict[str, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        rows.setdefault(prompt, []).append(i)
+    yield from rows.items()
+
+
+def mean_of(rows: Iterable[Example], measure: Callable[[Example], float | None]) -> float | None:
+    """Return the mean over the rows that have the measure; nothing where none has."""
+    there = [number for row in rows if (number := measure(row)) is not None]
+    return sum(there) / len(there) if there else None
+
+
+def divergence(row: Example) -> float | None:
+    """Return a sample's share in KL(policy || reference), in nats.
+
+    What was kept from several samples is no sample of the policy, and says nothing of its KL.
+    """
+    if row.logprob is None or row.reference is None or row.kept:
+        return None
+    return row.logprob - row.reference
+
+
+def _arm(found: tuple[Path, Policy], kept: str, rows: Sequence[Example]) -> Arm:
+    folder, policy = found
+    return Arm(f"{policy.digest}{kept}", f"{folder.resolve().name}{kept}", policy, rows)
+
+
+def _kept(row: Example) -> str:
+    return f", {row.kept} of {row.candidates}" if row.kept else ""
+
+
+def _least(row: Example, reward: str) -> float:
+    target = parse_value(reward, row.target[reward]) if row.target.get(reward) else None
+    return target.low if target and target.kind == "at-least" and target.low is not None else row.asked[reward]

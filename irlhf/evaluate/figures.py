@@ -1,0 +1,100 @@
+"""Figures of rows that count several times: what a bootstrap needs, all of its draws at once.
+
+`times` [draws, rows] says how often each row counts; x and y are [rows], or [draws, rows] where they
+depend on the draw; what comes back is [draws]. With `times` all 1 each is the textbook's figure.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from irlhf.evaluate.intervals import Floats
+
+_NOTHING = 1e-12  # a variance below this is rounding
+
+
+def mean(times: Floats, x: Floats) -> Floats:
+    """Return the mean; nan where no row counts."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result: Floats = _sum(times, x) / times.sum(1)
+    return result
+
+
+def pearson(times: Floats, x: Floats, y: Floats) -> Floats:
+    """Return Pearson's r; 0 where either side is constant, because then nothing follows anything."""
+    covariance, first, second = _moments(times, x, y)
+    scale = np.sqrt(first * second)
+    return np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > _NOTHING)
+
+
+def spearman(times: Floats, x: Floats, y: Floats) -> Floats:
+    """Return Spearman's rho: Pearson's r of mid-ranks, which are those of the draw itself."""
+    return pearson(times, ranks(times, x), ranks(times, y))
+
+
+def slope(times: Floats, x: Floats, y: Floats) -> Floats:
+    """Return by how much y rises with x on the line of least squares."""
+    covariance, first, _ = _moments(times, x, y)
+    return np.divide(covariance, first, out=np.zeros_like(first), where=first > _NOTHING)
+
+
+def r_squared(times: Floats, wanted: Floats, given: Floats) -> Floats:
+    """Return 1 - sum (given - wanted)^2 / sum (given - mean given)^2: how much of given the identity explains.
+
+    Below 0 the mean of what was given would be the better forecast.
+    """
+    _, _, spread = _moments(times, wanted, given)
+    missed = mean(times, (given - wanted) ** 2)
+    share: Floats = np.divide(missed, spread, out=np.full_like(spread, np.nan), where=spread > _NOTHING)
+    return 1 - share
+
+
+def ranks(times: Floats, x: Floats) -> Floats:
+    """Return the mid-ranks of x in each draw, [draws, rows], from 0.5 on."""
+    order = np.argsort(x, kind="stable")
+    ordered = x[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    held = np.add.reduceat(times[:, order], starts, axis=1)  # copies of each distinct value
+    middle = np.cumsum(held, axis=1) - held / 2
+    place = np.empty(len(x), dtype=np.int64)
+    place[order] = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(x)]))
+    result: Floats = middle[:, place]
+    return result
+
+
+def kendall_tables(clusters: Sequence[int], x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return, between every two clusters, the pairs in order less those out of order, and those untied in x and y.
+
+    With m [draws, clusters] the copies of each cluster, m A m sums a table over all pairs of rows of a draw;
+    tau-b is the first over the root of the product of the others.
+    """
+    count = max(clusters) + 1
+    order = np.argsort(clusters, kind="stable")
+    starts = np.searchsorted(np.array(clusters)[order], np.arange(count))
+    x, y = x[order], y[order]
+    tables = tuple(np.zeros((count, count)) for _ in range(3))
+    for cluster, rows in enumerate(np.split(np.arange(len(x)), starts[1:])):
+        a, b = np.sign(x[rows, None] - x[None]), np.sign(y[rows, None] - y[None])
+        for table, block in zip(tables, (a * b, np.abs(a), np.abs(b)), strict=True):
+            table[cluster] = np.add.reduceat(block.sum(0), starts)
+    return tables[0], tables[1], tables[2]
+
+
+def kendall(copies: Floats, tables: tuple[Floats, Floats, Floats]) -> Floats:
+    """Return Kendall's tau-b of each draw from the tables between clusters; 0 where either side is constant."""
+    ordered, in_x, in_y = (((copies @ table) * copies).sum(1) for table in tables)
+    scale = np.sqrt(in_x * in_y)
+    tau: Floats = np.divide(ordered, scale, out=np.zeros_like(scale), where=scale > _NOTHING)
+    return tau
+
+
+def _moments(times: Floats, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return the covariance and both variances (over n, not n - 1)."""
+    x = x - mean(times, x)[:, None]
+    y = y - mean(times, y)[:, None]
+    return mean(times, x * y), mean(times, x * x), mean(times, y * y)
+
+
+def _sum(times: Floats, x: Floats) -> Floats:
+    result: Floats = times @ x if x.ndim == 1 else np.einsum("ij,ij->i", times, x)
+    return result
