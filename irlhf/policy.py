@@ -10,7 +10,9 @@ from typing import Any
 from irlhf import files
 from irlhf.errors import ConfigError, DataError
 from irlhf.registry import did_you_mean
+from irlhf.rewards import read_rewards
 from irlhf.scales import Scale
+from irlhf.targets import parse_weights
 from irlhf.templates import Template, parse_template
 
 FILE = "policy.json"
@@ -135,6 +137,17 @@ def find_policies(files: Iterable[Path], folders: Sequence[str | Path] = ()) -> 
     if not named:
         named = sorted({card.parent for path in files for card in path.parent.glob(f"*/{FILE}")})
     return {policy.digest: (folder, policy) for folder in named for policy in [read_policy(folder)]}
+
+
+def read_weights(text: str, policy: Policy) -> dict[str, float]:
+    """Read --weights: an expression, or a rewards.yaml. Raises ConfigError for an unknown reward."""
+    if text.endswith((".yaml", ".yml")):
+        weights = {name: reward.weight for name, reward in read_rewards(Path(text)).rewards.items()}
+    else:
+        weights = parse_weights(text) if text else {}
+    for name in weights:
+        policy.reward(name)
+    return {name: weights[name] for name in policy.names if name in weights}
 
 
 def digest(tree: Mapping[str, Any]) -> str:

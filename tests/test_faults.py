@@ -12,7 +12,7 @@ from irlhf.policy import read_policy
 
 Command = Callable[[str, str], Outcome]  # source, output
 
-COMMANDS = ("prepare", "score", "finetune", "render", "preview", "sample", "eval", "plot")
+COMMANDS = ("prepare", "score", "keep", "finetune", "render", "preview", "sample", "eval", "plot")
 WRITING = tuple(name for name in COMMANDS if name != "preview")
 DATA, CONFIG = 1, 2  # exit codes
 
@@ -23,6 +23,7 @@ def command(request: pytest.FixtureRequest, bench: Bench) -> Command:
     arguments = {
         "prepare": ["prepare", "SOURCE"],
         "score": ["score", "SOURCE", "-r", bench.rewards],
+        "keep": ["score", "SOURCE", "--keep", "best", "--policy", bench.policy],
         "finetune": ["finetune", "SOURCE", "-r", bench.rewards, "--epochs", "1"],
         "render": ["finetune", "SOURCE", "--render-only"],
         "preview": ["finetune", "SOURCE", "--preview", "1"],
@@ -101,7 +102,7 @@ def test_an_output_that_is_the_input_is_refused(command: Command, spelling: str,
     assert names(Path.cwd()) == {"in.jsonl", "link.jsonl", "folder"}
 
 
-@pytest.mark.parametrize("command", ["prepare", "score", "finetune", "render", "sample"], indirect=True)
+@pytest.mark.parametrize("command", ["prepare", "score", "keep", "finetune", "render", "sample"], indirect=True)
 def test_a_file_of_somebody_else_is_not_overwritten(command: Command, bench: Bench) -> None:
     Path("out.jsonl").write_text("precious")
     outcome = command(str(bench.scored), "out.jsonl")
@@ -109,7 +110,7 @@ def test_a_file_of_somebody_else_is_not_overwritten(command: Command, bench: Ben
     assert Path("out.jsonl").read_text() == "precious"
 
 
-@pytest.mark.parametrize("command", ["score", "finetune", "render", "preview", "sample", "eval"], indirect=True)
+@pytest.mark.parametrize("command", ["score", "keep", "finetune", "render", "preview", "sample", "eval"], indirect=True)
 def test_a_bad_row_is_named_by_file_and_line(command: Command, bench: Bench) -> None:
     rows = [{**row, "policy": read_policy(bench.policy).digest} for row in read(bench.scored)]
     write(Path("in.jsonl"), [*rows[:6], example(completion="c", prompt=7), *rows[6:]])
@@ -119,7 +120,7 @@ def test_a_bad_row_is_named_by_file_and_line(command: Command, bench: Bench) -> 
     assert names(Path.cwd()) == {"in.jsonl"}
 
 
-@pytest.mark.parametrize("command", ["prepare", "score", "finetune", "render", "eval"], indirect=True)
+@pytest.mark.parametrize("command", ["prepare", "score", "keep", "finetune", "render", "eval"], indirect=True)
 def test_an_id_that_stands_twice_is_refused(command: Command, bench: Bench) -> None:
     row = {**read(bench.scored)[2], "policy": read_policy(bench.policy).digest}
     write(Path("in.jsonl"), [row, row])

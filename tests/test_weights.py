@@ -11,9 +11,9 @@ from irlhf.evaluate.arms import Arm
 from irlhf.evaluate.intervals import Bootstrap
 from irlhf.evaluate.tradeoff import tradeoff
 from irlhf.finetune.baselines import baseline_rows
-from irlhf.policy import Policy, read_policy
+from irlhf.policy import Policy, read_policy, read_weights
 from irlhf.records import Example
-from irlhf.sample.requests import read_weights, weighted_requests
+from irlhf.sample.requests import weighted_requests
 from irlhf.targets import parse_weights, weight_text, weights_of
 
 

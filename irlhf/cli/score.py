@@ -1,35 +1,70 @@
 """irlhf score."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from irlhf.cli import options
+from irlhf.errors import ConfigError
 from irlhf.registry import COMMANDS, resolve
 
 EXAMPLES = """Examples:
 
 irlhf score examples.jsonl -r rewards.yaml -o scored.jsonl
 
-irlhf score samples.jsonl -r rewards.yaml -o scored-samples.jsonl --on-bad-row skip"""
+irlhf score samples.jsonl -r rewards.yaml -o scored-samples.jsonl --on-bad-row skip
+
+irlhf score scored-samples.jsonl --keep best -o best.jsonl"""
 
 
 def score(
     examples: Annotated[Path, typer.Argument(help="Examples or samples; - is stdin.", metavar="EXAMPLES")],
-    rewards: Annotated[Path, typer.Option("-r", "--rewards", help="The rewards.yaml that says who is asked.")],
+    rewards: Annotated[
+        str, typer.Option("-r", "--rewards", help="The rewards.yaml that says who is asked.", metavar="FILE")
+    ] = "",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Where to write; - is stdout. \\[scored.jsonl]")
+        Path | None, typer.Option("-o", "--output", help="Where to write; - is stdout. \\[scored.jsonl, kept.jsonl]")
     ] = None,
     gold: Annotated[bool, typer.Option("--gold", help="Ask the gold scorers instead, and fill `gold`.")] = False,
+    keep: Annotated[
+        str, typer.Option(help="Of scored samples asked for the same, keep one.", metavar="best|nearest")
+    ] = "",
+    weights: Annotated[
+        str, typer.Option(help="What is best for --keep. \\[as it was asked]", metavar="EXPR|FILE")
+    ] = "",
+    policy: Annotated[
+        list[str] | None, typer.Option("--policy", help="For --keep. \\[folders beside the samples]")
+    ] = None,
     limit: options.Limit = 0,
     on_bad_row: options.OnBadRow = options.BadRow.stop,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Give every completion its rewards; run it again to go on where it stopped."""
-    out = options.output_for(output, examples, "scored.jsonl")
-    settings = resolve("irlhf.score:ScoreSettings")(gold, limit, on_bad_row.value)
-    summary = options.run(COMMANDS["score"], quiet, examples, rewards, out, settings)
-    written = f"{summary.get('written', 0):,} scored rows"
-    options.finish(summary, json_, written, f"irlhf finetune {out} --model tiny, or irlhf eval {out} for samples")
+    """Give every completion its rewards; run it again to go on where it stopped.
+
+    With --keep no scorer is asked: of the scored samples that one policy drew for one prompt and one target, the one
+    with the best weighted reward is kept, or the one nearest to its target.
+    """
+    if keep:
+        skip = on_bad_row is options.BadRow.skip
+        _refuse({"-r": bool(rewards), "--gold": gold, "--on-bad-row skip": skip}, "asks a scorer, and --keep asks none")
+        out = options.output_for(output, examples, "kept.jsonl")
+        kept = resolve("irlhf.score.keep:KeepSettings")(keep, weights, tuple(policy or ()), limit)
+        summary = options.run("irlhf.score.keep:keep", quiet, examples, out, kept)
+        written = f"{summary.get('written', 0):,} of {summary.get('candidates', 0):,} samples"
+        options.finish(summary, json_, written, f"irlhf eval {out}")
+    else:
+        _refuse({"--weights": bool(weights), "--policy": bool(policy)}, "belongs to --keep best or nearest")
+        out = options.output_for(output, examples, "scored.jsonl")
+        settings = resolve("irlhf.score:ScoreSettings")(gold, limit, on_bad_row.value)
+        summary = options.run(COMMANDS["score"], quiet, examples, rewards, out, settings)
+        written = f"{summary.get('written', 0):,} scored rows"
+        options.finish(summary, json_, written, f"irlhf finetune {out} --model tiny, or irlhf eval {out} for samples")
+
+
+def _refuse(given: Mapping[str, bool], reason: str) -> None:
+    for flag, is_given in given.items():
+        if is_given:
+            raise ConfigError(f"{flag} {reason}; leave it out")

@@ -11,10 +11,10 @@ from irlhf import console
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, read_rows
 from irlhf.journal import RunCard, journal
-from irlhf.policy import Policy, read_policy
+from irlhf.policy import Policy, read_policy, read_weights
 from irlhf.records import SPLITS, TEST, Content, Example, from_json
 from irlhf.registry import did_you_mean, resolve
-from irlhf.sample.requests import Request, clamped, read_targets, read_weights, requests, weighted_requests
+from irlhf.sample.requests import Request, clamped, read_targets, requests, weighted_requests
 from irlhf.targets import Target
 
 ALL = "all"

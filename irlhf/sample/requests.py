@@ -3,14 +3,12 @@
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple
 
 from irlhf.errors import ConfigError
 from irlhf.policy import Policy
-from irlhf.rewards import read_rewards
 from irlhf.scales import UNIT
-from irlhf.targets import Target, parse_targets, parse_weights, weight_text
+from irlhf.targets import Target, parse_targets, weight_text
 
 _NO_RESERVOIR = "the policy kept no joint vectors of its training data (no row has every reward)"
 _TRIES = 64  # sets of joint vectors of which the most even is taken
@@ -42,17 +40,6 @@ def read_targets(texts: Sequence[str], policy: Policy) -> dict[str, Target]:
                 " ask with a number, a sweep like 0:1:0.1, or data"
             )
     return {name: targets[name] for name in policy.names if name in targets}
-
-
-def read_weights(text: str, policy: Policy) -> dict[str, float]:
-    """Read --weights: an expression, or a rewards.yaml. Raises ConfigError for an unknown reward."""
-    if text.endswith((".yaml", ".yml")):
-        weights = {name: reward.weight for name, reward in read_rewards(Path(text)).rewards.items()}
-    else:
-        weights = parse_weights(text) if text else {}
-    for name in weights:
-        policy.reward(name)
-    return {name: weights[name] for name in policy.names if name in weights}
 
 
 def weighted_requests(weights: Mapping[str, float], policy: Policy, count: int, seed: str) -> Iterator[Request]:

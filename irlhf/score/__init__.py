@@ -35,6 +35,8 @@ def score(
     cannot be had stops the run with the scorer's reason, or sets its row aside (`on_bad_row="skip"`).
     Raises ConfigError, DataError and BackendError.
     """
+    if not rewards:
+        raise ConfigError("name the rewards.yaml that says who is asked with -r (only --keep needs none)")
     source, out = Path(examples), Path(output)
     wanted = _wanted(Path(rewards), settings)
     specs = {name: reward.model_dump(exclude_defaults=True) for name, reward in wanted.items()}

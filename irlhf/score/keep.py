@@ -1,0 +1,159 @@
+"""Of several samples that were asked for the same, keep one: best-of-n from samples that are scored already."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from irlhf import console
+from irlhf.errors import ConfigError, DataError
+from irlhf.files import read_rows
+from irlhf.journal import RunCard, journal
+from irlhf.policy import Policy, find_policies, read_weights
+from irlhf.records import Example, from_json, unique
+from irlhf.registry import did_you_mean
+from irlhf.targets import weights_of
+
+BEST, NEAREST = "best", "nearest"
+
+Asked = tuple[Any, ...]  # what the samples of one group have in common
+
+
+@dataclass(frozen=True)
+class KeepSettings:
+    """Which sample of a group is kept.
+
+    best     the highest weighted reward: by `weights`, else by those the sample was asked with, else by the policy's
+    nearest  the smallest mean distance between asked and actual reward, in the units of the prompt
+    """
+
+    keep: str = BEST
+    weights: str = ""
+    policies: tuple[str, ...] = ()  # folders; empty: those that stand beside the samples
+    limit: int = 0  # rows; 0 is all
+
+
+def keep(samples: str | Path, output: str | Path, settings: KeepSettings = KeepSettings()) -> dict[str, Any]:
+    """Write one sample of every group and return what was done; no scorer is asked.
+
+    A group is what one policy drew for one prompt and one target. What is kept says from how many
+    `candidates`, and how many tokens were `spent` on them. Of equals the first is kept. Raises ConfigError
+    where a policy is missing and DataError where a reward is, or where there is nothing to choose from.
+    """
+    source, out = Path(samples), Path(output)
+    _check(settings)
+    with journal(out, _card(source, settings), resumable=False) as book:
+        if not book.finished:
+            rows = _read(source, settings)
+            groups = _groups(rows)
+            judges = _judges(source, rows, settings)
+            kept = {one.id: one for one in (_best(group, judges[group[0].policy]) for group in groups)}
+            _tell_sizes(source, groups)
+            for row in rows:
+                if row.id in kept:
+                    book.write(kept[row.id])
+            book.counts["candidates"] = len(rows)
+    return book.summary()
+
+
+def _card(source: Path, settings: KeepSettings) -> RunCard:
+    weights = {"weights": Path(settings.weights)} if Path(settings.weights).is_file() else {}
+    return RunCard("score --keep", {"samples": source, **weights}, asdict(settings))
+
+
+def _check(settings: KeepSettings) -> None:
+    if settings.keep not in (BEST, NEAREST):
+        raise ConfigError(f"unknown --keep '{settings.keep}'{did_you_mean(settings.keep, (BEST, NEAREST))}")
+    if settings.keep == NEAREST and settings.weights:
+        raise ConfigError("--weights say which sample is best; leave them out of --keep nearest")
+
+
+def _read(source: Path, settings: KeepSettings) -> list[Example]:
+    rows = islice(read_rows(source), settings.limit or None)
+    examples = list(unique((where, from_json(row, where)) for where, row in rows))
+    for example in examples:
+        if not example.policy:
+            raise DataError(f"{source}: {example.id} has no 'policy'; --keep reads what `irlhf sample` wrote")
+        if example.candidates is not None:
+            was = f"{example.id} was kept from {example.candidates} samples already"
+            raise DataError(f"{source}: {was}; keep from the samples themselves")
+        if settings.keep == NEAREST and (weights_of(example.target) or not example.asked):
+            how = "by weights" if example.asked else "for nothing"
+            raise DataError(f"{source}: {example.id} was asked {how}, so nothing can be nearest; use --keep best")
+    return examples
+
+
+def _groups(rows: Sequence[Example]) -> list[list[Example]]:
+    groups: dict[Asked, list[Example]] = {}
+    for row in rows:
+        groups.setdefault(_asked(row), []).append(row)
+    return list(groups.values())
+
+
+def _asked(row: Example) -> Asked:
+    # Asked by weights, the samples of one prompt are shown different rows of the training data for one wish.
+    numbers = () if weights_of(row.target) else tuple(sorted(row.asked.items()))
+    return row.policy, row.cluster, tuple(sorted(row.target.items())), numbers
+
+
+def _tell_sizes(source: Path, groups: Sequence[Sequence[Example]]) -> None:
+    """Refuse groups that leave no choice, and say where some leave more choice than others."""
+    sizes = Counter(map(len, groups))
+    if set(sizes) == {1}:
+        raise DataError(f"{source}: nothing to choose from: no two samples were asked for the same; sample with -n 4")
+    if len(sizes) > 1:
+        told = ", ".join(f"{count:,} of {size}" for size, count in sorted(sizes.items(), reverse=True))
+        console.warn(f"{source}: groups of unequal size ({told} samples); one kept from more has had more luck")
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Says how good a sample of one policy is."""
+
+    policy: Policy
+    weights: Mapping[str, float]  # that the user gave
+    keep: str
+
+    def __call__(self, row: Example) -> float:
+        """Return a number of which more is better. Raises DataError where a reward is missing."""
+        return self._nearness(row) if self.keep == NEAREST else self._weighted(row)
+
+    def _weighted(self, row: Example) -> float:
+        own = {card.name: card.weight for card in self.policy.rewards}
+        weights = self.weights or weights_of(row.target) or own
+        for name, weight in weights.items():
+            if weight:
+                self._reward(row, name)
+        return self.policy.weighted(row.rewards, weights)
+
+    def _nearness(self, row: Example) -> float:
+        """Return the mean absolute distance between asked and actual, negated."""
+        actual = {name: self.policy.reward(name).scale(self._reward(row, name)) for name in row.asked}
+        return -fmean(abs(actual[name] - number) for name, number in row.asked.items())
+
+    def _reward(self, row: Example, name: str) -> float:
+        self.policy.reward(name)  # a name that it does not know is another mistake than a row that was not scored
+        if name not in row.rewards:
+            raise DataError(f"{row.id}: no reward '{name}', so samples cannot be compared; score them all first")
+        return row.rewards[name]
+
+
+def _judges(source: Path, rows: Sequence[Example], settings: KeepSettings) -> dict[str, _Judge]:
+    """Return by digest who judges the samples of each policy."""
+    cards = find_policies([source], settings.policies)
+    judges: dict[str, _Judge] = {}
+    for digest in dict.fromkeys(row.policy for row in rows):
+        if digest not in cards:
+            raise ConfigError(f"the policy {digest} of these samples is not here; name its folder with --policy")
+        _, policy = cards[digest]
+        judges[digest] = _Judge(policy, read_weights(settings.weights, policy), settings.keep)
+    return judges
+
+
+def _best(group: Sequence[Example], judge: _Judge) -> Example:
+    tokens = [row.tokens for row in group if row.tokens is not None]
+    spent = sum(tokens) if len(tokens) == len(group) else None
+    return replace(max(group, key=judge), candidates=len(group), spent=spent)
