@@ -16,7 +16,9 @@ irlhf sample policy examples.jsonl -t helpful=0:1:0.25 -o sweep.jsonl
 
 irlhf sample policy examples.jsonl -t helpful=data -t harmless=data -n 8
 
-irlhf sample policy examples.jsonl --weights 2*helpful+3*harmless"""
+irlhf sample policy examples.jsonl --weights 2*helpful+3*harmless
+
+irlhf sample policy examples.jsonl -t helpful=data -n 8 --reference policy"""
 
 
 def sample(
@@ -39,13 +41,16 @@ def sample(
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a completion at most.")] = 128,
     batch: Annotated[int, typer.Option(min=1, help="Samples drawn side by side.")] = 64,
     seed: options.Seed = 0,
+    reference: Annotated[
+        str, typer.Option(help="For KL: reads what was drawn, asked for nothing.", metavar="FOLDER")
+    ] = "",
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Ask a policy for rewards: exactly (0.8), a sweep (0:1:0.1), or as the data has them (data)."""
     out = options.output_for(output, prompts, "samples.jsonl")
     settings = resolve("irlhf.sample:SampleSettings")(
-        tuple(target or ()), weights, n, split, limit, temperature, top_p, max_tokens, batch, seed
+        tuple(target or ()), weights, n, split, limit, temperature, top_p, max_tokens, batch, seed, reference
     )
     summary = options.run(COMMANDS["sample"], quiet, policy, prompts, out, settings)
     written = f"{summary.get('written', 0):,} samples of {summary.get('prompts', 0):,} prompts"

@@ -22,13 +22,15 @@ class Decoding:
 
 
 class Drawn(NamedTuple):
-    """One completion. Entropy (mean a token, nats) and logprob (sum) hold at temperature 1, untruncated."""
+    """One completion. Entropy (mean a token, nats) and logprobs (sums) hold at temperature 1, untruncated."""
 
     text: str
     finish: str
     tokens: int  # the end of the turn included
     entropy: float
     logprob: float
+    ids: tuple[int, ...]  # of the tokens
+    reference: float | None = None  # the logprob of the same tokens under another model
 
 
 class Dice(LogitsProcessor):  # type: ignore[misc]
@@ -106,6 +108,7 @@ def _drawn(tokenizer: Any, tokens: list[int], dice: Dice, row: int) -> Drawn:
         tokens=count,
         entropy=round(float(dice.entropy[row]) / count, 4),
         logprob=round(float(dice.logprob[row]), 4),
+        ids=tuple(tokens[:count]),
     )
 
 

@@ -29,7 +29,8 @@ class SampleSettings:
 
     `target` holds NAME=VALUE texts; `weights` asks for a mix instead ("2*helpful + 3*harmless", or a
     rewards.yaml whose weights are taken). `n` samples are drawn for every prompt and every point of a sweep.
-    Of prompts with a split only those of `split` are asked; prompts without one always are.
+    Of prompts with a split only those of `split` are asked; prompts without one always are. `reference` is a
+    policy's folder, or a base's folder or hub id, that reads every completion behind a prompt without rewards.
     """
 
     target: tuple[str, ...] = ()
@@ -42,6 +43,7 @@ class SampleSettings:
     max_tokens: int = 128
     batch: int = 64
     seed: int = 0
+    reference: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Drawn(Protocol):
     tokens: int
     entropy: float
     logprob: float
+    reference: float | None
 
 
 Engine = Callable[[Sequence[Ask], Callable[[int], None]], Sequence[Drawn]]
@@ -106,7 +109,10 @@ def sample(
     _check(settings)
     card = read_policy(folder)
     wanted = _Wanted(card, read_targets(settings.target, card), read_weights(settings.weights, card))
-    with journal(out, RunCard("sample", {"policy": folder, "prompts": source}, asdict(settings))) as book:
+    inputs = {"policy": folder, "prompts": source}
+    if settings.reference and Path(settings.reference).exists():
+        inputs["reference"] = Path(settings.reference)
+    with journal(out, RunCard("sample", inputs, asdict(settings))) as book:
         if not book.finished:
             asked = _read_prompts(source, settings)
             wanted.tell()
@@ -125,6 +131,10 @@ def _check(settings: SampleSettings) -> None:
         raise ConfigError("--target and --weights each say what to ask for; give one of them")
     if not 0 < settings.top_p <= 1:
         raise ConfigError(f"--top-p {settings.top_p}: write a share above 0 and up to 1")
+    if settings.reference and (settings.temperature, settings.top_p) != (1, 1):
+        raise ConfigError(
+            "--reference needs samples as the policy itself draws them: leave --temperature and --top-p at 1"
+        )
 
 
 def _read_prompts(source: Path, settings: SampleSettings) -> list[Example]:
@@ -180,6 +190,7 @@ def _draw(
                 tokens=drawn.tokens,
                 entropy=drawn.entropy,
                 logprob=drawn.logprob,
+                reference=drawn.reference,
                 policy=policy.digest,
                 seed=ask.seed,
             )

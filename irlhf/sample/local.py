@@ -1,50 +1,97 @@
-"""Draw from a policy's own weights."""
+"""Draw from a policy's own weights, and read what was drawn with a reference that is asked for nothing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irlhf.engines.chat import Chat
 from irlhf.engines.generate import Decoding, Drawn, generate
-from irlhf.engines.local import fitting_threads, load_causal
+from irlhf.engines.likelihood import logprobs
+from irlhf.engines.local import context_of, fitting_threads, load_causal
 from irlhf.errors import ConfigError, DataError
-from irlhf.policy import Policy
+from irlhf.policy import FILE, Policy, read_policy
+from irlhf.templates import PLAIN, find_template
 
 if TYPE_CHECKING:
     from irlhf.sample import Ask, SampleSettings
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model in this process, and how prompts are put to it."""
+
+    model: Any
+    chat: Chat
+    room: int  # tokens that a prompt may fill
+
+    def prompt(self, ask: "Ask", asked: Mapping[str, float]) -> list[int]:
+        """Return the ask's prompt as token ids, with these rewards in it."""
+        try:
+            return self.chat.prompt(ask.prompt, asked, self.room).ids
+        except DataError as error:
+            raise DataError(f"{ask.id}: {error}") from error
 
 
 class LocalEngine:
     """A policy loaded into this process."""
 
     def __init__(self, folder: Path, policy: Policy, settings: "SampleSettings") -> None:
-        self.model, self.tokenizer = load_causal(str(folder))
-        self.model.eval()
-        self.chat = Chat(self.tokenizer, policy.template, policy.names)
+        self.policy = _load(str(folder), policy, settings.max_tokens)
+        self.reference = _reference(self.policy, folder, settings) if settings.reference else None
         self.batch = settings.batch
         self.decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens)
-        self.room = policy.context - settings.max_tokens
-        if self.room < 1:
-            raise ConfigError(
-                f"--max-tokens {settings.max_tokens} leaves no room in a context of {policy.context} tokens"
-            )
 
     def __call__(self, asks: Sequence["Ask"], advance: Callable[[int], None]) -> list[Drawn]:
         """Return one completion for each ask, in their order; `advance` counts them as they come."""
-        prompts = [self._tokens(ask) for ask in asks]
+        prompts = [self.policy.prompt(ask, ask.asked) for ask in asks]
         order = sorted(range(len(asks)), key=lambda i: len(prompts[i]))
         drawn: dict[int, Drawn] = {}
         for start in range(0, len(order), self.batch):
             batch = order[start : start + self.batch]
-            seeds = [asks[i].seed for i in batch]
-            with fitting_threads(self.model):
-                found = generate(self.model, self.tokenizer, [prompts[i] for i in batch], seeds, self.decoding)
+            found = self._draw([asks[i] for i in batch], [prompts[i] for i in batch])
             drawn.update(zip(batch, found, strict=True))
             advance(len(batch))
         return [drawn[i] for i in range(len(asks))]
 
-    def _tokens(self, ask: "Ask") -> list[int]:
-        try:
-            return self.chat.prompt(ask.prompt, ask.asked, self.room).ids
-        except DataError as error:
-            raise DataError(f"{ask.id}: {error}") from error
+    def _draw(self, asks: Sequence["Ask"], prompts: Sequence[Sequence[int]]) -> list[Drawn]:
+        model, tokenizer = self.policy.model, self.policy.chat.tokenizer
+        with fitting_threads(model):
+            found = generate(model, tokenizer, prompts, [ask.seed for ask in asks], self.decoding)
+        return _read(self.reference, asks, found) if self.reference else found
+
+
+def _read(reference: _Loaded, asks: Sequence["Ask"], drawn: Sequence[Drawn]) -> list[Drawn]:
+    """Add how likely the reference finds the very tokens that were drawn."""
+    prompts = [reference.prompt(ask, {}) for ask in asks]
+    with fitting_threads(reference.model):
+        found = logprobs(reference.model, [(prompt, one.ids) for prompt, one in zip(prompts, drawn, strict=True)])
+    return [one._replace(reference=round(number, 4)) for one, number in zip(drawn, found, strict=True)]
+
+
+def _reference(policy: _Loaded, folder: Path, settings: "SampleSettings") -> _Loaded:
+    """Return what the samples are read with: the policy itself where it is named, else another policy or base.
+
+    Raises ConfigError where its token ids mean other tokens.
+    """
+    name = settings.reference
+    if Path(name).resolve() == folder.resolve():
+        return policy
+    card = read_policy(Path(name)) if (Path(name) / FILE).is_file() else None
+    loaded = _load(name, card, settings.max_tokens)
+    if loaded.chat.tokenizer.get_vocab() != policy.chat.tokenizer.get_vocab():
+        raise ConfigError(
+            f"--reference {name}: its vocabulary is another one than {folder}'s, so token ids mean other tokens;"
+            f" name {folder} itself or the base that it was trained from"
+        )
+    return loaded
+
+
+def _load(name: str, policy: Policy | None, max_tokens: int) -> _Loaded:
+    """Load a policy, or a base, which has no card and gets plain prompts."""
+    model, tokenizer = load_causal(name)
+    template, names = (policy.template, policy.names) if policy else (find_template(PLAIN), ())
+    context = policy.context if policy else context_of(model)
+    if context <= max_tokens:
+        raise ConfigError(f"{name}: --max-tokens {max_tokens} leaves no room in a context of {context} tokens")
+    return _Loaded(model.eval(), Chat(tokenizer, template, names), context - max_tokens)
