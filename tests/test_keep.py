@@ -64,7 +64,7 @@ def test_the_best_is_the_highest_by_the_weights_given_or_asked(
 ) -> None:
     rows = group(policy, [NEITHER, SHORT, COLOURFUL], target=target)
     (row,) = kept(bench, rows, "best", *arguments)
-    assert row == {**rows[best], "candidates": 3, "spent": 30}
+    assert row == {**rows[best], "kept": "best", "candidates": 3, "spent": 30}
 
 
 def test_without_other_weights_those_of_the_policy_decide(bench: Bench, policy: Policy) -> None:
@@ -145,7 +145,7 @@ def changed(rows: list[Row], **fields: Any) -> list[Row]:
     [
         ("best", {"rewards": {"colour": 1.0}}, 1, "p/POLICY/0/1: no reward 'short'"),
         ("nearest", {"rewards": {"colour": 1.0}}, 1, "p/POLICY/0/1: no reward 'short'"),
-        ("best", {"candidates": 4}, 1, "p/POLICY/0/1 was kept from 4 samples already"),
+        ("best", {"kept": "best", "candidates": 4}, 1, "p/POLICY/0/1 was kept from 4 samples already"),
         ("best", {"policy": None}, 1, "p/POLICY/0/1 has no 'policy'"),
         ("best", {"policy": "abcdef"}, 2, "the policy abcdef of these samples is not here"),
         ("nearest", {"target": {"short": "2*"}}, 1, "p/POLICY/0/1 was asked by weights, so nothing can be nearest"),

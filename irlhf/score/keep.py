@@ -50,7 +50,7 @@ def keep(samples: str | Path, output: str | Path, settings: KeepSettings = KeepS
             rows = _read(source, settings)
             groups = _groups(rows)
             judges = _judges(source, rows, settings)
-            kept = {one.id: one for one in (_best(group, judges[group[0].policy]) for group in groups)}
+            kept = {one.id: one for one in (_best(group, judges[group[0].policy], settings.keep) for group in groups)}
             _tell_sizes(source, groups)
             for row in rows:
                 if row.id in kept:
@@ -77,7 +77,7 @@ def _read(source: Path, settings: KeepSettings) -> list[Example]:
     for example in examples:
         if not example.policy:
             raise DataError(f"{source}: {example.id} has no 'policy'; --keep reads what `irlhf sample` wrote")
-        if example.candidates is not None:
+        if example.kept:
             was = f"{example.id} was kept from {example.candidates} samples already"
             raise DataError(f"{source}: {was}; keep from the samples themselves")
         if settings.keep == NEAREST and (weights_of(example.target) or not example.asked):
@@ -153,7 +153,7 @@ def _judges(source: Path, rows: Sequence[Example], settings: KeepSettings) -> di
     return judges
 
 
-def _best(group: Sequence[Example], judge: _Judge) -> Example:
+def _best(group: Sequence[Example], judge: _Judge, how: str) -> Example:
     tokens = [row.tokens for row in group if row.tokens is not None]
     spent = sum(tokens) if len(tokens) == len(group) else None
-    return replace(max(group, key=judge), candidates=len(group), spent=spent)
+    return replace(max(group, key=judge), kept=how, candidates=len(group), spent=spent)
