@@ -17,6 +17,7 @@ from irlhf.templates import Template, parse_template
 
 FILE = "policy.json"
 VERSION = 1  # of the file's shape
+TINY = "tiny"  # the built-in base model, which starts from random weights
 RESERVOIR = 1000  # joint reward vectors of training rows that are kept
 
 
@@ -46,7 +47,7 @@ class Policy:
     rewards: tuple[RewardCard, ...]
     reservoir: tuple[tuple[float, ...], ...]  # raw rewards of training rows, in the order of `rewards`
     context: int  # tokens that prompt and completion may fill together
-    baseline: str = ""  # "plain" where no reward was shown
+    baseline: str = ""  # plain, chosen, top: trained without rewards; untouched: not trained, merely asked
     training: Mapping[str, Any] = field(default_factory=dict)  # settings, seed, rows, digests, versions
     digest: str = ""  # of the file; not in it
 

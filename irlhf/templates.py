@@ -29,7 +29,8 @@ from irlhf.records import Content, Message, as_messages
 from irlhf.registry import did_you_mean
 
 DEFAULT = "reward-end"
-PLAIN = "plain"  # no reward in the prompt: what the baselines use
+PLAIN = "plain"  # no reward in the prompt: what the baselines that are trained use
+INSTRUCTION = "instruction"  # plain English, for a base that was never taught reward lines
 ESCAPE = "\\"
 
 _LINE_END = re.compile("([\n\r\v\f\x1c-\x1e\x85\u2028\u2029])")

@@ -14,6 +14,8 @@ irlhf finetune scored.jsonl --model tiny -r rewards.yaml -o policy
 
 irlhf finetune scored.jsonl --model ./Qwen3-0.6B -o policy --preview 2
 
+irlhf finetune scored.jsonl --model ./Qwen3-0.6B --baseline untouched -o untouched
+
 irlhf finetune scored.jsonl --render-only -o train.jsonl"""
 
 
@@ -24,8 +26,8 @@ def finetune(
         str, typer.Option("-r", "--rewards", help="rewards.yaml: directions, weights, scales.", metavar="FILE")
     ] = "",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The policy's folder. \\[policy]")] = None,
-    template: Annotated[str, typer.Option(help="How rewards are spelled: a name or a YAML.")] = "reward-end",
-    baseline: Annotated[str, typer.Option(help="Train a baseline: plain, chosen or top.", metavar="KIND")] = "",
+    template: Annotated[str, typer.Option(help="How rewards are spelled: a name or a YAML. \\[reward-end]")] = "",
+    baseline: Annotated[str, typer.Option(help="plain, chosen, top or untouched, see above.", metavar="KIND")] = "",
     epochs: Annotated[float, typer.Option(min=0, help="Passes over the rows; 0 fits the base.")] = 0.0,
     learning_rate: Annotated[float, typer.Option(min=0, help="Peak learning rate; 0 fits the base.")] = 0.0,
     batch: Annotated[int, typer.Option(min=1, help="Rows a step.")] = 16,
@@ -38,7 +40,12 @@ def finetune(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a policy that reads the reward in its prompt."""
+    """Train a policy that reads the reward in its prompt, or a baseline that it must beat.
+
+    Baselines: plain learns the same rows without reward lines. chosen learns the rows labelled chosen; without labels,
+    the better of two random rows by weighted reward. top learns the best tenth by weighted reward. untouched trains
+    nothing: it is the base itself, asked for the same rewards in plain English (template instruction).
+    """
     settings = resolve("irlhf.finetune:FinetuneSettings")(
         rewards, template, baseline, epochs, learning_rate, batch, context, drop, seed, limit
     )

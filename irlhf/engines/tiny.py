@@ -13,8 +13,6 @@ from irlhf.engines.chat import PLAIN_CHAT, SPEAKERS
 from irlhf.engines.local import device
 from irlhf.records import Message
 
-NAME = "tiny"
-
 _VOCABULARY = 1024  # tokens, before the reward lines
 _WIDTH = 64
 _INNER = 96  # of the feed-forward layers; wider ones cost steps and gained nothing

@@ -1,19 +1,21 @@
 """Render the reward into the prompt, train on the completions, remember how."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from irlhf import console
 from irlhf.errors import ConfigError
 from irlhf.files import STREAM, write_json
+from irlhf.finetune.baselines import BLIND, UNTOUCHED
 from irlhf.finetune.rows import TrainingSet, read_training_set
 from irlhf.journal import RunCard, journal, workshop
+from irlhf.policy import TINY
 from irlhf.records import as_messages
 from irlhf.registry import did_you_mean, resolve
-from irlhf.templates import DEFAULT
+from irlhf.templates import DEFAULT, INSTRUCTION
 
-BASELINES = ("plain", "chosen", "top")
+BASELINES = (*BLIND, UNTOUCHED)
 COMPLETE = "COMPLETE"  # written last into a checkpoint; one without it was cut short by a kill
 CHECKPOINTS = f"checkpoint-*/{COMPLETE}"
 
@@ -27,7 +29,7 @@ class FinetuneSettings:
     """
 
     rewards: str = ""  # a rewards.yaml
-    template: str = DEFAULT
+    template: str = ""  # a name or a YAML; empty: `reward-end`, or `instruction` for the baseline `untouched`
     baseline: str = ""
     epochs: float = 0.0
     learning_rate: float = 0.0
@@ -44,9 +46,12 @@ def finetune(
     """Write a policy's folder, a plain Hugging Face one with a policy.json, and return what was done.
 
     Only rows of the training split (or of none) are trained on. The same command again goes on behind
-    the last complete checkpoint. Raises ConfigError, DataError and BackendError.
+    the last complete checkpoint. The baseline `untouched` trains nothing: its folder holds the base's own
+    weights, and the rows give it the scales. Raises ConfigError, DataError and BackendError.
     """
-    _check(settings)
+    settings = _checked(settings)
+    if settings.baseline == UNTOUCHED and model == TINY:
+        raise ConfigError("tiny starts from random weights, so untouched it can say nothing; name a base with --model")
     source, out = Path(scored), Path(output)
     if out == STREAM:
         raise ConfigError("a policy is a folder; name it with -o")
@@ -55,7 +60,8 @@ def finetune(
         if folder is None:
             return {"output": str(out), "finished": True}
         training = _read(source, settings)
-        trained: dict[str, Any] = resolve("irlhf.finetune.train:train")(training, model, folder, settings)
+        work = "leave" if settings.baseline == UNTOUCHED else "train"
+        trained: dict[str, Any] = resolve(f"irlhf.finetune.train:{work}")(training, model, folder, settings)
     return {"output": str(out), "finished": False, **training.counts, **trained}
 
 
@@ -64,7 +70,7 @@ def render(scored: str | Path, output: str | Path, settings: FinetuneSettings = 
 
     `<output>.meta.json` beside it holds what sampling needs: the policy's card, without weights.
     """
-    _check(settings)
+    settings = _with_training(_checked(settings))
     source, out = Path(scored), Path(output)
     with journal(out, _card("finetune --render-only", source, "", settings), resumable=False) as book:
         if book.finished:
@@ -81,7 +87,7 @@ def render(scored: str | Path, output: str | Path, settings: FinetuneSettings = 
 
 def preview(scored: str | Path, model: str, count: int, settings: FinetuneSettings = FinetuneSettings()) -> str:
     """Return the exact text, tokens and loss mask of the first `count` training rows."""
-    _check(settings)
+    settings = _with_training(_checked(settings))
     training = _read(Path(scored), settings)
     text: str = resolve("irlhf.finetune.train:preview")(training, model, count, settings)
     return text
@@ -91,7 +97,8 @@ def _read(source: Path, settings: FinetuneSettings) -> TrainingSet:
     training = read_training_set(source, settings.rewards, settings.limit)
     skipped = {name: n for name, n in training.counts.items() if name.startswith("skipped")}
     told = "".join(f"; {name} {n:,}" for name, n in skipped.items())
-    console.note(f"{training.counts['rows']:,} rows to train on{told}")
+    purpose = "fit the scales" if settings.baseline == UNTOUCHED else "train"
+    console.note(f"{training.counts['rows']:,} rows to {purpose} on{told}")
     return training
 
 
@@ -101,8 +108,17 @@ def _card(command: str, source: Path, model: str, settings: FinetuneSettings) ->
     return RunCard(command, {"examples": source, **inputs}, {**asdict(settings), "model": model})
 
 
-def _check(settings: FinetuneSettings) -> None:
+def _checked(settings: FinetuneSettings) -> FinetuneSettings:
+    """Return the settings with the template named. Raises ConfigError."""
     if settings.baseline and settings.baseline not in BASELINES:
         raise ConfigError(f"unknown baseline '{settings.baseline}'{did_you_mean(settings.baseline, BASELINES)}")
     if not 0 <= settings.drop < 1:
         raise ConfigError(f"drop is {settings.drop}; it is a chance from 0 to below 1")
+    usual = INSTRUCTION if settings.baseline == UNTOUCHED else DEFAULT
+    return replace(settings, template=settings.template or usual)
+
+
+def _with_training(settings: FinetuneSettings) -> FinetuneSettings:
+    if settings.baseline == UNTOUCHED:
+        raise ConfigError("untouched trains on nothing, so it has no training rows to show or to write")
+    return settings

@@ -8,6 +8,9 @@ from irlhf.errors import DataError
 from irlhf.policy import Policy
 from irlhf.records import Example, as_text
 
+BLIND = ("plain", "chosen", "top")  # trained on prompts that hold no reward
+UNTOUCHED = "untouched"  # the base itself, asked for rewards and not trained
+
 _TOP = 0.1  # share of the rows that `top` keeps
 
 

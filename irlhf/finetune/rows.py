@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from irlhf import console
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import read_rows
+from irlhf.finetune.baselines import BLIND
 from irlhf.policy import RESERVOIR, Policy, RewardCard
 from irlhf.records import TRAIN, VALIDATION, Example, from_json, unique
 from irlhf.rewards import Reward, read_rewards
@@ -44,7 +45,7 @@ class TrainingSet:
         return Policy(
             base=base,
             baseline=settings.baseline,
-            template=find_template(PLAIN if settings.baseline else settings.template),
+            template=find_template(PLAIN if settings.baseline in BLIND else settings.template),
             rewards=tuple(cards),
             reservoir=self._reservoir(settings.seed),
             context=settings.context,

@@ -15,15 +15,15 @@ from transformers import GenerationConfig, set_seed
 from irlhf import console
 from irlhf.engines.chat import Chat, NoRoom, Refused
 from irlhf.engines.local import context_of, device, end_tokens, fitting_threads, load_causal
-from irlhf.engines.tiny import NAME as TINY
 from irlhf.engines.tiny import make_tiny
 from irlhf.errors import DataError
 from irlhf.finetune.baselines import baseline_rows
 from irlhf.finetune.rows import Row, TrainingSet
 from irlhf.finetune.trainer import Encoded, Plan, forget_checkpoints, newest_complete, trainer
-from irlhf.policy import Policy, write_policy
+from irlhf.policy import TINY, Policy, write_policy
 from irlhf.records import as_messages
-from irlhf.templates import find_template
+from irlhf.scales import UNIT
+from irlhf.templates import INSTRUCTION, find_template
 
 if TYPE_CHECKING:
     from irlhf.finetune import FinetuneSettings
@@ -63,12 +63,23 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
         )
     figures = {"steps": plan.steps, "completion tokens": sum(len(row["completion"]) for row in rows), **counts}
     _save(model, tokenizer, folder)
-    card = {**figures, "settings": asdict(settings), "plan": asdict(plan), "weights": _weights_digest(folder)}
-    versions = {name: version(name) for name in _VERSIONS}
-    write_policy(folder, replace(policy, training={**card, "versions": versions}))
+    _remember(folder, policy, {**figures, "settings": asdict(settings), "plan": asdict(plan)})
     forget_checkpoints(folder)
     # Not in policy.json: equal runs make equal policies.
     return {**figures, "seconds": round(time.monotonic() - started, 1)}
+
+
+def leave(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSettings") -> dict[str, Any]:
+    """Fill `folder` with the base as it is, and with the card by which it is asked; return its figures."""
+    model, tokenizer, policy = _start(training, base, settings)
+    console.note("untouched: nothing is trained, so epochs, learning rate, batch and drop mean nothing")
+    beyond = [card.name for card in policy.rewards if card.scale.kind not in UNIT]
+    if settings.template == INSTRUCTION and beyond:
+        console.warn(f"{INSTRUCTION} speaks of 0 to 1, not so the scale of {', '.join(beyond)}; write a template")
+    figures = {"steps": 0, "completion tokens": 0}
+    _save(model, tokenizer, folder)
+    _remember(folder, policy, {**figures, "settings": asdict(settings), "plan": {"steps": 0, "seed": settings.seed}})
+    return figures
 
 
 def preview(training: TrainingSet, base: str, count: int, settings: "FinetuneSettings") -> str:
@@ -146,6 +157,14 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):
         file.chmod((folder / "config.json").stat().st_mode)  # safetensors makes them private
+
+
+def _remember(folder: Path, policy: Policy, figures: dict[str, Any]) -> None:
+    """Write policy.json, which vouches for the weights."""
+    versions = {name: version(name) for name in _VERSIONS}
+    write_policy(
+        folder, replace(policy, training={**figures, "weights": _weights_digest(folder), "versions": versions})
+    )
 
 
 def _weights_digest(folder: Path) -> str:
