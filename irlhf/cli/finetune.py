@@ -33,6 +33,10 @@ def finetune(
     batch: Annotated[int, typer.Option(min=1, help="Rows a step.")] = 16,
     context: Annotated[int, typer.Option(min=0, help="Tokens of a row at most; 0 is the base's own.")] = 0,
     drop: Annotated[float, typer.Option(min=0, max=0.99, help="Chance that a reward line is left out.")] = 0.1,
+    accumulate: Annotated[int, typer.Option(min=1, help="Parts a step is computed in, to spare memory.")] = 1,
+    lora: Annotated[int, typer.Option(min=0, help="Train low-rank updates of this rank alone; 0 trains all.")] = 0,
+    merge: Annotated[bool, typer.Option(help="Add the low-rank updates to the weights.")] = True,
+    report_to: Annotated[str, typer.Option(help="A tracker that transformers knows.", metavar="NAME")] = "none",
     seed: options.Seed = 0,
     limit: options.Limit = 0,
     render_only: Annotated[bool, typer.Option("--render-only", help="Write the training file and stop.")] = False,
@@ -47,7 +51,20 @@ def finetune(
     nothing: it is the base itself, asked for the same rewards in plain English (template instruction).
     """
     settings = resolve("irlhf.finetune:FinetuneSettings")(
-        rewards, template, baseline, epochs, learning_rate, batch, context, drop, seed, limit
+        rewards,
+        template,
+        baseline,
+        epochs,
+        learning_rate,
+        batch,
+        context,
+        drop,
+        seed,
+        limit,
+        accumulate,
+        lora,
+        merge,
+        report_to,
     )
     if preview:
         shown = options.run("irlhf.finetune:preview", quiet, scored, model, preview, settings)

@@ -24,8 +24,11 @@ CHECKPOINTS = f"checkpoint-*/{COMPLETE}"
 class FinetuneSettings:
     """How a policy is trained. What is 0 is chosen to fit the base, and said.
 
-    `batch` is in rows, `context` in tokens; `drop` is the chance in [0, 1] that a reward line is left out
-    of a training row, so that every subset of the rewards can be asked for.
+    `batch` is in rows a step, computed in `accumulate` parts to spare memory; `context` is in tokens; `drop`
+    is the chance in [0, 1] that a reward line is left out of a training row, so that every subset of the
+    rewards can be asked for. With `lora` only low-rank updates of that rank are trained (Hu et al. 2021,
+    arXiv 2106.09685); `merge` adds them to the weights at the end, else the folder holds them alone.
+    `report_to` names a tracker that transformers knows.
     """
 
     rewards: str = ""  # a rewards.yaml
@@ -38,6 +41,10 @@ class FinetuneSettings:
     drop: float = 0.1
     seed: int = 0
     limit: int = 0
+    accumulate: int = 1
+    lora: int = 0
+    merge: bool = True
+    report_to: str = "none"
 
 
 def finetune(

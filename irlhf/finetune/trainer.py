@@ -3,32 +3,29 @@
 import json
 import math
 import os
-import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from irlhf import console
 from irlhf.finetune import COMPLETE
+from irlhf.finetune.batches import IGNORED, Collator, Family, LengthBatches, alone
 
 METRICS = "metrics.jsonl"
 
-Encoded = dict[str, list[int]]  # "prompt" and "completion" token ids
-
-_IGNORED = -100  # the label that losses leave out
 _CHECKPOINTS = 10  # a run; a kill costs at most a tenth of it
 _EVALUATIONS = 5  # a run
+_AGREES = 1e-3  # of the loss; in bfloat16 it is no finer
 _LOGS = 50  # points on the training curve
-_POOL = 50  # batches that are sorted by length together: enough to spare padding, few enough to mix
 
 
 @dataclass(frozen=True)
@@ -36,78 +33,45 @@ class Plan:
     """How long and how fast to learn."""
 
     steps: int
-    batch: int  # rows a step
+    batch: float  # families a step, on average, over all processes
     rate: float  # peak of the learning rate
     seed: int
+    accumulate: int = 1  # parts that a step is computed in, to spare memory
+    report_to: str = "none"
 
 
-class Collator:
-    """Puts rows of one batch side by side, padded behind their ends.
-
-    A causal model never looks at what comes later, so no attention mask is needed, and attention without
-    one is faster. Labels begin with the first completion of the batch: the vocabulary projection, the
-    dearest part of a small model, is spared the prompts.
-    """
-
-    def __init__(self, padding: int) -> None:
-        self.padding = padding
-
-    def __call__(self, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
-        """Return input_ids [rows, width] and labels [rows, kept], which belong to the last `kept` columns."""
-        width = max(len(row["prompt"]) + len(row["completion"]) for row in rows)
-        before = min(len(row["prompt"]) for row in rows) - 1  # the column that predicts the first token stays
-        ids = torch.full((len(rows), width), self.padding)
-        labels = torch.full((len(rows), width), _IGNORED)
-        for i, row in enumerate(rows):
-            start, end = len(row["prompt"]), len(row["prompt"]) + len(row["completion"])
-            ids[i, :end] = torch.tensor(row["prompt"] + row["completion"])
-            labels[i, start:end] = ids[i, start:end]
-        return {"input_ids": ids, "labels": labels[:, before:]}
-
-
-class LengthBatches(Sampler[list[int]]):
-    """Batches of rows of like length, so that little is padding.
-
-    The order hangs on the seed and the epoch alone: a run that goes on from a checkpoint meets the rows
-    that it would have met.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
-        self.lengths, self.batch, self.seed = lengths, batch, seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.lengths) / self.batch)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rng = random.Random(f"{self.seed}/{self.epoch}")
-        order = rng.sample(range(len(self.lengths)), len(self.lengths))
-        pool = _POOL * self.batch
-        batches = []
-        for start in range(0, len(order), pool):
-            alike = sorted(order[start : start + pool], key=lambda i: self.lengths[i])
-            batches += [alike[i : i + self.batch] for i in range(0, len(alike), self.batch)]
-        rng.shuffle(batches)
-        return iter(batches)
+class EpochLoader(DataLoader[Any]):
+    """A DataLoader whose batches change with the epoch that the Trainer names."""
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before each pass over the rows."""
-        self.epoch = epoch
+        cast(LengthBatches, self.batch_sampler).set_epoch(epoch)
 
 
 class CompletionTrainer(Trainer):  # type: ignore[misc]
-    """The Trainer with cross-entropy over completion tokens, each of a step's tokens weighing the same."""
+    """The Trainer with cross-entropy over completion tokens, each of a step's tokens weighing the same.
+
+    The vocabulary projection, the dearest part of a small model, sees nothing but the places that predict
+    a completion token: a hook takes them out of what the projection is given.
+    """
 
     loss_is_scaled_for_ga = True
+    batch = 1.0  # families a step
+
+    def __init__(self, model: Any, **options: Any) -> None:
+        super().__init__(model=model, **options)
+        self.model_accepts_loss_kwargs = True  # so that the tokens of all parts of a step are counted
+        self.wanted: torch.Tensor | None = None  # [rows, width - 1], true before a completion token
+        model.get_output_embeddings().register_forward_pre_hook(self._take_wanted)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return the training rows in batches of like length."""
-        rows: Any = self.train_dataset
-        lengths = [len(row["prompt"]) + len(row["completion"]) for row in rows]
-        batches = LengthBatches(lengths, self.args.per_device_train_batch_size, self.args.seed)
-        loader: DataLoader[Any] = DataLoader(rows, batch_sampler=batches, collate_fn=self.data_collator)
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
-        return prepared
+        """Return this process's share of the training rows in batches of like length."""
+        families: Any = self.train_dataset
+        share = self.accelerator.process_index, self.accelerator.num_processes
+        batches = LengthBatches(
+            [one.width for one in families], self.batch / self.args.gradient_accumulation_steps, self.args.seed, share
+        )
+        return EpochLoader(families, batch_sampler=batches, collate_fn=self.data_collator)
 
     def compute_loss(
         self,
@@ -117,13 +81,50 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return the summed loss of the batch over the number of completion tokens of the whole step."""
-        labels = inputs["labels"]
-        outputs = model(inputs["input_ids"], logits_to_keep=labels.shape[1], use_cache=False)
-        logits = outputs.logits[:, :-1].flatten(0, 1).float()
-        total = cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=_IGNORED, reduction="sum")
-        tokens = num_items_in_batch if num_items_in_batch is not None else (labels[:, 1:] != _IGNORED).sum()
-        loss = total / tokens
+        total, tokens = self.total_loss(model, inputs)
+        if num_items_in_batch is None:
+            loss = total / tokens
+        else:
+            # Gradients of several processes are averaged, and the tokens are counted over all of them.
+            loss = total / num_items_in_batch * self.accelerator.num_processes
         return (loss, {"loss": loss}) if return_outputs else loss
+
+    def total_loss(self, model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the summed loss of a batch, and its number of completion tokens."""
+        labels = inputs["labels"][:, 1:]
+        others = {name: value for name, value in inputs.items() if name != "labels"}
+        self.wanted = labels != IGNORED
+        try:
+            logits = model(**others, use_cache=False).logits
+        finally:
+            wanted, self.wanted = self.wanted, None
+        if logits.dim() == 3:  # a model whose projection is not its output embedding
+            logits = logits[:, :-1][wanted]
+        return cross_entropy(logits.float(), labels[wanted], reduction="sum"), wanted.sum()
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measure the loss on the held-out rows, every completion token weighing the same."""
+        families: Any = self.eval_dataset
+        order = sorted(range(len(families)), key=lambda i: families[i].width)
+        mine = order[self.accelerator.process_index :: self.accelerator.num_processes]
+        size = max(1, round(self.batch))
+        sums = torch.zeros(2, device=self.args.device)
+        self.model.eval()
+        with torch.inference_mode():
+            for start in range(0, len(mine), size):
+                batch = self.data_collator([families[i] for i in mine[start : start + size]])
+                sums += torch.stack(self.total_loss(self.model, self._prepare_inputs(batch)))
+        self.model.train()
+        total, tokens = self.accelerator.reduce(sums).tolist()
+        metrics = {"eval_loss": total / tokens}
+        self.log(metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _take_wanted(self, module: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        if self.wanted is None:
+            return None
+        return (given[0][:, :-1][self.wanted], *given[1:])
 
 
 class Chronicle(TrainerCallback):  # type: ignore[misc]
@@ -167,16 +168,15 @@ class Chronicle(TrainerCallback):  # type: ignore[misc]
 
 
 def trainer(
-    model: Any, padding: int, rows: tuple[list[Encoded], list[Encoded]], folder: Path, plan: Plan
+    model: Any, padding: int, families: tuple[list[Family], list[Family]], folder: Path, plan: Plan
 ) -> CompletionTrainer:
-    """Return a Trainer over (training, validation) rows that writes into `folder`."""
-    training, validation = rows
+    """Return a Trainer over (training, validation) families that writes into `folder`."""
+    training, validation = families
     every = max(1, plan.steps // _CHECKPOINTS)
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=plan.steps,
-        per_device_train_batch_size=plan.batch,
-        per_device_eval_batch_size=plan.batch,
+        gradient_accumulation_steps=plan.accumulate,
         learning_rate=plan.rate,
         lr_scheduler_type="cosine",
         warmup_steps=min(100, plan.steps // 20),
@@ -191,21 +191,47 @@ def trainer(
         prediction_loss_only=True,
         save_steps=every,
         save_total_limit=2,
-        report_to="none",
+        report_to=plan.report_to,
         disable_tqdm=True,
         logging_nan_inf_filter=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),  # on a processor it is 5x slower
     )
     made = CompletionTrainer(
-        model=model,
+        model,
         args=arguments,
         train_dataset=training,
         eval_dataset=validation or None,
         data_collator=Collator(padding),
         callbacks=[Chronicle(folder)],
     )
+    made.batch = plan.batch
     made.remove_callback(PrinterCallback)  # stdout is for data
     return made
+
+
+def share_agrees(model: Any, padding: int, families: Sequence[Family]) -> bool:
+    """Return whether a model gives members of a family the loss that they have alone.
+
+    It does unless it has another memory than attention, or ignores the mask.
+    """
+    family = next((one for one in families if len(one.members) > 1), None)
+    if family is None:
+        return False
+    collate = Collator(padding)
+    model.eval()
+    with torch.inference_mode():
+        losses = [
+            float(_summed(model, {name: value.to(model.device) for name, value in collate(one).items()}))
+            for one in ([family], alone(family.members))
+        ]
+    model.train()
+    return math.isclose(*losses, rel_tol=_AGREES)
+
+
+def _summed(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    labels = batch.pop("labels")
+    logits = model(**batch, use_cache=False).logits[:, :-1]
+    return cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum")
 
 
 def newest_complete(folder: Path) -> str | None:
