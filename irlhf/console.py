@@ -1,5 +1,6 @@
 """What a person sees: clean text, one line when something is done, progress on long work. All on stderr."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ Row = TypeVar("Row")
 
 _PLAIN_EVERY = 10  # per cent between two plain progress lines
 
+FIRST = os.environ.get("RANK", "0") == "0"  # of several processes that torchrun starts, the first speaks
+
 _console = Console(stderr=True, soft_wrap=True, highlight=False)
 _quiet = False
 
@@ -40,13 +43,14 @@ def clean(text: str) -> str:
 
 def note(text: str) -> None:
     """Say what happened, in one line."""
-    if not _quiet:
+    if FIRST and not _quiet:
         _console.print(Text(clean(text)))
 
 
 def warn(text: str) -> None:
     """Say what a user should look at, `--quiet` or not."""
-    _console.print(Text(f"warning: {clean(text)}", style="yellow"))
+    if FIRST:
+        _console.print(Text(f"warning: {clean(text)}", style="yellow"))
 
 
 def error(text: str) -> None:

@@ -27,6 +27,7 @@ def test_an_error_is_one_line_of_plain_text(text: str, capsys: pytest.CaptureFix
 
 
 def test_progress_without_a_terminal_is_a_line_a_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    console.be_quiet(False)
     for _ in console.track(range(1000), "scoring", 1000):
         pass
     lines = capsys.readouterr().err.split("\n")[:-1]

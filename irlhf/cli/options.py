@@ -39,6 +39,8 @@ def output_for(given: Path | None, source: Path, name: str) -> Path:
 
 def finish(summary: Mapping[str, Any], as_json: bool, what: str, following: str = "") -> None:
     """Say what was written and the next command; with `--json` print the summary instead."""
+    if not resolve("irlhf.console:FIRST"):
+        return
     if as_json:
         typer.echo(json.dumps(summary, ensure_ascii=False))
         return

@@ -1,5 +1,8 @@
 """Render the reward into the prompt, train on the completions, remember how."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,13 +66,28 @@ def finetune(
     if out == STREAM:
         raise ConfigError("a policy is a folder; name it with -o")
     card = _card("finetune", source, model, settings)
-    with workshop(out, card, CHECKPOINTS) as folder:
+    with _joined(out, card) as folder:
         if folder is None:
             return {"output": str(out), "finished": True}
         training = _read(source, settings)
         work = "leave" if settings.baseline == UNTOUCHED else "train"
         trained: dict[str, Any] = resolve(f"irlhf.finetune.train:{work}")(training, model, folder, settings)
     return {"output": str(out), "finished": False, **training.counts, **trained}
+
+
+@contextmanager
+def _joined(out: Path, card: RunCard) -> Iterator[Path | None]:
+    """Open the workshop; of several processes the first opens it, and the others work in its folder."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        with workshop(out, card, CHECKPOINTS) as folder:
+            yield folder
+        return
+    from_first = resolve("irlhf.engines.processes:from_first")
+    if console.FIRST:
+        with workshop(out, card, CHECKPOINTS) as folder:
+            yield from_first(folder)
+    else:
+        yield from_first(None)
 
 
 def render(scored: str | Path, output: str | Path, settings: FinetuneSettings = FinetuneSettings()) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from transformers import GenerationConfig, set_seed
 from irlhf import console
 from irlhf.engines.chat import Chat, NoRoom, Refused
 from irlhf.engines.local import context_of, device, end_tokens, fitting_threads, load_causal
+from irlhf.engines.processes import from_first
 from irlhf.engines.tiny import make_tiny
 from irlhf.errors import DataError
 from irlhf.finetune.baselines import baseline_rows
@@ -67,8 +68,10 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
     started = time.monotonic()
     with fitting_threads(model):
         trainer(model, tokenizer.pad_token_id, (families, alone(validation)), folder, plan).train(
-            resume_from_checkpoint=newest_complete(folder)
+            resume_from_checkpoint=from_first(newest_complete(folder) if console.FIRST else None)
         )
+    if not console.FIRST:
+        return {}
     figures = {"steps": plan.steps, "completion tokens": sum(len(row.completion) for row in rows), **counts}
     _save(model.merge_and_unload() if settings.lora and settings.merge else model, tokenizer, folder)
     _remember(folder, policy, {**figures, "settings": asdict(settings), "plan": asdict(plan)})

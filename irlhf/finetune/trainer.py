@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from irlhf import console
+from irlhf.engines.local import device
+from irlhf.engines.processes import wait_for_all
 from irlhf.finetune import COMPLETE
 from irlhf.finetune.batches import IGNORED, Collator, Family, LengthBatches, alone
 
@@ -136,6 +138,8 @@ class Chronicle(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the bar, and forget what a killed run logged behind its last checkpoint."""
+        if not console.FIRST:
+            return
         kept = [one for one in read_metrics(self.path) if one["step"] <= state.global_step]
         self.path.write_text("".join(json.dumps(one) + "\n" for one in kept))
         self.seconds = kept[-1]["seconds"] if kept else 0.0
@@ -145,19 +149,23 @@ class Chronicle(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Advance the bar."""
-        self.advance(1)
+        if console.FIRST:
+            self.advance(1)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         """Append what the Trainer measured."""
         names = {"loss": "loss", "eval_loss": "validation_loss", "learning_rate": "learning_rate"}
         found = {names[key]: value for key, value in logs.items() if key in names}
-        if found:
+        if found and console.FIRST:
             seconds = round(self.seconds + time.monotonic() - self.started, 2)
             with self.path.open("a") as stream:
                 stream.write(json.dumps({"step": state.global_step, "seconds": seconds, **found}) + "\n")
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Mark the checkpoint as whole."""
+        """Mark the checkpoint as whole, when every process has written its part."""
+        wait_for_all()
+        if not console.FIRST:
+            return
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         os.sync()
         (checkpoint / COMPLETE).touch()
@@ -193,6 +201,8 @@ def trainer(
         save_total_limit=2,
         report_to=plan.report_to,
         disable_tqdm=True,
+        use_cpu=device() == "cpu",
+        ddp_find_unused_parameters=False,
         logging_nan_inf_filter=False,
         bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),  # on a processor it is 5x slower
     )
