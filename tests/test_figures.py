@@ -152,6 +152,12 @@ def test_one_target_for_all_leaves_nothing_to_correlate() -> None:
     assert found["within"] == {"prompts": 0}
 
 
+def test_answers_that_are_all_alike_follow_nothing_and_have_no_r2() -> None:
+    found = tracking([pair(f"p{i}", i / 10, 0.5) for i in range(8)], TOLERANCE, QUICK)["pooled"]
+    assert "r2" not in found
+    assert (found["pearson"]["value"], found["kendall"]["value"], found["slope"]["value"]) == (0, 0, 0)
+
+
 def test_many_samples_of_few_prompts_are_little_evidence() -> None:
     rng = np.random.default_rng(0)
     values = np.repeat(rng.normal(size=10), 50) + 0.01 * rng.normal(size=500)

@@ -12,7 +12,7 @@ from irlhf.evaluate.intervals import Bootstrap, Floats, Interval, clustered, dra
 POINTS = 2000  # (target, actual) pairs that eval.json keeps for the picture
 _LEAST_TARGETS = 3  # different targets a prompt needs before its own correlation means anything
 _KENDALL_ROWS = 20_000  # tau takes time with the square of the rows, and tells little that rho does not
-_CORRELATIONS = ("pearson", "spearman", "r2", "slope")
+_CORRELATIONS = ("pearson", "spearman", "kendall", "r2", "slope")
 
 Prompts = Mapping[str, Mapping[str, float]]  # each prompt's own figures
 
@@ -37,7 +37,7 @@ def tracking(pairs: Sequence[Pair], tolerance: float, bootstrap: Bootstrap) -> d
         "prompts": len(set(prompts)),
         "asked": found["asked"],
         "actual": found["actual"],
-        "pooled": {name: found[name] for name in (*_CORRELATIONS, "kendall") if name in found} if np.ptp(asked) else {},
+        "pooled": {name: found[name] for name in _CORRELATIONS if _exists(found, name)} if np.ptp(asked) else {},
         "within": within(own_figures(pairs), bootstrap),
         "error": {"mean_absolute": found["error"], **_error_floors(asked, actual)},
         "success": {"tolerance": tolerance, "share": found["success"], **_success_floors(asked, actual, tolerance)},
@@ -100,6 +100,11 @@ def _pooled(times: Floats, asked: Floats, actual: Floats, least: Floats, toleran
         "actual": figures.mean(times, actual),
         "asked": figures.mean(times, asked),
     }
+
+
+def _exists(found: Mapping[str, Interval], name: str) -> bool:
+    """Return whether a figure is there; r2 is none where all actual rewards are equal."""
+    return name in found and not np.isnan(found[name]["value"])
 
 
 def _kendall(prompts: Sequence[str], asked: Floats, actual: Floats, bootstrap: Bootstrap) -> Interval:
