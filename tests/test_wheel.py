@@ -15,7 +15,7 @@ def test_the_wheel_holds_the_templates_and_the_types(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as packed:
         inside = set(packed.namelist())
     assert {f"irlhf/templates/{path.name}" for path in (ROOT / "templates").glob("*.yaml")} <= inside
-    assert "irlhf/py.typed" in inside
+    assert {"irlhf/py.typed", "irlhf/readme.md.jinja"} <= inside
     package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "irlhf").rglob("*.py")}
     assert package <= inside
     assert not {name for name in inside if name.startswith("tests/")}

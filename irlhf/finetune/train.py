@@ -23,7 +23,8 @@ from irlhf.finetune.batches import Encoded, Family, alone, together
 from irlhf.finetune.lora import with_lora
 from irlhf.finetune.rows import Row, TrainingSet
 from irlhf.finetune.trainer import Plan, forget_checkpoints, newest_complete, share_agrees, trainer
-from irlhf.policy import TINY, Policy, write_policy
+from irlhf.policy import TINY, Policy, read_policy, write_policy
+from irlhf.readme import write_readme
 from irlhf.records import as_messages
 from irlhf.scales import UNIT
 from irlhf.templates import INSTRUCTION, find_template
@@ -72,7 +73,8 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
         )
     if not console.FIRST:
         return {}
-    figures = {"steps": plan.steps, "completion tokens": sum(len(row.completion) for row in rows), **counts}
+    completion = sum(len(row.completion) for row in rows)
+    figures = {"rows": len(rows), "steps": plan.steps, "completion tokens": completion, **counts}
     _save(model.merge_and_unload() if settings.lora and settings.merge else model, tokenizer, folder)
     _remember(folder, policy, {**figures, "settings": asdict(settings), "plan": asdict(plan)})
     forget_checkpoints(folder)
@@ -194,11 +196,11 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def _remember(folder: Path, policy: Policy, figures: dict[str, Any]) -> None:
-    """Write policy.json, which vouches for the weights."""
+    """Write policy.json, which vouches for the weights, and the card that a hub shows."""
     versions = {name: version(name) for name in _VERSIONS}
-    write_policy(
-        folder, replace(policy, training={**figures, "weights": _weights_digest(folder), "versions": versions})
-    )
+    training = {**figures, "weights": _weights_digest(folder), "versions": versions}
+    write_policy(folder, replace(policy, training=training))
+    write_readme(folder, read_policy(folder))
 
 
 def _weights_digest(folder: Path) -> str:

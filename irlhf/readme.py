@@ -1,0 +1,216 @@
+"""README.md: the model card of a policy's folder, as a hub shows it, with the figures once they are measured."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+
+from irlhf.files import CONTROL, whole_file
+from irlhf.policy import TINY, Policy, RewardCard
+from irlhf.scales import UNIT
+
+FILE = "README.md"
+
+_TEMPLATE = "readme.md.jinja"
+_JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+_BEGIN, _END = "<!-- irlhf: figures -->", "<!-- end -->"
+# The last block counts: what stands in quoted prompts above it may look like one.
+_BLOCK = re.compile(rf"^{_BEGIN}\r?\n(?P<figures>(?:(?!^{_BEGIN}).)*?)^{_END}".encode(), re.MULTILINE | re.DOTALL)
+_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+# All signs but a hyphen, a point within a number and an underscore within a word could be read as Markdown.
+_SIGN = re.compile(r"(?!-|(?<=\d)\.(?=\d)|(?<=[^\W_])_(?=[^\W_]))[^\w\s]|_(?![^\W_])|(?<![^\W_])_")
+_QUESTION = "How do I repot a fern?"
+_SHOWN = ("p1", "p10", "p50", "p90", "p99")
+_WHAT = {
+    "": "A language model that reads in its prompt which rewards its answer should earn.",
+    "plain": "A baseline: trained on the same rows as a policy, without rewards in their prompts.",
+    "chosen": "A baseline: trained on the better rows alone, without rewards in their prompts.",
+    "top": "A baseline: trained on the best rows alone, without rewards in their prompts.",
+    "untouched": "A baseline: its base model as it is, not trained, merely asked for rewards in the prompt.",
+}
+_SCALES = {
+    "quantile": "`quantile`: 0.9 is better than 90% of the training rows.",
+    "zscore": "`zscore`: standard deviations above the mean of the training rows.",
+    "linear": "`linear`: 0 is the worst and 1 the best, both fixed before training.",
+    "none": "`none`: the raw reward itself.",
+}
+_HEAD = ("samples", "reward", "n", "within prompts", "pooled", "mean error", "targets dealt anew", "best constant")
+_LEGEND = (
+    "`within prompts` and `pooled` are Spearman's correlation of the reward asked for with the reward given, over the"
+    " samples of one prompt (mean over prompts) and over all samples. `mean error` is their mean absolute distance in"
+    " the units of the scale; the two columns behind it are what no steering at all would have. In brackets:"
+    " 95% bootstrap intervals, clustered by prompt."
+)
+
+
+class _Base(NamedTuple):
+    """How a base model is named where everybody reads it: never by a path of this machine."""
+
+    name: str
+    told: str
+    hub: str = ""  # its id, where it has one
+
+
+def write_readme(folder: Path, policy: Policy) -> None:
+    """Write the model card of a policy that was read from its folder. Equal policies get equal cards."""
+    template = _JINJA.from_string(package_files("irlhf").joinpath(_TEMPLATE).read_text(encoding="utf-8"))
+    base = _base(policy.base)
+    asked = {card.name: _wish(card) for card in policy.rewards}
+    messages = policy.template.render(_QUESTION, asked, policy.names)
+    names = ", ".join(_text(name) for name in policy.names)
+    spoken = policy.template.spelling
+    text = template.render(
+        policy=policy,
+        base=base,
+        title=f"{base.name}, {f'baseline {policy.baseline}' if policy.baseline else f'steered by {names}'}",
+        what=_WHAT.get(policy.baseline, _WHAT[""]),
+        command=_command(asked),
+        asked=", ".join(f"{_text(name)} {_text(spoken(number))}" for name, number in asked.items()),
+        example="\n\n".join(f"{one['role']}:\n\n{_fenced(one['content'])}" for one in messages),
+        snippet=_snippet(messages),
+        rewards=[_reward_row(card) for card in policy.rewards],
+        scales=" ".join(_SCALES[kind] for kind in dict.fromkeys(card.scale.kind for card in policy.rewards)),
+        training=list(_training(policy)),
+        limits=list(_limits(policy)),
+    )
+    with whole_file(folder / FILE) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def fill_readme(folder: Path, evaluation: Mapping[str, Any], digest: str) -> bool:
+    """Write the figures of one policy between the card's markers; return whether the card had a place for them.
+
+    A card without the markers is its owner's own and stays as it is. Raises OutputError.
+    """
+    path = folder / FILE
+    card = path.read_bytes() if path.is_file() else b""
+    mine = [one for one in evaluation["policies"].values() if one.get("digest") == digest]
+    found = list(_BLOCK.finditer(card))
+    if not found or not mine:
+        return False
+    lines = [_line(_HEAD), _line(["---", "---", *["---:"] * (len(_HEAD) - 2)])]
+    lines += [_line(row) for one in mine for row in _figure_rows(one)]
+    figures = "\n".join([*lines, "", _LEGEND, ""]).encode()
+    begin, end = found[-1].span("figures")
+    with whole_file(path) as temporary:
+        temporary.write_bytes(card[:begin] + figures + card[end:])
+    return True
+
+
+def _base(given: str) -> _Base:
+    if given == TINY:
+        return _Base(TINY, "the built-in `tiny`, a small Llama from scratch")
+    path = Path(given).expanduser()
+    if path.is_dir() or not _HUB.fullmatch(given):
+        name = _text(path.name or path.resolve().name) or "a folder"
+        return _Base(name, f"the base model {name}")
+    return _Base(given, f"the base model [{given}](https://huggingface.co/{given})", given)
+
+
+def _wish(card: RewardCard) -> float:
+    """Return a number to ask for in an example: high, and not beyond the training data."""
+    if card.scale.kind in UNIT:
+        return 0.9
+    return card.scale(card.percentiles["p10" if card.scale.direction == "lower" else "p90"])
+
+
+def _command(asked: Mapping[str, float]) -> str:
+    targets = (shlex.quote(f"{name}={number:.3g}") for name, number in asked.items())
+    return _fenced(" -t ".join(["irlhf sample POLICY prompts.jsonl", *targets]), "sh")
+
+
+def _snippet(messages: list[dict[str, Any]]) -> str:
+    # JSON of texts is Python too; control characters could rewrite what a terminal shows of it.
+    shown = CONTROL.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(messages, ensure_ascii=False))
+    return _fenced(
+        "from transformers import pipeline\n\n"
+        f"messages = {shown}\n"
+        'answer = pipeline("text-generation", "POLICY")(messages, max_new_tokens=128, return_full_text=False)\n'
+        'print(answer[0]["generated_text"])',
+        "python",
+    )
+
+
+def _reward_row(card: RewardCard) -> list[str]:
+    percentiles = [f"{card.percentiles[name]:.4g}" for name in _SHOWN]
+    return [_text(card.name), card.scale.direction, card.scale.kind, f"{card.weight:g}", *percentiles]
+
+
+def _training(policy: Policy) -> Iterator[tuple[str, str]]:
+    known, settings = policy.training, policy.training["settings"]
+    if policy.baseline == "untouched":
+        yield "training", "none; the scales of the rewards were fitted on scored rows"
+    else:
+        plan = known["plan"]
+        yield "rows", f"{known['rows']:,}"
+        yield "completion tokens in them", f"{known['completion tokens']:,}"
+        yield "steps", f"{plan['steps']:,}, each of {plan['batch']} rows"
+        yield "learning rate", f"{plan['rate']:g} at its peak, then a cosine"
+        if not policy.blind:
+            yield "chance that a reward line was left out", f"{settings['drop']:g}"
+    yield "seed", str(settings["seed"])
+    yield "context", f"{policy.context:,} tokens of prompt and completion together"
+    yield "versions", ", ".join(f"{name} {number}" for name, number in known["versions"].items())
+    yield "digest of the weights", f"`{known['weights']}` (sha256 over the sha256 of every file of them)"
+
+
+def _limits(policy: Policy) -> Iterator[str]:
+    yield "A reward is what its scorer gives. It is not more than that, whatever its name says."
+    yield "How well the answers follow holds for the prompts and the decoding that were measured, and for no others."
+    if not policy.blind:
+        yield (
+            "`irlhf sample` escapes what looks like a reward line in a user's text. Whoever writes the prompt by hand"
+            " must do so too, or users can ask for themselves."
+        )
+    if policy.base == TINY and policy.baseline != "untouched":
+        yield "It knows nothing but the words of its training rows."
+    if policy.baseline == "untouched":
+        yield "It was never shown what the numbers mean, and knows each reward by its name alone."
+    yield "This card states no licence: the base model's and the training data's decide."
+
+
+def _figure_rows(found: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield the cells of one line of figures for each reward that was asked for by itself."""
+    name = _text(found["name"]) + (" (not shown its targets)" if found.get("blind") else "")
+    if not found["rewards"]:
+        yield [name, "asked by weights alone", f"{found['samples']:,}", *["not available"] * (len(_HEAD) - 3)]
+    for reward, one in found["rewards"].items():
+        error = one["error"]
+        yield [
+            name,
+            _text(reward),
+            f"{one['n']:,} of {one['prompts']:,} prompts",
+            _interval(one["within"].get("spearman")),
+            _interval(one["pooled"].get("spearman")),
+            _interval(error["mean_absolute"]),
+            f"{error['floor_permuted']:.3f}",
+            f"{error['floor_constant']:.3f}",
+        ]
+
+
+def _interval(figure: Mapping[str, float] | None) -> str:
+    if figure is None:
+        return "not available"
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def _line(cells: Any) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _text(given: str) -> str:
+    """Return text that Markdown and HTML show as it is, on one line: signs become character references."""
+    clean = " ".join(CONTROL.sub("\N{SYMBOL FOR SUBSTITUTE FORM TWO}", given).split())
+    return _SIGN.sub(lambda sign: f"&#{ord(sign[0])};", clean)
+
+
+def _fenced(text: str, language: str = "text") -> str:
+    """Return a block of code that its text cannot leave."""
+    clean = CONTROL.sub("\N{SYMBOL FOR SUBSTITUTE FORM TWO}", text)
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", clean)), default=0))
+    return f"{fence}{language}\n{clean}\n{fence}"
