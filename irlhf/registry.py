@@ -38,11 +38,18 @@ SCORERS: Mapping[str, str] = {
 # Where somebody else's package offers scorers by name.
 SCORER_ENTRY_POINTS = "irlhf.scorers"
 
-# Pictures that `plot` draws, each from one kind of file.
+# Pictures that `plot` draws, each from one kind of file, in the order of the report.
 PICTURES: Mapping[str, str] = {
     "target-actual": "irlhf.plot.target_actual",
+    "gold": "irlhf.plot.gold",
+    "at-least": "irlhf.plot.at_least",
+    "crosstalk": "irlhf.plot.crosstalk",
     "tradeoff": "irlhf.plot.tradeoff",
+    "profile": "irlhf.plot.profile",
+    "price": "irlhf.plot.price",
+    "comparison": "irlhf.plot.comparison",
     "distribution": "irlhf.plot.distribution",
+    "correlations": "irlhf.plot.correlations",
     "training": "irlhf.plot.training",
 }
 

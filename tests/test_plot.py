@@ -1,95 +1,169 @@
-"""plot: pictures of the right kind, whatever rewards are called."""
+"""plot: pictures of the right kind, whatever rewards are called and whatever was measured."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluations import NONE, POLICIES, Shape, evaluation, write_evaluation, write_samples
 from toolbox import Bench, call, example, names, write
 
 from irlhf.plot import PlotSettings, plot
+from irlhf.registry import PICTURES
 
-ODD_NAMES = ["$x^{$", "a_b", "100%", "\\frac", "{}", "<script>alert(1)</script>", "_hidden", "größe"]
+ODD_NAMES = ("$x^{$", "a_b", "100%", "\\frac", "{}", "<script>", "_hidden", "größe", "你好 🙂", "a\nb", "", "x" * 99)
 MAGIC = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+OF_EVALUATIONS = {"target-actual", "gold", "at-least", "crosstalk", "tradeoff", "profile", "price", "comparison"}
+ONE = Shape(rewards=["short"], policies=[("policy", "")], weightings=[], gold=False, prompts=10)
 
 
-def figure(value: float) -> dict[str, float]:
-    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+def drawn(*sources: Any) -> set[str]:
+    """Draw and return the names of the pictures."""
+    return {Path(one).stem for one in plot(sources, "plots")["pictures"]}
 
 
-def evaluation(*rewards: str, name: str = "policy", points: int = 200, within: bool = True) -> dict[str, Any]:
-    """An eval.json of the shape that `irlhf eval` writes."""
-    track = {"spearman": figure(0.8), "pearson": figure(0.7)}
-    found = {
-        "n": points,
-        "prompts": 50,
-        "pooled": track,
-        "within": {**(track if within else {}), "prompts": 50},
-        "error": {"mean_absolute": figure(0.1), "floor_permuted": 0.3, "floor_constant": 0.25},
-        "actual": figure(0.5),
-        "asked": figure(0.5),
-        "points": [[i / points, (i * 7 % points) / points] for i in range(points)],
-    }
-    policy = {"name": name, "baseline": "", "samples": points, "tokens": 10.0, "entropy": 1.5, "unfinished": 0}
-    return {
-        "version": 1,
-        "samples": ["s.jsonl"],
-        "settings": {"policies": [], "resamples": 100, "seed": 0},
-        "policies": {"0123456789ab": {**policy, "rewards": dict.fromkeys(rewards, found)}},
-        "tradeoff": [],
-    }
+def drawn_of(found: dict[str, Any]) -> set[str]:
+    Path("eval.json").write_text(json.dumps(found))
+    return drawn("eval.json")
 
 
-def test_each_file_gives_its_picture(bench: Bench) -> None:
-    Path("eval.json").write_text(json.dumps(evaluation("short", "colour")))
-    plot(["eval.json", bench.scored, bench.policy], "plots")
-    assert {"target-actual.png", "distribution.png", "training-policy.png"} <= names(Path("plots"))
+def test_an_evaluation_gives_all_its_pictures() -> None:
+    assert drawn(write_evaluation()) == OF_EVALUATIONS
+
+
+def test_scored_rows_and_policies_give_theirs(bench: Bench) -> None:
+    assert drawn(bench.scored, bench.policy) == {"distribution", "correlations", "training-policy"}
+
+
+def test_every_picture_has_a_caption_of_its_own() -> None:
+    from irlhf.registry import resolve
+
+    captions = [resolve(door).CAPTION for door in PICTURES.values()]
+    assert len({*captions}) == len(PICTURES)
+    assert all("\n" not in caption for caption in captions)
 
 
 @pytest.mark.parametrize("kind", sorted(MAGIC))
 def test_pictures_are_of_the_kind_asked_for(kind: Any) -> None:
-    Path("eval.json").write_text(json.dumps(evaluation("short")))
-    summary = plot(["eval.json"], "plots", PlotSettings(format=kind))
-    assert [Path(one).name for one in summary["pictures"]] == [f"target-actual.{kind}"]
+    summary = plot([write_evaluation(ONE)], "plots", PlotSettings(format=kind))
+    assert {Path(one).name for one in summary["pictures"]} >= {f"target-actual.{kind}"}
     assert all(Path(one).read_bytes().startswith(MAGIC[kind]) for one in summary["pictures"])
 
 
-@pytest.mark.parametrize("name", ODD_NAMES)
-def test_a_name_of_any_signs_is_drawn(name: str) -> None:
-    Path("eval.json").write_text(json.dumps(evaluation(name, name=name)))
-    write(Path("scored.jsonl"), [example(i, rewards={name: float(i % 7)}) for i in range(30)])
-    summary = plot(["eval.json", "scored.jsonl"], "plots")
-    assert len(summary["pictures"]) == 2
+@pytest.mark.parametrize("kind", sorted(MAGIC))
+def test_equal_data_gives_equal_bytes(kind: Any) -> None:
+    write_evaluation(ONE)
+    one, two = (plot(["eval.json"], folder, PlotSettings(format=kind)) for folder in ("one", "two"))
+    for first, second in zip(one["pictures"], two["pictures"], strict=True):
+        assert Path(first).read_bytes() == Path(second).read_bytes(), first
+    assert Path(one["report"]).read_bytes() == Path(two["report"]).read_bytes()
 
 
-def test_text_in_the_report_is_never_markup() -> None:
-    hostile = "<img src=x onerror=alert(1)>"
-    Path("eval.json").write_text(json.dumps(evaluation("<b>x</b>", name="<b>x</b>")))
-    asked = {"policy": "0123456789ab", "rewards": {"short": 1.0}, "asked": {"short": 0.5}}
-    write(Path("samples.jsonl"), [example(i, prompt=hostile, completion=hostile, **asked) for i in range(5)])
-    plot(["eval.json", "samples.jsonl"], "plots")
-    page = Path("plots/report.html").read_text()
-    assert "<img src=x" not in page
-    assert "<b>x</b>" not in page
+@pytest.mark.parametrize(("name", "other"), zip(ODD_NAMES[::2], ODD_NAMES[1::2], strict=True))
+def test_names_of_any_signs_are_drawn(name: str, other: str) -> None:
+    write_evaluation(Shape(rewards=[name, other], policies=[(name, ""), (name, "plain")], prompts=4))
+    write(Path("scored.jsonl"), [example(i, rewards={name: float(i % 7), other: i / 2}) for i in range(30)])
+    assert drawn("eval.json", "scored.jsonl") == OF_EVALUATIONS | {"distribution", "correlations"}
 
 
-def test_equal_data_gives_equal_pictures() -> None:
-    Path("eval.json").write_text(json.dumps(evaluation("short")))
-    for folder in ("one", "two"):
-        plot(["eval.json"], folder, PlotSettings(format="svg"))
-    one, two = (Path(folder, "target-actual.svg").read_text().split("\n") for folder in ("one", "two"))
-    assert [line for line in one if "<dc:date>" not in line] == [line for line in two if "<dc:date>" not in line]
+def test_half_a_character_in_an_evaluation_is_drawn() -> None:
+    assert "target-actual" in drawn_of(evaluation(Shape(rewards=["a\ud800\x1b[31m"], weightings=[], prompts=6)))
+    assert "\x1b" not in Path("plots/report.html").read_text()
 
 
-@pytest.mark.parametrize(("points", "within"), [(1, False), (2, True), (5000, True)])
-def test_any_number_of_points_is_drawn(points: int, within: bool) -> None:
-    Path("eval.json").write_text(json.dumps(evaluation("short", points=points, within=within)))
-    assert plot(["eval.json"], "plots")["pictures"]
+def test_twelve_rewards_and_six_policies_are_drawn() -> None:
+    policies = [*POLICIES, ("policy, best of 4", ""), ("chosen", "chosen"), ("untouched", "untouched")]
+    weightings = [[1] * 12, [1, 0] * 6]
+    write_evaluation(Shape([f"reward {i}" for i in range(12)], policies, weightings, gold=False, prompts=4))
+    assert drawn("eval.json") == OF_EVALUATIONS - {"gold", "tradeoff"}
+
+
+def test_one_policy_and_one_reward_are_drawn() -> None:
+    assert drawn(write_evaluation(ONE)) == {"target-actual", "at-least", "price"}
+
+
+def test_three_rewards_are_traded_off_in_pairs() -> None:
+    write_evaluation(Shape(rewards=["a", "b", "c"], weightings=[(1, 0, 0), (1, 1, 1)], gold=False, prompts=6))
+    assert drawn("eval.json") == OF_EVALUATIONS - {"gold"}
+
+
+def test_what_was_not_measured_is_not_drawn() -> None:
+    found = evaluation(Shape(prompts=6))
+    found |= {"tradeoff": [], "fronts": {}, "comparisons": []}
+    for policy in found["policies"].values():
+        policy |= {"entropy": NONE, "kl": NONE, "crosstalk": {}, "diversity": {"unique": 1.0, "budget": 1000}}
+        policy["diversity"] |= {"chunks": 0, "distinct_1": NONE, "distinct_2": NONE}
+        policy["length"]["tokens"] = policy["cost"]["tokens"] = NONE
+        for reward in policy["rewards"].values():
+            reward |= {"pooled": {}, "within": {"prompts": 6}, "points": []}
+            reward["gold"] |= {"within": None, "pooled": None, "over": {}}
+            for level in reward["curve"]:
+                level |= {"entropy": None, "kl": None}
+    assert drawn_of(found) == {"target-actual", "at-least", "gold"}
+
+
+def test_an_evaluation_of_mixes_alone_is_drawn() -> None:
+    found = evaluation(Shape(prompts=6))
+    for policy in found["policies"].values():
+        policy |= {"rewards": {}, "crosstalk": {}}
+    assert drawn_of(found) == {"tradeoff", "profile", "price", "comparison"}
+
+
+def test_an_evaluation_without_any_picture_still_has_its_report() -> None:
+    found = evaluation(ONE)
+    for policy in found["policies"].values():
+        policy["rewards"] = {}
+    assert drawn_of(found) == set()
+    assert "The price" in Path("plots/report.html").read_text()
+
+
+@pytest.mark.parametrize("points", [0, 1, 2, 2000])
+def test_any_number_of_points_is_drawn(points: int) -> None:
+    found = evaluation(ONE)
+    for policy in found["policies"].values():
+        for reward in policy["rewards"].values():
+            reward["points"] = [[0.5, i / 2000] for i in range(points)]
+            reward["curve"] = reward["curve"][: max(1, points)]
+    assert "target-actual" in drawn_of(found)
+
+
+def test_intervals_that_leave_their_value_out_are_drawn() -> None:
+    found = evaluation(ONE)
+    for policy in found["policies"].values():
+        for level in policy["rewards"]["short"]["curve"]:
+            level["actual"] = {"value": 0.5, "low": 0.6, "high": 0.7}
+    assert "target-actual" in drawn_of(found)
+
+
+@pytest.mark.parametrize("version", [1, 3, "2", None])
+def test_another_version_of_an_evaluation_is_refused(version: object) -> None:
+    Path("eval.json").write_text(json.dumps({**evaluation(ONE), "version": version}))
+    outcome = call("plot", "eval.json", "-o", "plots")
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert "run `irlhf eval`" in outcome.err
+    assert not Path("plots").exists()
+
+
+def test_an_evaluation_that_lost_a_part_is_refused() -> None:
+    found = evaluation(ONE)
+    del found["fronts"]
+    Path("eval.json").write_text(json.dumps(found))
+    assert call("plot", "eval.json", "-o", "plots").code == 1
 
 
 def test_a_reward_that_is_constant_is_drawn() -> None:
     write(Path("scored.jsonl"), [example(i, rewards={"a": 1.0, "b": float(i)}) for i in range(5)])
-    assert plot(["scored.jsonl"], "plots")["pictures"]
+    assert drawn("scored.jsonl") == {"distribution", "correlations"}
+
+
+def test_rewards_that_no_row_shares_are_drawn() -> None:
+    write(Path("scored.jsonl"), [example(i, rewards={"ab"[i % 2]: float(i)}) for i in range(10)])
+    assert drawn("scored.jsonl") == {"distribution", "correlations"}
+
+
+def test_one_reward_has_nothing_to_go_with() -> None:
+    write(Path("scored.jsonl"), [example(i, rewards={"a": float(i)}) for i in range(10)])
+    assert drawn("scored.jsonl") == {"distribution"}
 
 
 def test_files_of_one_kind_keep_their_pictures_apart() -> None:
@@ -100,6 +174,10 @@ def test_files_of_one_kind_keep_their_pictures_apart() -> None:
     assert len(set(summary["pictures"])) == 3
 
 
+def test_samples_alone_make_a_report() -> None:
+    assert drawn(write_samples(ONE)) == set()
+
+
 def test_rows_without_rewards_are_nothing_to_draw() -> None:
     write(Path("scored.jsonl"), [example(i, rewards={}) for i in range(5)])
     outcome = call("plot", "scored.jsonl", "-o", "plots")
@@ -107,7 +185,7 @@ def test_rows_without_rewards_are_nothing_to_draw() -> None:
 
 
 def test_a_file_in_the_way_of_the_folder_is_refused() -> None:
-    Path("eval.json").write_text(json.dumps(evaluation("short")))
+    write_evaluation(ONE)
     Path("plots").write_text("precious")
     assert call("plot", "eval.json", "-o", "plots").code == 2
     assert Path("plots").read_text() == "precious"
@@ -117,6 +195,10 @@ def test_the_pictures_leave_the_callers_settings_alone() -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    Path("eval.json").write_text(json.dumps(evaluation("short")))
-    plot(["eval.json"], "plots")
+    plot([write_evaluation(ONE)], "plots")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_the_pictures_are_where_the_summary_says() -> None:
+    summary = plot([write_evaluation(ONE)], "plots")
+    assert names(Path("plots")) == {Path(one).name for one in [*summary["pictures"], summary["report"]]}

@@ -11,7 +11,7 @@ from irlhf.registry import COMMANDS, resolve
 
 EXAMPLES = """Examples:
 
-irlhf plot eval.json scored.jsonl policy -o plots
+irlhf plot eval.json scored.jsonl scored-samples.jsonl policy -o plots
 
 irlhf plot eval.json --format svg"""
 
@@ -25,7 +25,9 @@ class Format(StrEnum):
 
 
 def plot(
-    sources: Annotated[list[Path], typer.Argument(help="eval.json, scored rows, policy folders.", metavar="FILES")],
+    sources: Annotated[
+        list[Path], typer.Argument(help="eval.json, scored rows, samples, policy folders.", metavar="FILES")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the pictures.")] = Path("plots"),
     format: Annotated[Format, typer.Option(help="Kind of picture file.")] = Format.png,
     report: Annotated[
@@ -34,7 +36,7 @@ def plot(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw target against actual, trade-off, distributions and training curves, and a report."""
+    """Draw what was asked and given, trade-offs, prices, distributions and training, and write a report."""
     settings = resolve("irlhf.plot:PlotSettings")(format.value, report)
     summary = options.run(COMMANDS["plot"], quiet, sources, output, settings)
     names = ", ".join(Path(picture).name for picture in summary["pictures"])

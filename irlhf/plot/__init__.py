@@ -2,12 +2,14 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from irlhf.errors import ConfigError, DataError
-from irlhf.files import STREAM, check_output, parse_row, read_json, read_lines, read_rows, whole_file
+from irlhf.files import STREAM, check_output, digest, parse_row, read_json, read_lines, read_rows, whole_file
+from irlhf.plot import evaluation
 from irlhf.records import Example, from_json
 from irlhf.registry import PICTURES, resolve
 
@@ -25,64 +27,93 @@ class PlotSettings:
 class Picture(Protocol):
     """A module that draws one kind of picture. Adding one is a file and a row in the registry."""
 
+    CAPTION: str  # what the picture shows, in one line
+
     def wants(self, path: Path, first: dict[str, Any]) -> bool:
-        """Return whether a file, by its first object, can be drawn."""
+        """Return whether a file, by its first object, may hold something to draw."""
 
     def draw(self, path: Path) -> list[tuple[str, Any]]:
-        """Return matplotlib figures with the names they are saved under."""
+        """Return matplotlib figures with the names they are saved under; none where nothing was measured."""
 
 
-@dataclass
-class _Found:
+@dataclass(frozen=True)
+class Drawn:
+    """A picture and what it shows."""
+
+    figure: Any
+    caption: str
+
+    def rendered(self, kind: str) -> bytes:
+        """Return the picture as a file of a kind."""
+        rendered: bytes = resolve("irlhf.plot.style:rendered")(self.figure, kind)
+        return rendered
+
+    @cached_property
+    def png(self) -> bytes:
+        """The picture as the report embeds it, rendered once."""
+        return self.rendered("png")
+
+
+@dataclass(frozen=True)
+class Found:
     """What the files hold between them."""
 
-    figures: dict[str, Any]
-    evaluation: dict[str, Any]
-    samples: list[Example]
+    pictures: dict[str, Drawn] = field(default_factory=dict)
+    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the path of the file
+    samples: list[Example] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)  # path: sha256
 
 
 def plot(sources: Sequence[str | Path], output: str | Path, settings: PlotSettings = PlotSettings()) -> dict[str, Any]:
     """Draw every picture that the files allow into the folder `output`, write report.html, return the paths.
 
-    Reads eval.json (target against actual, trade-off), scored rows (distributions; samples go into the
-    report's browser) and policy folders (training curves). Raises DataError for a file without a picture.
+    Reads eval.json (tracking, gold, cross-talk, trade-off, price, comparisons), scored rows (distributions and
+    correlations; samples go into the report's browser) and policy folders (training curves). Raises DataError
+    for a file without a picture.
     """
     folder = Path(output)
     page = Path(settings.report) if settings.report else folder / REPORT
     if folder == STREAM or (folder.exists() and not folder.is_dir()):
         raise ConfigError(f"{folder}: pictures go into a folder; name one with -o")
     check_output(folder, {})
+    found = Found()
     with resolve("irlhf.plot.style:look")():
-        found = _Found({}, {}, [])
         for source in sources:
             _read(Path(source), found)
         folder.mkdir(exist_ok=True)
-        for name, figure in found.figures.items():
+        for name, drawn in found.pictures.items():
             with whole_file(folder / f"{name}.{settings.format}") as temporary:
-                figure.savefig(temporary, format=settings.format)
-        text = resolve("irlhf.plot.report:report")(found.figures.items(), found.evaluation, found.samples)
+                temporary.write_bytes(drawn.png if settings.format == "png" else drawn.rendered(settings.format))
+        text = resolve("irlhf.plot.report:report")(found)
     with whole_file(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    pictures = [str(folder / f"{name}.{settings.format}") for name in found.figures]
+    pictures = [str(folder / f"{name}.{settings.format}") for name in found.pictures]
     return {"output": str(folder), "pictures": pictures, "report": str(page)}
 
 
-def _read(source: Path, found: _Found) -> None:
+def _read(source: Path, found: Found) -> None:
     path = source / "metrics.jsonl" if source.is_dir() else source
     first = read_json(path) if path.suffix == ".json" else _first_row(path)
-    if "policies" in first:
-        found.evaluation = first
+    found.sources[str(path)] = digest(path)
+    is_evaluation = evaluation.holds(first)
+    if is_evaluation:
+        found.evaluations[str(path)] = evaluation.read(path)
     if "policy" in first and "completion" in first:
-        found.samples += [from_json(row, where) for where, row in read_rows(path)]
+        found.samples.extend(from_json(row, where) for where, row in read_rows(path))
         return  # samples are read, not drawn: their rewards are what was asked, not what the data holds
-    pictures: list[Picture] = [resolve(door) for door in PICTURES.values()]
-    drawn = {name: figure for one in pictures if one.wants(path, first) for name, figure in one.draw(path)}
-    if not drawn:
+    drawn = _draw(path, first)
+    if not drawn and not is_evaluation:
         raise DataError(f"{path}: nothing to draw; plot reads eval.json, scored rows, samples and policy folders")
-    for name, figure in drawn.items():
+    for name, picture in drawn.items():
         # The second file of a kind must not take the first one's name.
         names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-        found.figures[next(one for one in names if one not in found.figures)] = figure
+        found.pictures[next(one for one in names if one not in found.pictures)] = picture
+
+
+def _draw(path: Path, first: dict[str, Any]) -> dict[str, Drawn]:
+    kinds: list[Picture] = [resolve(door) for door in PICTURES.values()]
+    wanted = [kind for kind in kinds if kind.wants(path, first)]
+    return {name: Drawn(figure, kind.CAPTION) for kind in wanted for name, figure in kind.draw(path)}
 
 
 def _first_row(path: Path) -> dict[str, Any]:

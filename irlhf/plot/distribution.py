@@ -9,6 +9,8 @@ from irlhf.files import read_rows
 from irlhf.plot import style
 from irlhf.records import from_json
 
+CAPTION = "Raw rewards of the scored rows, with the percentiles that targets are read from."
+
 _BINS = 40
 _SHOWN = (5, 50, 95)  # percentiles
 
@@ -26,7 +28,7 @@ def draw(path: Path) -> list[tuple[str, Any]]:
             rewards.setdefault(name, []).append(number)
     figure, axes = style.panels(len(rewards), height=3.4)
     for (name, numbers), axis in zip(rewards.items(), axes, strict=True):
-        _panel(axis, name, np.array(numbers))
+        _panel(axis, name, np.array(numbers, dtype=float))
     return [("distribution", figure)]
 
 
@@ -34,9 +36,12 @@ def _panel(axis: Any, name: str, numbers: Any) -> None:
     low, high = np.percentile(numbers, [0.5, 99.5])
     shown = numbers[(numbers >= low) & (numbers <= high)]
     axis.hist(shown, bins=min(_BINS, max(5, len(set(shown.tolist())))), color=style.BLUE, alpha=0.85)
+    marks: dict[float, list[str]] = {}
     for per_cent in _SHOWN:
-        at = float(np.percentile(numbers, per_cent))
-        axis.axvline(at, color=style.RED, linewidth=1.2, linestyle=style.DASHED)
-        axis.text(at, 1.0, f"p{per_cent}", transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=9.5)
-    axis.set_title(f"{style.short(name)}, n = {len(numbers):,}", pad=18)
+        marks.setdefault(float(np.percentile(numbers, per_cent)), []).append(f"p{per_cent}")
+    above = axis.get_xaxis_transform()
+    for at, names in marks.items():
+        axis.axvline(at, color=style.RED, linewidth=1.4, linestyle=style.DASHED)
+        axis.text(at, 1.0, ", ".join(names), transform=above, ha="center", va="bottom", fontsize=10.5)
+    axis.set_title(f"{style.short(name)}, n = {len(numbers):,}", pad=20)
     axis.set(xlabel="reward", ylabel="rows")

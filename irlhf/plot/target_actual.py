@@ -1,65 +1,98 @@
-"""Target against actual: each sample a dot, the mean of each tenth with its interval, the line of obedience."""
+"""Target against actual: samples as dots, the mean of each level with its interval, the line of obedience."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from irlhf.files import read_json
-from irlhf.plot import style
+from irlhf.plot import evaluation, style
 
-_BINS = 10
+CAPTION = (
+    "Target against actual: the mean of each level of the target with its 95% interval; dots are single samples,"
+    " the band holds eight of ten; dotted, the best constant answer."
+)
+
+_CLOUDS = 2  # policies whose single samples are shown; more would hide each other
+
+Arm = tuple[style.Look, dict[str, Any]]
 
 
 def wants(path: Path, first: dict[str, Any]) -> bool:
     """Return whether this is an eval.json."""
-    return "policies" in first and "version" in first
+    return evaluation.holds(first)
 
 
 def draw(path: Path) -> list[tuple[str, Any]]:
     """Return one figure, a panel for each reward, every policy in each."""
-    policies = list(read_json(path)["policies"].values())
-    # A baseline is drawn last: thin, grey and on top, so that it is seen at all.
-    policies.sort(key=lambda policy: bool(policy["baseline"]))
-    rewards = list(dict.fromkeys(name for policy in policies for name in policy["rewards"]))
-    figure, axes = style.panels(len(rewards), height=5.4)
-    for reward, axis in zip(rewards, axes, strict=True):
-        _panel(axis, reward, [policy for policy in policies if reward in policy["rewards"]])
+    found = evaluation.read(path)
+    drawn = {reward: style.arms(found, reward) for reward in evaluation.rewards_of(found)}
+    drawn = {reward: arms for reward, arms in drawn.items() if any(one["curve"] for _, one in arms)}
+    if not drawn:
+        return []
+    lines = max(len(arms) for arms in drawn.values())
+    figure, axes = style.panels(len(drawn), width=4.8, height=5.5 + 0.43 * lines)
+    for (reward, arms), axis in zip(drawn.items(), axes, strict=True):
+        _panel(axis, reward, arms)
     return [("target-actual", figure)]
 
 
-def _panel(axis: Any, reward: str, policies: list[dict[str, Any]]) -> None:
-    spread = [value for policy in policies for point in policy["rewards"][reward]["points"] for value in point]
-    ends = min(0.0, *spread), max(1.0, *spread)
-    axis.plot(ends, ends, color="black", linewidth=1, linestyle=style.DASHED, label="asked = given")
-    for i, policy in enumerate(policies):
-        colour = style.GREY if policy["baseline"] else style.COLOURS[i % len(style.COLOURS)]
-        _one_policy(axis, policy, policy["rewards"][reward], (colour, style.MARKERS[i % len(style.MARKERS)]))
-    axis.set(xlim=ends, ylim=ends, title=style.short(reward), xlabel="target (asked)", ylabel="actual (given)")
+def _panel(axis: Any, reward: str, arms: Sequence[Arm]) -> None:
+    ends = _ends(arms)
+    axis.plot(ends, ends, color=style.INK, linewidth=1, linestyle=style.DASHED, label="given = asked")
+    clouds = [look for look, _ in arms if look.steered][:_CLOUDS] or [arms[0][0]]
+    for look, found in arms:
+        if look in clouds:
+            _cloud(axis, look, found)
+        _line(axis, look, found)
+    look, found = arms[0]
+    label = f"best constant: error {found['error']['floor_constant']:.3f}"
+    axis.axhline(_middle(found), color=style.GREY, linewidth=1.5, linestyle=style.DOTTED, label=label)
+    title = f"{style.short(reward)} ({found['scale']})"
+    axis.set(xlim=ends, ylim=ends, title=title, xlabel="asked (target)", ylabel="given (actual)")
     axis.set_aspect("equal")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), handlelength=1.6)
+    style.legend_below(axis)
 
 
-def _one_policy(axis: Any, policy: dict[str, Any], found: dict[str, Any], mark: tuple[str, str]) -> None:
-    colour, marker = mark
-    asked, actual = np.array(found["points"]).T
-    axis.scatter(asked, actual, s=9, color=colour, alpha=0.18, linewidths=0)
+def _cloud(axis: Any, look: style.Look, found: dict[str, Any]) -> None:
+    """Draw the single samples and the band that holds eight of ten."""
+    if found["points"]:
+        asked, actual = np.array(found["points"]).T
+        axis.scatter(asked, actual, s=7, color=look.colour, alpha=0.14, linewidths=0, rasterized=True)
+    levels = [one["asked"] for one in found["curve"]]
+    edges = [[one[edge] for one in found["curve"]] for edge in ("p10", "p90")]
+    axis.fill_between(levels, *edges, color=look.colour, alpha=0.16, linewidth=0)
+
+
+def _line(axis: Any, look: style.Look, found: dict[str, Any]) -> None:
+    means = [one["actual"] for one in found["curve"]]
+    levels = [one["asked"] for one in found["curve"]]
+    values = [mean["value"] for mean in means]
+    label = f"{look.label}, n = {found['n']:,}\n{_told(found)}"
+    axis.errorbar(levels, values, yerr=style.whiskers(means), capsize=2.5, label=label, **look.joined)
+
+
+def _told(found: dict[str, Any]) -> str:
     kind = next((kind for kind in ("within", "pooled") if "spearman" in found[kind]), "")
-    label = style.short(policy["name"]) + (_told(kind, found[kind]["spearman"]) if kind else "")
-    centres, means, errors = _binned(asked, actual)
-    look = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 2, "capsize": 2}
-    axis.errorbar(centres, means, yerr=errors, label=label, **look)
+    where = {"within": " within prompts", "pooled": " pooled"}.get(kind, "")
+    rho = evaluation.shown(found[kind]["spearman"]) if kind else "not available"
+    return f"ρ {rho}{where}; error {found['error']['mean_absolute']['value']:.3f}"
 
 
-def _told(kind: str, rho: dict[str, float]) -> str:
-    where = "within prompts" if kind == "within" else "pooled"
-    return f": ρ {rho['value']:.2f} [{rho['low']:.2f}, {rho['high']:.2f}] {where}"
+def _middle(found: dict[str, Any]) -> float:
+    """Return the median target: what the best constant answer gives."""
+    levels = [one["asked"] for one in found["curve"]]
+    return float(np.median(np.repeat(levels, [one["n"] for one in found["curve"]]))) if levels else 0.0
 
 
-def _binned(asked: Any, actual: Any) -> tuple[list[float], list[float], list[float]]:
-    """Return the middle, the mean and 1.96 standard errors of each tenth of the targets."""
-    order = np.argsort(asked, kind="stable")
-    parts = [part for part in np.array_split(order, _BINS) if len(part) > 1]
-    means = [float(actual[part].mean()) for part in parts]
-    errors = [float(1.96 * actual[part].std(ddof=1) / np.sqrt(len(part))) for part in parts]
-    return [float(asked[part].mean()) for part in parts], means, errors
+def _ends(arms: Sequence[Arm]) -> tuple[float, float]:
+    """Return the range of both axes: all levels, and all but the outermost samples."""
+    seen: list[float] = []
+    for _, found in arms:
+        seen += [one["asked"] for one in found["curve"]] + [one["actual"]["value"] for one in found["curve"]]
+        if found["points"]:
+            seen += np.percentile(np.array(found["points"]), [1, 99], axis=0).ravel().tolist()
+    if all(found["scale"] == "quantile" for _, found in arms):
+        seen += [0.0, 1.0]
+    margin = 0.03 * (max(seen) - min(seen)) or 0.5
+    return min(seen) - margin, max(seen) + margin

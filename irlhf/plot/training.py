@@ -1,10 +1,18 @@
 """The training curve: loss on completion tokens, in training and on held-out prompts."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from irlhf.files import read_rows
 from irlhf.plot import style
+
+CAPTION = "Training: loss on completion tokens, in training and on held-out prompts."
+
+_CURVES: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "loss": ("training", {"color": style.BLUE, "linestyle": style.SOLID}),
+    "validation_loss": ("held-out prompts", {"color": style.ORANGE, "linestyle": style.DASHED, "marker": "o"}),
+}
 
 
 def wants(path: Path, first: dict[str, Any]) -> bool:
@@ -15,12 +23,12 @@ def wants(path: Path, first: dict[str, Any]) -> bool:
 def draw(path: Path) -> list[tuple[str, Any]]:
     """Return one figure."""
     rows = [row for _, row in read_rows(path)]
-    figure, (axis,) = style.panels(1, width=6.0, height=3.6)
-    looks = {"loss": ("training", style.BLUE, ""), "validation_loss": ("held-out prompts", style.ORANGE, "o")}
-    for key, (label, colour, marker) in looks.items():
+    figure, (axis,) = style.panels(1, width=6.0, height=4.0)
+    for key, (label, look) in _CURVES.items():
         curve = [(row["step"], row[key]) for row in rows if key in row]
         if curve:
-            axis.plot(*zip(*curve, strict=True), color=colour, marker=marker, markersize=5, linewidth=2, label=label)
-    axis.set(xlabel="step", ylabel="nats a completion token", title=style.short(path.resolve().parent.name))
-    axis.legend()
-    return [(f"training-{path.resolve().parent.name}", figure)]
+            axis.plot(*zip(*curve, strict=True), markersize=5, linewidth=2, label=label, **look)
+    folder = path.resolve().parent.name
+    axis.set(xlabel="step", ylabel="nats a completion token", title=style.short(folder))
+    style.legend_below(axis, columns=2)
+    return [(f"training-{folder}", figure)]

@@ -1,0 +1,108 @@
+"""The price of a reward: how entropy falls, and how far the policy moves from its reference, as reward rises."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from irlhf.plot import evaluation, style
+
+CAPTION = (
+    "The price: entropy (nats a token) and distance from the reference model (KL, nats a completion) against the"
+    " reward that was given, with its 95% interval. Numbers beside points are the lowest and highest target or weights."
+)
+
+_COSTS = {"entropy": "entropy, nats a token", "kl": "KL, nats a completion"}
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """What one panel shows: for each look, a line of rewards and what they cost."""
+
+    title: str
+    given: str  # the label of the axis of rewards
+    cost: str
+    lines: Sequence[tuple[style.Look, list[tuple[dict[str, float], float, str]]]]
+    joined: bool = True
+
+    @property
+    def drawable(self) -> bool:
+        """Whether anything was measured."""
+        return any(line for _, line in self.lines)
+
+
+def wants(path: Path, first: dict[str, Any]) -> bool:
+    """Return whether this is an eval.json."""
+    return evaluation.holds(first)
+
+
+def draw(path: Path) -> list[tuple[str, Any]]:
+    """Return one figure, a panel for each reward, and for the mixes, and for each cost that was measured."""
+    found = evaluation.read(path)
+    costs = [cost for cost in _COSTS if any(one.drawable for one in _panels(found, cost))]
+    panels = [one for both in zip(*(_panels(found, cost) for cost in costs), strict=True) for one in both]
+    panels = [one for one in panels if one.drawable]
+    if not panels:
+        return []
+    figure, axes = style.panels(len(panels), width=4.6, height=3.7, columns=2)
+    handles: dict[str, Any] = {}
+    for panel, axis in zip(panels, axes, strict=True):
+        _draw(axis, panel, handles)
+    style.legend_under(figure, _told(found, handles))
+    return [("price", figure)]
+
+
+def _panels(found: Mapping[str, Any], cost: str) -> list[_Panel]:
+    panels = []
+    for reward in evaluation.rewards_of(found):
+        lines = [(look, _curve(one, cost)) for look, one in style.arms(found, reward)]
+        panels.append(_Panel(style.short(reward), "reward given", cost, lines))
+    lines = [(look, _mixes(found, key, cost)) for key, look in style.looks(found["policies"]).items()]
+    return [*panels, _Panel("mixes", "weighted reward, sd above the data's mean", cost, lines, joined=False)]
+
+
+def _curve(found: Mapping[str, Any], cost: str) -> list[tuple[dict[str, float], float, str]]:
+    priced = [one for one in found["curve"] if one.get(cost) is not None]
+    ends = (priced[0]["asked"], priced[-1]["asked"]) if priced else ()
+    return [(one["actual"], one[cost], f"{one['asked']:.2g}" if one["asked"] in ends else "") for one in priced]
+
+
+def _mixes(found: Mapping[str, Any], key: str, cost: str) -> list[tuple[dict[str, float], float, str]]:
+    """Return the arm's weightings from the least weighted reward to the most."""
+    arms = [(mix, arm) for mix in found["tradeoff"] for arm in mix["arms"] if arm["policy"] == key]
+    priced = [(arm, evaluation.ratio(mix["weights"])) for mix, arm in arms if arm.get(cost) is not None]
+    priced.sort(key=lambda one: float(one[0]["weighted"]["value"]))
+    ends = {priced[0][1], priced[-1][1]} if priced else set()
+    return [(arm["weighted"], arm[cost], ratio if ratio in ends else "") for arm, ratio in priced]
+
+
+def _draw(axis: Any, panel: _Panel, handles: dict[str, Any]) -> None:
+    for look, line in panel.lines:
+        if not line:
+            continue
+        figures, costs, labels = zip(*line, strict=True)
+        values = [one["value"] for one in figures]
+        marks = look.joined if panel.joined else {**look.joined, "linestyle": ""}
+        drawn = axis.errorbar(values, costs, xerr=style.whiskers(figures), capsize=2.5, **marks)
+        handles.setdefault(look.label, drawn)
+        for place in zip(values, costs, labels, strict=True) if look.steered else ():
+            axis.annotate(place[2], place[:2], textcoords="offset points", xytext=(4, 7), fontsize=10)
+    axis.set(title=panel.title, xlabel=panel.given, ylabel=_COSTS[panel.cost])
+    axis.margins(0.12)
+
+
+def _told(found: Mapping[str, Any], handles: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the handles under labels that say each policy's mean costs."""
+    labels = style.looks(found["policies"])
+    told = {}
+    for key, policy in found["policies"].items():
+        label = labels[key].label
+        if label in handles:
+            names = {"entropy": "entropy", "kl": "KL"}
+            costs = [f"{name} {evaluation.shown(policy[cost])}" for cost, name in names.items() if _has(policy, cost)]
+            told["; ".join([f"{label}, n = {policy['samples']:,}", *costs])] = handles[label]
+    return told
+
+
+def _has(policy: Mapping[str, Any], cost: str) -> bool:
+    return evaluation.measured(policy[cost])
