@@ -48,7 +48,6 @@ def evaluation(shape: Shape = Shape()) -> dict[str, Any]:
         "settings": {"policies": [], "tolerance": 0.1, "resamples": 1000, "seed": shape.seed},
         "provenance": {
             "irlhf": "0.1.0",
-            "made": "2026-11-24T01:00:00Z",
             "inputs": [{"path": "scored-samples.jsonl", "sha256": "0f" * 32, "rows": 8 * shape.prompts}],
         },
         "policies": policies,
@@ -104,7 +103,8 @@ def _policy(number: int, shape: Shape, rng: np.random.Generator) -> dict[str, An
         "length": {"tokens": interval(41 + number, 1.2), "words": interval(30 + number, 0.9)},
         "cost": {"candidates": 1.0, "tokens": 41.2},
         "diversity": {
-            "unique": 0.98,
+            "unique": {"value": 0.98, "error": 0.01},
+            "unique_of": 100,
             "budget": 1000,
             "chunks": 14,
             "distinct_1": {"value": 0.31, "error": 0.01},
@@ -177,7 +177,13 @@ def _crosstalk(shape: Shape, steered: bool, rng: np.random.Generator) -> dict[st
     ideal = np.eye(len(shape.rewards)) * (0.86 if steered else 0)
     slopes = ideal + rng.normal(0, 0.06, ideal.shape)
     rows = [[interval(x, 0.05) for x in row] for row in slopes]
-    return {"n": 8 * shape.prompts, "prompts": shape.prompts, "rewards": list(shape.rewards), "slopes": rows}
+    return {
+        "n": 8 * shape.prompts,
+        "prompts": shape.prompts,
+        "targets": list(shape.rewards),
+        "rewards": list(shape.rewards),
+        "slopes": rows,
+    }
 
 
 def _tradeoff(shape: Shape, rng: np.random.Generator) -> list[dict[str, Any]]:

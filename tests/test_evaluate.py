@@ -163,3 +163,27 @@ def test_policies_are_compared_prompt_by_prompt(bench: Bench) -> None:
 
 def test_one_policy_alone_is_compared_with_nobody(bench: Bench) -> None:
     assert evaluated(bench, samples(bench))["comparisons"] == []
+
+
+def test_a_policy_that_is_shown_nothing_draws_once_whatever_it_is_asked(bench: Bench) -> None:
+    blind = json.loads((bench.policy / "policy.json").read_text())
+    blind |= {"baseline": "plain", "template": {"place": "none"}}
+    Path("plain").mkdir()
+    Path("plain/policy.json").write_text(json.dumps(blind))
+    digest = read_policy(Path("plain")).digest
+    asked = samples(bench, seed=7, policy=digest)
+    mix = [{**row, "target": {"short": "1*"}} for row in asked]
+    write(Path("samples.jsonl"), asked)
+    write(Path("mix.jsonl"), mix)
+    result = evaluate(["samples.jsonl", "mix.jsonl"], "eval.json", EvalSettings(("plain",), resamples=100))
+    assert [arm["n"] for arm in result["tradeoff"][0]["arms"]] == [160]
+    assert [one["rows"] for one in result["provenance"]["inputs"]] == [160, 160]
+
+
+def test_the_card_of_a_policy_gets_the_figures(bench: Bench) -> None:
+    Path("policy").mkdir()
+    for name in ("policy.json", "README.md"):
+        Path("policy", name).write_bytes((bench.policy / name).read_bytes())
+    write(Path("samples.jsonl"), samples(bench))
+    assert call("eval", "samples.jsonl").code == 0
+    assert "1.000 [1.000, 1.000]" in Path("policy/README.md").read_text()

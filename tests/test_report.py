@@ -126,7 +126,7 @@ def test_hostile_names_stay_text(seen: Seen, first: int) -> None:
     one, two = HOSTILE[first : first + 2]
     policies = [(two, ""), (one, "plain"), ("half \ud800", "")]
     found = evaluation(Shape(rewards=[one, two], policies=policies, weightings=[(1, 1)], gold=False, prompts=4))
-    found["provenance"] |= {"irlhf": one, "made": two, "inputs": [{"path": one, "sha256": two, "rows": 1}]}
+    found["provenance"] |= {"irlhf": one, "inputs": [{"path": one, "sha256": two, "rows": 1}]}
     found["comparisons"][0]["figures"][0] |= {"figure": one, "reward": two}
     Path("eval.json").write_text(json.dumps(found))
     show(seen, "eval.json")

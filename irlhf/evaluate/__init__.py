@@ -1,5 +1,6 @@
 """Did the policy give what was asked, and at what price? Runs no model: all figures come from scored samples."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from irlhf.evaluate.price import price
 from irlhf.evaluate.tracking import tracking
 from irlhf.evaluate.tradeoff import tradeoff
 from irlhf.files import check_output, digest, write_json
+from irlhf.readme import fill_readme
 
 VERSION = 2  # of eval.json's shape
 FEW_PROMPTS = 50  # below this, clustered intervals are too narrow: docs/evaluation.md has the figures
@@ -39,12 +41,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """Write eval.json and return it: how actual follows target, what a mix brings, and what it costs.
 
-    Every figure stands with its n and a 95% bootstrap interval clustered by prompt. Raises ConfigError
+    Every figure stands with its n and a 95% bootstrap interval clustered by prompt. The README.md in each
+    policy's folder gets the same figures, where it has a place for them. Raises ConfigError
     where a policy of the samples cannot be found and DataError where nothing can be evaluated.
     """
     paths, out = [Path(one) for one in samples], Path(output)
     check_output(out, {f"samples {n}": path for n, path in enumerate(paths, 1)})
-    arms = read_arms(paths, settings.policies)
+    arms, counts = read_arms(paths, settings.policies)
     bootstrap = Bootstrap(settings.resamples, settings.seed)
     found = {arm.key: _one(arm, settings.tolerance, bootstrap) for arm in arms}
     mixes = tradeoff(arms, bootstrap)
@@ -57,7 +60,10 @@ def evaluate(
         "settings": asdict(settings),
         "provenance": {
             "irlhf": version("irlhf"),
-            "inputs": [{"path": str(path), "sha256": digest(path)} for path in paths],
+            "inputs": [
+                {"path": str(path), "sha256": digest(path), "rows": rows}
+                for path, rows in zip(paths, counts, strict=True)
+            ],
         },
         "policies": found,
         "tradeoff": mixes,
@@ -65,6 +71,9 @@ def evaluate(
         "comparisons": comparisons(arms, bootstrap),
     }
     write_json(out, result)
+    for arm in arms:
+        if os.access(arm.folder, os.W_OK):
+            fill_readme(arm.folder, result, arm.policy.digest)
     return result
 
 

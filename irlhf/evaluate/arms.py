@@ -37,11 +37,19 @@ class Arm:
     name: str
     policy: Policy
     rows: Sequence[Example]
+    folder: Path = Path()  # the policy's
 
     @property
     def answers_all(self) -> bool:
         """Whether every sample answers every weighting: nothing was shown, and nothing was picked."""
         return self.policy.blind and not self.rows[0].kept
+
+    @property
+    def drawn(self) -> Sequence[Example]:
+        """The samples, each once: without rewards in its prompt a policy draws the same whatever is asked."""
+        if not self.policy.blind:
+            return self.rows
+        return list({(row.id, row.seed, row.kept): row for row in reversed(self.rows)}.values())[::-1]
 
     def pairs(self, reward: str) -> list[Pair]:
         """Return the scored samples that were asked for this reward itself, not for a mix."""
@@ -56,30 +64,33 @@ class Arm:
         """Return the scored samples that were asked for this weighting, or answer every one."""
         return [
             row
-            for row in self.rows
+            for row in (self.drawn if self.answers_all else self.rows)
             if (self.answers_all or weights_of(row.target) == weights) and all(name in row.rewards for name in weights)
         ]
 
 
-def read_arms(paths: Sequence[Path], policies: Sequence[str]) -> list[Arm]:
-    """Return the arms of the files in the order they appear, baselines last.
+def read_arms(paths: Sequence[Path], policies: Sequence[str]) -> tuple[list[Arm], list[int]]:
+    """Return the arms of the files in the order they appear, baselines last, and how many rows each file has.
 
     Raises ConfigError where a policy cannot be found, or a file is named twice.
     """
     if len({path.resolve() for path in paths}) < len(paths):
         raise ConfigError("a file of samples is named twice; each counts once")
     found: dict[tuple[str, str], list[Example]] = {}
+    counts = []
     for path in paths:
+        before = sum(map(len, found.values()))
         for example in unique((where, from_json(row, where)) for where, row in read_rows(path)):
             if not example.policy:
                 raise DataError(f"{path}: {example.id} has no 'policy'; eval reads what `irlhf sample` wrote")
             found.setdefault((example.policy, _kept(example)), []).append(example)
+        counts.append(sum(map(len, found.values())) - before)
     known = find_policies(paths, policies)
     missing = [digest for digest, _ in found if digest not in known]
     if missing:
         raise ConfigError(f"the policy {missing[0]} of these samples is not here; name its folder with --policy")
     arms = [_arm(known[digest], kept, rows) for (digest, kept), rows in found.items()]
-    return sorted(arms, key=lambda arm: bool(arm.policy.baseline))
+    return sorted(arms, key=lambda arm: bool(arm.policy.baseline)), counts
 
 
 def weightings(arms: Iterable[Arm]) -> list[dict[str, float]]:
@@ -114,7 +125,7 @@ def divergence(row: Example) -> float | None:
 
 def _arm(found: tuple[Path, Policy], kept: str, rows: Sequence[Example]) -> Arm:
     folder, policy = found
-    return Arm(f"{policy.digest}{kept}", f"{folder.resolve().name}{kept}", policy, rows)
+    return Arm(f"{policy.digest}{kept}", f"{folder.resolve().name}{kept}", policy, rows, folder)
 
 
 def _kept(row: Example) -> str:

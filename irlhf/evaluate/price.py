@@ -21,21 +21,22 @@ def price(arm: Arm, bootstrap: Bootstrap) -> dict[str, Any]:
     KL is the mean of logprob - reference over the policy's own samples, an unbiased estimate. Where only
     some samples know a figure, it is that of those.
     """
-    tokens = [row.tokens for row in arm.rows]
-    spent = [row.spent if row.kept else row.tokens for row in arm.rows]
+    rows = arm.drawn
+    tokens = [row.tokens for row in rows]
+    spent = [row.spent if row.kept else row.tokens for row in rows]
     return {
-        "entropy": _mean(arm.rows, lambda row: row.entropy, bootstrap),
-        "kl": _mean(arm.rows, divergence, bootstrap),
+        "entropy": _mean(rows, lambda row: row.entropy, bootstrap),
+        "kl": _mean(rows, divergence, bootstrap),
         "length": {
-            "tokens": _mean(arm.rows, lambda row: row.tokens, bootstrap) if None not in tokens else NOT_AVAILABLE,
-            "words": _mean(arm.rows, lambda row: len(as_text(row.completion).split()), bootstrap),
+            "tokens": _mean(rows, lambda row: row.tokens, bootstrap) if None not in tokens else NOT_AVAILABLE,
+            "words": _mean(rows, lambda row: len(as_text(row.completion).split()), bootstrap),
         },
         "cost": {
-            "candidates": sum(row.candidates or 1 for row in arm.rows) / len(arm.rows),
+            "candidates": sum(row.candidates or 1 for row in rows) / len(rows),
             "tokens": sum(filter(None, spent)) / len(spent) if None not in spent else NOT_AVAILABLE,
         },
-        "diversity": diversity([as_text(row.completion) for row in arm.rows], bootstrap.seed),
-        "unfinished": sum(row.finish == "length" for row in arm.rows),
+        "diversity": diversity([as_text(row.completion) for row in rows], bootstrap.seed),
+        "unfinished": sum(row.finish == "length" for row in rows),
     }
 
 

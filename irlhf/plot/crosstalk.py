@@ -43,11 +43,11 @@ def _panel(axis: Any, found: dict[str, Any], reach: float) -> Any:
     slopes = found["slopes"]
     heat = style.heat(axis, [[cell["value"] for cell in row] for row in slopes], reach)
     count = len(found["rewards"])
-    for i, j in np.ndindex(count, count):
+    for i, j in np.ndindex(len(slopes), count):
         cell = slopes[i][j]
         under = evaluation.shown(cell).partition(" ")[2] if count <= _INTERVALS else ""
         style.number(axis, (i, j), cell["value"], reach, under)
-    labels = [style.short(name, 16) for name in found["rewards"]]
-    style.name_cells(axis, labels, labels)
+    columns, rows = ([style.short(name, 16) for name in found[side]] for side in ("rewards", "targets"))
+    style.name_cells(axis, columns, rows)
     axis.set(xlabel="reward given", ylabel="target moved")
     return heat
