@@ -177,13 +177,8 @@ def _crosstalk(shape: Shape, steered: bool, rng: np.random.Generator) -> dict[st
     ideal = np.eye(len(shape.rewards)) * (0.86 if steered else 0)
     slopes = ideal + rng.normal(0, 0.06, ideal.shape)
     rows = [[interval(x, 0.05) for x in row] for row in slopes]
-    return {
-        "n": 8 * shape.prompts,
-        "prompts": shape.prompts,
-        "targets": list(shape.rewards),
-        "rewards": list(shape.rewards),
-        "slopes": rows,
-    }
+    names = {"targets": list(shape.rewards), "rewards": list(shape.rewards)}
+    return {"n": 8 * shape.prompts, "prompts": shape.prompts, **names, "slopes": rows}
 
 
 def _tradeoff(shape: Shape, rng: np.random.Generator) -> list[dict[str, Any]]:

@@ -91,7 +91,7 @@ def test_what_was_not_measured_is_not_drawn() -> None:
     found = evaluation(Shape(prompts=6))
     found |= {"tradeoff": [], "fronts": {}, "comparisons": []}
     for policy in found["policies"].values():
-        policy |= {"entropy": NONE, "kl": NONE, "crosstalk": {}, "diversity": {"unique": 1.0, "budget": 1000}}
+        policy |= {"entropy": NONE, "kl": NONE, "crosstalk": {}, "diversity": {"unique": NONE, "budget": 1000}}
         policy["diversity"] |= {"chunks": 0, "distinct_1": NONE, "distinct_2": NONE}
         policy["length"]["tokens"] = policy["cost"]["tokens"] = NONE
         for reward in policy["rewards"].values():
@@ -100,6 +100,20 @@ def test_what_was_not_measured_is_not_drawn() -> None:
             for level in reward["curve"]:
                 level |= {"entropy": None, "kl": None}
     assert drawn_of(found) == {"target-actual", "at-least", "gold"}
+
+
+def test_one_target_moves_several_rewards() -> None:
+    found = evaluation(Shape(prompts=6))
+    for policy in found["policies"].values():
+        policy["crosstalk"] |= {"targets": ["detail"], "slopes": policy["crosstalk"]["slopes"][1:]}
+    assert "crosstalk" in drawn_of(found)
+
+
+def test_a_shorter_provenance_is_told_as_it_is() -> None:
+    found = evaluation(ONE)
+    found["provenance"] = {"irlhf": "0.1.0", "inputs": [{"path": "s.jsonl", "sha256": "ab" * 32}]}
+    drawn_of(found)
+    assert "ab" * 32 in Path("plots/report.html").read_text()
 
 
 def test_an_evaluation_of_mixes_alone_is_drawn() -> None:

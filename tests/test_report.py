@@ -207,7 +207,7 @@ def test_kept_samples_go_by_the_name_of_their_policy(seen: Seen) -> None:
     first = next(iter(found["policies"]))
     found["policies"][f"{first}, best of 4"] = {**found["policies"][first], "name": "policy, best of 4"}
     Path("eval.json").write_text(json.dumps(found))
-    write_samples(Shape(policies=[("policy", "")], prompts=4), candidates=4)
+    write_samples(Shape(policies=[("policy", "")], prompts=4), candidates=4, kept="best")
     show(seen, "eval.json", "samples.jsonl")
     assert set(seen.shown("who")) == {"policy, best of 4"}
 

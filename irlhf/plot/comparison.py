@@ -50,7 +50,8 @@ def draw(path: Path) -> list[tuple[str, Any]]:
 def _told(found: Mapping[str, Any], pair: Mapping[str, Any], one: Mapping[str, Any]) -> str:
     labels = style.looks(found["policies"])
     names = [labels[pair[side]].label if pair[side] in labels else pair[side] for side in ("policy", "against")]
-    return f"{style.short(one['reward'], 18)}: {' − '.join(names)}, {one['prompts']:,} prompts"
+    reward = f"{style.short(one['reward'])}: " if one["reward"] else ""
+    return f"{reward}{' − '.join(names)}, {one['prompts']:,} prompts"
 
 
 def _panel(axis: Any, title: str, rows: Sequence[Row]) -> None:

@@ -27,7 +27,7 @@ def draw(path: Path) -> list[tuple[str, Any]]:
     drawn = {key: policy["crosstalk"] for key, policy in found["policies"].items() if policy["crosstalk"]}
     if not drawn:
         return []
-    most = max(len(one["rewards"]) for one in drawn.values())
+    most = max(len(one[side]) for one in drawn.values() for side in ("targets", "rewards"))
     size = (1.15 if most <= _INTERVALS else 0.62) * most
     figure, axes = style.panels(len(drawn), width=size + 1.8, height=size + 1.3, columns=2 if most < 5 else 1)
     values = [cell["value"] for one in drawn.values() for row in one["slopes"] for cell in row]
@@ -42,12 +42,11 @@ def draw(path: Path) -> list[tuple[str, Any]]:
 def _panel(axis: Any, found: dict[str, Any], reach: float) -> Any:
     slopes = found["slopes"]
     heat = style.heat(axis, [[cell["value"] for cell in row] for row in slopes], reach)
-    count = len(found["rewards"])
-    for i, j in np.ndindex(len(slopes), count):
+    targets, rewards = found["targets"], found["rewards"]
+    for i, j in np.ndindex(len(targets), len(rewards)):
         cell = slopes[i][j]
-        under = evaluation.shown(cell).partition(" ")[2] if count <= _INTERVALS else ""
+        under = evaluation.shown(cell).partition(" ")[2] if max(len(targets), len(rewards)) <= _INTERVALS else ""
         style.number(axis, (i, j), cell["value"], reach, under)
-    columns, rows = ([style.short(name, 16) for name in found[side]] for side in ("rewards", "targets"))
-    style.name_cells(axis, columns, rows)
+    style.name_cells(axis, *([style.short(name, 16) for name in names] for names in (targets, rewards)))
     axis.set(xlabel="reward given", ylabel="target moved")
     return heat

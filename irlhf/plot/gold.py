@@ -77,4 +77,6 @@ def _told(found: dict[str, Any]) -> str:
     n = f"n = {gold.get('n', found['n']):,}"
     if not over:
         return n
+    if over["peak"] >= over["top"]:
+        return f"{n}; highest at the highest target"
     return f"{n}; peak at {over['peak']:.2f}, then falls by {evaluation.shown(over['fall'])}"

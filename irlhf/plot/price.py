@@ -82,7 +82,8 @@ def _draw(axis: Any, panel: _Panel, handles: dict[str, Any]) -> None:
             continue
         figures, costs, labels = zip(*line, strict=True)
         values = [one["value"] for one in figures]
-        marks = look.joined if panel.joined else {**look.joined, "linestyle": ""}
+        # Where the reward does not follow its target, a line would be a scribble.
+        marks = look.joined if panel.joined and look.steered else {**look.joined, "linestyle": ""}
         drawn = axis.errorbar(values, costs, xerr=style.whiskers(figures), capsize=2.5, **marks)
         handles.setdefault(look.label, drawn)
         for place in zip(values, costs, labels, strict=True) if look.steered else ():

@@ -115,9 +115,6 @@ def _rows(samples: Sequence[Example], policies: Mapping[str, Mapping[str, Any]])
 
 def _policy_of(sample: Example, policies: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the name of a sample's policy, as the evaluation calls it where it knows it."""
-    kept = f" of {sample.candidates}" if (sample.candidates or 1) > 1 else ""
-    mine = [policy for key, policy in policies.items() if policy["digest"] == sample.policy and key.endswith(kept)]
-    if kept and not mine:
-        return f"{sample.policy}, 1{kept}"
-    plain = [policy for key, policy in policies.items() if key == sample.policy]
-    return str((mine if kept else plain or mine or [{"name": sample.policy}])[0]["name"])
+    how = sample.to_json().get("kept", "")
+    key = f"{sample.policy}, {how} of {sample.candidates}" if how else sample.policy
+    return str(policies[key]["name"] if key in policies else key)
