@@ -2,8 +2,9 @@
 
     python docs/generate.py          write them
     python docs/generate.py --check  fail where a page says something else than the results
-    python docs/generate.py --keep eval.json NAME
-                                     keep an evaluation, all but its single points, as docs/results/NAME.json
+    python docs/generate.py --keep FILE NAME
+                                     keep an eval.json, or the results.jsonl of a study, as docs/results/NAME.json(l),
+                                     all but single points and curves
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`.
 """
@@ -19,6 +20,7 @@ DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
 PAGES = ("quickstart.md", "hh.md", "evaluation.md")
 _TRACKING = "| policy | reward | within prompts | pooled | mean error | floors: permuted, constant | gold within | n |"
+_SHOWN_FRONTS = ("policy", "plain", "chosen-6", "top-6")  # at equal completion tokens
 _TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -34,11 +36,23 @@ def main() -> int:
 
 
 def _keep(source: Path, name: str) -> None:
-    evaluation = json.loads(source.read_text(encoding="utf-8"))
-    for policy in evaluation["policies"].values():
-        for found in policy["rewards"].values():
-            del found["points"]
-    (RESULTS / f"{name}.json").write_text(json.dumps(evaluation, indent=1) + "\n", encoding="utf-8")
+    """Keep what tables need of an evaluation or of a study's rows, in the order of their cells."""
+    lines = source.read_text(encoding="utf-8").splitlines() if source.suffix == ".jsonl" else []
+    if not lines:
+        kept = _lean(json.loads(source.read_text(encoding="utf-8")))
+        (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        return
+    rows = sorted((_lean(json.loads(line)) for line in lines), key=lambda row: json.dumps(row["cell"]))
+    (RESULTS / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _lean(tree: Any) -> Any:
+    """Return results without single points and curves, and with numbers of six digits."""
+    if isinstance(tree, dict):
+        return {key: _lean(value) for key, value in tree.items() if key not in ("points", "curve")}
+    if isinstance(tree, list):
+        return [_lean(value) for value in tree]
+    return float(f"{tree:.6g}") if isinstance(tree, float) else tree
 
 
 def _page(path: Path, write: bool) -> bool:
@@ -50,37 +64,128 @@ def _page(path: Path, write: bool) -> bool:
     return after == before
 
 
-def _seeds() -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in sorted(RESULTS.glob("quickstart-*.json")):
-        yield path.stem.removeprefix("quickstart-"), json.loads(path.read_text(encoding="utf-8"))
+def _seeds() -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield each seed of the quickstart's study with its evaluations by name."""
+    for line in (RESULTS / "quickstart.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        yield row["cell"]["seed"], row["results"]
 
 
 def _policies(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
-    order = ["", "plain", "chosen", "top"]
-    return sorted(evaluation["policies"].values(), key=lambda policy: order.index(policy["baseline"]))
+    return sorted(evaluation["policies"].values(), key=lambda policy: bool(policy["baseline"]))
+
+
+def _even(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Return what each arm brought when asked for both rewards alike, by the arm's name."""
+    mix = next(one for one in evaluation["tradeoff"] if one["weights"] == {"kindness": 1, "detail": 1})
+    return {arm["name"]: arm for arm in mix["arms"]}
+
+
+def _difference(evaluation: dict[str, Any], against: str) -> dict[str, float]:
+    """Return the paired difference in weighted reward between the policy and an arm, at even weights."""
+    found = next(one for one in evaluation["comparisons"] if one["against_name"] == against)
+    wanted = "1*kindness + 1*detail"
+    difference: dict[str, float] = next(
+        one["difference"] for one in found["figures"] if (one["figure"], one["reward"]) == ("weighted", wanted)
+    )
+    return difference
 
 
 def quickstart_tracking() -> Iterator[str]:
     """Each seed, policy and reward: how well given follows asked."""
     yield f"| seed {_TRACKING}"
     yield "|---|---|---|---|---|---|---|---|---|"
-    for seed, evaluation in _seeds():
-        for policy in _policies(evaluation):
+    for seed, results in _seeds():
+        for policy in _policies(results["quickstart"]):
             for name, found in policy["rewards"].items():
                 yield f"| {seed} | {policy['name']} | {name} | {_tracking(found)} |"
 
 
 def quickstart_mix() -> Iterator[str]:
-    """Each seed and arm: the weighted reward that asking for a mix brings."""
+    """Each seed and weighting: the weighted reward that asking brings, and where it lies on the front."""
     yield "| seed | weights kindness : detail | arm | weighted reward | kindness | detail | n |"
     yield "|---|---|---|---|---|---|---|"
-    for seed, evaluation in _seeds():
-        for mix in evaluation["tradeoff"]:
+    for seed, results in _seeds():
+        for mix in results["quickstart"]["tradeoff"]:
             told = " : ".join(f"{mix['weights'].get(name, 0):g}" for name in ("kindness", "detail"))
             for arm in sorted(mix["arms"], key=lambda arm: bool(arm["baseline"])):
                 each = [arm["rewards"].get(name) for name in ("kindness", "detail")]
                 numbers = " | ".join(f"{one['value']:+.2f}" if one else "" for one in each)
                 yield f"| {seed} | {told} | {arm['name']} | {_shown(arm['weighted'])} | {numbers} | {arm['n']:,} |"
+
+
+def quickstart_baselines() -> Iterator[str]:
+    """Each seed: asking for both alike against each kind of training, at equal tokens and at its own best."""
+    yield "| seed | arm | at equal completion tokens | asking is better by | at its own best | asking is better by |"
+    yield "|---|---|---|---|---|---|"
+    for seed, results in _seeds():
+        arms, chosen = _even(results["test"]), _even(results["validation"])
+        yield f"| {seed} | asking | {_shown(arms['policy']['weighted'])} | – | – | – |"
+        for kind in ("plain", "chosen", "top"):
+            names = {epochs: kind if (kind, epochs) == ("plain", 6) else f"{kind}-{epochs}" for epochs in (3, 6, 12)}
+            best = max(names, key=lambda epochs: float(chosen[names[epochs]]["weighted"]["value"]))
+            told = [
+                f"{_shown(arms[names[epochs]]['weighted'])} | {_shown(_difference(results['test'], names[epochs]))}"
+                for epochs in (6, best)
+            ]
+            yield f"| {seed} | {kind} | {told[0]} | {best} epochs: {told[1]} |"
+
+
+def quickstart_best_of() -> Iterator[str]:
+    """Each seed: one draw and the best of four, with and without reward lines."""
+    yield "| seed | arm | weighted reward, weights 1 : 1 | tokens drawn for each answer | n |"
+    yield "|---|---|---|---|---|"
+    for seed, results in _seeds():
+        costs = {one["name"]: one["cost"]["tokens"] for one in results["best"]["policies"].values()}
+        arms = _even(results["best"])
+        kept = "policy, best of 4", "plain, best of 4"
+        for name in ("policy", kept[0], "plain", kept[1]):
+            arm = arms[name]
+            # What four draws took, and a quarter of it: the same draws, seen one by one.
+            tokens = costs[name] if name in kept else costs[f"{name}, best of 4"] / 4
+            yield f"| {seed} | {name} | {_shown(arm['weighted'])} | {tokens:.0f} | {arm['n']:,} |"
+
+
+def quickstart_nearest_of() -> Iterator[str]:
+    """Each seed: error of one draw and of the nearest of four, with and without reward lines."""
+    yield "| seed | arm | within prompts | mean error | n |"
+    yield "|---|---|---|---|---|"
+    for seed, results in _seeds():
+        found = {one["name"]: one["rewards"].get("kindness") for one in results["best"]["policies"].values()}
+        for name in ("policy", "policy, nearest of 4", "plain", "plain, nearest of 4"):
+            one = found[name]
+            figures = _shown(one["within"]["spearman"]), _shown(one["error"]["mean_absolute"], 3)
+            yield f"| {seed} | {name} | {' | '.join(figures)} | {one['n']:,} of {one['prompts']} |"
+
+
+def quickstart_price() -> Iterator[str]:
+    """Each seed: what asking costs in entropy, distance from not asking, length and diversity."""
+    yield "| seed | policy | entropy, nats a token | KL, nats an answer | tokens | distinct-1 | distinct-2 |"
+    yield "|---|---|---|---|---|---|---|"
+    for seed, results in _seeds():
+        for policy in results["test"]["policies"].values():
+            if policy["name"] in ("policy", "plain"):
+                kl = _shown(policy["kl"], 1) if isinstance(policy["kl"], dict) else "–"
+                distinct = " | ".join(
+                    f"{policy['diversity'][name]['value']:.3f}" for name in ("distinct_1", "distinct_2")
+                )
+                tokens = _shown(policy["length"]["tokens"], 1)
+                yield f"| {seed} | {policy['name']} | {_shown(policy['entropy'])} | {kl} | {tokens} | {distinct} |"
+
+
+def quickstart_fronts() -> Iterator[str]:
+    """Each seed: the hypervolume of what asking reaches, beside the single points of the baselines."""
+    yield "| seed | arm | hypervolume above (−1, −1) | mean inner product | dominates |"
+    yield "|---|---|---|---|---|"
+    for seed, results in _seeds():
+        arms = results["test"]["fronts"]["arms"]
+        names = {arm["policy"]: arm["name"] for arm in arms}
+        for arm in arms:
+            if arm["name"] in _SHOWN_FRONTS:
+                dominated = {names[key]: share for key, share in arm["dominates"].items()}
+                shares = [f"{name} {dominated[name]:.0%}" for name in _SHOWN_FRONTS if name in dominated]
+                figures = f"{_shown(arm['hypervolume'])} | {_shown(arm['mean_inner_product'])}"
+                yield f"| {seed} | {arm['name']} | {figures} | {', '.join(shares)} |"
 
 
 def hh_tracking() -> Iterator[str]:
@@ -119,6 +224,11 @@ def _shown(figure: dict[str, float], digits: int = 2) -> str:
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "quickstart-tracking": quickstart_tracking,
     "quickstart-mix": quickstart_mix,
+    "quickstart-baselines": quickstart_baselines,
+    "quickstart-best-of": quickstart_best_of,
+    "quickstart-nearest-of": quickstart_nearest_of,
+    "quickstart-price": quickstart_price,
+    "quickstart-fronts": quickstart_fronts,
     "hh-tracking": hh_tracking,
     "coverage": coverage,
 }

@@ -12,6 +12,7 @@ CAPTION = (
     " prompts puts on the front; hypervolume is measured on the other half."
 )
 
+_LEGEND_LINE = 0.3  # inches
 _MOST = 3  # rewards whose pairs are drawn; beyond them the profile says more
 _LABELS = 12  # weightings that are labelled at most
 
@@ -33,7 +34,8 @@ def draw(path: Path) -> list[tuple[str, Any]]:
     if not drawn:
         return []
     width, columns = (6.2, 1) if len(drawn) == 1 else (4.8, 2)
-    figure, axes = style.panels(len(drawn), width=width, height=4.6, columns=columns)
+    height = 4.2 + _LEGEND_LINE * len(found["policies"])  # the axes keep their height under a long legend
+    figure, axes = style.panels(len(drawn), width=width, height=height, columns=columns)
     handles: dict[str, Any] = {}
     for pair, axis in zip(drawn, axes, strict=True):
         _panel(axis, found, pair, handles)
