@@ -1,10 +1,12 @@
 """How likely a model finds completions that were drawn before, read in one pass each."""
 
-import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
+
+from irlhf.engines.projection import wanted_logits
 
 _LOGITS = 2**27  # numbers that one pass may return: half a GiB in single precision
 
@@ -18,34 +20,26 @@ def logprobs(model: Any, rows: Sequence[_Row]) -> list[float]:
 
 def _batches(model: Any, rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
     """Part the rows so that a large vocabulary does not fill the memory."""
-    width = max((len(prompt) + len(completion) for prompt, completion in rows), default=1)
-    size = max(1, _LOGITS // (width * int(model.config.get_text_config().vocab_size)))
+    longest = max((len(completion) for _, completion in rows), default=1)
+    size = max(1, _LOGITS // (longest * int(model.config.get_text_config().vocab_size)))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 
 
 def _read(model: Any, rows: Sequence[_Row]) -> list[float]:
     """Read one batch. Padding stands on the right, where no token of a causal model looks."""
-    lengths = [len(prompt) + len(completion) for prompt, completion in rows]
-    width = max(lengths)
-    first = min(len(prompt) for prompt, _ in rows) - 1  # the earliest place that foretells a completion's token
-    ids = [[*prompt, *completion, *[0] * (width - n)] for (prompt, completion), n in zip(rows, lengths, strict=True)]
-    mask = [[1] * n + [0] * (width - n) for n in lengths]
-    spare = "logits_to_keep" in inspect.signature(model.forward).parameters
+    width = max(len(prompt) + len(completion) for prompt, completion in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask, said = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+    for i, (prompt, completion) in enumerate(rows):
+        end = len(prompt) + len(completion)
+        ids[i, :end] = torch.tensor([*prompt, *completion])
+        mask[i, :end] = 1
+        said[i, len(prompt) : end] = True
+    ids, mask, said = (one.to(model.device) for one in (ids, mask, said))
     with torch.inference_mode():
-        logits = model(
-            input_ids=torch.tensor(ids, device=model.device),
-            attention_mask=torch.tensor(mask, device=model.device),
-            use_cache=False,
-            **({"logits_to_keep": width - first} if spare else {}),
-        ).logits
-    before = width - logits.shape[1] + 1
-    starts = [len(prompt) - before for prompt, _ in rows]
-    return [_sum(row[start:], said) for row, start, (_, said) in zip(logits, starts, rows, strict=True)]
-
-
-def _sum(logits: torch.Tensor, tokens: Sequence[int]) -> float:
-    """Return what one row's logits, from the place before its completion on, say of the completion's tokens."""
-    chosen = torch.tensor(tokens, device=logits.device)
-    found = logits[: len(tokens)].float().log_softmax(-1)
-    return float(found.gather(1, chosen[:, None]).sum())
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        logits = wanted_logits(model, model.get_output_embeddings(), inputs, said[:, 1:])
+        found = -cross_entropy(logits.float(), ids[said], reduction="none")
+    lengths = [len(completion) for _, completion in rows]
+    return [float(one.sum()) for one in torch.split(found, lengths)]

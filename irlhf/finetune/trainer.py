@@ -19,6 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from irlhf import console
 from irlhf.engines.local import device
 from irlhf.engines.processes import wait_for_all
+from irlhf.engines.projection import wanted_logits
 from irlhf.finetune import COMPLETE
 from irlhf.finetune.batches import IGNORED, Collator, Family, LengthBatches, alone
 
@@ -53,8 +54,7 @@ class EpochLoader(DataLoader[Any]):
 class CompletionTrainer(Trainer):  # type: ignore[misc]
     """The Trainer with cross-entropy over completion tokens, each of a step's tokens weighing the same.
 
-    The vocabulary projection, the dearest part of a small model, sees nothing but the places that predict
-    a completion token: a hook takes them out of what the projection is given.
+    The vocabulary projection sees nothing but the places that predict a completion token.
     """
 
     loss_is_scaled_for_ga = True
@@ -63,8 +63,7 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
     def __init__(self, model: Any, **options: Any) -> None:
         super().__init__(model=model, **options)
         self.model_accepts_loss_kwargs = True  # so that the tokens of all parts of a step are counted
-        self.wanted: torch.Tensor | None = None  # [rows, width - 1], true before a completion token
-        model.get_output_embeddings().register_forward_pre_hook(self._take_wanted)
+        self.projection = model.get_output_embeddings()
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return this process's share of the training rows in batches of like length."""
@@ -95,13 +94,8 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
         """Return the summed loss of a batch, and its number of completion tokens."""
         labels = inputs["labels"][:, 1:]
         others = {name: value for name, value in inputs.items() if name != "labels"}
-        self.wanted = labels != IGNORED
-        try:
-            logits = model(**others, use_cache=False).logits
-        finally:
-            wanted, self.wanted = self.wanted, None
-        if logits.dim() == 3:  # a model whose projection is not its output embedding
-            logits = logits[:, :-1][wanted]
+        wanted = labels != IGNORED
+        logits = wanted_logits(model, self.projection, others, wanted)
         return cross_entropy(logits.float(), labels[wanted], reduction="sum"), wanted.sum()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -122,11 +116,6 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _take_wanted(self, module: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-        if self.wanted is None:
-            return None
-        return (given[0][:, :-1][self.wanted], *given[1:])
 
 
 class Chronicle(TrainerCallback):  # type: ignore[misc]

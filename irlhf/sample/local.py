@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irlhf.engines.chat import Chat
-from irlhf.engines.generate import Decoding, Drawn, generate
+from irlhf.engines.dice import Decoding
+from irlhf.engines.generate import Drawn, generate
 from irlhf.engines.likelihood import logprobs
 from irlhf.engines.local import context_of, fitting_threads, load_causal
 from irlhf.errors import ConfigError, DataError
@@ -45,7 +46,7 @@ class LocalEngine:
     def __call__(self, asks: Sequence["Ask"], advance: Callable[[int], None]) -> list[Drawn]:
         """Return one completion for each ask, in their order; `advance` counts them as they come."""
         prompts = [self.policy.prompt(ask, ask.asked) for ask in asks]
-        order = sorted(range(len(asks)), key=lambda i: len(prompts[i]))
+        order = _order(asks, prompts)
         drawn: dict[int, Drawn] = {}
         for start in range(0, len(order), self.batch):
             batch = order[start : start + self.batch]
@@ -59,6 +60,14 @@ class LocalEngine:
         with fitting_threads(model):
             found = generate(model, tokenizer, prompts, [ask.seed for ask in asks], self.decoding)
         return _read(self.reference, asks, found) if self.reference else found
+
+
+def _order(asks: Sequence["Ask"], prompts: Sequence[Sequence[int]]) -> list[int]:
+    """Put like lengths together, so that little is padding, and what asks one prompt side by side."""
+    longest: dict[str, int] = {}
+    for ask, prompt in zip(asks, prompts, strict=True):
+        longest[ask.source.cluster] = max(len(prompt), longest.get(ask.source.cluster, 0))
+    return sorted(range(len(asks)), key=lambda i: (longest[asks[i].source.cluster], asks[i].source.cluster, i))
 
 
 def _read(reference: _Loaded, asks: Sequence["Ask"], drawn: Sequence[Drawn]) -> list[Drawn]:

@@ -1,0 +1,115 @@
+"""How fast are completions drawn, beside transformers' own batched `generate`?
+
+    python benchmarks/sample.py [MODEL] [--repeats 5] -o RESULT.json
+
+MODEL is a folder; without one a Llama of 15 million random parameters is made. Prompts are random tokens, 20 to
+250 of them, with the target's 12 to 16 behind; eight targets of a prompt share its beginning. Decoding is greedy,
+up to 64 tokens, and every arm must draw the very same tokens. Where lengths are ragged, a fiftieth of the
+vocabulary ends a completion. The peer gets its prompts sorted by length in batches of 16, 64 and 256; ours does
+all that `irlhf sample` does with tokens, entropy and logprob included, in batches of 64.
+"""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from side_by_side import finish, measure, options, told
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from irlhf.engines.decode import decode, padded
+from irlhf.engines.dice import Decoding, Dice
+from irlhf.engines.local import load_causal
+
+TOKENS = 64  # drawn at most
+TARGETS = 8
+BATCHES = (16, 64, 256)
+BATCH = 64  # irlhf sample's default
+FIRST = 10  # token ids below may be special
+Prompts = list[list[int]]
+
+
+def random_llama() -> Any:
+    """Return a Llama of 15 million parameters, most of them in its vocabulary."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 288, "num_hidden_layers": 6, "num_attention_heads": 6, "intermediate_size": 768}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=30522, tie_word_embeddings=True, **sizes))
+
+
+def prompts(count: int, targets: int, vocabulary: int) -> Prompts:
+    """Return `count` prompts, each with every one of its targets behind, in order of length."""
+    rng = random.Random(count)
+
+    def some(size: int) -> list[int]:
+        return [rng.randrange(FIRST, vocabulary) for _ in range(size)]
+
+    heads = [some(min(250, max(20, round(rng.lognormvariate(4.4, 0.6))))) for _ in range(count)]
+    return [head + some(rng.randint(12, 16)) for head in sorted(heads, key=len) for _ in range(targets)]
+
+
+def ours(model: Any, rows: Prompts, ends: list[int]) -> Prompts:
+    """Draw as irlhf does."""
+    found = []
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        dice = Dice(range(len(batch)), Decoding(temperature=0, max_tokens=TOKENS), ends, model.device)
+        with torch.inference_mode():
+            decode(model, batch, dice)
+        found += [ids[:count].tolist() for ids, count in zip(dice.ids, dice.tokens.tolist(), strict=True)]
+    return found
+
+
+def theirs(model: Any, rows: Prompts, ends: list[int], size: int) -> Prompts:
+    """Draw as transformers does, in batches of `size`."""
+    end = ends or None
+    config = GenerationConfig(do_sample=False, max_new_tokens=TOKENS, eos_token_id=end, pad_token_id=0)
+    found: Prompts = []
+    for start in range(0, len(rows), size):
+        ids, mask = padded(rows[start : start + size], model.device)
+        drawn = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, ids.shape[1] :]
+        found += [_cut(row, set(ends)) for row in drawn.tolist()]
+    return found
+
+
+def _cut(row: list[int], ends: set[int]) -> list[int]:
+    """Return a row up to its end, without the padding behind."""
+    last = next((place for place, token in enumerate(row) if token in ends), len(row))
+    return row[: last + 1]
+
+
+def compare(model: Any, rows: Prompts, ends: list[int], repeats: int) -> dict[str, Any]:
+    """Return tokens a second of ours and of the peer at each batch size."""
+    expected = ours(model, rows, ends)
+    arms = {"irlhf": lambda: ours(model, rows, ends)}
+    for size in (one for one in BATCHES if one <= len(rows)):
+        same = sum(a == b for a, b in zip(expected, theirs(model, rows, ends, size), strict=True))
+        if same < len(rows) - len(rows) // 100:  # two tokens may be equally likely but for the last bit
+            raise SystemExit(f"{len(rows) - same} of {len(rows)} completions differ from generate's")
+        arms[f"generate {size}"] = lambda size=size: theirs(model, rows, ends, size)
+    tokens = sum(map(len, expected))
+    return {"rows": len(rows), "tokens": tokens, **told(measure(arms, repeats), tokens, "irlhf")}
+
+
+def main() -> None:
+    """Measure three loads."""
+    parser = options(__doc__ or "")
+    parser.add_argument("model", nargs="?", default="")
+    parser.add_argument("--prompts", type=int, default=32, help="with 8 targets each; 8 times as many with one")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    model = (load_causal(given.model)[0] if given.model else random_llama()).eval()
+    vocabulary = model.config.vocab_size
+    ends = random.Random(1).sample(range(FIRST, vocabulary), vocabulary // 50)
+    many = prompts(given.prompts, TARGETS, vocabulary)
+    single = prompts(given.prompts * TARGETS, 1, vocabulary)
+    found = {
+        "model": Path(given.model).name or "random Llama, 15M",
+        "eight targets, ragged": compare(model, many, ends, given.repeats),
+        "eight targets, all of 64 tokens": compare(model, many, [], given.repeats),
+        "one target, ragged": compare(model, single, ends, given.repeats),
+    }
+    finish(given.output, found)
+
+
+if __name__ == "__main__":
+    main()
