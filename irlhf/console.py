@@ -24,7 +24,8 @@ Row = TypeVar("Row")
 
 _PLAIN_EVERY = 10  # per cent between two plain progress lines
 
-FIRST = os.environ.get("RANK", "0") == "0"  # of several processes that torchrun starts, the first speaks
+PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))  # that torchrun started
+FIRST = os.environ.get("RANK", "0") == "0"  # of several processes the first speaks
 
 _console = Console(stderr=True, soft_wrap=True, highlight=False)
 _quiet = False

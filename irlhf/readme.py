@@ -149,12 +149,16 @@ def _training(policy: Policy) -> Iterator[tuple[str, str]]:
         plan = known["plan"]
         yield "rows", f"{known['rows']:,}"
         yield "completion tokens in them", f"{known['completion tokens']:,}"
-        yield "steps", f"{plan['steps']:,}, each of {plan['batch']} rows"
+        yield "steps", f"{plan['steps']:,}, each of {settings['batch']} rows"
         yield "learning rate", f"{plan['rate']:g} at its peak, then a cosine"
+        if settings["lora"]:
+            end = "added to the weights" if settings["merge"] else "kept apart: loading them needs the base and `peft`"
+            yield "trained", f"low-rank updates of rank {settings['lora']} alone, {end}"
         if not policy.blind:
             yield "chance that a reward line was left out", f"{settings['drop']:g}"
     yield "seed", str(settings["seed"])
     yield "context", f"{policy.context:,} tokens of prompt and completion together"
+    yield "numbers of the weights", known["dtype"]
     yield "versions", ", ".join(f"{name} {number}" for name, number in known["versions"].items())
     yield "digest of the weights", f"`{known['weights']}` (sha256 over the sha256 of every file of them)"
 

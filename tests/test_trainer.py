@@ -159,7 +159,7 @@ FAMILY = [
 
 
 def test_what_begins_alike_is_computed_once() -> None:
-    (family,) = together(FAMILY, 100)
+    (family,) = together(FAMILY, 100, 9)
     assert (family.shared, family.width) == (3, 4 + 5 + 4 + 3)
     batch = Collator(2)([family])
     assert batch["input_ids"].tolist() == [[1, 5, 6, 7, 8, 9, 2, 11, 12, 13, 14, 2, 7, 8, 3, 2]]
@@ -167,7 +167,7 @@ def test_what_begins_alike_is_computed_once() -> None:
 
 
 def test_members_of_a_family_see_what_is_shared_and_themselves() -> None:
-    seen = Collator(2)(together(FAMILY, 100))["attention_mask"][0, 0]
+    seen = Collator(2)(together(FAMILY, 100, 9))["attention_mask"][0, 0]
     assert seen[6].nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert seen[8].nonzero().flatten().tolist() == [0, 1, 2, 7, 8]
     assert seen[13].nonzero().flatten().tolist() == [0, 1, 2, 12, 13]
@@ -182,7 +182,7 @@ def gradients(model: Any, made: Any, families: list[Family]) -> tuple[float, dic
 
 def test_sharing_changes_neither_loss_nor_gradient(model: Any, tmp_path: Path) -> None:
     made = trainer(model, 2, (alone(ROWS), []), tmp_path, Plan(steps=1, batch=4, rate=1e-3, seed=0))
-    mixed = [*together(FAMILY, 100), *alone(ROWS)]
+    mixed = [*together(FAMILY, 100, 9), *alone(ROWS)]
     one, ours = gradients(model, made, mixed)
     other, theirs = gradients(model, made, alone([*FAMILY, *ROWS]))
     assert one == pytest.approx(other, abs=1e-5)
@@ -191,18 +191,18 @@ def test_sharing_changes_neither_loss_nor_gradient(model: Any, tmp_path: Path) -
 
 
 def test_a_row_never_meets_its_own_copy_in_a_family() -> None:
-    families = together([*FAMILY, *FAMILY], 100)
+    families = together([*FAMILY, *FAMILY], 100, 9)
     assert [len(one.members) for one in families] == [3, 3]
 
 
 def test_a_family_is_no_wider_than_allowed() -> None:
-    families = together(FAMILY, 14)
+    families = together(FAMILY, 14, 9)
     assert all(one.width <= 14 for one in families)
     assert sorted(row.completion for one in families for row in one.members) == sorted(r.completion for r in FAMILY)
 
 
 def test_a_model_that_cannot_share_is_found_out(model: Any) -> None:
-    families = together(FAMILY, 100)
+    families = together(FAMILY, 100, 9)
     assert share_agrees(model, 2, families)
 
     class Forgetful(torch.nn.Module):

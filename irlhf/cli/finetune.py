@@ -28,13 +28,15 @@ def finetune(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The policy's folder. \\[policy]")] = None,
     template: Annotated[str, typer.Option(help="How rewards are spelled: a name or a YAML. \\[reward-end]")] = "",
     baseline: Annotated[str, typer.Option(help="plain, chosen, top or untouched, see above.", metavar="KIND")] = "",
-    epochs: Annotated[float, typer.Option(min=0, help="Passes over the rows; 0 fits the base.")] = 0.0,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Peak learning rate; 0 fits the base.")] = 0.0,
+    epochs: Annotated[float, typer.Option(min=0, max=10_000, help="Passes over the rows; 0 fits the base.")] = 0.0,
+    learning_rate: Annotated[float, typer.Option(min=0, max=1, help="Peak learning rate; 0 fits the base.")] = 0.0,
     batch: Annotated[int, typer.Option(min=1, help="Rows a step.")] = 16,
     context: Annotated[int, typer.Option(min=0, help="Tokens of a row at most; 0 is the base's own.")] = 0,
     drop: Annotated[float, typer.Option(min=0, max=0.99, help="Chance that a reward line is left out.")] = 0.1,
     accumulate: Annotated[int, typer.Option(min=1, help="Parts a step is computed in, to spare memory.")] = 1,
-    lora: Annotated[int, typer.Option(min=0, help="Train low-rank updates of this rank alone; 0 trains all.")] = 0,
+    lora: Annotated[
+        int, typer.Option(min=0, max=1024, help="Train low-rank updates of this rank alone; 0 trains all.")
+    ] = 0,
     merge: Annotated[bool, typer.Option(help="Add the low-rank updates to the weights.")] = True,
     report_to: Annotated[str, typer.Option(help="A tracker that transformers knows.", metavar="NAME")] = "none",
     seed: options.Seed = 0,

@@ -19,7 +19,7 @@ class BadRow(StrEnum):
 
 
 Limit = Annotated[int, typer.Option("--limit", min=0, metavar="N", help="Use only the first N; 0 is all.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of all that is random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of all that is random.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but warnings and errors.")]
 OnBadRow = Annotated[BadRow, typer.Option("--on-bad-row", help="Stop at a bad row, or set it aside with its reason.")]

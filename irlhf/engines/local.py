@@ -18,12 +18,13 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 
-def load_causal(name: str) -> tuple[Any, Any]:
+def load_causal(name: str, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
     """Return a causal language model and its tokenizer, ready for prompts and padding.
 
-    A base without a chat template gets a plain one. Raises ConfigError where nothing can be loaded.
+    Its numbers are of `dtype`, or as they were saved. A base without a chat template gets a plain one.
+    Raises ConfigError where nothing can be loaded.
     """
-    model = _load(AutoModelForCausalLM, name)
+    model = _load(AutoModelForCausalLM, name, dtype)
     tokenizer = load_tokenizer(name)
     tokenizer.chat_template = tokenizer.chat_template or PLAIN_CHAT
     return model, tokenizer
@@ -84,12 +85,12 @@ def fitting_threads(model: Any) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _load(kind: Any, name: str) -> Any:
+def _load(kind: Any, name: str, dtype: torch.dtype | None = None) -> Any:
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise ConfigError(f"{name}: no such folder")
     try:
         # Without `trust_remote_code=False` transformers would ask on stdin; safetensors hold no code.
-        model = kind.from_pretrained(name, trust_remote_code=False, use_safetensors=True)
+        model = kind.from_pretrained(name, trust_remote_code=False, use_safetensors=True, dtype=dtype or "auto")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: no model of this kind in safetensors there ({_reason(error)})") from error
     return model.to(device())

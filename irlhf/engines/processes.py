@@ -1,12 +1,12 @@
 """Several processes that train one policy together, as torchrun starts them."""
 
-import os
 from typing import TypeVar
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
+from irlhf.console import PROCESSES
 from irlhf.engines.local import device
 from irlhf.errors import BackendError
 
@@ -34,6 +34,6 @@ def _count() -> int:
     Left to itself, accelerate makes of two processes without an accelerator two runs of one process each.
     """
     count = int(PartialState(cpu=device() == "cpu").num_processes)
-    if count != int(os.environ.get("WORLD_SIZE", "1")):
-        raise BackendError(f"torchrun started {os.environ['WORLD_SIZE']} processes, but only {count} found each other")
+    if count != PROCESSES:
+        raise BackendError(f"torchrun started {PROCESSES} processes, but only {count} found each other")
     return count

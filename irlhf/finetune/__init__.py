@@ -1,6 +1,5 @@
 """Render the reward into the prompt, train on the completions, remember how."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -62,6 +61,8 @@ def finetune(
     settings = _checked(settings)
     if settings.baseline == UNTOUCHED and model == TINY:
         raise ConfigError("tiny starts from random weights, so untouched it can say nothing; name a base with --model")
+    if settings.lora and model == TINY:
+        raise ConfigError("tiny starts from random weights, which --lora would leave random; train them all")
     source, out = Path(scored), Path(output)
     if out == STREAM:
         raise ConfigError("a policy is a folder; name it with -o")
@@ -78,7 +79,7 @@ def finetune(
 @contextmanager
 def _joined(out: Path, card: RunCard) -> Iterator[Path | None]:
     """Open the workshop; of several processes the first opens it, and the others work in its folder."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if console.PROCESSES == 1:
         with workshop(out, card, CHECKPOINTS) as folder:
             yield folder
         return
@@ -139,6 +140,9 @@ def _checked(settings: FinetuneSettings) -> FinetuneSettings:
         raise ConfigError(f"unknown baseline '{settings.baseline}'{did_you_mean(settings.baseline, BASELINES)}")
     if not 0 <= settings.drop < 1:
         raise ConfigError(f"drop is {settings.drop}; it is a chance from 0 to below 1")
+    if settings.batch < settings.accumulate * console.PROCESSES:
+        parts = f"{settings.accumulate} parts" + f" of {console.PROCESSES} processes" * (console.PROCESSES > 1)
+        raise ConfigError(f"a batch of {settings.batch} rows cannot be computed in {parts}; each needs a row")
     usual = INSTRUCTION if settings.baseline == UNTOUCHED else DEFAULT
     return replace(settings, template=settings.template or usual)
 

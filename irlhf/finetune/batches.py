@@ -52,15 +52,16 @@ def alone(rows: Sequence[Encoded]) -> list[Family]:
     return [Family(0, (row,)) for row in rows]
 
 
-def together(rows: Sequence[Encoded], widest: int) -> list[Family]:
-    """Return the rows of each prompt as families of at most `widest` tokens, in the order of the rows.
+def together(rows: Sequence[Encoded], widest: int, most: int) -> list[Family]:
+    """Return the rows of each prompt as families of at most `widest` tokens and `most` rows, in the rows' order.
 
     A row that stands several times never meets itself in one family: it would weigh double in one step.
     """
     groups: dict[str, list[list[Encoded]]] = {}
     for number, row in enumerate(rows):
         families = groups.setdefault(row.group or f"/{number}", [])
-        fitting = (one for one in families if row not in one and _family([*one, row]).width <= widest)
+        roomy = (one for one in families if len(one) < most and row not in one)
+        fitting = (one for one in roomy if _family([*one, row]).width <= widest)
         mine = next(fitting, None)
         if mine is None:
             families.append([row])

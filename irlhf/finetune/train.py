@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import GenerationConfig, set_seed
 
 from irlhf import console
@@ -17,12 +18,19 @@ from irlhf.engines.chat import Chat, NoRoom, Refused
 from irlhf.engines.local import context_of, device, end_tokens, fitting_threads, load_causal
 from irlhf.engines.processes import from_first
 from irlhf.engines.tiny import make_tiny
-from irlhf.errors import DataError
-from irlhf.finetune.baselines import baseline_rows
+from irlhf.errors import ConfigError, DataError
+from irlhf.finetune.baselines import UNTOUCHED, baseline_rows
 from irlhf.finetune.batches import Encoded, Family, alone, together
 from irlhf.finetune.lora import with_lora
 from irlhf.finetune.rows import Row, TrainingSet
-from irlhf.finetune.trainer import Plan, forget_checkpoints, newest_complete, share_agrees, trainer
+from irlhf.finetune.trainer import (
+    Plan,
+    check_tracker,
+    forget_checkpoints,
+    newest_complete,
+    share_agrees,
+    trainer,
+)
 from irlhf.policy import TINY, Policy, read_policy, write_policy
 from irlhf.readme import write_readme
 from irlhf.records import as_messages
@@ -38,6 +46,9 @@ _DEFAULT_EPOCHS = 2.0
 _VALIDATION_ROWS = 128  # enough for a curve
 # Parameters below which a learning rate fits: small models need large steps.
 _LEARNING_RATES = ((1e6, 3e-3), (1e8, 5e-4), (1e9, 5e-5), (math.inf, 1e-5))
+# Low-rank updates learn best at about ten times the rate of all weights (Schulman et al. 2025, "LoRA Without
+# Regret"); beyond the second number a small base was seen to diverge.
+_LORA_RATE, _LORA_FASTEST = 10, 1e-2
 _SHARES_FROM = 1_000_000  # parameters
 _SPARES = 0.1  # of the tokens, at least
 _WIDEST = 2  # times the longest row that a family may be
@@ -46,6 +57,7 @@ _VERSIONS = ("irlhf", "torch", "transformers")
 
 def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSettings") -> dict[str, Any]:
     """Fill `folder` with a trained policy and return its figures."""
+    check_tracker(settings.report_to)
     model, tokenizer, policy = _start(training, base, settings)
     chat = Chat(tokenizer, policy.template, policy.names)
     counts: Counter[str] = Counter()
@@ -62,8 +74,8 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
         if number:
             console.warn(f"{number:,} rows {what} (context of {policy.context} tokens)")
     if settings.lora:
-        model = with_lora(model, settings.lora)
-    families = _families(model, tokenizer.pad_token_id, rows)
+        model = with_lora(model, settings.lora, base)
+    families = _families(model, tokenizer.pad_token_id, rows, settings)
     plan = _plan(model, base, (len(rows), len(families)), settings)
     console.note(f"training on {device()}: {plan.steps:,} steps of {settings.batch} rows, learning rate {plan.rate:g}")
     started = time.monotonic()
@@ -71,12 +83,14 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
         trainer(model, tokenizer.pad_token_id, (families, alone(validation)), folder, plan).train(
             resume_from_checkpoint=from_first(newest_complete(folder) if console.FIRST else None)
         )
+    _refuse_broken(model)
     if not console.FIRST:
         return {}
     completion = sum(len(row.completion) for row in rows)
     figures = {"rows": len(rows), "steps": plan.steps, "completion tokens": completion, **counts}
-    _save(model.merge_and_unload() if settings.lora and settings.merge else model, tokenizer, folder)
-    _remember(folder, policy, {**figures, "settings": asdict(settings), "plan": asdict(plan)})
+    model = model.merge_and_unload() if settings.lora and settings.merge else model
+    _save(model, tokenizer, folder)
+    _remember(folder, policy, {**figures, **_made(model, settings), "plan": asdict(plan)})
     forget_checkpoints(folder)
     # Not in policy.json: equal runs make equal policies.
     return {**figures, "seconds": round(time.monotonic() - started, 1)}
@@ -91,7 +105,8 @@ def leave(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
         console.warn(f"{INSTRUCTION} speaks of 0 to 1, not so the scale of {', '.join(beyond)}; write a template")
     figures = {"steps": 0, "completion tokens": 0}
     _save(model, tokenizer, folder)
-    _remember(folder, policy, {**figures, "settings": asdict(settings), "plan": {"steps": 0, "seed": settings.seed}})
+    plan = {"steps": 0, "seed": settings.seed}
+    _remember(folder, policy, {**figures, **_made(model, settings), "plan": plan})
     return figures
 
 
@@ -118,7 +133,10 @@ def _start(training: TrainingSet, base: str, settings: "FinetuneSettings") -> tu
         conversations = (as_messages(one.prompt) + as_messages(one.completion, "assistant") for one in training.train)
         model, tokenizer = make_tiny(conversations, lines, settings.context or _TINY_CONTEXT, settings.seed)
     else:
-        model, tokenizer = load_causal(base)
+        # In bfloat16 most steps are smaller than a weight's last digit. Beside low-rank updates, which are in
+        # single precision themselves, a frozen base on an accelerator may stay as it was saved.
+        spare = settings.baseline == UNTOUCHED or (settings.lora and device() != "cpu")
+        model, tokenizer = load_causal(base, None if spare else torch.float32)
     return model, tokenizer, replace(policy, context=min(settings.context or context_of(model), context_of(model)))
 
 
@@ -148,14 +166,16 @@ def _reserve(tokenizer: Any, policy: Policy, settings: "FinetuneSettings") -> in
     return len(tokenizer(f"\n\n{block}", add_special_tokens=False)["input_ids"])
 
 
-def _families(model: Any, padding: int, rows: list[Encoded]) -> list[Family]:
+def _families(model: Any, padding: int, rows: list[Encoded], settings: "FinetuneSettings") -> list[Family]:
     """Let the rows of a prompt share its beginning where that spares work and changes no loss.
 
-    Below a million parameters the mask costs more than the sharing spares.
+    Below a million parameters the mask costs more than the sharing spares. A family is small enough that each
+    part of a step holds one, or a step would be of more rows than it should.
     """
     if sum(weights.numel() for weights in model.parameters()) < _SHARES_FROM:
         return alone(rows)
-    families = together(rows, _WIDEST * max(map(len, rows)))
+    most = settings.batch // (settings.accumulate * console.PROCESSES)
+    families = together(rows, _WIDEST * max(map(len, rows)), most)
     spared = 1 - sum(one.width for one in families) / sum(map(len, rows))
     if spared < _SPARES or not share_agrees(model, padding, families):
         return alone(rows)
@@ -168,11 +188,12 @@ def _plan(model: Any, base: str, sizes: tuple[int, int], settings: "FinetuneSett
     rows, families = sizes
     size = sum(weights.numel() for weights in model.parameters())
     epochs = settings.epochs or (_TINY_EPOCHS if base == TINY else _DEFAULT_EPOCHS)
-    rate = settings.learning_rate or next(rate for limit, rate in _LEARNING_RATES if size < limit)
+    usual = next(rate for limit, rate in _LEARNING_RATES if size < limit)
+    usual = min(_LORA_RATE * usual, _LORA_FASTEST) if settings.lora else usual
     return Plan(
         steps=math.ceil(rows / settings.batch * epochs),
         batch=settings.batch * families / rows,
-        rate=rate,
+        rate=settings.learning_rate or usual,
         seed=settings.seed,
         accumulate=settings.accumulate,
         report_to=settings.report_to,
@@ -192,7 +213,17 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):
-        file.chmod((folder / "config.json").stat().st_mode)  # safetensors makes them private
+        file.chmod((folder / "tokenizer_config.json").stat().st_mode)  # safetensors makes them private
+
+
+def _refuse_broken(model: Any) -> None:
+    """Raise ConfigError where a weight is no number any more."""
+    if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
+        raise ConfigError("training diverged: some weights are no numbers any more; learn slower, with --learning-rate")
+
+
+def _made(model: Any, settings: "FinetuneSettings") -> dict[str, Any]:
+    return {"settings": asdict(settings), "dtype": str(model.dtype).removeprefix("torch.")}
 
 
 def _remember(folder: Path, policy: Policy, figures: dict[str, Any]) -> None:

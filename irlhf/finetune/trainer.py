@@ -15,11 +15,13 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
 from irlhf import console
 from irlhf.engines.local import device
 from irlhf.engines.processes import wait_for_all
 from irlhf.engines.projection import wanted_logits
+from irlhf.errors import ConfigError
 from irlhf.finetune import COMPLETE
 from irlhf.finetune.batches import IGNORED, Collator, Family, LengthBatches, alone
 
@@ -142,9 +144,12 @@ class Chronicle(TrainerCallback):  # type: ignore[misc]
             self.advance(1)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        """Append what the Trainer measured."""
+        """Append what the Trainer measured. Raises ConfigError where a loss is no number any more."""
         names = {"loss": "loss", "eval_loss": "validation_loss", "learning_rate": "learning_rate"}
         found = {names[key]: value for key, value in logs.items() if key in names}
+        if not all(map(math.isfinite, found.values())):
+            told = f"training diverged at step {state.global_step:,}: the loss is no number any more"
+            raise ConfigError(f"{told}; learn slower than {args.learning_rate:g}, with --learning-rate")
         if found and console.FIRST:
             seconds = round(self.seconds + time.monotonic() - self.started, 2)
             with self.path.open("a") as stream:
@@ -206,6 +211,15 @@ def trainer(
     made.batch = plan.batch
     made.remove_callback(PrinterCallback)  # stdout is for data
     return made
+
+
+def check_tracker(name: str) -> None:
+    """Raise ConfigError for a tracker that transformers does not know, or whose package is not here."""
+    try:
+        for tracker in get_reporting_integration_callbacks(name):
+            tracker()
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise ConfigError(f"--report-to {name}: {error}") from error
 
 
 def share_agrees(model: Any, padding: int, families: Sequence[Family]) -> bool:
