@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,22 @@ def test_company_in_the_batch_changes_nothing(make: Any, tmp_path: Path) -> None
     together = scorer(EXAMPLES * 9)
     one_by_one = [scorer([item])[0] for item in EXAMPLES] * 9
     assert [one["a"] for one in together] == pytest.approx([one["a"] for one in one_by_one], abs=1e-5)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("make", [bert, llama])
+def test_equal_texts_are_read_once_and_batches_stay_within_the_budget(make: Any, tmp_path: Path) -> None:
+    folder = make(tmp_path / "rm", **({"num_labels": 1} if make is bert else {"pad_token_id": 0}))
+    scorer = classifier(folder)
+    scorer.budget = 40
+    read: list[torch.Size] = []
+    inner = scorer.model.get_input_embeddings()
+    inner.register_forward_pre_hook(lambda _, given: read.append(given[0].shape))
+    copies = [replace(item, id=f"{item.id}{n}") for n in range(5) for item in EXAMPLES]
+    assert scorer(copies) == scorer(EXAMPLES) * 5
+    once = read[: len(read) // 2]
+    assert sum(rows for rows, _ in once) == len(EXAMPLES)
+    assert 1 < len(once) < len(EXAMPLES)
+    assert all(rows == 1 or rows * width <= 40 for rows, width in once)
 
 
 def test_weights_in_a_pickle_are_refused_and_never_run(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from irlhf.records import Example, finite, from_json, unique
 from irlhf.rewards import Reward, read_rewards
 from irlhf.score.scorers import Answer, Failure, Scorer, build
 
-_CHUNK = 64  # rows that a scorer sees at once; a kill costs at most their scoring
+_POOL = 256  # rows that a scorer sees at once; a kill costs at most their scoring
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ def score(
             total = None if source == STREAM else sum(1 for _ in _read(source, settings, None))
             todo = (one for one in _read(source, settings, book) if one.id not in book.done)
             with console.progress("scoring", total and total - len(book.done)) as advance:
-                for chunk, answers in _asked(todo, wanted, Path(rewards).parent):
-                    for example, answer in zip(chunk, answers, strict=True):
+                for pool, answers in _asked(todo, wanted, Path(rewards).parent):
+                    for example, answer in zip(pool, answers, strict=True):
                         _settle(example, answer, settings, book)
-                    advance(len(chunk))
+                    advance(len(pool))
     return book.summary()
 
 
@@ -80,21 +80,21 @@ def _read(source: Path, settings: ScoreSettings, book: Journal | None) -> Iterat
 def _asked(
     todo: Iterator[Example], wanted: Mapping[str, Reward], beside: Path
 ) -> Iterator[tuple[list[Example], list[Answer | Failure]]]:
-    """Yield chunks of examples with what all scorers together answered."""
+    """Yield pools of examples with what all scorers together answered."""
     scorers: list[Scorer] = []
-    while chunk := list(islice(todo, _CHUNK)):
+    while pool := list(islice(todo, _POOL)):
         # Built when the first row needs them: a run that has nothing left to ask loads no model.
         scorers = scorers or [build(name, reward, beside) for name, reward in wanted.items()]
-        answers: list[Answer | Failure] = [{} for _ in chunk]
+        answers: list[Answer | Failure] = [{} for _ in pool]
         for scorer in scorers:
-            answers = [_merge(*pair) for pair in zip(answers, _call(scorer, chunk), strict=True)]
-        yield chunk, answers
+            answers = [_merge(*pair) for pair in zip(answers, _call(scorer, pool), strict=True)]
+        yield pool, answers
 
 
-def _call(scorer: Scorer, chunk: Sequence[Example]) -> Sequence[Answer | Failure]:
-    answers = scorer(chunk)
-    if len(answers) != len(chunk):
-        raise BackendError(f"a scorer gave {len(answers)} answers to {len(chunk)} examples; one each is due")
+def _call(scorer: Scorer, pool: Sequence[Example]) -> Sequence[Answer | Failure]:
+    answers = scorer(pool)
+    if len(answers) != len(pool):
+        raise BackendError(f"a scorer gave {len(answers)} answers to {len(pool)} examples; one each is due")
     return answers
 
 

@@ -1,6 +1,6 @@
 """Reward models: any Hugging Face sequence-classification checkpoint, from a folder or the hub."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from irlhf.registry import did_you_mean
 from irlhf.rewards import Reward
 from irlhf.score.scorers import Answer, Failure
 
-_BATCH = 16  # texts; sorted by length, so that little is padding
+# Tokens side by side, padding included: as many as keep a processor's caches warm, or an accelerator busy.
+_BUDGET = {"cpu": 2**10}
+_ELSEWHERE = 2**15
 
 
 class Classifier:
@@ -28,23 +30,34 @@ class Classifier:
         self.column = _column(name, self.model.config, reward.label)
         self.limit = _limit(self.model.config, self.tokenizer)
         # Without a padding token of its own a decoder cannot tell where a padded row ends.
-        self.batch = 1 if self.model.config.pad_token_id is None else _BATCH
+        alone = self.model.config.pad_token_id is None
+        self.budget = 0 if alone else _BUDGET.get(self.model.device.type, _ELSEWHERE)
         first = self.tokenizer("")["input_ids"][:1]
         self.begins = self.tokenizer.bos_token if first == [self.tokenizer.bos_token_id] else ""
 
     def __call__(self, examples: Sequence[Example]) -> list[Answer | Failure]:
-        """Return the logit of each example, unrounded."""
+        """Return the logit of each example, unrounded; equal texts are read once."""
         rows = [self._tokens(example) for example in examples]
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
-        logits = [0.0] * len(rows)
-        for start in range(0, len(order), self.batch):
-            batch = order[start : start + self.batch]
-            padded = self.tokenizer.pad([rows[i] for i in batch], return_tensors="pt").to(self.model.device)
+        keys = [_key(row) for row in rows]
+        different = sorted(dict(zip(keys, rows, strict=True)).values(), key=lambda row: len(row["input_ids"]))
+        logits: dict[Any, float] = {}
+        for batch in self._batches(different):
+            padded = self.tokenizer.pad(batch, return_tensors="pt").to(self.model.device)
             with torch.inference_mode():
                 found = self.model(**padded).logits[:, self.column].float().tolist()
-            for i, logit in zip(batch, found, strict=True):
-                logits[i] = logit
-        return [{self.name: logit} for logit in logits]
+            logits.update(zip(map(_key, batch), found, strict=True))
+        return [{self.name: logits[key]} for key in keys]
+
+    def _batches(self, rows: Sequence[Any]) -> Iterator[list[Any]]:
+        """Part rows, which are in order of length, so that a batch stays within the budget of tokens."""
+        batch: list[Any] = []
+        for row in rows:
+            if batch and (len(batch) + 1) * len(row["input_ids"]) > self.budget:
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
 
     def _tokens(self, example: Example) -> Any:
         if not self.tokenizer.chat_template:
@@ -55,6 +68,11 @@ class Classifier:
         # Templates write the BOS token themselves; a tokenizer that adds one would make it two.
         text = text.removeprefix(self.begins)
         return self.tokenizer(text, truncation=True, max_length=self.limit)
+
+
+def _key(row: Any) -> tuple[tuple[int, ...], ...]:
+    """Return what two rows have in common when the model reads the same."""
+    return tuple(map(tuple, row.values()))
 
 
 def _column(name: str, config: Any, label: str) -> int:

@@ -1,0 +1,119 @@
+"""How fast are completions scored by a reward model, beside transformers' own pipeline?
+
+    python benchmarks/score.py [TEXTS.jsonl.gz] [--model FOLDER] [--repeats 5] -o RESULT.json
+
+TEXTS are raw preference pairs as `irlhf prepare` reads them, such as Anthropic's; without them texts of random
+words are made. Without a model an encoder of MiniLM's size with random weights is made (6 layers of 384, 12 heads,
+30,522 pieces). The pipeline gets the same pairs in the order of the file, in batches of 1, 8 and 32, and must give
+the same numbers.
+"""
+
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from side_by_side import finish, measure, options, told
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, pipeline
+
+from irlhf.files import read_rows
+from irlhf.prepare import prepare
+from irlhf.records import Example, as_text, from_json
+from irlhf.rewards import Reward
+from irlhf.score import _POOL
+from irlhf.score.classifier import Classifier
+
+BATCHES = (1, 8, 32)
+VOCABULARY = 30522
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+
+
+def made_up(count: int) -> Iterator[Example]:
+    """Yield examples of random words, about as long as HH's."""
+    rng = random.Random(0)
+    words = [f"w{n}" for n in range(20_000)]
+    for n in range(count):
+        asked, said = (round(rng.lognormvariate(middle, 0.8)) for middle in (4.5, 3.8))
+        yield Example(
+            id=f"e{n}", prompt=" ".join(rng.choices(words, k=asked)), completion=" ".join(rng.choices(words, k=said))
+        )
+
+
+def texts(source: str, count: int, folder: Path) -> list[Example]:
+    """Return examples from a file of pairs, spread over it, or made up."""
+    if not source:
+        return list(made_up(count))
+    out = folder / "examples.jsonl"
+    prepare([Path(source)], out)
+    rows = [from_json(row, where) for where, row in read_rows(out)]
+    return rows[:: max(1, len(rows) // count)][:count]
+
+
+def random_encoder(folder: Path, examples: Iterable[Example]) -> Path:
+    """Make a reward model of MiniLM's size whose pieces are the commonest words."""
+    steps = pre_tokenizers.BertPreTokenizer()
+    plain = normalizers.BertNormalizer()
+    counts: Counter[str] = Counter()
+    for one in examples:
+        for text in (as_text(one.prompt), as_text(one.completion)):
+            counts.update(word for word, _ in steps.pre_tokenize_str(plain.normalize_str(text)))
+    words = SPECIAL + [word for word, _ in counts.most_common(VOCABULARY - len(SPECIAL))]
+    made = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
+    made.normalizer, made.pre_tokenizer = plain, steps
+    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    kinds = ["input_ids", "token_type_ids", "attention_mask"]
+    PreTrainedTokenizerFast(
+        tokenizer_object=made, model_max_length=512, model_input_names=kinds, **special
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+    BertForSequenceClassification(BertConfig(vocab_size=VOCABULARY, num_labels=1, **sizes)).save_pretrained(folder)
+    return folder
+
+
+def ours(scorer: Classifier, examples: list[Example]) -> list[float]:
+    """Score as irlhf does, pool by pool."""
+    rest = iter(examples)
+    found: list[float] = []
+    while pool := list(islice(rest, _POOL)):
+        found += [answer["reward"] for answer in scorer(pool)]  # type: ignore[index]
+    return found
+
+
+def theirs(pipe: Any, examples: list[Example], size: int) -> list[float]:
+    """Score as transformers does, in batches of `size`."""
+    pairs = [{"text": as_text(one.prompt), "text_pair": as_text(one.completion)} for one in examples]
+    return [one["score"] for one in pipe(pairs, batch_size=size, function_to_apply="none", truncation=True)]
+
+
+def main() -> None:
+    """Measure one load."""
+    parser = options(__doc__ or "")
+    parser.add_argument("texts", nargs="?", default="")
+    parser.add_argument("--model", default="")
+    parser.add_argument("--count", type=int, default=512)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    with tempfile.TemporaryDirectory() as name:
+        examples = texts(given.texts, given.count, Path(name))
+        folder = given.model or str(random_encoder(Path(name) / "model", examples))
+        scorer = Classifier("reward", folder, Reward(scorer=f"hf:{folder}"))
+        pipe = pipeline("text-classification", model=scorer.model, tokenizer=scorer.tokenizer)
+        expected = torch.tensor(ours(scorer, examples))
+        arms: dict[str, Any] = {"irlhf": lambda: ours(scorer, examples)}
+        for size in BATCHES:
+            torch.testing.assert_close(torch.tensor(theirs(pipe, examples, size)), expected, atol=1e-4, rtol=1e-3)
+            arms[f"pipeline {size}"] = lambda size=size: theirs(pipe, examples, size)
+        seconds = measure(arms, given.repeats)
+    found = {"model": Path(given.model).name or "random encoder of MiniLM's size", "texts": len(examples)}
+    finish(given.output, {**found, **told(seconds, len(examples), "irlhf")})
+
+
+if __name__ == "__main__":
+    main()
