@@ -60,6 +60,8 @@ def parse_rewards(tree: Mapping[str, Any], source: str) -> Rewards:
     for section in (rewards.rewards, rewards.gold):
         for name, reward in section.items():
             _check(name, reward, source)
+    for name, gold in rewards.gold.items():
+        _check_gold(name, gold, rewards.rewards, source)
     return rewards
 
 
@@ -80,6 +82,15 @@ def _check(name: str, reward: Reward, source: str) -> None:
         raise ConfigError(f"{source}: {name}: a linear scale takes both low and high, or neither")
     if reward.scale.low is not None and reward.scale.high is not None and reward.scale.low >= reward.scale.high:
         raise ConfigError(f"{source}: {name}: low must lie below high (direction says which is better)")
+
+
+def _check_gold(name: str, gold: Reward, rewards: Mapping[str, Reward], source: str) -> None:
+    """Refuse what eval could not hold beside the reward of the same name."""
+    if name not in rewards:
+        raise ConfigError(f"{source}: gold {name} measures no reward{did_you_mean(name, rewards)}")
+    if "direction" in gold.model_fields_set and gold.direction != rewards[name].direction:
+        way = rewards[name].direction
+        raise ConfigError(f"{source}: gold {name}: {way} is better, as of its reward; negate it in a function of yours")
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -96,6 +96,7 @@ def _policy(number: int, shape: Shape, rng: np.random.Generator) -> dict[str, An
         "base": "tiny",
         "samples": n,
         "prompts": shape.prompts,
+        "splits": {"test": 8 * shape.prompts},
         "rewards": rewards,
         "crosstalk": _crosstalk(shape, not baseline, rng) if len(shape.rewards) > 1 else {},
         "entropy": interval(1.9 - 0.2 * number),
@@ -124,6 +125,7 @@ def _reward(shape: Shape, steered: bool, rng: np.random.Generator) -> dict[str, 
     off = np.abs(actual - asked)
     found: dict[str, Any] = {
         "scale": "quantile",
+        "direction": "higher",
         "n": n,
         "prompts": shape.prompts,
         "asked": interval(float(asked.mean())),

@@ -187,3 +187,66 @@ def test_the_card_of_a_policy_gets_the_figures(bench: Bench) -> None:
     write(Path("samples.jsonl"), samples(bench))
     assert call("eval", "samples.jsonl").code == 0
     assert "1.000 [1.000, 1.000]" in Path("policy/README.md").read_text()
+
+
+def test_gold_has_the_direction_of_its_reward(bench: Bench) -> None:
+    rows = samples(bench)
+    for row in rows:
+        row["gold"] = {"short": 4 * row["rewards"]["short"]}  # another count of the same, so less of it is better
+    (policy,) = evaluated(bench, rows)["policies"].values()
+    gold = policy["rewards"]["short"]["gold"]
+    assert gold["within"]["value"] == pytest.approx(1)
+    assert gold["over"]["peak"] == gold["over"]["top"]
+    curve = [level["gold"]["value"] for level in policy["rewards"]["short"]["curve"]]
+    assert curve == sorted(curve)
+
+
+def test_a_miss_of_just_the_tolerance_is_a_success(bench: Bench) -> None:
+    card = json.loads((bench.policy / "policy.json").read_text())
+    card["rewards"][0]["scale"] = {"kind": "none", "direction": "higher", "xs": [], "ys": []}
+    Path("policy").mkdir()
+    Path("policy/policy.json").write_text(json.dumps(card))
+    rows = samples(bench, policy=read_policy(Path("policy")).digest)
+    for row in rows:
+        row["rewards"]["short"] = round(row["asked"]["short"] + 0.1, 6)  # 0.7 - 0.6 is more than 0.1 to a computer
+    write(Path("samples.jsonl"), rows)
+    (policy,) = evaluate(["samples.jsonl"], "eval.json", EvalSettings(resamples=100))["policies"].values()
+    assert policy["rewards"]["short"]["success"]["share"]["value"] == 1
+
+
+def test_samples_on_training_prompts_are_warned_of(bench: Bench) -> None:
+    write(Path("samples.jsonl"), samples(bench, split="train"))
+    assert (
+        "160 samples answer prompts of the train split" in call("eval", "samples.jsonl", "--policy", bench.policy).err
+    )
+    assert json.loads(Path("eval.json").read_text())["policies"].popitem()[1]["splits"] == {"train": 160}
+
+
+def test_policies_of_different_rewards_are_evaluated_side_by_side(bench: Bench) -> None:
+    card = json.loads((bench.policy / "policy.json").read_text())
+    card["rewards"][1]["name"] = "other"
+    card["rewards"][0]["scale"] = {"kind": "zscore", "direction": "lower", "xs": [-10, 3], "ys": []}
+    Path("second").mkdir()
+    Path("second/policy.json").write_text(json.dumps(card))
+    digest = read_policy(Path("second")).digest
+    write(Path("one.jsonl"), samples(bench))
+    mix = [{**row, "id": row["id"] + "m", "target": {"other": "1*"}} for row in samples(bench, policy=digest)]
+    write(Path("two.jsonl"), [*samples(bench, policy=digest), *[{**row, "rewards": {"other": 1.0}} for row in mix]])
+    outcome = call("eval", "one.jsonl", "two.jsonl", "--policy", bench.policy, "--policy", "second")
+    assert outcome.code == 0, outcome.err
+    assert "mixes with other are not compared" in outcome.err
+    found = json.loads(Path("eval.json").read_text())
+    assert found["tradeoff"] == []
+    assert {one["figure"] for one in found["comparisons"][0]["figures"]} == {"within", "tokens"}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"), [(("-o", "folder"), "folder is a folder"), (("--tolerance", "inf"), "inf")]
+)
+def test_what_cannot_be_written_is_refused_before_any_work(options: tuple[str, ...], told: str, bench: Bench) -> None:
+    Path("folder").mkdir()
+    write(Path("samples.jsonl"), samples(bench, count=5))
+    outcome = call("eval", "samples.jsonl", "--policy", bench.policy, *options)
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert told in outcome.err

@@ -196,7 +196,7 @@ def test_the_same_seed_gives_the_same_intervals() -> None:
 
 def test_a_curve_has_a_level_for_each_target_of_a_sweep() -> None:
     pairs = [pair(f"p{p}", asked, asked / 2 + p / 100) for p in range(11) for asked in (0.0, 0.5, 1.0)]
-    found = curve(pairs, "x", QUICK)
+    found = curve(pairs, QUICK)
     assert [level["asked"] for level in found] == [0.0, 0.5, 1.0]
     assert [level["actual"]["value"] for level in found] == pytest.approx([0.05, 0.3, 0.55])
     assert [level["p10"] for level in found] == pytest.approx([0.01, 0.26, 0.51])
@@ -219,8 +219,8 @@ def gold_of(fall: float, noise: float, seed: int = 0) -> dict[str, Any]:
     for p in range(60):
         for asked in (0.1, 0.4, 0.7, 1.0):
             gold = min(asked, 0.7) - (fall if asked == 1.0 else 0) + rng.gauss(0, noise)
-            pairs.append(pair(f"p{p}", asked, asked, gold={"x": gold}))
-    return over_optimisation(pairs, "x", QUICK)
+            pairs.append(pair(f"p{p}", asked, asked)._replace(gold=gold))
+    return over_optimisation(pairs, QUICK)
 
 
 def test_gold_that_falls_again_is_over_optimised() -> None:

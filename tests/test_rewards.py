@@ -35,6 +35,14 @@ def told(text: str, tmp_path: Path) -> str:
         ("rewards: {a: {weight: 1}}", "a needs either `scorer:` or `column:`"),
         ("rewards: {a: {scorer: length, column: x}}", "a needs either `scorer:` or `column:`"),
         ("rewards: {a: {scorer: length}}\ngold: {a: {}}", "a needs either `scorer:` or `column:`"),
+        (
+            "rewards: {abc: {scorer: length}}\ngold: {abd: {scorer: length}}",
+            "gold abd measures no reward; did you mean 'abc'?",
+        ),
+        (
+            "rewards: {a: {scorer: length, direction: lower}}\ngold: {a: {scorer: length, direction: higher}}",
+            "gold a: lower is better, as of its reward",
+        ),
         ("rewards: {a: {scorer: length, weight: -1}}", "rewards.a.weight: input should be greater than or equal to 0"),
         ("rewards: {a: {scorer: length, weight: .nan}}", "rewards.a.weight: input should be"),
         ("rewards: {a: {scorer: length, weight: .inf}}", "rewards.a.weight: input should be"),

@@ -1,6 +1,8 @@
 """Did the policy give what was asked, and at what price? Runs no model: all figures come from scored samples."""
 
+import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -8,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from irlhf import console
-from irlhf.errors import DataError
+from irlhf.errors import ConfigError, DataError
 from irlhf.evaluate.arms import Arm, read_arms
 from irlhf.evaluate.comparison import comparisons
 from irlhf.evaluate.crosstalk import crosstalk
@@ -21,6 +23,8 @@ from irlhf.evaluate.tracking import tracking
 from irlhf.evaluate.tradeoff import tradeoff
 from irlhf.files import check_output, digest, write_json
 from irlhf.readme import fill_readme
+from irlhf.records import TRAIN
+from irlhf.targets import weights_of
 
 VERSION = 2  # of eval.json's shape
 FEW_PROMPTS = 50  # below this, clustered intervals are too narrow: docs/evaluation.md has the figures
@@ -46,14 +50,14 @@ def evaluate(
     where a policy of the samples cannot be found and DataError where nothing can be evaluated.
     """
     paths, out = [Path(one) for one in samples], Path(output)
-    check_output(out, {f"samples {n}": path for n, path in enumerate(paths, 1)})
+    _check(paths, out, settings)
     arms, counts = read_arms(paths, settings.policies)
     bootstrap = Bootstrap(settings.resamples, settings.seed)
     found = {arm.key: _one(arm, settings.tolerance, bootstrap) for arm in arms}
     mixes = tradeoff(arms, bootstrap)
     if not mixes and not any(one["rewards"] for one in found.values()):
         raise DataError(f"{paths[0]}: no sample has both a target and its reward; score the samples first")
-    _warn_of_few(found.values())
+    _warn(arms, found.values())
     result = {
         "version": VERSION,
         "samples": [str(path) for path in paths],
@@ -77,7 +81,23 @@ def evaluate(
     return result
 
 
-def _warn_of_few(policies: Iterable[Mapping[str, Any]]) -> None:
+def _check(paths: Sequence[Path], out: Path, settings: EvalSettings) -> None:
+    check_output(out, {f"samples {n}": path for n, path in enumerate(paths, 1)})
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder; name a file")
+    if not math.isfinite(settings.tolerance):
+        raise ConfigError(f"a tolerance of {settings.tolerance} calls everything a success; name a number")
+
+
+def _warn(arms: Sequence[Arm], policies: Iterable[Mapping[str, Any]]) -> None:
+    """Say what the figures cannot be trusted for."""
+    learnt = sum(row.split == TRAIN for arm in arms for row in arm.rows)
+    if learnt:
+        console.warn(f"{learnt:,} samples answer prompts of the {TRAIN} split, which a policy may know by heart")
+    unknown = sorted({name for arm in arms for name in arm.policy.names} - set(arms[0].policy.names))
+    if unknown and any(weights_of(row.target) for arm in arms[1:] for row in arm.rows):
+        what = f"mixes with {', '.join(unknown)} are not compared"
+        console.warn(f"{what}: {arms[0].name}, whose training data measures all mixes, does not know them")
     few = [f"{one['name']} ({one['prompts']})" for one in policies if one["prompts"] < FEW_PROMPTS]
     if few:
         console.warn(f"intervals from fewer than {FEW_PROMPTS} prompts are too narrow: {', '.join(few)}")
@@ -95,6 +115,7 @@ def _one(arm: Arm, tolerance: float, bootstrap: Bootstrap) -> dict[str, Any]:
         "base": Path(arm.policy.base).name,
         "samples": len(arm.rows),
         "prompts": prompts,
+        "splits": dict(Counter(row.split or "none" for row in arm.rows)),
         "rewards": rewards,
         "crosstalk": crosstalk(arm, bootstrap),
         **price(arm, bootstrap),
@@ -103,10 +124,12 @@ def _one(arm: Arm, tolerance: float, bootstrap: Bootstrap) -> dict[str, Any]:
 
 def _reward(arm: Arm, reward: str, tolerance: float, bootstrap: Bootstrap) -> dict[str, Any]:
     pairs = arm.pairs(reward)
+    scale = arm.policy.reward(reward).scale
     found = {
-        "scale": arm.policy.reward(reward).scale.kind,
+        "scale": scale.kind,
+        "direction": scale.direction,
         **tracking(pairs, tolerance, bootstrap),
-        "curve": curve(pairs, reward, bootstrap),
+        "curve": curve(pairs, bootstrap),
     }
-    gold = gold_tracking(pairs, reward, bootstrap)
+    gold = gold_tracking(pairs, bootstrap)
     return found | ({"gold": gold} if gold else {})

@@ -22,6 +22,7 @@ class Pair(NamedTuple):
     actual: float
     least: float  # what at least was asked for: the threshold of an at-least target, else `asked`
     row: Example
+    gold: float | None = None  # on its scorer's own scale, negated where less of the reward is better
 
     @property
     def enough(self) -> bool:
@@ -54,11 +55,14 @@ class Arm:
     def pairs(self, reward: str) -> list[Pair]:
         """Return the scored samples that were asked for this reward itself, not for a mix."""
         scale = self.policy.reward(reward).scale
-        return [
-            Pair(row.cluster, row.asked[reward], scale(row.rewards[reward]), _least(row, reward), row)
-            for row in self.rows
-            if reward in row.asked and reward in row.rewards and not weights_of(row.target)
-        ]
+        sign = -1 if scale.direction == "lower" else 1
+        found = []
+        for row in self.rows:
+            if reward in row.asked and reward in row.rewards and not weights_of(row.target):
+                gold = sign * row.gold[reward] if reward in row.gold else None
+                least = _least(row, reward)
+                found.append(Pair(row.cluster, row.asked[reward], scale(row.rewards[reward]), least, row, gold))
+        return found
 
     def answers(self, weights: Mapping[str, float]) -> list[Example]:
         """Return the scored samples that were asked for this weighting, or answer every one."""
@@ -93,10 +97,14 @@ def read_arms(paths: Sequence[Path], policies: Sequence[str]) -> tuple[list[Arm]
     return sorted(arms, key=lambda arm: bool(arm.policy.baseline)), counts
 
 
-def weightings(arms: Iterable[Arm]) -> list[dict[str, float]]:
-    """Return every weighting that some sample was asked with, in the order they appear."""
+def weightings(arms: Sequence[Arm]) -> list[dict[str, float]]:
+    """Return every weighting that some sample was asked with, in the order they appear.
+
+    Left out are those of rewards that the first arm's policy, whose training data measures all, does not know.
+    """
     found = {tuple(weights_of(row.target).items()): None for arm in arms for row in arm.rows}
-    return [dict(weighting) for weighting in found if weighting]
+    known = set(arms[0].policy.names)
+    return [dict(weighting) for weighting in found if weighting and set(dict(weighting)) <= known]
 
 
 def by_prompt(prompts: Sequence[str]) -> Iterator[tuple[str, list[int]]]:

@@ -50,13 +50,16 @@ def comparisons(arms: Sequence[Arm], bootstrap: Bootstrap) -> list[dict[str, Any
 
 
 def _figures(arm: Arm, ruler: Policy, mixes: Sequence[Mapping[str, float]]) -> Iterator[_Figure]:
+    kinds = {card.name: card.scale.kind for card in ruler.rewards}
     for reward in arm.policy.names:
         pairs = arm.pairs(reward)
         if pairs:
             own = {prompt: one["spearman"] for prompt, one in own_figures(pairs).items()}
             missed = [abs(pair.asked - pair.actual) for pair in pairs]
             yield _Figure("within", reward, own)
-            yield _Figure("error", reward, _means([pair.prompt for pair in pairs], missed))
+            # Errors on scales of different kinds are in different units.
+            if arm.policy.reward(reward).scale.kind == kinds.get(reward):
+                yield _Figure("error", reward, _means([pair.prompt for pair in pairs], missed))
     for weights in mixes:
         rows = arm.answers(weights)
         text = " + ".join(f"{weight_text(weight)}{name}" for name, weight in weights.items() if weight)

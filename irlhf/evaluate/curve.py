@@ -14,7 +14,7 @@ Levels = NDArray[np.int64]  # of each row, from 0 on
 LEVELS = 10  # at most
 
 
-def curve(pairs: Sequence[Pair], reward: str, bootstrap: Bootstrap) -> list[dict[str, Any]]:
+def curve(pairs: Sequence[Pair], bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """Return one entry a level of the target, ascending: a tenth of the samples each, or each target by itself."""
     asked = np.array([pair.asked for pair in pairs])
     levels = levels_of(asked)
@@ -22,7 +22,7 @@ def curve(pairs: Sequence[Pair], reward: str, bootstrap: Bootstrap) -> list[dict
     actual = np.array([pair.actual for pair in pairs])
     given = _means(prompts, actual, levels, bootstrap)
     enough = _means(prompts, np.array([float(pair.enough) for pair in pairs]), levels, bootstrap)
-    gold = _gold(pairs, reward, levels, bootstrap)
+    gold = _gold(pairs, levels, bootstrap)
     entries = []
     for level in range(int(levels.max()) + 1):
         mine = np.flatnonzero(levels == level).tolist()
@@ -70,9 +70,9 @@ def level_means(times: Floats, values: Floats, levels: Levels, wanted: Sequence[
     return means
 
 
-def _gold(pairs: Sequence[Pair], reward: str, levels: Levels, bootstrap: Bootstrap) -> dict[int, Interval]:
-    mine = [i for i, pair in enumerate(pairs) if reward in pair.row.gold]
-    if not mine:
+def _gold(pairs: Sequence[Pair], levels: Levels, bootstrap: Bootstrap) -> dict[int, Interval]:
+    known = {i: pair.gold for i, pair in enumerate(pairs) if pair.gold is not None}
+    if not known:
         return {}
-    values = np.array([pairs[i].row.gold[reward] for i in mine])
-    return _means([pairs[i].prompt for i in mine], values, levels[mine], bootstrap)
+    prompts = [pairs[i].prompt for i in known]
+    return _means(prompts, np.array(list(known.values())), levels[list(known)], bootstrap)

@@ -14,16 +14,16 @@ _LEAST_LEVELS = 3  # for a peak between the ends
 _LEAST_PROMPTS = 4  # two in each half
 
 
-def gold_tracking(pairs: Sequence[Pair], reward: str, bootstrap: Bootstrap) -> dict[str, Any]:
+def gold_tracking(pairs: Sequence[Pair], bootstrap: Bootstrap) -> dict[str, Any]:
     """Return how gold follows the target, and whether it falls again where most is asked; {} without gold."""
-    scored = [pair for pair in pairs if reward in pair.row.gold]
+    scored = [pair for pair in pairs if pair.gold is not None]
     if not scored:
         return {}
-    ranked = rank_tracking([(pair.prompt, pair.asked, pair.row.gold[reward]) for pair in scored], bootstrap)
-    return {**ranked, "over": over_optimisation(scored, reward, bootstrap)}
+    ranked = rank_tracking([(pair.prompt, pair.asked, pair.gold or 0.0) for pair in scored], bootstrap)
+    return {**ranked, "over": over_optimisation(scored, bootstrap)}
 
 
-def over_optimisation(pairs: Sequence[Pair], reward: str, bootstrap: Bootstrap) -> dict[str, Any]:
+def over_optimisation(pairs: Sequence[Pair], bootstrap: Bootstrap) -> dict[str, Any]:
     """Return by how much gold falls from its peak to the highest target: the proxy obeys, the thing gets worse.
 
     The peak is found on one half of the prompts and the fall from it measured on the other half; found and
@@ -34,7 +34,7 @@ def over_optimisation(pairs: Sequence[Pair], reward: str, bootstrap: Bootstrap) 
     order = np.random.default_rng(bootstrap.seed).permutation(len(prompts))
     finding = {prompts[i] for i in order[: len(prompts) // 2]}
     asked = np.array([pair.asked for pair in pairs])
-    gold = np.array([pair.row.gold[reward] for pair in pairs])
+    gold = np.array([pair.gold for pair in pairs], dtype=float)
     mine = np.array([pair.prompt in finding for pair in pairs])
     levels = levels_of(asked)
     there = range(int(levels.max()) + 1)

@@ -59,7 +59,8 @@ def _pair(place: Any, reward: str, arms: Sequence[Arm]) -> None:
         if peak is not None and look.steered:
             _mark(above, below, look, peak)
     above.set(title=style.short(reward), ylabel="reward given (proxy)")
-    below.set(xlabel="asked (target)", ylabel="gold, own units")
+    negated = ", negated" * any(found.get("direction") == "lower" for _, found in arms)  # as `irlhf eval` wrote it
+    below.set(xlabel="asked (target)", ylabel=f"gold, own units{negated}")
     style.legend_below(below)
 
 
