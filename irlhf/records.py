@@ -9,7 +9,6 @@ A sample is a legal example, so it may go back through `score` and into the next
 """
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ Content = str | list[Message]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+LARGEST = 1e100  # size of a reward; sums of squares of larger ones are beyond what a float holds
 SPLITS = (TRAIN, VALIDATION, TEST)
 
 
@@ -160,13 +160,8 @@ def unique(examples: Iterable[tuple[Where, Example]]) -> Iterator[Example]:
 
 
 def finite(value: object) -> bool:
-    """Return whether this is a number that can be a reward: no bool, NaN or infinity."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond what a float holds
-        return False
+    """Return whether this is a number that can be a reward: no bool, NaN, infinity or one whose square is."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def dumps(row: Mapping[str, Any]) -> bytes:
@@ -187,7 +182,7 @@ def _numbers(value: object, where: Where | str, name: str) -> dict[str, float]:
         raise DataError(f"{where}: '{name}' is {_kind(value)}, not an object of numbers")
     for key, number in value.items():
         if not finite(number):
-            raise DataError(f"{where}: {name}.{key} is {number!r:.40}, not a finite number")
+            raise DataError(f"{where}: {name}.{key} is {number!r:.40}, not a finite number up to {LARGEST:g} in size")
     return value
 
 

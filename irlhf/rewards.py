@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from irlhf.errors import ConfigError
 from irlhf.files import read_yaml
+from irlhf.records import LARGEST
 from irlhf.registry import did_you_mean
 
 _NAME = re.compile(r"[^\W\d][\w-]*")
@@ -34,7 +35,7 @@ class Reward(_Strict):
     label: str = ""  # of a classifier with several outputs, the one to read
     options: dict[str, Any] = Field(default_factory=dict)  # for your own module:callable
     direction: Literal["higher", "lower"] = "higher"
-    weight: FiniteFloat = Field(default=1.0, ge=0)
+    weight: FiniteFloat = Field(default=1.0, ge=0, le=LARGEST)
     scale: ScaleSpec = ScaleSpec()
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from irlhf.errors import ConfigError
+from irlhf.records import LARGEST
 
 Kind = Literal["exact", "at-least", "at-most", "between", "draw", "percentile", "sweep", "uniform", "data"]
 
@@ -78,7 +79,7 @@ def parse_targets(texts: Iterable[str]) -> dict[str, Target]:
 
 def parse_value(name: str, text: str) -> Target:
     """Read what stands behind the equals sign."""
-    if any(math.isinf(float(number)) for number in re.findall(_NUMBER, text[:TEXT_LIMIT])) or len(text) > TEXT_LIMIT:
+    if any(abs(float(number)) > LARGEST for number in re.findall(_NUMBER, text[:TEXT_LIMIT])) or len(text) > TEXT_LIMIT:
         raise ConfigError(f"target '{name}={text:.40}': a number too large to ask for")
     if text in ("uniform", "data"):
         return Target(name, "uniform" if text == "uniform" else "data", text=text)
@@ -108,6 +109,8 @@ def parse_weights(text: str) -> dict[str, float]:
             raise ConfigError(f"weights '{text}': '{term.strip()}' is no term; write 2*helpful + 3*harmless")
         if float(found["weight"] or 1) < 0:
             raise ConfigError(f"weights '{text}': a weight below 0; say `direction: lower` in rewards.yaml instead")
+        if float(found["weight"] or 1) > LARGEST:
+            raise ConfigError(f"weights '{text:.80}': a weight beyond {LARGEST:g}; weights are shares of each other")
         if found["name"] in weights:
             raise ConfigError(f"weights '{text}': {found['name']} stands twice")
         weights[found["name"]] = float(found["weight"] or 1)
@@ -125,7 +128,8 @@ def weights_of(target: Mapping[str, str]) -> dict[str, float]:
     """Return the weights that a sample was asked with; none where it was asked otherwise."""
     if not target or not all(re.fullmatch(rf"{_NUMBER}\*", text) for text in target.values()):
         return {}
-    return {name: float(text.removesuffix("*")) for name, text in target.items()}
+    weights = {name: float(text.removesuffix("*")) for name, text in target.items()}
+    return weights if all(0 <= one < math.inf for one in weights.values()) else {}
 
 
 def _sweep(name: str, text: str, low: float, high: float, step: float) -> Target:

@@ -250,3 +250,22 @@ def test_what_cannot_be_written_is_refused_before_any_work(options: tuple[str, .
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
     assert told in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"rewards": {"short": 1.7e308}}, "rewards.short is 1.7e+308"),
+        ({"gold": {"short": -1e300}}, "gold.short is -1e+300"),
+        ({"entropy": 1e308}, "'entropy' is 1e+308"),
+        ({"target": {"short": "whatever"}}, "target 'short=whatever': not understood"),
+        ({"target": {"short": "1e999*"}}, "a number too large"),
+        ({"target": {"short": "-1*"}}, "not understood"),
+    ],
+)
+def test_a_hostile_sample_is_told_in_one_line(change: dict[str, Any], told: str, bench: Bench) -> None:
+    write(Path("samples.jsonl"), samples(bench, **change))
+    outcome = call("eval", "samples.jsonl", "--policy", bench.policy)
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert told in outcome.err
+    assert not Path("eval.json").exists()

@@ -13,7 +13,7 @@ from toolbox import example, write
 from irlhf import files
 from irlhf.errors import ConfigError, DataError, OutputError
 from irlhf.files import read_json, read_rows, read_yaml, whole_file, write_json
-from irlhf.records import Example, Where, as_text, dumps, finite, from_json, unique
+from irlhf.records import LARGEST, Example, Where, as_text, dumps, finite, from_json, unique
 
 
 def rows_of(text: bytes, tmp_path: Path) -> list[dict[str, object]]:
@@ -183,7 +183,7 @@ def test_messages_read_as_text_are_parted_by_blank_lines() -> None:
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-numbers = st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.floats(-LARGEST, LARGEST)
 contents = texts | st.lists(
     st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": texts}), min_size=1, max_size=3
 )

@@ -85,6 +85,7 @@ def test_a_column_is_read(column: str, value: Row, reward: float) -> None:
         ("n", {"n": None}, "column 'n' holds None"),
         ("n", {"n": [1]}, "column 'n' holds [1]"),
         ("n", {"n": 10**400}, "column 'n' holds 1000"),
+        ("n", {"n": 1e300}, "column 'n' holds 1e+300"),
     ],
 )
 def test_a_column_that_holds_no_number_is_a_data_error(column: str, value: Row, reason: str) -> None:

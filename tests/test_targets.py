@@ -75,6 +75,7 @@ def test_each_form_is_read(text: str, kind: str, low: float, high: float, step: 
         ("h=0:1:0.0001", "over 1000 points"),
         ("h=1e999", "too large"),
         ("h=0..1e999", "too large"),
+        ("h=1e300", "too large"),
         ("h=1e999:1e999:1", "too large"),
         ("h=0:1:1e999", "too large"),
         ("h=" + "1" * 100_000 + "x", "too large"),

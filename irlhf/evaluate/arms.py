@@ -141,5 +141,8 @@ def _kept(row: Example) -> str:
 
 
 def _least(row: Example, reward: str) -> float:
-    target = parse_value(reward, row.target[reward]) if row.target.get(reward) else None
+    try:
+        target = parse_value(reward, row.target[reward]) if row.target.get(reward) else None
+    except ConfigError as error:
+        raise DataError(f"{row.id}: {error}") from error
     return target.low if target and target.kind == "at-least" and target.low is not None else row.asked[reward]
