@@ -216,3 +216,20 @@ def test_the_pictures_leave_the_callers_settings_alone() -> None:
 def test_the_pictures_are_where_the_summary_says() -> None:
     summary = plot([write_evaluation(ONE)], "plots")
     assert names(Path("plots")) == {Path(one).name for one in [*summary["pictures"], summary["report"]]}
+
+
+def test_a_folder_in_which_nothing_was_trained_is_told_apart(bench: Bench) -> None:
+    Path("untouched").mkdir()
+    Path("untouched/policy.json").write_bytes((bench.policy / "policy.json").read_bytes())
+    Path("pictures").mkdir()
+    for folder, told in (("untouched", "nothing was trained in it"), ("pictures", "not a policy's folder")):
+        outcome = call("plot", folder)
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert told in outcome.err
+
+
+def test_the_closing_line_says_where_the_report_is(bench: Bench) -> None:
+    assert "training-policy.png and report.html to plots" in call("plot", bench.policy).err
+    assert (
+        "wrote page.html, and training-policy.png to plots" in call("plot", bench.policy, "--report", "page.html").err
+    )

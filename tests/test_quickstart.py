@@ -1,6 +1,7 @@
 """The quickstart: its corpus, its line of commands, what it leaves behind."""
 
 import json
+import os
 import random
 import re
 import signal
@@ -140,3 +141,18 @@ def test_init_makes_a_folder_that_runs(tmp_path: Path) -> None:
     again = CliRunner().invoke(app, ["init", str(tmp_path / "mine")])
     assert again.exit_code == 2
     assert "is there already" in again.stderr
+
+
+def test_run_sh_of_init_finds_data_from_where_you_stand(tmp_path: Path) -> None:
+    run(["init", "mine"])
+    (tmp_path / "rows.jsonl").write_text('{"odd": 1}\n')
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    line = subprocess.run(
+        ["mine/run.sh"],
+        env={**os.environ, "PATH": path, "DATA": "rows.jsonl"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert line.returncode == 1
+    assert f"{tmp_path / 'rows.jsonl'}:1: no known format has the keys odd" in line.stderr

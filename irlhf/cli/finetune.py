@@ -78,4 +78,5 @@ def finetune(
     else:
         out = output or Path("policy")
         summary = options.run(COMMANDS["finetune"], quiet, scored, out, model, settings)
-        options.finish(summary, json_, "the policy", f"irlhf sample {out} {scored} -t NAME=0.9")
+        name = next(iter(summary.get("rewards", [])), "NAME")
+        options.finish(summary, json_, "the policy", f"irlhf sample {out} {scored} -t {name}=0.9")

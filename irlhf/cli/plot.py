@@ -40,4 +40,5 @@ def plot(
     settings = resolve("irlhf.plot:PlotSettings")(format.value, report)
     summary = options.run(COMMANDS["plot"], quiet, sources, output, settings)
     names = ", ".join(Path(picture).name for picture in summary["pictures"])
-    options.finish(summary, json_, f"{names} and {summary['report']}")
+    page = Path(summary["report"])
+    options.finish(summary, json_, f"{names} and {page.name}" if page.parent == output else f"{page}, and {names}")

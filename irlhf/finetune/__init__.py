@@ -73,7 +73,7 @@ def finetune(
         training = _read(source, settings)
         work = "leave" if settings.baseline == UNTOUCHED else "train"
         trained: dict[str, Any] = resolve(f"irlhf.finetune.train:{work}")(training, model, folder, settings)
-    return {"output": str(out), "finished": False, **training.counts, **trained}
+    return {"output": str(out), "finished": False, "rewards": list(training.specs), **training.counts, **trained}
 
 
 @contextmanager

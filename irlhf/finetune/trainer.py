@@ -24,8 +24,7 @@ from irlhf.engines.projection import wanted_logits
 from irlhf.errors import ConfigError
 from irlhf.finetune import COMPLETE
 from irlhf.finetune.batches import IGNORED, Collator, Family, LengthBatches, alone
-
-METRICS = "metrics.jsonl"
+from irlhf.policy import METRICS
 
 _CHECKPOINTS = 10  # a run; a kill costs at most a tenth of it
 _EVALUATIONS = 5  # a run

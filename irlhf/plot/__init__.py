@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, check_output, digest, parse_row, read_json, read_lines, read_rows, whole_file
 from irlhf.plot import evaluation
+from irlhf.policy import FILE, METRICS
 from irlhf.records import Example, from_json
 from irlhf.registry import PICTURES, resolve
 
@@ -92,7 +93,7 @@ def plot(sources: Sequence[str | Path], output: str | Path, settings: PlotSettin
 
 
 def _read(source: Path, found: Found) -> None:
-    path = source / "metrics.jsonl" if source.is_dir() else source
+    path = _metrics(source) if source.is_dir() else source
     first = read_json(path) if path.suffix == ".json" else _first_row(path)
     found.sources[str(path)] = digest(path)
     is_evaluation = evaluation.holds(first)
@@ -108,6 +109,16 @@ def _read(source: Path, found: Found) -> None:
         # The second file of a kind must not take the first one's name.
         names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
         found.pictures[next(one for one in names if one not in found.pictures)] = picture
+
+
+def _metrics(folder: Path) -> Path:
+    """Return where a policy's training curve stands. Raises ConfigError where there is none."""
+    path = folder / METRICS
+    if path.is_file():
+        return path
+    if (folder / FILE).is_file():
+        raise ConfigError(f"{folder}: nothing was trained in it (`--baseline untouched`), so no curve; leave it out")
+    raise ConfigError(f"{folder} is not a policy's folder; name files, or folders that `irlhf finetune` wrote")
 
 
 def _draw(path: Path, first: dict[str, Any]) -> dict[str, Drawn]:

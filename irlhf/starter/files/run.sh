@@ -3,6 +3,9 @@
 #   DATA   rows of prompt and completion, of messages, or Anthropic HH transcripts
 #   BASE   a causal language model: a folder, a hub id, or the built-in tiny
 set -e
+# Paths that are given hold where you stand; what is not given stands beside this file.
+[ -z "$DATA" ] || DATA=$(realpath "$DATA")
+[ ! -d "$BASE" ] || BASE=$(realpath "$BASE")
 cd "$(dirname "$0")"
 DATA=${DATA:-data.jsonl}
 BASE=${BASE:-tiny}
