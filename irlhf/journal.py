@@ -26,6 +26,7 @@ import filelock
 
 from irlhf import files
 from irlhf.errors import ConfigError, DataError, OutputError
+from irlhf.ids import Seen
 from irlhf.records import Example, Where, dumps
 
 SYNC_ROWS = 32  # rows that a power cut may cost; a kill costs none
@@ -53,7 +54,7 @@ class Journal:
     """The rows of one output while it is being written. Made by `journal`."""
 
     output: Path
-    done: set[str] = field(default_factory=set)  # ids that an earlier, interrupted run wrote
+    done: Seen = field(default_factory=Seen)  # ids that an earlier, interrupted run wrote
     finished: bool = False  # an earlier run of the same command completed the output
     counts: Counter[str] = field(default_factory=Counter)
     _rows: int = -1  # file descriptors
@@ -210,9 +211,9 @@ def _sweep(output: Path) -> None:
             stale.unlink(missing_ok=True)
 
 
-def _recover(partial: Path) -> set[str]:
+def _recover(partial: Path) -> Seen:
     """Cut the row that a kill tore, and return the ids of the rows before it."""
-    done: set[str] = set()
+    done = Seen()
     whole = 0
     with partial.open("r+b") as stream:
         for number, line in enumerate(stream, 1):
@@ -220,9 +221,8 @@ def _recover(partial: Path) -> set[str]:
                 break
             where = Where(str(partial), number)
             identifier = files.parse_row(line, where).get("id")
-            if not isinstance(identifier, str) or identifier in done:
+            if not isinstance(identifier, str) or not done.add(identifier):
                 raise DataError(f"{where}: damaged; delete {partial} to start afresh")
-            done.add(identifier)
             whole += len(line)
         stream.truncate(whole)
     return done

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from irlhf.errors import DataError
+from irlhf.ids import Seen
 
 Message = dict[str, Any]  # {"role": "user", "content": "…"}, and whatever else a vendor puts there
 Content = str | list[Message]
@@ -151,11 +152,10 @@ def as_text(value: Content) -> str:
 
 def unique(examples: Iterable[tuple[Where, Example]]) -> Iterator[Example]:
     """Pass the examples on. Raises DataError where an id stands a second time."""
-    seen: set[str] = set()
+    seen = Seen()
     for where, example in examples:
-        if example.id in seen:
+        if not seen.add(example.id):
             raise DataError(f"{where}: id '{example.id}' stands twice; ids must differ")
-        seen.add(example.id)
         yield example
 
 

@@ -1,16 +1,18 @@
 """sample: what is asked is what is written, and a draw hangs on its own seed alone."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from toolbox import Bench, Row, call, example, read, write
+from toolbox import Bench, Row, call, example, process, read, write
 
 from irlhf.engines.chat import Chat
 from irlhf.engines.generate import Decoding, Drawn, generate
 from irlhf.engines.local import load_causal
+from irlhf.errors import DataError
 from irlhf.policy import Policy, read_policy
 from irlhf.sample import SampleSettings, sample
 from irlhf.sample.requests import read_targets, requests
@@ -107,6 +109,22 @@ def test_several_completions_of_a_prompt_are_one_prompt(bench: Bench) -> None:
     write(Path("in.jsonl"), [example(i, group="same") for i in range(4)])
     summary = sample(bench.policy, "in.jsonl", "samples.jsonl", SampleSettings(target=("short=1",), n=3, max_tokens=2))
     assert (summary["prompts"], summary["written"]) == (1, 3)
+
+
+def test_prompts_from_stdin_are_asked_as_those_of_a_file_are(bench: Bench, usual: list[Row]) -> None:
+    command = ["sample", bench.policy, "-", "-t", "short=0.5", "--split", "all", "--limit", "12", "--max-tokens", "16"]
+    done = process(*command, given=bench.examples.read_bytes())
+    assert done.returncode == 0, done.stderr
+    assert texts([json.loads(line) for line in done.stdout.split(b"\n")[:-1]]) == texts(usual)
+
+
+def test_a_bad_row_at_the_end_is_found_before_anything_is_drawn(bench: Bench) -> None:
+    write(Path("in.jsonl"), [example(i) for i in range(3)])
+    with Path("in.jsonl").open("a") as stream:
+        stream.write("{}\n")
+    with pytest.raises(DataError, match=r"in\.jsonl:4: no 'prompt'"):
+        sample(bench.policy, "in.jsonl", "samples.jsonl", SampleSettings(target=("short=1",), limit=1))
+    assert not list(Path.cwd().glob("samples*"))
 
 
 def test_bare_prompts_need_no_id(bench: Bench) -> None:

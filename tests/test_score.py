@@ -1,6 +1,7 @@
 """score: numbers from rules, columns and your own functions, or the reason why there is none."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,18 @@ def test_a_changed_weight_or_scorer_is_refused_by_name() -> None:
 def test_rows_come_in_the_order_of_the_input_over_many_chunks() -> None:
     rows = [example(i) for i in range(300)]
     assert [row["id"] for row in scored(rows, {"a": {"scorer": "length"}})] == [f"e{i}" for i in range(300)]
+
+
+def test_memory_does_not_grow_with_the_rows_but_for_their_ids() -> None:
+    Path("rewards.yaml").write_text("rewards: {a: {scorer: length}}")
+    peaks = []
+    for count in (600, 600, 4600):  # the first time pays for what is loaded
+        write(Path("in.jsonl"), (example(i, prompt="why " * 50) for i in range(count)))
+        tracemalloc.start()
+        score("in.jsonl", "rewards.yaml", f"out{len(peaks)}.jsonl")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] - peaks[1] < 100 * 4000
 
 
 def test_stdin_to_stdout_needs_no_file() -> None:

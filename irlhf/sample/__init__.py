@@ -1,7 +1,8 @@
 """Ask a policy for rewards."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any, NamedTuple, Protocol
 from irlhf import console
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, read_rows
-from irlhf.journal import RunCard, journal
+from irlhf.ids import Seen
+from irlhf.journal import Journal, RunCard, journal
 from irlhf.policy import Policy, read_policy, read_weights
 from irlhf.records import SPLITS, TEST, Content, Example, from_json
 from irlhf.registry import did_you_mean, resolve
@@ -60,6 +62,10 @@ class _Wanted:
             console.note(f"no target: asking without rewards (this policy knows {', '.join(self.policy.names)})")
         for text in clamped(self.targets, self.policy):
             console.warn(f"{text} lies beyond the training data; held to the scale's end")
+
+    def size(self, count: int) -> int:
+        """Return how many samples of one prompt are asked for."""
+        return count * math.prod(len(target.points()) for target in self.targets.values() if target.kind != "data")
 
     def requests(self, count: int, seed: str) -> Iterator[Request]:
         """Yield what each sample of one prompt is asked for."""
@@ -114,13 +120,15 @@ def sample(
         inputs["reference"] = Path(settings.reference)
     with journal(out, RunCard("sample", inputs, asdict(settings))) as book:
         if not book.finished:
-            asked = _read_prompts(source, settings)
+            total = None
+            if source != STREAM:  # a bad row is found before anything is drawn
+                total = sum(1 for _ in _read_prompts(source, settings)) * wanted.size(settings.n) - len(book.done)
             wanted.tell()
-            todo = [one for one in _asks(asked, wanted, settings) if one.id not in book.done]
-            with console.progress("sampling", len(todo)) as advance:
+            different = _counted(_read_prompts(source, settings), book)
+            todo = (one for one in _asks(different, wanted, settings) if one.id not in book.done)
+            with console.progress("sampling", total) as advance:
                 for example in _draw(todo, folder, card, settings, advance):
                     book.write(example)
-            book.counts["prompts"] = len(asked)
     return book.summary()
 
 
@@ -137,9 +145,9 @@ def _check(settings: SampleSettings) -> None:
         )
 
 
-def _read_prompts(source: Path, settings: SampleSettings) -> list[Example]:
-    """Return each different prompt once, in the order of the file."""
-    found: dict[str, Example] = {}
+def _read_prompts(source: Path, settings: SampleSettings) -> Iterator[Example]:
+    """Yield each different prompt once, in the order of the file, which is read to its end."""
+    seen = Seen()
     other: set[str] = set()
     stem = "stdin" if source == STREAM else source.stem
     for where, row in read_rows(source):
@@ -147,15 +155,20 @@ def _read_prompts(source: Path, settings: SampleSettings) -> list[Example]:
         example = from_json(named, where, completion=False)
         if example.split and settings.split not in (ALL, example.split):
             other.add(example.split)
-        elif example.cluster not in found:
-            found[example.cluster] = example
-    if not found:
+        elif not (settings.limit and len(seen) >= settings.limit) and seen.add(example.cluster):
+            yield example
+    if not len(seen):
         there = ", ".join(sorted(other))
         raise DataError(f"{source}: no prompt of the {settings.split} split; ask for --split {there} or all")
-    return list(islice(found.values(), settings.limit or None))
 
 
-def _asks(prompts: Sequence[Example], wanted: _Wanted, settings: SampleSettings) -> Iterator[Ask]:
+def _counted(prompts: Iterable[Example], book: Journal) -> Iterator[Example]:
+    for prompt in prompts:
+        book.counts["prompts"] += 1
+        yield prompt
+
+
+def _asks(prompts: Iterable[Example], wanted: _Wanted, settings: SampleSettings) -> Iterator[Ask]:
     for prompt in prompts:
         for k, request in enumerate(wanted.requests(settings.n, f"{settings.seed}/{prompt.cluster}")):
             identifier = f"{prompt.cluster}/{wanted.policy.digest}/{_ROUND}/{k}"
@@ -168,14 +181,12 @@ def _seed(run: int, prompt: str, k: int) -> int:
 
 
 def _draw(
-    todo: Sequence[Ask], folder: Path, policy: Policy, settings: SampleSettings, advance: Callable[[int], None]
+    todo: Iterator[Ask], folder: Path, policy: Policy, settings: SampleSettings, advance: Callable[[int], None]
 ) -> Iterator[Example]:
-    if not todo:
-        return
-    engine: Engine = resolve("irlhf.sample.local:LocalEngine")(folder, policy, settings)
-    size = _POOL * settings.batch
-    for start in range(0, len(todo), size):
-        pool = todo[start : start + size]
+    engine: Engine | None = None
+    while pool := list(islice(todo, _POOL * settings.batch)):
+        # Made when the first row needs it: a run that has nothing left to draw loads no model.
+        engine = engine or resolve("irlhf.sample.local:LocalEngine")(folder, policy, settings)
         for ask, drawn in zip(pool, engine(pool, advance), strict=True):
             yield Example(
                 id=ask.id,
