@@ -23,6 +23,9 @@ Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but warnings and errors.")]
 OnBadRow = Annotated[BadRow, typer.Option("--on-bad-row", help="Stop at a bad row, or set it aside with its reason.")]
+Shard = Annotated[
+    str, typer.Option("--shard", metavar="I/N", help="Do the I-th of N parts; cat puts the files together.")
+]
 STDIN = Path("-")
 
 

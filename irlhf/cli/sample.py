@@ -18,7 +18,9 @@ irlhf sample policy examples.jsonl -t helpful=data -t harmless=data -n 8
 
 irlhf sample policy examples.jsonl --weights 2*helpful+3*harmless
 
-irlhf sample policy examples.jsonl -t helpful=data -n 8 --reference policy"""
+irlhf sample policy examples.jsonl -t helpful=data -n 8 --reference policy
+
+irlhf sample policy examples.jsonl -t helpful=data -n 8 --shard 2/8 -o samples-2.jsonl"""
 
 
 def sample(
@@ -44,13 +46,18 @@ def sample(
     reference: Annotated[
         str, typer.Option(help="For KL: reads what was drawn, asked for nothing.", metavar="FOLDER")
     ] = "",
+    shard: options.Shard = "",
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Ask a policy for rewards: exactly (0.8), a sweep (0:1:0.1), or as the data has them (data)."""
+    """Ask a policy for rewards: exactly (0.8), a sweep (0:1:0.1), or as the data has them (data).
+
+    With --shard 2/8 only the second of eight parts of the prompts is asked, so that eight machines share the work:
+    the rows of all eight files, put together by cat, are those of one run.
+    """
     out = options.output_for(output, prompts, "samples.jsonl")
     settings = resolve("irlhf.sample:SampleSettings")(
-        tuple(target or ()), weights, n, split, limit, temperature, top_p, max_tokens, batch, seed, reference
+        tuple(target or ()), weights, n, split, limit, temperature, top_p, max_tokens, batch, seed, reference, shard
     )
     summary = options.run(COMMANDS["sample"], quiet, policy, prompts, out, settings)
     written = f"{summary.get('written', 0):,} samples of {summary.get('prompts', 0):,} prompts"

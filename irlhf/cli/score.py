@@ -16,7 +16,9 @@ irlhf score examples.jsonl -r rewards.yaml -o scored.jsonl
 
 irlhf score samples.jsonl -r rewards.yaml -o scored-samples.jsonl --on-bad-row skip
 
-irlhf score scored-samples.jsonl --keep best -o best.jsonl"""
+irlhf score scored-samples.jsonl --keep best -o best.jsonl
+
+irlhf score examples.jsonl -r rewards.yaml --shard 2/8 -o scored-2.jsonl"""
 
 
 def score(
@@ -39,6 +41,7 @@ def score(
     ] = None,
     limit: options.Limit = 0,
     on_bad_row: options.OnBadRow = options.BadRow.stop,
+    shard: options.Shard = "",
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -46,10 +49,14 @@ def score(
 
     With --keep no scorer is asked: of the scored samples that one policy drew for one prompt and one target, the one
     with the best weighted reward is kept, or the one nearest to its target.
+
+    With --shard 2/8 only the second of eight parts of the prompts is scored, so that eight machines share the work:
+    the rows of all eight files, put together by cat, are those of one run.
     """
     if keep:
         skip = on_bad_row is options.BadRow.skip
-        _refuse({"-r": bool(rewards), "--gold": gold, "--on-bad-row skip": skip}, "asks a scorer, and --keep asks none")
+        given = {"-r": bool(rewards), "--gold": gold, "--on-bad-row skip": skip, "--shard": bool(shard)}
+        _refuse(given, "asks a scorer, and --keep asks none")
         out = options.output_for(output, examples, "kept.jsonl")
         kept = resolve("irlhf.score.keep:KeepSettings")(keep, weights, tuple(policy or ()), limit)
         summary = options.run("irlhf.score.keep:keep", quiet, examples, out, kept)
@@ -58,7 +65,7 @@ def score(
     else:
         _refuse({"--weights": bool(weights), "--policy": bool(policy)}, "belongs to --keep best or nearest")
         out = options.output_for(output, examples, "scored.jsonl")
-        settings = resolve("irlhf.score:ScoreSettings")(gold, limit, on_bad_row.value)
+        settings = resolve("irlhf.score:ScoreSettings")(gold, limit, on_bad_row.value, shard)
         summary = options.run(COMMANDS["score"], quiet, examples, rewards, out, settings)
         written = f"{summary.get('written', 0):,} scored rows"
         options.finish(summary, json_, written, f"irlhf finetune {out} --model tiny, or irlhf eval {out} for samples")

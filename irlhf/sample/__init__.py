@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from irlhf import console
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, read_rows
-from irlhf.ids import Seen
+from irlhf.ids import Seen, Shard, parse_shard
 from irlhf.journal import Journal, RunCard, journal
 from irlhf.policy import Policy, read_policy, read_weights
 from irlhf.records import SPLITS, TEST, Content, Example, from_json
@@ -33,6 +33,7 @@ class SampleSettings:
     rewards.yaml whose weights are taken). `n` samples are drawn for every prompt and every point of a sweep.
     Of prompts with a split only those of `split` are asked; prompts without one always are. `reference` is a
     policy's folder, or a base's folder or hub id, that reads every completion behind a prompt without rewards.
+    `shard` ("2/8") leaves all but one part of the prompts to other runs: those whose ids fall into it.
     """
 
     target: tuple[str, ...] = ()
@@ -46,6 +47,7 @@ class SampleSettings:
     batch: int = 64
     seed: int = 0
     reference: str = ""
+    shard: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ def _check(settings: SampleSettings) -> None:
         raise ConfigError(f"unknown split '{settings.split}'{did_you_mean(settings.split, (*SPLITS, ALL))}")
     if settings.target and settings.weights:
         raise ConfigError("--target and --weights each say what to ask for; give one of them")
+    parse_shard(settings.shard)
     if not 0 < settings.top_p <= 1:
         raise ConfigError(f"--top-p {settings.top_p}: write a share above 0 and up to 1")
     if settings.reference and (settings.temperature, settings.top_p) != (1, 1):
@@ -146,7 +149,8 @@ def _check(settings: SampleSettings) -> None:
 
 
 def _read_prompts(source: Path, settings: SampleSettings) -> Iterator[Example]:
-    """Yield each different prompt once, in the order of the file, which is read to its end."""
+    """Yield each different prompt of the shard once, in the order of the file, which is read to its end."""
+    shard = parse_shard(settings.shard)
     seen = Seen()
     other: set[str] = set()
     stem = "stdin" if source == STREAM else source.stem
@@ -155,11 +159,16 @@ def _read_prompts(source: Path, settings: SampleSettings) -> Iterator[Example]:
         example = from_json(named, where, completion=False)
         if example.split and settings.split not in (ALL, example.split):
             other.add(example.split)
-        elif not (settings.limit and len(seen) >= settings.limit) and seen.add(example.cluster):
+        elif (len(seen) < settings.limit or not settings.limit) and _is_new(example, seen, shard):
             yield example
     if not len(seen):
         there = ", ".join(sorted(other))
         raise DataError(f"{source}: no prompt of the {settings.split} split; ask for --split {there} or all")
+
+
+def _is_new(prompt: Example, seen: Seen, shard: Shard) -> bool:
+    """Return whether a prompt comes for the first time and belongs to the shard."""
+    return seen.add(prompt.cluster) and shard.holds(prompt.cluster)
 
 
 def _counted(prompts: Iterable[Example], book: Journal) -> Iterator[Example]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from irlhf import console
 from irlhf.errors import BackendError, ConfigError, DataError
 from irlhf.files import STREAM, parse_row, read_lines
+from irlhf.ids import parse_shard
 from irlhf.journal import Journal, RunCard, journal
 from irlhf.records import Example, finite, from_json, unique
 from irlhf.rewards import Reward, read_rewards
@@ -19,11 +20,15 @@ _POOL = 256  # rows that a scorer sees at once; a kill costs at most their scori
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """How rewards are asked for. With `gold` the gold scorers are asked, and `gold` is filled instead."""
+    """How rewards are asked for. With `gold` the gold scorers are asked, and `gold` is filled instead.
+
+    `shard` ("2/8") leaves all but one part of the rows to other runs: those of the prompts whose ids fall into it.
+    """
 
     gold: bool = False
     limit: int = 0  # rows; 0 is all
     on_bad_row: Literal["stop", "skip"] = "stop"
+    shard: str = ""
 
 
 def score(
@@ -62,7 +67,8 @@ def _wanted(path: Path, settings: ScoreSettings) -> Mapping[str, Reward]:
 
 
 def _read(source: Path, settings: ScoreSettings, book: Journal | None) -> Iterator[Example]:
-    """Yield the examples. With `on_bad_row="skip"` a row that cannot be read joins the rejected ones."""
+    """Yield the shard's examples. With `on_bad_row="skip"` a row that cannot be read joins the rejected ones."""
+    shard = parse_shard(settings.shard)
 
     def rows() -> Iterator[tuple[Any, Example]]:
         for where, line in islice(read_lines(source), settings.limit or None):
@@ -71,10 +77,10 @@ def _read(source: Path, settings: ScoreSettings, book: Journal | None) -> Iterat
             except DataError as error:
                 if settings.on_bad_row == "stop":
                     raise
-                if book is not None:
+                if book is not None and shard.holds(str(line)):  # it has no prompt, and still one shard alone
                     book.reject(where, str(error).removeprefix(f"{where}: "), line.decode("utf-8", "replace"))
 
-    return unique(rows())
+    return (example for example in unique(rows()) if shard.holds(example.cluster))
 
 
 def _asked(
