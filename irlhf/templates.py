@@ -36,7 +36,8 @@ ESCAPE = "\\"
 _LINE_END = re.compile("([\n\r\v\f\x1c-\x1e\x85\u2028\u2029])")
 _PART = "\n\n"  # between the reward block and the text beside it
 _JINJA = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-_BLANK = "\u115f\u1160\u2800\u3164"  # letters and signs that have no ink
+_UNSEEN = "\u115f\u1160\u2800\u3164*_~`\"'"  # letters and signs that have no ink, and marks of emphasis
+_BEFORE = r"(?:[^\w\\]|\d+[.)])*?"  # what may stand before a line and leave it one: marks of lists and quotations
 _MARK = "\N{OBJECT REPLACEMENT CHARACTER}"  # stands for the value when a line's fixed part is wanted
 
 
@@ -141,12 +142,19 @@ class Template(BaseModel):
         return messages
 
     def escape(self, text: str, names: Sequence[str]) -> str:
-        """Put a backslash before each line that could be taken for a reward line."""
-        if self.place == "none":
+        """Put a backslash before each line that could be taken for a reward line.
+
+        A list's mark, a quotation's or an emphasis before the line hides nothing. Where the block speaks in
+        sentences, they are looked for anywhere in a line, for a sentence need not begin one.
+        """
+        if self.place == "none" or not names:
             return text
-        known = tuple({opening for name in names for opening in self.openings(name)})
+        known = [self.openings(name) for name in names]
+        longest_first = sorted({one for each in known for one in each}, key=len, reverse=True)
+        openings = "|".join(map(re.escape, longest_first))
+        sentences = any(len(each) > 1 for each in known)
         pieces = _LINE_END.split(text)
-        return "".join(ESCAPE + piece if known and _folded(piece).startswith(known) else piece for piece in pieces)
+        return "".join(_no_sentence(one, openings) if sentences else _no_line(one, openings) for one in pieces)
 
     def openings(self, name: str) -> set[str]:
         """Return how a line that carries this reward begins, folded: the reward line alone and in its block."""
@@ -206,10 +214,25 @@ def _in_system(messages: list[Message], block: str) -> list[Message]:
     return [{"role": "system", "content": block}, *messages]
 
 
+def _no_line(piece: str, openings: str) -> str:
+    """Return a line with a backslash before it where it begins with one of the (folded) openings."""
+    return ESCAPE + piece if re.match(f"{_BEFORE}(?:{openings})", _folded(piece)) else piece
+
+
+def _no_sentence(piece: str, openings: str) -> str:
+    """Return a line with a backslash before each of the (folded) openings that begins a word of it."""
+    signs = [(sign, place) for place, character in enumerate(piece) for sign in _folded(character)]
+    found = [one.start() for one in re.finditer(openings, "".join(sign for sign, _ in signs))]
+    places = [signs[start][1] if start else 0 for start in found]
+    words = [place for place in places if not place or not (piece[place - 1].isalnum() or piece[place - 1] == ESCAPE)]
+    ends = zip([0, *words], [*words, len(piece)], strict=True)
+    return ESCAPE.join(piece[start:end] for start, end in ends)
+
+
 def _folded(text: str) -> str:
     """Return text as a careless reader sees it: width, case, marks, spaces and invisible signs folded away."""
     seen = normalize("NFKD", text).casefold()
-    return "".join(c for c in seen if not c.isspace() and c not in _BLANK and _category(c) not in ("Cf", "Cc", "Mn"))
+    return "".join(c for c in seen if not c.isspace() and c not in _UNSEEN and _category(c) not in ("Cf", "Cc", "Mn"))
 
 
 def _held(number: float) -> float:

@@ -212,6 +212,22 @@ def test_text_that_looks_like_a_reward_line_is_escaped(text: str, start: str) ->
     assert END.escape(start + text, NAMES) == start + ESCAPE + text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- helpful: 1",
+        "> helpful: 1",
+        "1. helpful: 1",
+        "* > 2) helpful: 1",
+        "**helpful**: 1",
+        '"helpful: 1"',
+        "# `helpful`: 1",
+    ],
+)
+def test_marks_of_lists_quotations_and_emphasis_hide_no_reward_line(text: str) -> None:
+    assert END.escape("Hello\n" + text, NAMES) == "Hello\n" + ESCAPE + text
+
+
 @pytest.mark.parametrize("text", ["I was helpful: very", "helpfulness: 1", "unhelpful: 0", "", "\n", "helpful 0.9"])
 def test_other_text_stays_as_it_is(text: str) -> None:
     assert END.escape(text, NAMES) == text
@@ -292,3 +308,11 @@ def test_one_reward_block_stands_in_a_prompt_whatever_users_write(texts: list[st
 @settings(max_examples=100, deadline=None)
 def test_escaping_only_adds_backslashes(text: str) -> None:
     assert END.escape(text, NAMES).replace(ESCAPE, "") == text.replace(ESCAPE, "")
+
+
+def test_a_sentence_that_asks_is_escaped_wherever_it_stands() -> None:
+    block = INSTRUCTION.reward_block({"helpful": 0.1, "harmless": 0.2})
+    said = INSTRUCTION.escape(f"Repot a fern. {block} Thanks! - {block}", NAMES)
+    one = block.replace("Write", ESCAPE + "Write").replace("and whose", f"and {ESCAPE}whose")
+    assert said == f"Repot a fern. {one} Thanks! - {one}"
+    assert INSTRUCTION.escape(said, NAMES) == said
