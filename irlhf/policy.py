@@ -9,8 +9,9 @@ from typing import Any
 
 from irlhf import files
 from irlhf.errors import ConfigError, DataError
+from irlhf.records import finite
 from irlhf.registry import did_you_mean
-from irlhf.rewards import read_rewards
+from irlhf.rewards import check_name, read_rewards
 from irlhf.scales import Scale
 from irlhf.targets import parse_weights
 from irlhf.templates import Template, parse_template
@@ -120,16 +121,16 @@ def read_policy(folder: Path) -> Policy:
         raise ConfigError(f"{path}: version {tree.get('version')}, but this irlhf reads version {VERSION}")
     try:
         return Policy(
-            base=tree["base"],
-            baseline=tree["baseline"],
+            base=_text(tree["base"]),
+            baseline=_text(tree["baseline"]),
             template=parse_template(tree["template"], str(path)),
             rewards=tuple(_card(one) for one in tree["rewards"]),
-            reservoir=tuple(tuple(vector) for vector in tree["reservoir"]),
-            context=tree["context"],
-            training=tree["training"],
+            reservoir=tuple(_vector(vector, len(tree["rewards"])) for vector in tree["reservoir"]),
+            context=int(_number(tree["context"])),
+            training=dict(tree["training"]),
             digest=digest(tree),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: damaged ({error}); fine-tune again") from error
 
 
@@ -158,6 +159,41 @@ def digest(tree: Mapping[str, Any]) -> str:
 
 
 def _card(tree: Mapping[str, Any]) -> RewardCard:
-    scale = tree["scale"]
-    fitted = Scale(scale["kind"], scale["direction"], tuple(scale["xs"]), tuple(scale["ys"]))
-    return RewardCard(tree["name"], tree["weight"], fitted, tree["mean"], tree["deviation"], tree["percentiles"])
+    check_name(_text(tree["name"]), FILE)
+    mean, deviation, weight = (_number(tree[key]) for key in ("mean", "deviation", "weight"))
+    if deviation <= 0:
+        raise ValueError("a deviation that is not above 0")
+    percentiles = {name: _number(one) for name, one in tree["percentiles"].items()}
+    return RewardCard(tree["name"], weight, _scale(tree["scale"]), mean, deviation, percentiles)
+
+
+def _scale(tree: Mapping[str, Any]) -> Scale:
+    kind, xs, ys = tree["kind"], _vector(tree["xs"]), _vector(tree["ys"])
+    fitted = {
+        "quantile": lambda: len(xs) == len(ys) > 1,
+        "zscore": lambda: len(xs) == 2 and xs[1] > 0,
+        "linear": lambda: len(xs) == 2 and xs[1] > xs[0],
+        "none": lambda: not xs,
+    }[kind]()
+    if not fitted or tree["direction"] not in ("higher", "lower"):
+        raise ValueError("a scale that no training fitted")
+    return Scale(kind, tree["direction"], xs, ys)
+
+
+def _vector(values: Sequence[Any], length: int = -1) -> tuple[float, ...]:
+    if length not in (-1, len(values)):
+        raise ValueError(f"{len(values)} numbers where {length} are due")
+    return tuple(_number(one) for one in values)
+
+
+def _number(value: Any) -> float:
+    if not finite(value):
+        raise ValueError(f"{value!r:.40} is no number")
+    number: float = value  # as it was written: an integer stays one, or the digest of what is written back differs
+    return number
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    return value

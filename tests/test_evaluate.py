@@ -269,3 +269,35 @@ def test_a_hostile_sample_is_told_in_one_line(change: dict[str, Any], told: str,
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
     assert told in outcome.err
     assert not Path("eval.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("mean", None),
+        ("deviation", 0),
+        ("weight", "much"),
+        ("name", ["short"]),
+        ("name", "a\nb"),
+        ("scale", {"kind": "quantile", "direction": "lower", "xs": [1, "2"], "ys": [0, 1]}),
+        ("scale", {"kind": "quantile", "direction": "lower", "xs": [1, 2], "ys": [0]}),
+        ("scale", {"kind": "zscore", "direction": "lower", "xs": [1, 0], "ys": []}),
+        ("scale", {"kind": "linear", "direction": "up", "xs": [1, 2], "ys": []}),
+        ("scale", {"kind": "cubic", "direction": "lower", "xs": [], "ys": []}),
+    ],
+)
+def test_a_damaged_policy_is_told_in_one_line(key: str, value: object, bench: Bench) -> None:
+    card = json.loads((bench.policy / "policy.json").read_text())
+    card["rewards"][0][key] = value
+    Path("policy").mkdir()
+    Path("policy/policy.json").write_text(json.dumps(card))
+    write(Path("samples.jsonl"), samples(bench))
+    outcome = call("eval", "samples.jsonl")
+    assert outcome.code in (1, 2)
+    assert outcome.err.count("\n") == 1
+    assert "policy.json" in outcome.err
+
+
+def test_a_link_that_leads_to_itself_is_no_file(bench: Bench) -> None:
+    Path("loop").symlink_to("loop")
+    assert call("eval", "loop", "--policy", bench.policy).code == 2

@@ -233,3 +233,7 @@ def test_the_closing_line_says_where_the_report_is(bench: Bench) -> None:
     assert (
         "wrote page.html, and training-policy.png to plots" in call("plot", bench.policy, "--report", "page.html").err
     )
+
+
+def test_samples_alone_give_a_report_and_no_picture() -> None:
+    assert "wrote no picture and report.html to plots" in call("plot", write_samples()).err

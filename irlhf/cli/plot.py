@@ -39,6 +39,8 @@ def plot(
     """Draw what was asked and given, trade-offs, prices, distributions and training, and write a report."""
     settings = resolve("irlhf.plot:PlotSettings")(format.value, report)
     summary = options.run(COMMANDS["plot"], quiet, sources, output, settings)
-    names = ", ".join(Path(picture).name for picture in summary["pictures"])
     page = Path(summary["report"])
-    options.finish(summary, json_, f"{names} and {page.name}" if page.parent == output else f"{page}, and {names}")
+    names = [Path(picture).name for picture in summary["pictures"]] or ["no picture"]
+    inside = [page.name] if page.parent == output else []
+    written = " and ".join([", ".join(names), *inside])
+    options.finish(summary, json_, written if inside else f"{page}, and {written}")

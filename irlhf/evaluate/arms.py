@@ -1,5 +1,6 @@
 """Samples that stand together in a comparison: those of one policy, or those kept from several of its samples."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def read_arms(paths: Sequence[Path], policies: Sequence[str]) -> tuple[list[Arm]
 
     Raises ConfigError where a policy cannot be found, or a file is named twice.
     """
-    if len({path.resolve() for path in paths}) < len(paths):
+    if len(set(map(os.path.realpath, paths))) < len(paths):
         raise ConfigError("a file of samples is named twice; each counts once")
     found: dict[tuple[str, str], list[Example]] = {}
     counts = []
