@@ -2,9 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -19,8 +18,6 @@ from rich.progress import (
 from rich.text import Text
 
 from irlhf.files import CONTROL
-
-Row = TypeVar("Row")
 
 _PLAIN_EVERY = 10  # per cent between two plain progress lines
 
@@ -71,14 +68,6 @@ def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
             yield lambda steps: bar.advance(task, steps)
     else:
         yield _Lines(label, total)
-
-
-def track(rows: Iterable[Row], label: str, total: int | None = None) -> Iterator[Row]:
-    """Pass rows on, showing progress."""
-    with progress(label, total) as advance:
-        for row in rows:
-            yield row
-            advance(1)
 
 
 class _Lines:

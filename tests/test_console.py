@@ -28,16 +28,18 @@ def test_an_error_is_one_line_of_plain_text(text: str, capsys: pytest.CaptureFix
 
 def test_progress_without_a_terminal_is_a_line_a_tenth(capsys: pytest.CaptureFixture[str]) -> None:
     console.be_quiet(False)
-    for _ in console.track(range(1000), "scoring", 1000):
-        pass
+    with console.progress("scoring", 1000) as advance:
+        for _ in range(1000):
+            advance(1)
     lines = capsys.readouterr().err.split("\n")[:-1]
     assert lines[0] == "scoring: 100 of 1,000 (10%)"
     assert len(lines) == 9
 
 
 def test_short_work_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
-    for _ in console.track(range(99), "scoring", 99):
-        pass
+    with console.progress("scoring", 99) as advance:
+        for _ in range(99):
+            advance(1)
     assert capsys.readouterr().err == ""
 
 

@@ -43,25 +43,22 @@ def fronts(arms: Sequence[Arm], bootstrap: Bootstrap) -> dict[str, Any]:
     half = len(answers.prompts) // 2
     chosen = {key: undominated(means[:half].mean(0)) for key, means in answers.means.items()}
     points = {key: means[half:].mean(0) for key, means in answers.means.items()}
-    entries = []
-    for arm in arms:
-        if arm.key in answers.means:
-            means = answers.means[arm.key]
-            entries.append(
-                {
-                    "policy": arm.key,
-                    "name": arm.name,
-                    "baseline": arm.policy.baseline,
-                    "hypervolume": _volume(answers.prompts[half:], means[half:, chosen[arm.key]], bootstrap),
-                    "mean_inner_product": _inner(answers, means, bootstrap),
-                    "points": _points(answers, points[arm.key], chosen[arm.key]),
-                    "dominates": {
-                        other: dominated_share(points[other][chosen[other]], points[arm.key][chosen[arm.key]])
-                        for other in points
-                        if other != arm.key
-                    },
-                }
-            )
+    front = {key: points[key][chosen[key]] for key in points}
+    entries = [
+        {
+            "policy": arm.key,
+            "name": arm.name,
+            "baseline": arm.policy.baseline,
+            "hypervolume": _volume(answers.prompts[half:], answers.means[arm.key][half:, chosen[arm.key]], bootstrap),
+            "mean_inner_product": _inner(answers, answers.means[arm.key], bootstrap),
+            "points": _points(answers, points[arm.key], chosen[arm.key]),
+            "dominates": {
+                key: dominated_share(theirs, front[arm.key]) for key, theirs in front.items() if key != arm.key
+            },
+        }
+        for arm in arms
+        if arm.key in answers.means
+    ]
     return {
         "rewards": list(answers.rewards),
         "reference": dict.fromkeys(answers.rewards, REFERENCE),

@@ -173,8 +173,21 @@ def trainer(
 ) -> CompletionTrainer:
     """Return a Trainer over (training, validation) families that writes into `folder`."""
     training, validation = families
-    every = max(1, plan.steps // _CHECKPOINTS)
-    arguments = TrainingArguments(
+    made = CompletionTrainer(
+        model,
+        args=_arguments(folder, plan, bool(validation)),
+        train_dataset=training,
+        eval_dataset=validation or None,
+        data_collator=Collator(padding),
+        callbacks=[Chronicle(folder)],
+    )
+    made.batch = plan.batch
+    made.remove_callback(PrinterCallback)  # stdout is for data
+    return made
+
+
+def _arguments(folder: Path, plan: Plan, validates: bool) -> TrainingArguments:
+    return TrainingArguments(
         output_dir=str(folder),
         max_steps=plan.steps,
         gradient_accumulation_steps=plan.accumulate,
@@ -187,10 +200,10 @@ def trainer(
         seed=plan.seed,
         remove_unused_columns=False,
         logging_steps=max(1, plan.steps // _LOGS),
-        eval_strategy="steps" if validation else "no",
+        eval_strategy="steps" if validates else "no",
         eval_steps=max(1, plan.steps // _EVALUATIONS),
         prediction_loss_only=True,
-        save_steps=every,
+        save_steps=max(1, plan.steps // _CHECKPOINTS),
         save_total_limit=2,
         report_to=plan.report_to,
         disable_tqdm=True,
@@ -199,17 +212,6 @@ def trainer(
         logging_nan_inf_filter=False,
         bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),  # on a processor it is 5x slower
     )
-    made = CompletionTrainer(
-        model,
-        args=arguments,
-        train_dataset=training,
-        eval_dataset=validation or None,
-        data_collator=Collator(padding),
-        callbacks=[Chronicle(folder)],
-    )
-    made.batch = plan.batch
-    made.remove_callback(PrinterCallback)  # stdout is for data
-    return made
 
 
 def check_tracker(name: str) -> None:
