@@ -10,16 +10,14 @@ checkpointing); TRL with those defaults runs once, at its best batch size. Then 
 order reversed every other time. Checkpoints are off everywhere. Needs `pip install irlhf[bench]`.
 """
 
-import argparse
 import copy
-import json
 import math
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,6 +27,7 @@ import torch
 import transformers
 from datasets import Dataset
 from datasets.table import InMemoryTable
+from side_by_side import finish, measure, options, told
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
@@ -80,51 +79,31 @@ class Setting:
 
 def main() -> None:
     """Sweep, time, write the result."""
-    given = _arguments()
+    parser = options(__doc__ or "")
+    parser.add_argument("model", choices=sorted(CONTEXT))
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--rows", type=int, default=64)
+    given = parser.parse_args()
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as folder:
         model, bench = _material(given.model, given.data, given.rows, Path(folder))
         arms, swept = _swept(given.model, model, bench)
-        seconds: dict[str, list[float]] = {name: [] for name in arms}
-        for turn in range(given.repeats):
-            for name in list(arms)[:: -1 if turn % 2 else 1]:
-                seconds[name].append(arms[name](copy.deepcopy(model)))
-                print(f"{turn} {name}: {bench.completion / seconds[name][-1]:,.0f} completion tokens/s", flush=True)
-    rows, completion = bench.rows, bench.completion
-    rates = {name: [completion / one for one in took] for name, took in seconds.items()}
-    result = {
-        "model": given.model,
-        "parameters": sum(one.numel() for one in model.parameters()),
-        "rows": len(rows),
-        "tokens": sum(map(len, rows)),
-        "completion tokens": completion,
-        "threads": given.threads,
-        "versions": {one.__name__: one.__version__ for one in (torch, transformers, irlhf)} | {"trl": _trl_version()},
-        "machine": f"{platform.machine()}, {given.threads} threads",
-        "matmul GFLOP/s": _peak(),
+        seconds = measure({name: partial(run, model) for name, run in arms.items()}, given.repeats)
+    against = {peer: {name: seconds[name] for name in seconds if name in ("irlhf", peer)} for peer in PEERS}
+    peak, work = _peak(), _work(model, bench.rows)
+    rate = bench.completion / min(seconds["irlhf"])
+    found = {
+        "model": f"{given.model}, {sum(one.numel() for one in model.parameters()):,} parameters",
+        "rows": len(bench.rows),
+        "tokens": sum(map(len, bench.rows)),
+        "completion tokens": bench.completion,
+        "trl": version("trl"),
         "swept": swept,
-        "completion tokens/s": rates,
-        "median": {name: median(one) for name, one in rates.items()},
-        "GFLOP": _work(model, rows),
+        **{f"against {peer}": told(mine, bench.completion, "irlhf") for peer, mine in against.items()},
+        "matmul GFLOP/s": round(peak),
+        "share of matmul peak": round(work * rate / bench.completion / peak, 3),
     }
-    given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=sorted(CONTEXT))
-    parser.add_argument("data", type=Path)
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--rows", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    return parser.parse_args()
-
-
-def _trl_version() -> str:
-    from importlib.metadata import version
-
-    return version("trl")
+    finish(given.output, found)
 
 
 def _material(kind: str, data: Path, count: int, folder: Path) -> tuple[Any, Bench]:
@@ -171,33 +150,32 @@ def _tiny(training: TrainingSet, policy: Any) -> tuple[Any, Any]:
 
 
 def _swept(kind: str, model: Any, bench: Bench) -> tuple[dict[str, Run], dict[str, dict[str, float]]]:
-    """Return every arm at its best batch size, and what the sweep found (completion tokens/s, one run each)."""
-    shared = together(bench.rows, 2 * max(map(len, bench.rows)))
-    own = {"irlhf": shared, "irlhf, nothing shared": alone(bench.rows)}
+    """Return every arm at its best setting, and what the sweep found (completion tokens/s, one run each)."""
+    shared = together(bench.rows, 2 * max(map(len, bench.rows)), min(BATCHES[kind]))
+    settings = [Setting(batch, grouped) for batch in BATCHES[kind] for grouped in (True, False)]
     runs: dict[str, dict[str, Run]] = {
-        arm: {str(batch): partial(_ours, bench, families, batch) for batch in BATCHES[kind]}
-        for arm, families in own.items()
+        "irlhf": {
+            f"{batch}{told_}": partial(_ours, bench, families, batch)
+            for batch in BATCHES[kind]
+            for told_, families in ((", prompts shared", shared), ("", alone(bench.rows)))
+        }
     }
-    settings = {str(one): one for batch in BATCHES[kind] for one in (Setting(batch, True), Setting(batch, False))}
-    runs |= {
-        arm: {name: partial(run, bench, one) for name, one in settings.items()}
-        for arm, run in {"Trainer": _trainer, "TRL": _trl}.items()
-    }
+    runs |= {peer: {str(one): partial(run, bench, one) for one in settings} for peer, run in PEERS.items()}
     best: dict[str, Run] = {}
     swept: dict[str, dict[str, float]] = {}
     for arm, mine in runs.items():
-        swept[arm] = {name: bench.completion / run(copy.deepcopy(model)) for name, run in mine.items()}
+        swept[arm] = {name: round(bench.completion / run(model)) for name, run in mine.items()}
         chosen = max(swept[arm], key=swept[arm].__getitem__)
-        best[f"{arm} at {chosen}"] = mine[chosen]
-        print(arm, {name: round(rate) for name, rate in swept[arm].items()}, flush=True)
-    slow = _trl(bench, replace(settings[chosen], defaults=True), copy.deepcopy(model))
-    swept["TRL with its defaults"] = {chosen: bench.completion / slow}
+        best[arm] = mine[chosen]
+        print(arm, swept[arm], flush=True)
+    slow = replace(next(one for one in settings if str(one) == chosen), defaults=True)
+    swept["TRL with its defaults"] = {chosen: round(bench.completion / _trl(bench, slow, model))}
     return best, swept
 
 
 def _ours(bench: Bench, families: list[Family], batch: int, model: Any) -> float:
     plan = Plan(math.ceil(len(bench.rows) / batch), batch * len(families) / len(bench.rows), RATE, 0)
-    made = trainer(model, bench.padding, (families, []), bench.folder, plan)
+    made = trainer(copy.deepcopy(model), bench.padding, (families, []), bench.folder, plan)
     made.args.save_strategy = transformers.trainer_utils.SaveStrategy.NO
     return _timed(made)
 
@@ -227,7 +205,9 @@ def _trainer(bench: Bench, setting: Setting, model: Any) -> float:
         for row in bench.rows
     ]
     arguments = TrainingArguments(**_shared(bench, setting), remove_unused_columns=False, bf16=False)
-    return _timed(Trainer(model=model, args=arguments, train_dataset=_dataset(data), data_collator=collate))
+    return _timed(
+        Trainer(model=copy.deepcopy(model), args=arguments, train_dataset=_dataset(data), data_collator=collate)
+    )
 
 
 def _trl(bench: Bench, setting: Setting, model: Any) -> float:
@@ -239,7 +219,7 @@ def _trl(bench: Bench, setting: Setting, model: Any) -> float:
     quick = {} if setting.defaults else {"bf16": False, "gradient_checkpointing": False}
     config = SFTConfig(**_shared(bench, setting), completion_only_loss=True, max_length=None, **quick)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), pad_token="<pad>", eos_token="</s>")
-    made = SFTTrainer(model=model, args=config, train_dataset=_dataset(data), processing_class=tokenizer)
+    made = SFTTrainer(model=copy.deepcopy(model), args=config, train_dataset=_dataset(data), processing_class=tokenizer)
     return _timed(made)
 
 
@@ -270,6 +250,10 @@ def _timed(made: Any) -> float:
     started = time.perf_counter()
     made.train()
     return time.perf_counter() - started
+
+
+# The last one is also run with its own defaults.
+PEERS: dict[str, Callable[[Bench, Setting, Any], float]] = {"Trainer": _trainer, "TRL": _trl}
 
 
 def _peak() -> float:
