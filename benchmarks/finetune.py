@@ -44,7 +44,7 @@ from irlhf.records import as_messages, as_text
 
 CONTEXT = {"mid": 512, "tiny": 256}
 RATE = 5e-4
-BATCHES = {"mid": (4, 8, 16), "tiny": (8, 16, 32, 64, 128)}
+BATCHES = {"mid": (4, 16), "tiny": (8, 16, 32, 64, 128)}
 _VOCABULARY = 30_522
 _MID = {"hidden_size": 288, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6}
 

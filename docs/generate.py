@@ -18,7 +18,8 @@ from typing import Any
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
-PAGES = ("quickstart.md", "hh.md", "evaluation.md")
+PAGES = ("quickstart.md", "hh.md", "evaluation.md", "benchmarks.md")
+_UNITS = {"finetune": "finetune (completion tokens)", "sample": "sample (tokens)", "score": "score (texts)"}
 _TRACKING = "| policy | reward | within prompts | pooled | mean error | floors: permuted, constant | gold within | n |"
 _SHOWN_FRONTS = ("policy", "plain", "chosen-6", "top-6")  # at equal completion tokens
 _TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -207,6 +208,21 @@ def coverage() -> Iterator[str]:
         yield f"| {name} | {' | '.join(f'{100 * shares[name]:.1f}%' for shares in by_prompts.values())} |"
 
 
+def benchmarks() -> Iterator[str]:
+    """Each load: ours and the best peer, side by side."""
+    yield "| load | irlhf, a second | best peer | peer, a second | ratio: median [least, most] | n |"
+    yield "|---|---|---|---|---|---|"
+    for path in sorted(RESULTS.glob("bench-*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        loads = {name: one for name, one in {**result, "": result}.items() if isinstance(one, dict) and "ratio" in one}
+        for name, found in loads.items():
+            rates, peer, ratio = found["per_second"], found["best_peer"], found["ratio"]
+            told = f"{ratio['median']:.2f} [{ratio['least']:.2f}, {ratio['most']:.2f}]"
+            numbers = f"{rates['irlhf']['median']:,.0f} | {peer} | {rates[peer]['median']:,.0f}"
+            load = ", ".join(part for part in (_UNITS[path.stem.split("-")[1]], result["model"], name) if part)
+            yield f"| {load} | {numbers} | {told} | {ratio['n']} |"
+
+
 def _tracking(found: dict[str, Any]) -> str:
     error = found["error"]
     gold = _shown(found["gold"]["within"]) if "gold" in found else "–"
@@ -231,6 +247,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "quickstart-fronts": quickstart_fronts,
     "hh-tracking": hh_tracking,
     "coverage": coverage,
+    "benchmarks": benchmarks,
 }
 
 if __name__ == "__main__":
