@@ -13,6 +13,8 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
+from irlhf.plot.evaluation import rewards_of
+
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
@@ -117,6 +119,12 @@ def arms(found: Mapping[str, Any], reward: str) -> list[tuple[Look, dict[str, An
         for key, policy in found["policies"].items()
         if reward in policy["rewards"]
     ]
+
+
+def followed(found: Mapping[str, Any]) -> dict[str, list[tuple[Look, dict[str, Any]]]]:
+    """Return, for each reward that has a curve, the look and the figures of each policy held to it."""
+    each = {reward: arms(found, reward) for reward in rewards_of(found)}
+    return {reward: mine for reward, mine in each.items() if any(one["curve"] for _, one in mine)}
 
 
 def whiskers(figures: Sequence[Mapping[str, float]]) -> list[list[float]]:

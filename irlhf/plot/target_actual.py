@@ -26,8 +26,7 @@ def wants(path: Path, first: dict[str, Any]) -> bool:
 def draw(path: Path) -> list[tuple[str, Any]]:
     """Return one figure, a panel for each reward, every policy in each."""
     found = evaluation.read(path)
-    drawn = {reward: style.arms(found, reward) for reward in evaluation.rewards_of(found)}
-    drawn = {reward: arms for reward, arms in drawn.items() if any(one["curve"] for _, one in arms)}
+    drawn = style.followed(found)
     if not drawn:
         return []
     lines = max(len(arms) for arms in drawn.values())
