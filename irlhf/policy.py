@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,21 @@ RESERVOIR = 1000  # joint reward vectors of training rows that are kept
 
 
 @dataclass(frozen=True)
+class Part:
+    """One term of a sum of rewards: `weight` times its oriented z-score over the training rows."""
+
+    name: str
+    weight: float
+    direction: str
+    mean: float
+    deviation: float
+
+    def zscore(self, reward: float) -> float:
+        """Return a raw reward in standard deviations above the training mean; more is better."""
+        return _zscore(reward, self.mean, self.deviation, self.direction)
+
+
+@dataclass(frozen=True)
 class RewardCard:
     """One reward as the policy learnt it."""
 
@@ -33,11 +48,15 @@ class RewardCard:
     mean: float  # of the raw rewards of the training rows, as are the next two
     deviation: float
     percentiles: Mapping[str, float]  # "p1" to "p99"
+    parts: tuple[Part, ...] = ()  # of a sum, which no scorer gives
+
+    def read(self, rewards: Mapping[str, float]) -> float | None:
+        """Return a row's raw reward; of a sum, the sum of its parts. None where the row lacks it."""
+        return sum_of(self.parts, rewards) if self.parts else rewards.get(self.name)
 
     def zscore(self, reward: float) -> float:
         """Return a raw reward in standard deviations above the training mean; more is better."""
-        z = (reward - self.mean) / self.deviation
-        return -z if self.scale.direction == "lower" else z
+        return _zscore(reward, self.mean, self.deviation, self.scale.direction)
 
 
 @dataclass(frozen=True)
@@ -77,9 +96,14 @@ class Policy:
         total = sum(weight * self.reward(name).zscore(rewards[name]) for name, weight in weights.items() if weight)
         return total / sum(weights.values())
 
+    def own(self, rewards: Mapping[str, float]) -> dict[str, float]:
+        """Return a row's raw rewards by the names of the policy's lines; those that it does not know are left out."""
+        read = {card.name: card.read(rewards) for card in self.rewards}
+        return {name: number for name, number in read.items() if number is not None}
+
     def scaled(self, rewards: Mapping[str, float]) -> dict[str, float]:
-        """Return raw rewards in the units of the prompt; those that the policy does not know are left out."""
-        return {card.name: card.scale(rewards[card.name]) for card in self.rewards if card.name in rewards}
+        """Return a row's raw rewards in the units of the prompt; those that it does not know are left out."""
+        return {name: self.reward(name).scale(number) for name, number in self.own(rewards).items()}
 
     def to_json(self) -> dict[str, Any]:
         """Return the policy as it stands in policy.json."""
@@ -91,6 +115,7 @@ class Policy:
                 "mean": card.mean,
                 "deviation": card.deviation,
                 "percentiles": dict(card.percentiles),
+                **({"parts": [asdict(part) for part in card.parts]} if card.parts else {}),
             }
             for card in self.rewards
         ]
@@ -104,6 +129,12 @@ class Policy:
             "context": self.context,
             "training": dict(self.training),
         }
+
+
+def sum_of(parts: Sequence[Part], rewards: Mapping[str, float]) -> float | None:
+    """Return the weighted sum of a row's oriented z-scores; None where it lacks one."""
+    there = [part.weight * part.zscore(rewards[part.name]) for part in parts if part.name in rewards]
+    return sum(there) if len(there) == len(parts) else None
 
 
 def write_policy(folder: Path, policy: Policy) -> None:
@@ -158,13 +189,26 @@ def digest(tree: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def _zscore(reward: float, mean: float, deviation: float, direction: str) -> float:
+    z = (reward - mean) / deviation
+    return -z if direction == "lower" else z
+
+
 def _card(tree: Mapping[str, Any]) -> RewardCard:
     check_name(_text(tree["name"]), FILE)
     mean, deviation, weight = (_number(tree[key]) for key in ("mean", "deviation", "weight"))
     if deviation <= 0:
         raise ValueError("a deviation that is not above 0")
     percentiles = {name: _number(one) for name, one in tree["percentiles"].items()}
-    return RewardCard(tree["name"], weight, _scale(tree["scale"]), mean, deviation, percentiles)
+    parts = tuple(_part(one) for one in tree.get("parts", ()))
+    return RewardCard(tree["name"], weight, _scale(tree["scale"]), mean, deviation, percentiles, parts)
+
+
+def _part(tree: Mapping[str, Any]) -> Part:
+    weight, mean, deviation = (_number(tree[key]) for key in ("weight", "mean", "deviation"))
+    if deviation <= 0 or tree["direction"] not in ("higher", "lower"):
+        raise ValueError("a part of a sum that no training measured")
+    return Part(_text(tree["name"]), weight, tree["direction"], mean, deviation)
 
 
 def _scale(tree: Mapping[str, Any]) -> Scale:

@@ -12,6 +12,8 @@ from irlhf.files import read_yaml
 from irlhf.records import LARGEST
 from irlhf.registry import did_you_mean
 
+SUM = "reward"  # what the one line of `combine: sum` is called
+
 _NAME = re.compile(r"[^\W\d][\w-]*")
 
 
@@ -32,6 +34,7 @@ class Reward(_Strict):
 
     scorer: str = ""
     column: str = ""  # a number that the data holds already; dots lead inside objects
+    description: str = ""  # what it means, for templates that say so in the prompt
     label: str = ""  # of a classifier with several outputs, the one to read
     options: dict[str, Any] = Field(default_factory=dict)  # for your own module:callable
     direction: Literal["higher", "lower"] = "higher"
@@ -44,7 +47,7 @@ class Rewards(_Strict):
 
     rewards: dict[str, Reward] = Field(min_length=1)
     gold: dict[str, Reward] = Field(default_factory=dict)
-    combine: Literal["separate", "sum"] = "separate"
+    combine: Literal["separate", "sum"] = "separate"  # lines of their own, or one line of their weighted sum
 
 
 def read_rewards(path: Path) -> Rewards:
@@ -63,6 +66,8 @@ def parse_rewards(tree: Mapping[str, Any], source: str) -> Rewards:
             _check(name, reward, source)
     for name, gold in rewards.gold.items():
         _check_gold(name, gold, rewards.rewards, source)
+    if rewards.combine == "sum":
+        _check_sum(rewards.rewards, source)
     return rewards
 
 
@@ -83,6 +88,17 @@ def _check(name: str, reward: Reward, source: str) -> None:
         raise ConfigError(f"{source}: {name}: a linear scale takes both low and high, or neither")
     if reward.scale.low is not None and reward.scale.high is not None and reward.scale.low >= reward.scale.high:
         raise ConfigError(f"{source}: {name}: low must lie below high (direction says which is better)")
+
+
+def _check_sum(rewards: Mapping[str, Reward], source: str) -> None:
+    """Refuse what has no sum: it is one reward, with one scale and a name of its own."""
+    if SUM in rewards:
+        raise ConfigError(f"{source}: the line of `combine: sum` is called {SUM}; call the reward {SUM} otherwise")
+    if not any(reward.weight for reward in rewards.values()):
+        raise ConfigError(f"{source}: every weight is 0, so there is no sum; give one a weight above 0")
+    scales = {reward.scale for reward in rewards.values()}
+    if len(scales) > 1 or next(iter(scales)).low is not None:
+        raise ConfigError(f"{source}: a sum has one scale; give every reward the same kind, without low and high")
 
 
 def _check_gold(name: str, gold: Reward, rewards: Mapping[str, Reward], source: str) -> None:

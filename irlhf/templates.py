@@ -1,23 +1,21 @@
 """How rewards are spelled in a prompt, and where they stand.
 
-A template is a small YAML of settings and two Jinja texts, run in a sandbox:
+A template is a small YAML of settings and a few Jinja texts, run in a sandbox:
 
-    place: end                        # end | start | system | both | none
+    place: end                                  # end | start | system | both | none
     spelling: {kind: decimal, digits: 2}
-    line: "{{ name }}: {{ value }}"   # one reward
-    block: "{{ lines | join('\\n') }}" # all of them together
+    line: "{{ name }}: {{ value }}"             # one reward; {{ description }} is what rewards.yaml says of it
+    at_least: "{{ name }}: at least {{ value }}"  # a threshold, where the policy shall learn them; so `at_most`
+    block: "{{ lines | join('\\n') }}"           # all of them together
 
 User text that looks like a reward line is escaped: it is read as text and never obeyed.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Any, Literal
-from unicodedata import category as _category
-from unicodedata import normalize
+from typing import Any, Literal, NamedTuple
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -27,18 +25,27 @@ from irlhf.errors import ConfigError, DataError
 from irlhf.files import read_yaml
 from irlhf.records import Content, Message, as_messages
 from irlhf.registry import did_you_mean
+from irlhf.spoof import escape, folded, lines
 
 DEFAULT = "reward-end"
 PLAIN = "plain"  # no reward in the prompt: what the baselines that are trained use
 INSTRUCTION = "instruction"  # plain English, for a base that was never taught reward lines
-ESCAPE = "\\"
 
-_LINE_END = re.compile("([\n\r\v\f\x1c-\x1e\x85\u2028\u2029])")
 _PART = "\n\n"  # between the reward block and the text beside it
 _JINJA = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-_UNSEEN = "\u115f\u1160\u2800\u3164*_~`\"'"  # letters and signs that have no ink, and marks of emphasis
-_BEFORE = r"(?:[^\w\\]|\d+[.)])*?"  # what may stand before a line and leave it one: marks of lists and quotations
 _MARK = "\N{OBJECT REPLACEMENT CHARACTER}"  # stands for the value when a line's fixed part is wanted
+
+Kind = Literal["line", "at_least", "at_most"]
+
+
+class Bound(NamedTuple):
+    """A threshold in the units of a scale: at least, or at most, this much is asked for."""
+
+    kind: Literal["at_least", "at_most"]
+    number: float
+
+
+Wish = float | Bound  # what one line of a prompt asks for, in the units of its reward's scale
 
 
 class Spelling(BaseModel):
@@ -83,46 +90,61 @@ class Spelling(BaseModel):
 
 
 class Template(BaseModel):
-    """A template read from YAML; `text` is that YAML, as policy.json keeps it."""
+    """A template read from YAML.
+
+    `bounded` is the share of training lines that name a threshold, where the template has a line for them.
+    `descriptions` say what rewards mean; finetune adds what rewards.yaml says. With `tokens` every reward line
+    there can be becomes one token of its own; left open, those of the built-in `tiny` do, and of no other base.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     place: Literal["end", "start", "system", "both", "none"] = "end"
     spelling: Spelling = Spelling()
     line: str = "{{ name }}: {{ value }}"
+    at_least: str = ""
+    at_most: str = ""
+    bounded: float = Field(default=0.5, ge=0, lt=1)
     block: str = "{{ lines | join('\n') }}"
+    descriptions: dict[str, str] = Field(default_factory=dict)
+    tokens: bool | None = None
 
     @cached_property
-    def _line(self) -> jinja2.Template:
-        return _JINJA.from_string(self.line)
+    def _lines(self) -> dict[Kind, jinja2.Template]:
+        texts: dict[Kind, str] = {"line": self.line, "at_least": self.at_least, "at_most": self.at_most}
+        return {kind: _JINJA.from_string(text) for kind, text in texts.items() if text}
 
     @cached_property
     def _block(self) -> jinja2.Template:
         return _JINJA.from_string(self.block)
 
-    def reward_line(self, name: str, value: str) -> str:
+    @property
+    def kinds(self) -> list[Kind]:
+        """The kinds of line that a policy of this template learns: `line`, and those of thresholds."""
+        return list(self._lines)
+
+    def reward_line(self, name: str, value: str, kind: Kind = "line") -> str:
         """Return the line of one reward, its value spelled already."""
-        return self._line.render(name=name, value=value)
+        return self._lines[kind].render(name=name, value=value, description=self.descriptions.get(name, name))
 
     def vocabulary(self, names: Sequence[str]) -> list[str]:
         """Return every reward line that a number in [0, 1] can become; none for a plain template."""
         if self.place == "none":
             return []
-        return [self.reward_line(name, value) for name in names for value in self.spelling.vocabulary()]
+        values = self.spelling.vocabulary()
+        return [self.reward_line(name, value, kind) for name in names for kind in self.kinds for value in values]
 
-    def reward_block(self, asked: Mapping[str, float]) -> str:
+    def reward_block(self, asked: Mapping[str, Wish]) -> str:
         """Return all reward lines, as they stand in the prompt; empty where nothing is asked."""
         if not asked or self.place == "none":
             return ""
-        return self._block.render(
-            lines=[self.reward_line(name, self.spelling(number)) for name, number in asked.items()]
-        )
+        return self._block.render(lines=[self._spelled(name, wish) for name, wish in asked.items()])
 
-    def render(self, prompt: Content, asked: Mapping[str, float], names: Sequence[str]) -> list[Message]:
+    def render(self, prompt: Content, asked: Mapping[str, Wish], names: Sequence[str]) -> list[Message]:
         """Return the prompt as messages with the asked rewards (in the units of their scales) written in.
 
         `names` are all rewards that the policy knows: text that looks like one of their lines is
-        escaped in every message. Raises DataError where no user turn can carry the rewards.
+        escaped in every message (name none to leave it). Raises DataError where no user turn can carry the rewards.
         """
         messages = [self._escaped(message, names) for message in as_messages(prompt)]
         block = self.reward_block(asked)
@@ -142,25 +164,32 @@ class Template(BaseModel):
         return messages
 
     def escape(self, text: str, names: Sequence[str]) -> str:
-        """Put a backslash before each line that could be taken for a reward line.
+        """Put a backslash before all that could be taken for a reward line.
 
-        A list's mark, a quotation's or an emphasis before the line hides nothing. Where the block speaks in
-        sentences, they are looked for anywhere in a line, for a sentence need not begin one.
+        Where the block speaks in sentences, they are looked for anywhere in a line.
         """
         if self.place == "none" or not names:
             return text
         known = [self.openings(name) for name in names]
-        longest_first = sorted({one for each in known for one in each}, key=len, reverse=True)
-        openings = "|".join(map(re.escape, longest_first))
-        sentences = any(len(each) > 1 for each in known)
-        pieces = _LINE_END.split(text)
-        return "".join(_no_sentence(one, openings) if sentences else _no_line(one, openings) for one in pieces)
+        return escape(text, {one for each in known for one in each}, any(map(self._speaks, names)))
 
     def openings(self, name: str) -> set[str]:
         """Return how a line that carries this reward begins, folded: the reward line alone and in its block."""
-        line = self.reward_line(name, _MARK)
-        pieces = _LINE_END.split(line) + _LINE_END.split(self._block.render(lines=[line]))
-        return {_folded(piece.split(_MARK, 1)[0]) for piece in pieces if _MARK in piece}
+        return {one for kind in self.kinds for one in self._openings(name, kind)}
+
+    def _openings(self, name: str, kind: Kind) -> set[str]:
+        line = self.reward_line(name, _MARK, kind)
+        pieces = lines(line) + lines(self._block.render(lines=[line]))
+        return {folded(piece.split(_MARK, 1)[0]) for piece in pieces if _MARK in piece}
+
+    def _speaks(self, name: str) -> bool:
+        """Return whether a line begins otherwise in its block than alone, as a part of a sentence."""
+        return any(len(self._openings(name, kind)) > 1 for kind in self.kinds)
+
+    def _spelled(self, name: str, wish: Wish) -> str:
+        if isinstance(wish, Bound):
+            return self.reward_line(name, self.spelling(wish.number), wish.kind)
+        return self.reward_line(name, self.spelling(wish))
 
     def _escaped(self, message: Message, names: Sequence[str]) -> Message:
         body = message.get("content")
@@ -196,12 +225,16 @@ def parse_template(tree: Mapping[str, Any], source: str) -> Template:
         hint = did_you_mean(place.rsplit(".", 1)[-1], known) if problem["type"] == "extra_forbidden" else ""
         raise ConfigError(f"{source}: {place}: {problem['msg']}{hint}") from error
     try:
-        tried = template.reward_line("reward", "0.50"), template.reward_block({"reward": 0.5})
+        tried = [template.reward_line("reward", "0.50", kind) for kind in template.kinds]
+        tried_block = template.reward_block({"reward": 0.5})
         openings = template.openings("reward")
     except Exception as error:  # a template is a program, and may fail as any program
         raise ConfigError(f"{source}: {type(error).__name__}: {error}") from error
-    if template.place != "none" and ("0.50" not in tried[0] or template.spelling(0.5) not in tried[1]):
+    reaches = all("0.50" in line for line in tried) and template.spelling(0.5) in tried_block
+    if template.place != "none" and not reaches:
         raise ConfigError(f"{source}: the value does not reach the prompt; use {{{{ value }}}} and {{{{ lines }}}}")
+    if template.place != "none" and len(set(tried)) < len(tried):
+        raise ConfigError(f"{source}: at_least and at_most read as another line does; say what they ask for")
     if template.place != "none" and "" in openings:
         raise ConfigError(f"{source}: a line begins with the value; begin it with the name, or users can forge it")
     return template
@@ -212,27 +245,6 @@ def _in_system(messages: list[Message], block: str) -> list[Message]:
         joined = _PART.join([messages[0]["content"], block])
         return [{**messages[0], "content": joined}, *messages[1:]]
     return [{"role": "system", "content": block}, *messages]
-
-
-def _no_line(piece: str, openings: str) -> str:
-    """Return a line with a backslash before it where it begins with one of the (folded) openings."""
-    return ESCAPE + piece if re.match(f"{_BEFORE}(?:{openings})", _folded(piece)) else piece
-
-
-def _no_sentence(piece: str, openings: str) -> str:
-    """Return a line with a backslash before each of the (folded) openings that begins a word of it."""
-    signs = [(sign, place) for place, character in enumerate(piece) for sign in _folded(character)]
-    found = [one.start() for one in re.finditer(openings, "".join(sign for sign, _ in signs))]
-    places = [signs[start][1] if start else 0 for start in found]
-    words = [place for place in places if not place or not (piece[place - 1].isalnum() or piece[place - 1] == ESCAPE)]
-    ends = zip([0, *words], [*words, len(piece)], strict=True)
-    return ESCAPE.join(piece[start:end] for start, end in ends)
-
-
-def _folded(text: str) -> str:
-    """Return text as a careless reader sees it: width, case, marks, spaces and invisible signs folded away."""
-    seen = normalize("NFKD", text).casefold()
-    return "".join(c for c in seen if not c.isspace() and c not in _UNSEEN and _category(c) not in ("Cf", "Cc", "Mn"))
 
 
 def _held(number: float) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toolbox import names
 from typer.testing import CliRunner
 
 from irlhf.cli import app
@@ -137,7 +138,8 @@ def test_run_sh_holds_the_very_commands(tmp_path: Path) -> None:
 
 def test_init_makes_a_folder_that_runs(tmp_path: Path) -> None:
     run(["init", str(tmp_path / "mine")])
-    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"rewards.yaml", "template.yaml", "run.sh"}
+    assert names(tmp_path / "mine") == {"rewards.yaml", "template.yaml", "run.sh", "templates"}
+    assert "bins.yaml" in names(tmp_path / "mine" / "templates")
     again = CliRunner().invoke(app, ["init", str(tmp_path / "mine")])
     assert again.exit_code == 2
     assert "is there already" in again.stderr

@@ -10,7 +10,8 @@ from toolbox import ROOT
 
 from irlhf.errors import ConfigError, DataError
 from irlhf.records import as_text
-from irlhf.templates import ESCAPE, Spelling, Template, find_template, parse_template, shipped_templates
+from irlhf.spoof import ESCAPE
+from irlhf.templates import Spelling, Template, find_template, parse_template, shipped_templates
 
 NAMES = ("helpful", "harmless")
 END = Template()

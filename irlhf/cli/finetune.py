@@ -33,6 +33,7 @@ def finetune(
     batch: Annotated[int, typer.Option(min=1, help="Rows a step.")] = 16,
     context: Annotated[int, typer.Option(min=0, help="Tokens of a row at most; 0 is the base's own.")] = 0,
     drop: Annotated[float, typer.Option(min=0, max=0.99, help="Chance that a reward line is left out.")] = 0.1,
+    drop_all: Annotated[float, typer.Option(min=0, max=0.99, help="Chance that all of a row are left out.")] = 0.0,
     accumulate: Annotated[int, typer.Option(min=1, help="Parts a step is computed in, to spare memory.")] = 1,
     lora: Annotated[
         int, typer.Option(min=0, max=1024, help="Train low-rank updates of this rank alone; 0 trains all.")
@@ -67,6 +68,7 @@ def finetune(
         lora,
         merge,
         report_to,
+        drop_all,
     )
     if preview:
         shown = options.run("irlhf.finetune:preview", quiet, scored, model, preview, settings)

@@ -17,6 +17,7 @@ def init(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make a folder with rewards.yaml, a template and run.sh to edit."""
+    """Make a folder with rewards.yaml, templates and run.sh to edit."""
     summary = options.run("irlhf.starter:init", quiet, folder)
-    options.finish(summary, json_, ", ".join(summary["files"]), f"edit them, then DATA=your.jsonl {folder}/run.sh")
+    written = "rewards.yaml, template.yaml, run.sh and templates/"
+    options.finish(summary, json_, written, f"edit them, then DATA=your.jsonl {folder}/run.sh")

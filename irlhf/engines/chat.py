@@ -10,7 +10,7 @@ import jinja2
 
 from irlhf.errors import DataError
 from irlhf.records import Content, Message, as_messages
-from irlhf.templates import Template
+from irlhf.templates import Template, Wish
 
 # For bases that were never taught a chat: turns with a name, parted by blank lines.
 SPEAKERS = {"user": "Human", "assistant": "Assistant"}
@@ -49,16 +49,16 @@ class Chat:
     template: Template
     names: Sequence[str]  # all rewards that the policy knows
 
-    def messages(self, prompt: Content, asked: Mapping[str, float]) -> list[Message]:
+    def messages(self, prompt: Content, asked: Mapping[str, Wish]) -> list[Message]:
         """Return the prompt as the model sees it, rewards written in and user text disarmed."""
         disarmed = [self._disarmed(message) for message in as_messages(prompt)]
         return self.template.render(disarmed, asked, self.names)
 
-    def text(self, prompt: Content, asked: Mapping[str, float]) -> str:
+    def text(self, prompt: Content, asked: Mapping[str, Wish]) -> str:
         """Return the prompt's whole text, up to where the completion begins."""
         return self._chat_text(self.messages(prompt, asked), generation=True)
 
-    def prompt(self, prompt: Content, asked: Mapping[str, float], room: int) -> Tokens:
+    def prompt(self, prompt: Content, asked: Mapping[str, Wish], room: int) -> Tokens:
         """Return the prompt as at most `room` token ids.
 
         What does not fit loses the beginning of the conversation: whole turns first, then the first
@@ -92,7 +92,7 @@ class Chat:
             raise DataError("a completion of several messages needs a base whose chat template can hold it")
         return [*self._ids(" " + said[0]["content"]), self.tokenizer.eos_token_id]
 
-    def _shortened(self, turns: list[Message], asked: Mapping[str, float], room: int, at: int) -> list[int]:
+    def _shortened(self, turns: list[Message], asked: Mapping[str, Wish], room: int, at: int) -> list[int]:
         """Drop the fewest first words of the turn at `at` that make it fit."""
         text = turns[at]["content"]
         starts = [word.start() for word in _WORD.finditer(text)] + [len(text)]

@@ -1,12 +1,13 @@
 """Models from a folder or the hub, loaded without running anybody's code."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from irlhf.engines.chat import PLAIN_CHAT
@@ -48,6 +49,13 @@ def load_tokenizer(name: str) -> Any:
         # Never attended to and never trained on, so any token serves.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
+
+
+def add_tokens(model: Any, tokenizer: Any, lines: Sequence[str]) -> None:
+    """Give a base a token for each of these lines, its embedding drawn about the mean of those there are."""
+    tokenizer.add_tokens([AddedToken(line, normalized=False, special=True) for line in lines], special_tokens=True)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer))
 
 
 def context_of(model: Any) -> int:

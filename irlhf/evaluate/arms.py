@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,7 +134,8 @@ def divergence(row: Example) -> float | None:
 
 def _arm(found: tuple[Path, Policy], kept: str, rows: Sequence[Example]) -> Arm:
     folder, policy = found
-    return Arm(f"{policy.digest}{kept}", f"{folder.resolve().name}{kept}", policy, rows, folder)
+    own = [replace(row, rewards={**row.rewards, **policy.own(row.rewards)}) for row in rows]
+    return Arm(f"{policy.digest}{kept}", f"{folder.resolve().name}{kept}", policy, own, folder)
 
 
 def _kept(row: Example) -> str:

@@ -15,7 +15,7 @@ from irlhf.journal import RunCard, journal, workshop
 from irlhf.policy import TINY
 from irlhf.records import as_messages
 from irlhf.registry import did_you_mean, resolve
-from irlhf.templates import DEFAULT, INSTRUCTION
+from irlhf.templates import DEFAULT, INSTRUCTION, find_template
 
 BASELINES = (*BLIND, UNTOUCHED)
 COMPLETE = "COMPLETE"  # written last into a checkpoint; one without it was cut short by a kill
@@ -28,9 +28,9 @@ class FinetuneSettings:
 
     `batch` is in rows a step, computed in `accumulate` parts to spare memory; `context` is in tokens; `drop`
     is the chance in [0, 1] that a reward line is left out of a training row, so that every subset of the
-    rewards can be asked for. With `lora` only low-rank updates of that rank are trained (Hu et al. 2021,
-    arXiv 2106.09685); `merge` adds them to the weights at the end, else the folder holds them alone.
-    `report_to` names a tracker that transformers knows.
+    rewards can be asked for, and `drop_all` the chance that all of them are. With `lora` only low-rank updates of
+    that rank are trained (Hu et al. 2021, arXiv 2106.09685); `merge` adds them to the weights at the end, else the
+    folder holds them alone. `report_to` names a tracker that transformers knows.
     """
 
     rewards: str = ""  # a rewards.yaml
@@ -47,6 +47,7 @@ class FinetuneSettings:
     lora: int = 0
     merge: bool = True
     report_to: str = "none"
+    drop_all: float = 0.0
 
 
 def finetune(
@@ -59,10 +60,7 @@ def finetune(
     weights, and the rows give it the scales. Raises ConfigError, DataError and BackendError.
     """
     settings = _checked(settings)
-    if settings.baseline == UNTOUCHED and model == TINY:
-        raise ConfigError("tiny starts from random weights, so untouched it can say nothing; name a base with --model")
-    if settings.lora and model == TINY:
-        raise ConfigError("tiny starts from random weights, which --lora would leave random; train them all")
+    _check_base(model, settings)
     source, out = Path(scored), Path(output)
     if out == STREAM:
         raise ConfigError("a policy is a folder; name it with -o")
@@ -138,13 +136,28 @@ def _checked(settings: FinetuneSettings) -> FinetuneSettings:
     """Return the settings with the template named. Raises ConfigError."""
     if settings.baseline and settings.baseline not in BASELINES:
         raise ConfigError(f"unknown baseline '{settings.baseline}'{did_you_mean(settings.baseline, BASELINES)}")
-    if not 0 <= settings.drop < 1:
-        raise ConfigError(f"drop is {settings.drop}; it is a chance from 0 to below 1")
+    for name, chance in (("drop", settings.drop), ("drop_all", settings.drop_all)):
+        if not 0 <= chance < 1:
+            raise ConfigError(f"{name} is {chance}; it is a chance from 0 to below 1")
     if settings.batch < settings.accumulate * console.PROCESSES:
         parts = f"{settings.accumulate} parts" + f" of {console.PROCESSES} processes" * (console.PROCESSES > 1)
         raise ConfigError(f"a batch of {settings.batch} rows cannot be computed in {parts}; each needs a row")
     usual = INSTRUCTION if settings.baseline == UNTOUCHED else DEFAULT
     return replace(settings, template=settings.template or usual)
+
+
+def _check_base(model: str, settings: FinetuneSettings) -> None:
+    """Refuse to leave at random what a random start, or a new token, has to learn."""
+    if settings.baseline == UNTOUCHED and model == TINY:
+        raise ConfigError("tiny starts from random weights, so untouched it can say nothing; name a base with --model")
+    if settings.lora and model == TINY:
+        raise ConfigError("tiny starts from random weights, which --lora would leave random; train them all")
+    fixed = settings.lora or settings.baseline == UNTOUCHED
+    if fixed and settings.baseline not in BLIND and find_template(settings.template).tokens:
+        untrained = "--lora" if settings.lora else f"--baseline {UNTOUCHED}"
+        raise ConfigError(
+            f"template {settings.template}: {untrained} leaves its new tokens random; say `tokens: false`"
+        )
 
 
 def _with_training(settings: FinetuneSettings) -> FinetuneSettings:

@@ -63,11 +63,12 @@ def _top(rows: Sequence[Example], policy: Policy, seed: int) -> list[Example]:
 
 def _weighted(rows: Sequence[Example], policy: Policy) -> list[float]:
     weights = {card.name: card.weight for card in policy.rewards}
-    for row in rows:
+    own = [policy.own(row.rewards) for row in rows]
+    for row, rewards in zip(rows, own, strict=True):
         for name, weight in weights.items():
-            if weight and name not in row.rewards:
+            if weight and name not in rewards:
                 raise DataError(f"{row.id}: no reward '{name}', so rows cannot be compared; score them all first")
-    return [policy.weighted(row.rewards, weights) for row in rows]
+    return [policy.weighted(rewards, weights) for rewards in own]
 
 
 def _dealt(rows: Sequence[Example], seed: int) -> Iterator[Example]:

@@ -1,6 +1,7 @@
 """The rows a policy learns from, and the card that says how their rewards are spelled."""
 
 import random
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,16 +14,16 @@ from irlhf import console
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import read_rows
 from irlhf.finetune.baselines import BLIND
-from irlhf.policy import RESERVOIR, Policy, RewardCard
+from irlhf.policy import RESERVOIR, Part, Policy, RewardCard, sum_of
 from irlhf.records import TRAIN, VALIDATION, Example, from_json, unique
-from irlhf.rewards import Reward, read_rewards
-from irlhf.scales import PERCENTILES, fit, percentile
-from irlhf.templates import PLAIN, find_template
+from irlhf.rewards import SUM, Reward, read_rewards
+from irlhf.scales import PERCENTILES, UNIT, fit, percentile
+from irlhf.templates import PLAIN, Bound, Kind, Template, Wish, find_template
 
 if TYPE_CHECKING:
     from irlhf.finetune import FinetuneSettings
 
-Row = tuple[Example, dict[str, float]]  # an example and what its prompt asks for, in scale units
+Row = tuple[Example, dict[str, Wish]]  # an example and what its prompt asks for
 
 
 @dataclass
@@ -33,36 +34,92 @@ class TrainingSet:
     validation: list[Example]
     specs: Mapping[str, Reward]
     counts: Counter[str] = field(default_factory=Counter)
+    summed: bool = False  # into one line
 
     def policy(self, base: str, settings: "FinetuneSettings") -> Policy:
         """Return the card of a policy trained on these rows: scales fitted on the training split alone."""
-        cards = []
-        for name, spec in self.specs.items():
-            raw = sorted(example.rewards[name] for example in self.train if name in example.rewards)
-            scale = fit(name, spec, raw)
-            percentiles = {f"p{one}": percentile(raw, one) for one in PERCENTILES}
-            cards.append(RewardCard(name, spec.weight, scale, fmean(raw), pstdev(raw), percentiles))
+        cards = tuple(self._card(name, spec) for name, spec in self.specs.items())
+        cards = (self._sum(cards),) if self.summed else cards
+        template = find_template(PLAIN if settings.baseline in BLIND else settings.template)
+        _check_spelling(template, cards)
         return Policy(
             base=base,
             baseline=settings.baseline,
-            template=find_template(PLAIN if settings.baseline in BLIND else settings.template),
-            rewards=tuple(cards),
-            reservoir=self._reservoir(settings.seed),
+            template=template.model_copy(update={"descriptions": {**self._descriptions(), **template.descriptions}}),
+            rewards=cards,
+            reservoir=self._reservoir(cards, settings.seed),
             context=settings.context,
         )
 
     def asked(self, policy: Policy, rows: Sequence[Example], settings: "FinetuneSettings") -> Iterator[Row]:
-        """Yield each example with the rewards that its prompt names; some lines are dropped at random."""
+        """Yield each example with what its prompt asks for.
+
+        Some lines are dropped at random, and of some rows all; where the template has lines for thresholds, some
+        name a reward of a training row that is no better than this one's, or no worse.
+        """
+        kinds = [kind for kind in policy.template.kinds if kind != "line"]
+        known = self._known(policy) if kinds else {}
         for example in rows:
             rng = random.Random(f"{settings.seed}/{example.id}/drop")
             scaled = policy.scaled(example.rewards)
-            yield example, {name: number for name, number in scaled.items() if rng.random() >= settings.drop}
+            asked: dict[str, Wish] = {name: number for name, number in scaled.items() if rng.random() >= settings.drop}
+            if settings.drop_all and rng.random() < settings.drop_all:
+                asked = {}
+            for name in asked if kinds else ():
+                if rng.random() < policy.template.bounded:
+                    asked[name] = _threshold(rng.choice(kinds), scaled[name], known[name], rng)
+            yield example, asked
 
-    def _reservoir(self, seed: int) -> tuple[tuple[float, ...], ...]:
+    def _card(self, name: str, spec: Reward) -> RewardCard:
+        return _fitted(name, spec, sorted(one.rewards[name] for one in self.train if name in one.rewards))
+
+    def _sum(self, cards: Sequence[RewardCard]) -> RewardCard:
+        """Return the card of the one line that `combine: sum` makes of these."""
+        parts = tuple(Part(one.name, one.weight, one.scale.direction, one.mean, one.deviation) for one in cards)
+        sums = (sum_of(parts, example.rewards) for example in self.train)
+        spec = Reward(scale=next(iter(self.specs.values())).scale)
+        return _fitted(SUM, spec, sorted(one for one in sums if one is not None), parts)
+
+    def _descriptions(self) -> dict[str, str]:
+        if self.summed:
+            return {SUM: " + ".join(f"{spec.weight:g}*{name}" for name, spec in self.specs.items())}
+        return {name: spec.description for name, spec in self.specs.items() if spec.description}
+
+    def _known(self, policy: Policy) -> dict[str, list[float]]:
+        """Return the scaled rewards of the training rows by name, in order."""
+        rows = [policy.scaled(example.rewards) for example in self.train]
+        return {name: sorted(row[name] for row in rows if name in row) for name in policy.names}
+
+    def _reservoir(self, cards: Sequence[RewardCard], seed: int) -> tuple[tuple[float, ...], ...]:
         """Return the joint raw rewards of up to RESERVOIR training rows that have them all."""
-        full = [example for example in self.train if all(name in example.rewards for name in self.specs)]
-        kept = random.Random(f"{seed}/reservoir").sample(full, min(RESERVOIR, len(full)))
-        return tuple(tuple(example.rewards[name] for name in self.specs) for example in kept)
+        vectors = [[card.read(example.rewards) for card in cards] for example in self.train]
+        full = [tuple(number for number in vector if number is not None) for vector in vectors]
+        full = [vector for vector in full if len(vector) == len(cards)]
+        return tuple(random.Random(f"{seed}/reservoir").sample(full, min(RESERVOIR, len(full))))
+
+
+def _fitted(name: str, spec: Reward, raw: Sequence[float], parts: tuple[Part, ...] = ()) -> RewardCard:
+    """Return a reward's card from its raw rewards in order."""
+    scale = fit(name, spec, raw)
+    percentiles = {f"p{one}": percentile(raw, one) for one in PERCENTILES}
+    return RewardCard(name, spec.weight, scale, fmean(raw), pstdev(raw), percentiles, parts)
+
+
+def _threshold(kind: Kind, actual: float, known: Sequence[float], rng: random.Random) -> Bound:
+    """Return a threshold that a row with this actual reward keeps: a training row's, not above it (or not below)."""
+    if kind == "at_least":
+        return Bound("at_least", known[rng.randrange(bisect_right(known, actual) or 1)])
+    first = min(bisect_left(known, actual), len(known) - 1)
+    return Bound("at_most", known[rng.randrange(first, len(known))])
+
+
+def _check_spelling(template: Template, cards: Sequence[RewardCard]) -> None:
+    """Refuse to spell numbers beyond 0 and 1 in what has no words for them."""
+    beyond = [card.name for card in cards if card.scale.kind not in UNIT]
+    if beyond and template.place != "none" and template.spelling.kind != "decimal":
+        kind = template.spelling.kind
+        told = f"the spelling {kind} knows numbers from 0 to 1, and the scale of {', '.join(beyond)} goes beyond"
+        raise ConfigError(f"{told}; take a quantile or linear scale, or decimals")
 
 
 def read_training_set(source: Path, rewards: str, limit: int) -> TrainingSet:
@@ -71,8 +128,6 @@ def read_training_set(source: Path, rewards: str, limit: int) -> TrainingSet:
     validation: list[Example] = []
     counts: Counter[str] = Counter()
     named = read_rewards(Path(rewards)) if rewards else None
-    if named and named.combine == "sum":
-        raise ConfigError(f"{rewards}: `combine: sum` is not answered by this version; use separate")
     wanted = tuple(named.rewards) if named else ()
     for example in unique((where, from_json(row, where)) for where, row in islice(read_rows(source), limit or None)):
         if example.split not in (TRAIN, VALIDATION, ""):
@@ -92,4 +147,4 @@ def read_training_set(source: Path, rewards: str, limit: int) -> TrainingSet:
             f"no rewards.yaml: {', '.join(specs)} taken as higher is better, weight 1, quantile scale, separate lines"
         )
     counts["rows"], counts["validation rows"] = len(train), len(validation)
-    return TrainingSet(train, validation, specs, counts)
+    return TrainingSet(train, validation, specs, counts, summed=named is not None and named.combine == "sum")

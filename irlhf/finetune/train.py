@@ -15,7 +15,7 @@ from transformers import GenerationConfig, set_seed
 
 from irlhf import console
 from irlhf.engines.chat import Chat, NoRoom, Refused
-from irlhf.engines.local import context_of, device, end_tokens, fitting_threads, load_causal
+from irlhf.engines.local import add_tokens, context_of, device, end_tokens, fitting_threads, load_causal
 from irlhf.engines.processes import from_first
 from irlhf.engines.tiny import make_tiny
 from irlhf.errors import ConfigError, DataError
@@ -129,7 +129,7 @@ def _start(training: TrainingSet, base: str, settings: "FinetuneSettings") -> tu
     policy = training.policy(base, settings)
     set_seed(settings.seed)
     if base == TINY:
-        lines = policy.template.vocabulary(policy.names)
+        lines = [] if policy.template.tokens is False else policy.template.vocabulary(policy.names)
         conversations = (as_messages(one.prompt) + as_messages(one.completion, "assistant") for one in training.train)
         model, tokenizer = make_tiny(conversations, lines, settings.context or _TINY_CONTEXT, settings.seed)
     else:
@@ -137,6 +137,8 @@ def _start(training: TrainingSet, base: str, settings: "FinetuneSettings") -> tu
         # single precision themselves, a frozen base on an accelerator may stay as it was saved.
         spare = settings.baseline == UNTOUCHED or (settings.lora and device() != "cpu")
         model, tokenizer = load_causal(base, None if spare else torch.float32)
+        if policy.template.tokens:
+            add_tokens(model, tokenizer, policy.template.vocabulary(policy.names))
     return model, tokenizer, replace(policy, context=min(settings.context or context_of(model), context_of(model)))
 
 

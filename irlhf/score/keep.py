@@ -127,7 +127,7 @@ class _Judge:
         for name, weight in weights.items():
             if weight:
                 self._reward(row, name)
-        return self.policy.weighted(row.rewards, weights)
+        return self.policy.weighted(self.policy.own(row.rewards), weights)
 
     def _nearness(self, row: Example) -> float:
         """Return the mean absolute distance between asked and actual, negated."""
@@ -135,10 +135,11 @@ class _Judge:
         return -fmean(abs(actual[name] - number) for name, number in row.asked.items())
 
     def _reward(self, row: Example, name: str) -> float:
-        self.policy.reward(name)  # a name that it does not know is another mistake than a row that was not scored
-        if name not in row.rewards:
+        # A name that the policy does not know is another mistake than a row that was not scored.
+        reward = self.policy.reward(name).read(row.rewards)
+        if reward is None:
             raise DataError(f"{row.id}: no reward '{name}', so samples cannot be compared; score them all first")
-        return row.rewards[name]
+        return reward
 
 
 def _judges(source: Path, rows: Sequence[Example], settings: KeepSettings) -> dict[str, _Judge]:
