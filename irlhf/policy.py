@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from irlhf.errors import ConfigError, DataError
 from irlhf.records import finite
 from irlhf.registry import did_you_mean
 from irlhf.rewards import check_name, read_rewards
-from irlhf.scales import Scale
+from irlhf.scales import Scale, interpolate
 from irlhf.targets import parse_weights
 from irlhf.templates import Template, parse_template
 
@@ -21,6 +22,7 @@ METRICS = "metrics.jsonl"  # beside it, the training curve
 VERSION = 1  # of the file's shape
 TINY = "tiny"  # the built-in base model, which starts from random weights
 RESERVOIR = 1000  # joint reward vectors of training rows that are kept
+CALIBRATION = "calibration"  # the key of policy.json that `eval --calibrate` writes, and that its digest leaves out
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,61 @@ class RewardCard:
 
 
 @dataclass(frozen=True)
+class Reach:
+    """What one reward can be asked for, in the units of its scale, as measured.
+
+    `xs` and `ys` are the knots of a rising map from the number in the prompt to the mean actual; there are
+    none where the numbers are best put into the prompt as they are wanted.
+    """
+
+    low: float  # asking for less than this brings no less
+    high: float  # asking for more than this brings no more
+    xs: tuple[float, ...] = ()
+    ys: tuple[float, ...] = ()
+
+    def __call__(self, wanted: float) -> float:
+        """Return the number to put into the prompt for a wanted actual."""
+        asked = interpolate(wanted, self.ys, self.xs, self.xs[0], self.xs[-1]) if self.xs else wanted
+        return min(self.high, max(self.low, asked))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the reach as policy.json keeps it."""
+        return {"low": self.low, "high": self.high, "xs": list(self.xs), "ys": list(self.ys)}
+
+
+@dataclass(frozen=True)
+class Achieved:
+    """A request, and the mean raw rewards that it brought."""
+
+    asked: Mapping[str, float]  # in the units of the scales
+    rewards: Mapping[str, float]
+    n: int  # prompts
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a policy can reach and how to ask it, measured on prompts that it was not trained on."""
+
+    reach: Mapping[str, Reach]  # of the rewards for which asking for more was shown to bring more
+    achieved: tuple[Achieved, ...]
+    decoding: Mapping[str, float]  # how the tokens of the samples were drawn; empty where they do not say
+    samples: int
+    prompts: int
+    splits: Mapping[str, int]  # samples of each; "none" where the prompts have no split
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the calibration as policy.json keeps it."""
+        return {
+            "reach": {name: one.to_json() for name, one in self.reach.items()},
+            "achieved": [{"asked": dict(one.asked), "rewards": dict(one.rewards), "n": one.n} for one in self.achieved],
+            "decoding": dict(self.decoding),
+            "samples": self.samples,
+            "prompts": self.prompts,
+            "splits": dict(self.splits),
+        }
+
+
+@dataclass(frozen=True)
 class Policy:
     """All that `sample` and `eval` need to know of a policy besides its weights."""
 
@@ -70,7 +127,8 @@ class Policy:
     context: int  # tokens that prompt and completion may fill together
     baseline: str = ""  # plain, chosen, top: trained without rewards; untouched: not trained, merely asked
     training: Mapping[str, Any] = field(default_factory=dict)  # settings, seed, rows, digests, versions
-    digest: str = ""  # of the file; not in it
+    calibration: Calibration | None = None  # once it is measured
+    digest: str = ""  # of the file without the calibration; not in it
 
     @property
     def blind(self) -> bool:
@@ -119,6 +177,7 @@ class Policy:
             }
             for card in self.rewards
         ]
+        measured = {CALIBRATION: self.calibration.to_json()} if self.calibration else {}
         return {
             "version": VERSION,
             "base": self.base,
@@ -128,6 +187,7 @@ class Policy:
             "reservoir": [list(vector) for vector in self.reservoir],
             "context": self.context,
             "training": dict(self.training),
+            **measured,
         }
 
 
@@ -142,6 +202,12 @@ def write_policy(folder: Path, policy: Policy) -> None:
     files.write_json(folder / FILE, policy.to_json())
 
 
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    """Write into a policy's policy.json what was measured of it. All else stays as it stands, and so its digest."""
+    path = folder / FILE
+    files.write_json(path, {**files.read_json(path), CALIBRATION: calibration.to_json()})
+
+
 def read_policy(folder: Path) -> Policy:
     """Read a policy's folder. Raises ConfigError where it is none."""
     path = folder / FILE
@@ -151,7 +217,7 @@ def read_policy(folder: Path) -> Policy:
     if tree.get("version") != VERSION:
         raise ConfigError(f"{path}: version {tree.get('version')}, but this irlhf reads version {VERSION}")
     try:
-        return Policy(
+        policy = Policy(
             base=_text(tree["base"]),
             baseline=_text(tree["baseline"]),
             template=parse_template(tree["template"], str(path)),
@@ -163,6 +229,13 @@ def read_policy(folder: Path) -> Policy:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: damaged ({error}); fine-tune again") from error
+    if tree.get(CALIBRATION) is None:
+        return policy
+    try:
+        return replace(policy, calibration=_calibration(tree[CALIBRATION], set(policy.names)))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        told = f"the '{CALIBRATION}' in it is damaged ({error})"
+        raise DataError(f"{path}: {told}; delete that key, then measure again with eval --calibrate") from error
 
 
 def find_policies(files: Iterable[Path], folders: Sequence[str | Path] = ()) -> dict[str, tuple[Path, Policy]]:
@@ -185,8 +258,12 @@ def read_weights(text: str, policy: Policy) -> dict[str, float]:
 
 
 def digest(tree: Mapping[str, Any]) -> str:
-    """Return the short name of a policy: 12 hex digits over policy.json, which holds the weights' digest."""
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
+    """Return the short name of a policy: 12 hex digits over policy.json, which holds the weights' digest.
+
+    Measuring a policy makes no other policy of it, so samples drawn before are still its own.
+    """
+    trained = {key: value for key, value in tree.items() if key != CALIBRATION}
+    return hashlib.sha256(json.dumps(trained, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _zscore(reward: float, mean: float, deviation: float, direction: str) -> float:
@@ -222,6 +299,42 @@ def _scale(tree: Mapping[str, Any]) -> Scale:
     if not fitted or tree["direction"] not in ("higher", "lower"):
         raise ValueError("a scale that no training fitted")
     return Scale(kind, tree["direction"], xs, ys)
+
+
+def _calibration(tree: Mapping[str, Any], known: Set[str]) -> Calibration:
+    reach = {name: _reach(one) for name, one in tree["reach"].items()}
+    if strange := set(reach) - known:
+        raise ValueError(f"the reach of an unknown reward {min(strange)!r:.40}")
+    return Calibration(
+        reach=reach,
+        achieved=tuple(_achieved(one, known) for one in tree["achieved"]),
+        decoding={name: _number(one) for name, one in tree["decoding"].items()},
+        samples=_count(tree["samples"]),
+        prompts=_count(tree["prompts"]),
+        splits={name: _count(one) for name, one in tree["splits"].items()},
+    )
+
+
+def _reach(tree: Mapping[str, Any]) -> Reach:
+    low, high, xs, ys = _number(tree["low"]), _number(tree["high"]), _vector(tree["xs"]), _vector(tree["ys"])
+    if low >= high:
+        raise ValueError(f"a reach from {low:g} to {high:g}")
+    if len(xs) != len(ys) or len(xs) == 1 or any(a >= b for knots in (xs, ys) for a, b in pairwise(knots)):
+        raise ValueError("a map that does not rise")
+    return Reach(low, high, xs, ys)
+
+
+def _achieved(tree: Mapping[str, Any], known: Set[str]) -> Achieved:
+    asked, rewards = ({name: _number(one) for name, one in tree[key].items()} for key in ("asked", "rewards"))
+    if not asked or not rewards or not {*asked, *rewards} <= known:
+        raise ValueError("a request that asks for nothing, brought nothing, or names an unknown reward")
+    return Achieved(asked, rewards, _count(tree["n"]))
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{value!r:.40} is no count")
+    return value
 
 
 def _vector(values: Sequence[Any], length: int = -1) -> tuple[float, ...]:

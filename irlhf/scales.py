@@ -39,7 +39,7 @@ class Scale:
         """Return the scaled number of a raw reward."""
         x = -reward if self.direction == "lower" else reward
         if self.kind == "quantile":
-            return _interpolate(x, self.xs, self.ys, 0.0, 1.0)
+            return interpolate(x, self.xs, self.ys, 0.0, 1.0)
         if self.kind == "zscore":
             return (x - self.xs[0]) / self.xs[1]
         if self.kind == "linear":
@@ -49,7 +49,7 @@ class Scale:
     def inverse(self, number: float) -> float:
         """Return the raw reward that a scaled number stands for, held to what the scale knows."""
         if self.kind == "quantile":
-            x = _interpolate(number, self.ys, self.xs, self.xs[0], self.xs[-1])
+            x = interpolate(number, self.ys, self.xs, self.xs[0], self.xs[-1])
         elif self.kind == "zscore":
             x = number * self.xs[1] + self.xs[0]
         elif self.kind == "linear":
@@ -116,7 +116,7 @@ def _mid_ranks(ordered: Sequence[float]) -> tuple[tuple[float, ...], tuple[float
     return tuple(xs), tuple(ys)
 
 
-def _interpolate(x: float, xs: Sequence[float], ys: Sequence[float], below: float, above: float) -> float:
+def interpolate(x: float, xs: Sequence[float], ys: Sequence[float], below: float, above: float) -> float:
     """Return y at x on the line through the knots; `below` and `above` where x lies outside them."""
     if x < xs[0]:
         return below
