@@ -41,9 +41,9 @@ class Example:
 
     `rewards` and `gold` are raw numbers on their scorers' own scales. `asked` is in the units of the
     policy's scale. `entropy` is the mean over tokens in nats, `logprob` the sum over tokens, both at
-    temperature 1 before any truncation; `reference` is the logprob of the same tokens under another model,
-    whose prompt asks for nothing. `kept` says how this one was chosen among `candidates` samples, which took
-    `spent` tokens to draw. `extra` holds the keys that irlhf does not know.
+    temperature 1, after any guidance and before any truncation; `reference` is the logprob of the same tokens
+    under another model, whose prompt asks for nothing. `kept` says how this one was chosen among `candidates`
+    samples, which took `spent` tokens to draw. `extra` holds the keys that irlhf does not know.
     """
 
     id: str
