@@ -2,7 +2,7 @@
 
     prepare   id prompt completion group label split source
     score     + rewards (or gold)
-    sample    + target asked finish tokens entropy logprob (reference) policy seed
+    sample    + target asked finish tokens entropy logprob (reference) policy seed decoding
     score --keep   + kept candidates spent
 
 A sample is a legal example, so it may go back through `score` and into the next `finetune`.
@@ -64,6 +64,7 @@ class Example:
     reference: float | None = None
     policy: str = ""
     seed: int | None = None
+    decoding: Mapping[str, float] = field(default_factory=dict)  # how the tokens were drawn
     kept: str = ""  # "best" or "nearest"
     candidates: int | None = None
     spent: int | None = None
@@ -84,7 +85,7 @@ class Example:
 _KNOWN = tuple(one.name for one in fields(Example) if one.name != "extra")
 _ALWAYS = ("id", "prompt", "completion")
 _TEXTS = ("group", "label", "split", "source", "finish", "policy", "kept")
-_NUMBERS = ("rewards", "gold", "asked")
+_NUMBERS = ("rewards", "gold", "asked", "decoding")
 _COUNTS = ("tokens", "seed", "candidates", "spent")
 _MEASURES = ("entropy", "logprob", "reference")
 

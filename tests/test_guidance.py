@@ -194,6 +194,7 @@ def drawn_parts(rows: list[Row]) -> list[tuple[object, ...]]:
 def test_guidance_of_zero_draws_what_is_drawn_unasked(bench: Bench) -> None:
     zero, unasked = sampled(bench, guidance=0.0), sampled(bench, ())
     assert drawn_parts(zero) == drawn_parts(unasked)
+    assert (zero[0]["decoding"]["guidance"], unasked[0]["decoding"]["guidance"]) == (0, 1)
     for name in MEASURES:
         assert [row[name] for row in zero] == pytest.approx([row[name] for row in unasked], abs=1e-3)
 

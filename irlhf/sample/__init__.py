@@ -52,6 +52,11 @@ class SampleSettings:
     shard: str = ""
     guidance: float = 1.0  # in [0, MOST_GUIDANCE]
 
+    @property
+    def decoding(self) -> dict[str, float]:
+        """How tokens are drawn, as every row says it."""
+        return {name: getattr(self, name) for name in ("temperature", "top_p", "max_tokens", "guidance")}
+
 
 @dataclass(frozen=True)
 class _Wanted:
@@ -228,4 +233,5 @@ def _draw(
                 reference=drawn.reference,
                 policy=policy.digest,
                 seed=ask.seed,
+                decoding=settings.decoding,
             )
