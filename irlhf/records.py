@@ -2,7 +2,7 @@
 
     prepare   id prompt completion group label split source
     score     + rewards (or gold)
-    sample    + target asked finish tokens entropy logprob (reference) policy seed
+    sample    + target asked finish tokens entropy logprob (reference) policy seed decoding
     score --keep   + kept candidates spent
 
 A sample is a legal example, so it may go back through `score` and into the next `finetune`.
@@ -41,9 +41,9 @@ class Example:
 
     `rewards` and `gold` are raw numbers on their scorers' own scales. `asked` is in the units of the
     policy's scale. `entropy` is the mean over tokens in nats, `logprob` the sum over tokens, both at
-    temperature 1 before any truncation; `reference` is the logprob of the same tokens under another model,
-    whose prompt asks for nothing. `kept` says how this one was chosen among `candidates` samples, which took
-    `spent` tokens to draw. `extra` holds the keys that irlhf does not know.
+    temperature 1, after any guidance and before any truncation; `reference` is the logprob of the same tokens
+    under another model, whose prompt asks for nothing. `kept` says how this one was chosen among `candidates`
+    samples, which took `spent` tokens to draw. `extra` holds the keys that irlhf does not know.
     """
 
     id: str
@@ -64,6 +64,7 @@ class Example:
     reference: float | None = None
     policy: str = ""
     seed: int | None = None
+    decoding: Mapping[str, float] = field(default_factory=dict)  # how the tokens were drawn
     kept: str = ""  # "best" or "nearest"
     candidates: int | None = None
     spent: int | None = None
@@ -84,7 +85,7 @@ class Example:
 _KNOWN = tuple(one.name for one in fields(Example) if one.name != "extra")
 _ALWAYS = ("id", "prompt", "completion")
 _TEXTS = ("group", "label", "split", "source", "finish", "policy", "kept")
-_NUMBERS = ("rewards", "gold", "asked")
+_NUMBERS = ("rewards", "gold", "asked", "decoding")
 _COUNTS = ("tokens", "seed", "candidates", "spent")
 _MEASURES = ("entropy", "logprob", "reference")
 

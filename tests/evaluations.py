@@ -97,6 +97,7 @@ def _policy(number: int, shape: Shape, rng: np.random.Generator) -> dict[str, An
         "samples": n,
         "prompts": shape.prompts,
         "splits": {"test": 8 * shape.prompts},
+        "decoding": [{"temperature": 1.0, "top_p": 1.0, "max_tokens": 128, "guidance": 1.0}],
         "rewards": rewards,
         "crosstalk": _crosstalk(shape, not baseline, rng) if len(shape.rewards) > 1 else {},
         "entropy": interval(1.9 - 0.2 * number),

@@ -73,6 +73,42 @@ def test_what_was_kept_stands_apart_and_says_what_it_cost(bench: Bench) -> None:
     assert best["digest"] == plain["digest"]
 
 
+WAY = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 128, "guidance": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("second", "warned"),
+    [
+        ({}, False),
+        (WAY, False),
+        ({**WAY, "max_tokens": 64}, False),
+        ({**WAY, "temperature": 0.5}, True),
+        ({**WAY, "top_p": 0.9}, True),
+        ({**WAY, "guidance": 2}, True),
+    ],
+)
+def test_samples_of_one_policy_drawn_in_different_ways_are_warned_of(
+    second: Row, warned: bool, bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, other = samples(bench, decoding=WAY)[:80], samples(bench, decoding=second)[80:]
+    (policy,) = evaluated(bench, first, other)["policies"].values()
+    assert policy["decoding"] == ([WAY, second] if second not in ({}, WAY) else [WAY])
+    how = f"samples of {bench.policy.name} were drawn in different ways (temperature, top-p or guidance);"
+    assert (how in capsys.readouterr().err) == warned
+
+
+def test_what_was_kept_of_one_way_is_not_mixed_with_another(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = samples(bench, kept="nearest", candidates=4, spent=44, decoding={**WAY, "guidance": 2})
+    plain, best = evaluated(bench, samples(bench, decoding=WAY), kept)["policies"].values()
+    assert (plain["decoding"], best["decoding"]) == ([WAY], [{**WAY, "guidance": 2}])
+    assert "different ways" not in capsys.readouterr().err
+
+
+def test_samples_that_do_not_say_how_they_were_drawn_are_evaluated(bench: Bench) -> None:
+    (policy,) = evaluated(bench, samples(bench))["policies"].values()
+    assert policy["decoding"] == []
+
+
 def test_an_at_least_target_is_held_to_its_threshold(bench: Bench) -> None:
     rows = samples(bench)
     for row in rows:

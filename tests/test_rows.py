@@ -145,6 +145,9 @@ def test_a_named_pipe_is_refused_before_it_is_emptied(tmp_path: Path) -> None:
         ({"rewards": {"a": 10**400}}, "rewards.a is 1000"),
         ({"gold": {"a": False}}, "gold.a is False"),
         ({"asked": {"a": []}}, "asked.a is []"),
+        ({"decoding": "greedy"}, "'decoding' is text"),
+        ({"decoding": {"top_p": None}}, "decoding.top_p is None"),
+        ({"decoding": {"temperature": 10**400}}, "decoding.temperature is 1000"),
         ({"target": {"a": 0.5}}, "'target' is not an object of texts"),
         ({"tokens": "many"}, "'tokens' is 'many'"),
         ({"entropy": "high"}, "'entropy' is 'high'"),
@@ -213,6 +216,7 @@ records = st.builds(
     logprob=st.none() | numbers,
     policy=texts,
     seed=st.none() | st.integers(),
+    decoding=rewards,
     extra=st.dictionaries(keys, values, max_size=3),
 )
 

@@ -51,7 +51,8 @@ def test_a_sample_is_a_legal_example_with_its_history(bench: Bench, usual: list[
         "entropy",
         "logprob",
     }
-    assert set(first) == known | {"policy", "seed"}
+    assert set(first) == known | {"policy", "seed", "decoding"}
+    assert first["decoding"] == {"temperature": 1.0, "top_p": 1.0, "max_tokens": 16, "guidance": 1.0}
     assert first["id"] == f"g0/{policy.digest}/0/0"
     assert (first["group"], first["split"], first["policy"]) == ("g0", "test", policy.digest)
     assert first["prompt"] == read(bench.examples)[0]["prompt"]

@@ -182,7 +182,8 @@ def test_a_bad_row_is_found_before_anybody_is_asked() -> None:
 
 def test_unknown_keys_and_other_rewards_survive_score() -> None:
     extra = {"odd key": None, "nested": {"a": [1, {"b": "\u2028"}]}, "n": 10**30, "flag": False}
-    row = example(0, rewards={"old": 1.5, "a": 9}, gold={"g": 1}, split="test", **extra)
+    drawn = {"temperature": 0.5, "top_k": 7}
+    row = example(0, rewards={"old": 1.5, "a": 9}, gold={"g": 1}, split="test", decoding=drawn, **extra)
     (found,) = scored([row], {"a": {"scorer": "length"}})
     assert found == {**row, "rewards": {"old": 1.5, "a": 2.0}}
 

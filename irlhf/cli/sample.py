@@ -20,6 +20,8 @@ irlhf sample policy examples.jsonl --weights 2*helpful+3*harmless
 
 irlhf sample policy examples.jsonl -t helpful=data -n 8 --reference policy
 
+irlhf sample policy prompts.jsonl -t helpful=0.9 --guidance 2
+
 irlhf sample policy examples.jsonl -t helpful=data -n 8 --shard 2/8 -o samples-2.jsonl"""
 
 
@@ -46,6 +48,7 @@ def sample(
     reference: Annotated[
         str, typer.Option(help="For KL: reads what was drawn, asked for nothing.", metavar="FOLDER")
     ] = "",
+    guidance: Annotated[float, typer.Option(min=0, max=20, help="Above 1 exaggerates what is asked.")] = 1.0,
     shard: options.Shard = "",
     json_: options.Json = False,
     quiet: options.Quiet = False,
@@ -57,7 +60,19 @@ def sample(
     """
     out = options.output_for(output, prompts, "samples.jsonl")
     settings = resolve("irlhf.sample:SampleSettings")(
-        tuple(target or ()), weights, n, split, limit, temperature, top_p, max_tokens, batch, seed, reference, shard
+        tuple(target or ()),
+        weights,
+        n,
+        split,
+        limit,
+        temperature,
+        top_p,
+        max_tokens,
+        batch,
+        seed,
+        reference,
+        shard,
+        guidance=guidance,
     )
     summary = options.run(COMMANDS["sample"], quiet, policy, prompts, out, settings)
     written = f"{summary.get('written', 0):,} samples of {summary.get('prompts', 0):,} prompts"

@@ -26,7 +26,13 @@ Prompts = Sequence[Sequence[int]]  # token ids
 
 
 def decode(model: Any, prompts: Prompts, dice: Dice) -> None:
-    """Put prompts through the model and then token after token, until the dice have ended every row."""
+    """Put prompts through the model and then token after token, until the dice have ended every row.
+
+    With guidance a row's two prompts follow each other. Both are rows of the cache, so that what they share
+    is read once; they get the same tokens and are dropped together.
+    """
+    sides = dice.decoding.sides
+    assert len(prompts) == sides * len(dice.rows)
     rows = _Rows(model)
     logits = rows.begin(prompts)
     while True:
@@ -36,11 +42,11 @@ def decode(model: Any, prompts: Prompts, dice: Dice) -> None:
         if not left:
             return
         if left <= (1 - _DROP) * len(going):
-            kept = going.nonzero()[:, 0]
-            dice.keep(kept)
-            rows.keep(kept)
-            tokens = tokens[kept]
-        logits = rows.read(tokens[:, None], torch.ones_like(tokens)[:, None])
+            dice.keep(going.nonzero()[:, 0])
+            rows.keep(going.repeat_interleave(sides).nonzero()[:, 0])
+            tokens = tokens[going]
+        ids = tokens.repeat_interleave(sides)[:, None]
+        logits = rows.read(ids, torch.ones_like(ids))
 
 
 def remembers_all(model: Any) -> bool:

@@ -6,14 +6,27 @@ from dataclasses import dataclass
 import torch
 from transformers import LogitsProcessor
 
+_LEAST = -1e4  # stands for minus infinity, of which 0 times and a difference are no numbers
+
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a token is chosen. Temperature 0 takes the likeliest."""
+    """How a token is chosen. Temperature 0 takes the likeliest.
+
+    With guidance a token comes from unasked + guidance * (asked - unasked), the logits behind a prompt that
+    asks and behind the same that asks for nothing (Ho and Salimans 2022, arXiv 2207.12598; for language
+    models Sanchez et al. 2023, arXiv 2306.17806). Temperature and top-p come after it.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0  # in (0, 1]
     max_tokens: int = 128
+    guidance: float = 1.0  # 1 is none, 0 asks for nothing
+
+    @property
+    def sides(self) -> int:
+        """How many prompts a sample is drawn behind: one, or with guidance the asking and the unasking one."""
+        return 1 if self.guidance == 1 else 2
 
 
 class Dice(LogitsProcessor):  # type: ignore[misc]
@@ -43,14 +56,14 @@ class Dice(LogitsProcessor):  # type: ignore[misc]
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen[:, None], 0.0)
 
     def draw(self, scores: torch.Tensor) -> torch.Tensor:
-        """Return the next token of each row that is asked about, from its scores [rows, vocabulary]."""
-        logprobs = scores.float().log_softmax(-1)
+        """Return the next token of each row that is asked about, from its scores [rows * sides, vocabulary]."""
+        logprobs = self._guided(scores.float()).log_softmax(-1)
         shares = logprobs.exp()
         chosen = self._choose(logprobs, shares)
         going = self.open[self.rows]
         self.ids[self.rows, self.step] = chosen
         self.tokens[self.rows] += going
-        self.entropy[self.rows] -= torch.linalg.vecdot(shares, logprobs.clamp_(min=-1e4)) * going
+        self.entropy[self.rows] -= torch.linalg.vecdot(shares, logprobs.clamp_(min=_LEAST)) * going
         self.logprob[self.rows] += logprobs.gather(1, chosen[:, None])[:, 0] * going
         self.open[self.rows] = going & ~torch.isin(chosen, self.ends)
         self.step += 1
@@ -63,6 +76,13 @@ class Dice(LogitsProcessor):  # type: ignore[misc]
     def keep(self, kept: torch.Tensor) -> None:
         """Be asked about these of the rows alone from now on."""
         self.rows = self.rows[kept]
+
+    def _guided(self, scores: torch.Tensor) -> torch.Tensor:
+        """Return one line of scores a row, of those of its two prompts, the asking one first."""
+        if self.decoding.sides == 1:
+            return scores
+        known = scores.clamp(min=_LEAST)
+        return known[1::2].lerp(known[::2], self.decoding.guidance)
 
     def _choose(self, logprobs: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
         if self.decoding.temperature == 0:

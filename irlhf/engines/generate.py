@@ -9,12 +9,16 @@ from transformers import GenerationConfig
 from irlhf.engines.decode import decode, padded, remembers_all
 from irlhf.engines.dice import Decoding, Dice
 from irlhf.engines.local import end_tokens
+from irlhf.errors import ConfigError
 
 STOP, LENGTH = "stop", "length"
 
 
 class Drawn(NamedTuple):
-    """One completion. Entropy (mean a token, nats) and logprobs (sums) hold at temperature 1, untruncated."""
+    """One completion. Entropy (mean a token, nats) and logprobs (sums) hold at temperature 1, untruncated.
+
+    With guidance they are those of the guided distribution, which the tokens come from.
+    """
 
     text: str
     finish: str
@@ -28,18 +32,25 @@ class Drawn(NamedTuple):
 def generate(
     model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], seeds: Sequence[int], decoding: Decoding
 ) -> list[Drawn]:
-    """Return one completion for each prompt (token ids), drawn with its seed.
+    """Return one completion for each seed, drawn behind its prompt (token ids).
 
-    Neighbours that begin alike cost less: what they share is computed once.
+    With guidance a seed has two prompts that follow each other: one that asks, and the same asking for
+    nothing. Neighbours that begin alike cost less: what they share is computed once. Raises ConfigError
+    where guidance meets a model whose memory is not plain keys and values.
     """
     ends = end_tokens(model, tokenizer)
     dice = Dice(seeds, decoding, ends, model.device)
     with torch.inference_mode():
         if remembers_all(model):
             decode(model, prompts, dice)
+        elif decoding.sides > 1:
+            raise ConfigError(
+                f"{type(model).__name__} does not keep its past as plain keys and values, which --guidance needs"
+                " to read two prompts side by side; leave it at 1"
+            )
         else:
             _generate(model, tokenizer.pad_token_id, prompts, ends, dice)
-    return [_drawn(tokenizer, dice, row) for row in range(len(prompts))]
+    return [_drawn(tokenizer, dice, row) for row in range(len(seeds))]
 
 
 def _generate(model: Any, padding: int, prompts: Sequence[Sequence[int]], ends: Sequence[int], dice: Dice) -> None:

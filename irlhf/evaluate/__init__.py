@@ -98,6 +98,10 @@ def _warn(arms: Sequence[Arm], policies: Iterable[Mapping[str, Any]]) -> None:
     if unknown and any(weights_of(row.target) for arm in arms[1:] for row in arm.rows):
         what = f"mixes with {', '.join(unknown)} are not compared"
         console.warn(f"{what}: {arms[0].name}, whose training data measures all mixes, does not know them")
+    mixed = [arm.name for arm in arms if arm.mixed]
+    if mixed:
+        how = "in different ways (temperature, top-p or guidance)"
+        console.warn(f"samples of {', '.join(mixed)} were drawn {how}; evaluate each way by itself")
     few = [f"{one['name']} ({one['prompts']})" for one in policies if one["prompts"] < FEW_PROMPTS]
     if few:
         console.warn(f"intervals from fewer than {FEW_PROMPTS} prompts are too narrow: {', '.join(few)}")
@@ -116,6 +120,7 @@ def _one(arm: Arm, tolerance: float, bootstrap: Bootstrap) -> dict[str, Any]:
         "samples": len(arm.rows),
         "prompts": prompts,
         "splits": dict(Counter(row.split or "none" for row in arm.rows)),
+        "decoding": arm.decodings,
         "rewards": rewards,
         "crosstalk": crosstalk(arm, bootstrap),
         **price(arm, bootstrap),

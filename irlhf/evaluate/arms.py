@@ -12,6 +12,7 @@ from irlhf.policy import Policy, find_policies
 from irlhf.records import Example, from_json, unique
 from irlhf.targets import parse_value, weights_of
 
+_WAYS = ("temperature", "top_p", "guidance")  # what decides which distribution a token comes from
 ROUNDING = 1e-6  # of `asked`, which a sample holds with six digits
 
 
@@ -52,6 +53,20 @@ class Arm:
         if not self.policy.blind:
             return self.rows
         return list({(row.id, row.seed, row.kept): row for row in reversed(self.rows)}.values())[::-1]
+
+    @property
+    def decodings(self) -> list[dict[str, float]]:
+        """The ways in which the samples were drawn, each once; samples of an older irlhf do not say."""
+        found: list[dict[str, float]] = []
+        for row in self.rows:
+            if row.decoding and row.decoding not in found:
+                found.append(dict(row.decoding))
+        return found
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some samples were drawn otherwise than others."""
+        return len({tuple(one.get(name) for name in _WAYS) for one in self.decodings}) > 1
 
     def pairs(self, reward: str) -> list[Pair]:
         """Return the scored samples that were asked for this reward itself, not for a mix."""

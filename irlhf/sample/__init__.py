@@ -20,6 +20,7 @@ from irlhf.sample.requests import Request, clamped, read_targets, requests, weig
 from irlhf.targets import Target
 
 ALL = "all"
+MOST_GUIDANCE = 20
 
 _POOL = 4  # batches that are sorted by length together; a kill costs at most their drawing
 _ROUND = 0  # of an online loop
@@ -33,6 +34,7 @@ class SampleSettings:
     rewards.yaml whose weights are taken). `n` samples are drawn for every prompt and every point of a sweep.
     Of prompts with a split only those of `split` are asked; prompts without one always are. `reference` is a
     policy's folder, or a base's folder or hub id, that reads every completion behind a prompt without rewards.
+    `guidance` above 1 draws away from what the policy says when it is asked for nothing; 1 is none.
     `shard` ("2/8") leaves all but one part of the prompts to other runs: those whose ids fall into it.
     """
 
@@ -48,6 +50,12 @@ class SampleSettings:
     seed: int = 0
     reference: str = ""
     shard: str = ""
+    guidance: float = 1.0  # in [0, MOST_GUIDANCE]
+
+    @property
+    def decoding(self) -> dict[str, float]:
+        """How tokens are drawn, as every row says it."""
+        return {name: getattr(self, name) for name in ("temperature", "top_p", "max_tokens", "guidance")}
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,7 @@ def sample(
     _check(settings)
     card = read_policy(folder)
     wanted = _Wanted(card, read_targets(settings.target, card), read_weights(settings.weights, card))
+    _check_guidance(settings.guidance, wanted)
     inputs = {"policy": folder, "prompts": source}
     if settings.reference and Path(settings.reference).exists():
         inputs["reference"] = Path(settings.reference)
@@ -146,6 +155,17 @@ def _check(settings: SampleSettings) -> None:
         raise ConfigError(
             "--reference needs samples as the policy itself draws them: leave --temperature and --top-p at 1"
         )
+
+
+def _check_guidance(guidance: float, wanted: _Wanted) -> None:
+    """Raise ConfigError where guidance is no number for it, or has nothing to draw away from."""
+    if not 0 <= guidance <= MOST_GUIDANCE:
+        raise ConfigError(f"--guidance {guidance}: write a number from 0 to {MOST_GUIDANCE}; 1 is none")
+    if guidance == 1:
+        return
+    why = "this policy's prompts hold no reward" if wanted.policy.blind else "nothing is asked for"
+    if wanted.policy.blind or not (wanted.targets or wanted.weights):
+        raise ConfigError(f"--guidance {guidance:g} parts asking from not asking, and {why}; leave it at 1")
 
 
 def _read_prompts(source: Path, settings: SampleSettings) -> Iterator[Example]:
@@ -213,4 +233,5 @@ def _draw(
                 reference=drawn.reference,
                 policy=policy.digest,
                 seed=ask.seed,
+                decoding=settings.decoding,
             )

@@ -41,7 +41,7 @@ class LocalEngine:
         self.policy = _load(str(folder), policy, settings.max_tokens)
         self.reference = _reference(self.policy, folder, settings) if settings.reference else None
         self.batch = settings.batch
-        self.decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens)
+        self.decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens, settings.guidance)
 
     def __call__(self, asks: Sequence["Ask"], advance: Callable[[int], None]) -> list[Drawn]:
         """Return one completion for each ask, in their order; `advance` counts them as they come."""
@@ -57,6 +57,9 @@ class LocalEngine:
 
     def _draw(self, asks: Sequence["Ask"], prompts: Sequence[Sequence[int]]) -> list[Drawn]:
         model, tokenizer = self.policy.model, self.policy.chat.tokenizer
+        if self.decoding.sides > 1:
+            unasked = [self.policy.prompt(ask, {}) for ask in asks]
+            prompts = [one for both in zip(prompts, unasked, strict=True) for one in both]
         with fitting_threads(model):
             found = generate(model, tokenizer, prompts, [ask.seed for ask in asks], self.decoding)
         return _read(self.reference, asks, found) if self.reference else found
