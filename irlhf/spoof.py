@@ -6,6 +6,8 @@ from unicodedata import category as _category
 from unicodedata import normalize
 
 ESCAPE = "\\"
+ESCAPED, REFUSED, ALLOWED = "escape", "refuse", "allow"
+SPOOFS = (ESCAPED, REFUSED, ALLOWED)  # what can become of text that looks like a reward
 
 _LINE_END = re.compile("([\n\r\v\f\x1c-\x1e\x85\u2028\u2029])")
 _UNSEEN = "\u115f\u1160\u2800\u3164*_~`\"'"  # letters and signs that have no ink, and marks of emphasis

@@ -45,6 +45,15 @@ class Target:
     step: float | None = None
     text: str = ""  # as the user wrote it, behind the equals sign
 
+    @property
+    def ranged(self) -> bool:
+        """Whether any number between `low` and `high` is as good as another."""
+        return self.kind in ("at-least", "at-most", "between", "draw")
+
+    def holds(self, number: float) -> bool:
+        """Return whether a number lies between `low` and `high`."""
+        return (self.low is None or number >= self.low) and (self.high is None or number <= self.high)
+
     def points(self) -> list[float]:
         """Return the numbers that an exact target or a sweep asks for."""
         if self.low is None or self.high is None or self.step is None:
@@ -124,12 +133,16 @@ def weight_text(weight: float) -> str:
     return f"{weight:g}*"
 
 
+def weighs(text: str) -> bool:
+    """Return whether a sample's target is the weight of a mix."""
+    return bool(re.fullmatch(rf"{_NUMBER}\*", text)) and 0 <= float(text.removesuffix("*")) < math.inf
+
+
 def weights_of(target: Mapping[str, str]) -> dict[str, float]:
     """Return the weights that a sample was asked with; none where it was asked otherwise."""
-    if not target or not all(re.fullmatch(rf"{_NUMBER}\*", text) for text in target.values()):
+    if not target or not all(map(weighs, target.values())):
         return {}
-    weights = {name: float(text.removesuffix("*")) for name, text in target.items()}
-    return weights if all(0 <= one < math.inf for one in weights.values()) else {}
+    return {name: float(text.removesuffix("*")) for name, text in target.items()}
 
 
 def _sweep(name: str, text: str, low: float, high: float, step: float) -> Target:

@@ -173,6 +173,11 @@ class Template(BaseModel):
         known = [self.openings(name) for name in names]
         return escape(text, {one for each in known for one in each}, any(map(self._speaks, names)))
 
+    def forged(self, prompt: Content, names: Sequence[str]) -> bool:
+        """Return whether some message's text could be taken for a reward line."""
+        messages = as_messages(prompt)
+        return [self._escaped(message, names) for message in messages] != list(map(dict, messages))
+
     def openings(self, name: str) -> set[str]:
         """Return how a line that carries this reward begins, folded: the reward line alone and in its block."""
         return {one for kind in self.kinds for one in self._openings(name, kind)}

@@ -15,7 +15,7 @@ from irlhf.engines.local import load_causal
 from irlhf.errors import DataError
 from irlhf.policy import Policy, read_policy
 from irlhf.sample import SampleSettings, sample
-from irlhf.sample.requests import read_targets, requests
+from irlhf.sample.requests import Wanted, read_targets
 
 
 def sampled(
@@ -144,13 +144,14 @@ def test_what_lies_beyond_the_scale_is_held_to_it_visibly(bench: Bench) -> None:
 def test_what_is_not_asked_for_has_no_line(bench: Bench) -> None:
     policy = read_policy(bench.policy)
     chat = Chat(load_causal(str(bench.policy))[1], policy.template, policy.names)
-    (request,) = requests(read_targets(["colour=0.5"], policy), policy, 1, "seed")
+    (request,) = Wanted(policy, read_targets(["colour=0.5"], policy)).requests(1, "seed")
     assert request.asked == {"colour": 0.5}
     assert chat.text("How?", request.asked) == "Human: How?\n\ncolour: 0.50\n\nAssistant:"
 
 
-def joint(policy: Policy, count: int, seed: str) -> list[dict[str, float]]:
-    return [one.asked for one in requests(read_targets(["short=data", "colour=data"], policy), policy, count, seed)]
+def joint(policy: Policy, count: int, seed: str) -> list[dict[str, Any]]:
+    wanted = Wanted(policy, read_targets(["short=data", "colour=data"], policy))
+    return [one.asked for one in wanted.requests(count, seed)]
 
 
 def test_joint_targets_are_rows_of_the_training_data(bench: Bench) -> None:

@@ -13,7 +13,7 @@ from irlhf.evaluate.tradeoff import tradeoff
 from irlhf.finetune.baselines import baseline_rows
 from irlhf.policy import Policy, read_policy, read_weights
 from irlhf.records import Example
-from irlhf.sample.requests import weighted_requests
+from irlhf.sample.requests import Wanted
 from irlhf.targets import parse_weights, weight_text, weights_of
 
 
@@ -65,7 +65,7 @@ def policy(bench: Bench) -> Policy:
 def test_weights_from_a_file_of_zeros_are_refused(policy: Policy) -> None:
     Path("rewards.yaml").write_text("rewards: {short: {scorer: length, weight: 0}}")
     with pytest.raises(ConfigError):
-        list(weighted_requests(read_weights("rewards.yaml", policy), policy, 1, "seed"))
+        list(Wanted(policy, {}, read_weights("rewards.yaml", policy)).requests(1, "seed"))
 
 
 def test_a_mix_asks_for_one_of_the_best_rows_there_are(policy: Policy) -> None:
@@ -74,11 +74,11 @@ def test_a_mix_asks_for_one_of_the_best_rows_there_are(policy: Policy) -> None:
     best = sorted((policy.weighted(row, weights) for row in rows), reverse=True)[:10]
     kept = [row for row in rows if policy.weighted(row, weights) >= best[-1]]
     possible = [policy.scaled(row) for row in kept]
-    assert all(one.asked in possible for one in weighted_requests(weights, policy, 50, "seed"))
+    assert all(one.asked in possible for one in Wanted(policy, {}, weights).requests(50, "seed"))
 
 
 def test_what_weighs_nothing_is_not_asked_for(policy: Policy) -> None:
-    (one,) = weighted_requests({"short": 0.0, "colour": 1.0}, policy, 1, "seed")
+    (one,) = Wanted(policy, {}, {"short": 0.0, "colour": 1.0}).requests(1, "seed")
     assert set(one.asked) == {"colour"}
 
 
@@ -87,7 +87,7 @@ def test_an_unknown_reward_in_the_weights_is_named(policy: Policy) -> None:
         read_weights("2*shrot", policy)
 
 
-def test_targets_and_weights_together_are_refused(bench: Bench) -> None:
+def test_a_target_and_a_weight_for_one_reward_are_refused(bench: Bench) -> None:
     command = ["sample", bench.policy, bench.examples, "-t", "short=1", "--weights", "short", "-o", "out.jsonl"]
     outcome = call(*command)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)

@@ -1,5 +1,6 @@
 """irlhf sample."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,11 +19,29 @@ irlhf sample policy examples.jsonl -t helpful=data -t harmless=data -n 8
 
 irlhf sample policy examples.jsonl --weights 2*helpful+3*harmless
 
+irlhf sample policy examples.jsonl -t harmless=0.6.. --weights helpful
+
 irlhf sample policy examples.jsonl -t helpful=data -n 8 --reference policy
 
 irlhf sample policy prompts.jsonl -t helpful=0.9 --guidance 2
 
 irlhf sample policy examples.jsonl -t helpful=data -n 8 --shard 2/8 -o samples-2.jsonl"""
+
+
+class Pick(StrEnum):
+    """How a mix finds its targets."""
+
+    best = "best"
+    front = "front"
+    achieved = "achieved"
+
+
+class Spoof(StrEnum):
+    """What becomes of user text that looks like a reward."""
+
+    escape = "escape"
+    refuse = "refuse"
+    allow = "allow"
 
 
 def sample(
@@ -49,11 +68,20 @@ def sample(
         str, typer.Option(help="For KL: reads what was drawn, asked for nothing.", metavar="FOLDER")
     ] = "",
     guidance: Annotated[float, typer.Option(min=0, max=20, help="Above 1 exaggerates what is asked.")] = 1.0,
+    pick: Annotated[
+        Pick | None, typer.Option(help="How a mix finds its targets. \\[as was measured, else best]")
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Ask for numbers just as they are written.")] = False,
+    spoof: Annotated[Spoof, typer.Option(help="What becomes of user text that looks like a reward.")] = Spoof.escape,
     shard: options.Shard = "",
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Ask a policy for rewards: exactly (0.8), a sweep (0:1:0.1), or as the data has them (data).
+    """Ask a policy for rewards.
+
+    Targets: 0.8 exactly, 0.6.. at least, ..0.4 at most, 0.2..0.9 between, ~0.6.. drawn from the training data above
+    0.6, p90 a percentile of it, 0:1:0.1 a sweep, uniform, or data for joint vectors of the training data. With
+    --weights the other rewards are a mix, as good as the targets allow: -t harmless=0.6.. --weights helpful.
 
     With --shard 2/8 only the second of eight parts of the prompts is asked, so that eight machines share the work:
     the rows of all eight files, put together by cat, are those of one run.
@@ -73,6 +101,9 @@ def sample(
         reference,
         shard,
         guidance=guidance,
+        pick=pick.value if pick else "",
+        raw=raw,
+        spoof=spoof.value,
     )
     summary = options.run(COMMANDS["sample"], quiet, policy, prompts, out, settings)
     written = f"{summary.get('written', 0):,} samples of {summary.get('prompts', 0):,} prompts"

@@ -48,9 +48,12 @@ class Chat:
     tokenizer: Any
     template: Template
     names: Sequence[str]  # all rewards that the policy knows
+    trusting: bool = False  # whether text of users that looks like a reward, or a special token, is let through
 
     def messages(self, prompt: Content, asked: Mapping[str, Wish]) -> list[Message]:
         """Return the prompt as the model sees it, rewards written in and user text disarmed."""
+        if self.trusting:
+            return self.template.render(prompt, asked, ())
         disarmed = [self._disarmed(message) for message in as_messages(prompt)]
         return self.template.render(disarmed, asked, self.names)
 

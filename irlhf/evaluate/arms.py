@@ -1,5 +1,6 @@
 """Samples that stand together in a comparison: those of one policy, or those kept from several of its samples."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from irlhf.errors import ConfigError, DataError
 from irlhf.files import read_rows
 from irlhf.policy import Policy, find_policies
 from irlhf.records import Example, from_json, unique
-from irlhf.targets import parse_value, weights_of
+from irlhf.targets import parse_value, weighs, weights_of
 
 _WAYS = ("temperature", "top_p", "guidance")  # what decides which distribution a token comes from
 ROUNDING = 1e-6  # of `asked`, which a sample holds with six digits
@@ -25,11 +26,12 @@ class Pair(NamedTuple):
     least: float  # what at least was asked for: the threshold of an at-least target, else `asked`
     row: Example
     gold: float | None = None  # on its scorer's own scale, negated where less of the reward is better
+    most: float = math.inf  # what at most was asked for
 
     @property
     def enough(self) -> bool:
-        """Whether at least what was asked for came back."""
-        return self.actual >= self.least - ROUNDING
+        """Whether at least what was asked for came back, and no more than was asked for at most."""
+        return self.least - ROUNDING <= self.actual <= self.most + ROUNDING
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,11 @@ class Arm:
         sign = -1 if scale.direction == "lower" else 1
         found = []
         for row in self.rows:
-            if reward in row.asked and reward in row.rewards and not weights_of(row.target):
+            if reward in row.asked and reward in row.rewards and not weighs(row.target.get(reward, "")):
                 gold = sign * row.gold[reward] if reward in row.gold else None
-                least = _least(row, reward)
-                found.append(Pair(row.cluster, row.asked[reward], scale(row.rewards[reward]), least, row, gold))
+                least, most = _bounds(row, reward)
+                actual = scale(row.rewards[reward])
+                found.append(Pair(row.cluster, row.asked[reward], actual, least, row, gold, most))
         return found
 
     def answers(self, weights: Mapping[str, float]) -> list[Example]:
@@ -157,9 +160,12 @@ def _kept(row: Example) -> str:
     return f", {row.kept} of {row.candidates}" if row.kept else ""
 
 
-def _least(row: Example, reward: str) -> float:
+def _bounds(row: Example, reward: str) -> tuple[float, float]:
+    """Return what at least and at most was asked for."""
     try:
         target = parse_value(reward, row.target[reward]) if row.target.get(reward) else None
     except ConfigError as error:
         raise DataError(f"{row.id}: {error}") from error
-    return target.low if target and target.kind == "at-least" and target.low is not None else row.asked[reward]
+    if target is None or not target.ranged:
+        return row.asked[reward], math.inf
+    return -math.inf if target.low is None else target.low, math.inf if target.high is None else target.high

@@ -28,9 +28,10 @@ def tracking(pairs: Sequence[Pair], tolerance: float, bootstrap: Bootstrap) -> d
     with one constant answer (the best one). Where all targets are the same there is nothing to correlate
     with: `pooled` and `within` are empty.
     """
-    asked, actual, least = _columns(pairs)
+    asked, actual = _columns(pairs)
+    enough = np.array([pair.enough for pair in pairs], dtype=float)
     prompts = [pair.prompt for pair in pairs]
-    found = clustered(prompts, lambda times: _pooled(times, asked, actual, least, tolerance), bootstrap)
+    found = clustered(prompts, lambda times: _pooled(times, (asked, actual, enough), tolerance), bootstrap)
     if np.ptp(asked) and len(pairs) <= _KENDALL_ROWS and len(set(prompts)) <= _KENDALL_PROMPTS:
         found["kendall"] = _kendall(prompts, asked, actual, bootstrap)
     return {
@@ -42,7 +43,7 @@ def tracking(pairs: Sequence[Pair], tolerance: float, bootstrap: Bootstrap) -> d
         "within": within(own_figures(pairs), bootstrap),
         "error": {"mean_absolute": found["error"], **_error_floors(asked, actual)},
         "success": {"tolerance": tolerance, "share": found["success"], **_success_floors(asked, actual, tolerance)},
-        "at_least": {"share": found["at_least"], "floor_permuted": _share_above(actual, least)},
+        "at_least": {"share": found["at_least"], "floor_permuted": _share_enough(pairs)},
         "points": _points(asked, actual, bootstrap.seed),
     }
 
@@ -67,7 +68,7 @@ def own_figures(pairs: Sequence[Pair]) -> Prompts:
     A prompt whose actual rewards are all equal follows nothing and counts 0. A violation is a pair of
     samples of which the one that was asked for more gave less, as a share of the pairs asked differently.
     """
-    asked, actual, _ = _columns(pairs)
+    asked, actual = _columns(pairs)
     return _own([pair.prompt for pair in pairs], asked, actual)
 
 
@@ -83,12 +84,13 @@ def within(own: Prompts, bootstrap: Bootstrap) -> dict[str, Any]:
     return {"prompts": len(own), **clustered(list(own), measure, bootstrap)}
 
 
-def _columns(pairs: Sequence[Pair]) -> tuple[Floats, Floats, Floats]:
-    asked, actual, least = np.array([(pair.asked, pair.actual, pair.least) for pair in pairs]).T
-    return asked, actual, least
+def _columns(pairs: Sequence[Pair]) -> tuple[Floats, Floats]:
+    asked, actual = np.array([(pair.asked, pair.actual) for pair in pairs]).T
+    return asked, actual
 
 
-def _pooled(times: Floats, asked: Floats, actual: Floats, least: Floats, tolerance: float) -> dict[str, Floats]:
+def _pooled(times: Floats, columns: tuple[Floats, Floats, Floats], tolerance: float) -> dict[str, Floats]:
+    asked, actual, enough = columns
     missed = np.abs(asked - actual)
     return {
         "pearson": figures.pearson(times, asked, actual),
@@ -97,7 +99,7 @@ def _pooled(times: Floats, asked: Floats, actual: Floats, least: Floats, toleran
         "slope": figures.slope(times, asked, actual),
         "error": figures.mean(times, missed),
         "success": figures.mean(times, (missed <= tolerance + ROUNDING).astype(float)),
-        "at_least": figures.mean(times, (actual >= least - ROUNDING).astype(float)),
+        "at_least": figures.mean(times, enough),
         "actual": figures.mean(times, actual),
         "asked": figures.mean(times, asked),
     }
@@ -150,9 +152,13 @@ def _success_floors(asked: Floats, actual: Floats, tolerance: float) -> dict[str
     return {"floor_permuted": float(near.mean() / len(ordered)), "floor_constant": float(held.max() / len(targets))}
 
 
-def _share_above(actual: Floats, least: Floats) -> float:
+def _share_enough(pairs: Sequence[Pair]) -> float:
+    """Return the share of all pairs of a target and an actual, of whichever samples, that keep the target."""
+    actual, least, most = np.array([(pair.actual, pair.least, pair.most) for pair in pairs]).T
     ordered = np.sort(actual)
-    return float((len(ordered) - np.searchsorted(ordered, least - ROUNDING, "left")).mean() / len(ordered))
+    reached = len(ordered) - np.searchsorted(ordered, least - ROUNDING, "left")
+    passed = len(ordered) - np.searchsorted(ordered, most + ROUNDING, "right")
+    return float((reached - passed).mean() / len(ordered))
 
 
 def _points(asked: Floats, actual: Floats, seed: int) -> list[list[float]]:

@@ -1,8 +1,7 @@
 """Ask a policy for rewards."""
 
 import hashlib
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,8 +15,9 @@ from irlhf.journal import Journal, RunCard, journal
 from irlhf.policy import Policy, read_policy, read_weights
 from irlhf.records import SPLITS, TEST, Content, Example, from_json
 from irlhf.registry import did_you_mean, resolve
-from irlhf.sample.requests import Request, clamped, read_targets, requests, weighted_requests
-from irlhf.targets import Target
+from irlhf.sample.requests import ACHIEVED, BEST, PICKS, Wanted, read_targets
+from irlhf.spoof import ESCAPED, REFUSED, SPOOFS
+from irlhf.templates import Bound, Wish
 
 ALL = "all"
 MOST_GUIDANCE = 20
@@ -30,12 +30,18 @@ _ROUND = 0  # of an online loop
 class SampleSettings:
     """What is asked, of which prompts, and how tokens are drawn.
 
-    `target` holds NAME=VALUE texts; `weights` asks for a mix instead ("2*helpful + 3*harmless", or a
-    rewards.yaml whose weights are taken). `n` samples are drawn for every prompt and every point of a sweep.
-    Of prompts with a split only those of `split` are asked; prompts without one always are. `reference` is a
-    policy's folder, or a base's folder or hub id, that reads every completion behind a prompt without rewards.
-    `guidance` above 1 draws away from what the policy says when it is asked for nothing; 1 is none.
-    `shard` ("2/8") leaves all but one part of the prompts to other runs: those whose ids fall into it.
+    `target` holds NAME=VALUE texts; `weights` asks for a mix of other rewards ("2*helpful + 3*harmless", or a
+    rewards.yaml whose weights are taken), within the ranges that the targets leave. `pick` says how a mix finds its
+    targets: from the `best` training rows, from the one row at the `front`, or as the request that `achieved` most
+    on validation prompts; empty, as was measured to be best. With `raw` numbers stand in the prompt as they were
+    written, neither held to the scale nor put through what was measured.
+
+    `n` samples are drawn for every prompt and every point of a sweep. Of prompts with a split only those of `split`
+    are asked; prompts without one always are. `reference` is a policy's folder, or a base's folder or hub id, that
+    reads every completion behind a prompt without rewards. `guidance` above 1 draws away from what the policy says
+    when it is asked for nothing; 1 is none. `shard` ("2/8") leaves all but one part of the prompts to other runs:
+    those whose ids fall into it. `spoof` says what becomes of user text that looks like a reward: it is read as
+    text (`escape`), its prompt is set aside (`refuse`), or it is let through (`allow`).
     """
 
     target: tuple[str, ...] = ()
@@ -51,37 +57,14 @@ class SampleSettings:
     reference: str = ""
     shard: str = ""
     guidance: float = 1.0  # in [0, MOST_GUIDANCE]
+    pick: str = ""
+    raw: bool = False
+    spoof: str = ESCAPED
 
     @property
     def decoding(self) -> dict[str, float]:
         """How tokens are drawn, as every row says it."""
         return {name: getattr(self, name) for name in ("temperature", "top_p", "max_tokens", "guidance")}
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """What the user asks a policy for: single targets, or a mix by weights."""
-
-    policy: Policy
-    targets: dict[str, Target]
-    weights: dict[str, float]
-
-    def tell(self) -> None:
-        """Say what a user may not have meant."""
-        if not self.targets and not self.weights:
-            console.note(f"no target: asking without rewards (this policy knows {', '.join(self.policy.names)})")
-        for text in clamped(self.targets, self.policy):
-            console.warn(f"{text} lies beyond the training data; held to the scale's end")
-
-    def size(self, count: int) -> int:
-        """Return how many samples of one prompt are asked for."""
-        return count * math.prod(len(target.points()) for target in self.targets.values() if target.kind != "data")
-
-    def requests(self, count: int, seed: str) -> Iterator[Request]:
-        """Yield what each sample of one prompt is asked for."""
-        if self.weights:
-            return weighted_requests(self.weights, self.policy, count, seed)
-        return requests(self.targets, self.policy, count, seed)
 
 
 class Ask(NamedTuple):
@@ -90,7 +73,7 @@ class Ask(NamedTuple):
     id: str
     seed: int
     source: Example
-    asked: dict[str, float]
+    asked: dict[str, Wish]
     target: dict[str, str]
 
     @property
@@ -124,7 +107,7 @@ def sample(
     folder, source, out = Path(policy), Path(prompts), Path(output)
     _check(settings)
     card = read_policy(folder)
-    wanted = _Wanted(card, read_targets(settings.target, card), read_weights(settings.weights, card))
+    wanted = _wanted(card, settings)
     _check_guidance(settings.guidance, wanted)
     inputs = {"policy": folder, "prompts": source}
     if settings.reference and Path(settings.reference).exists():
@@ -134,8 +117,8 @@ def sample(
             total = None
             if source != STREAM:  # a bad row is found before anything is drawn
                 total = sum(1 for _ in _read_prompts(source, settings)) * wanted.size(settings.n) - len(book.done)
-            wanted.tell()
-            different = _counted(_read_prompts(source, settings), book)
+            _tell(wanted, settings)
+            different = _counted(_read_prompts(source, settings), wanted, settings, book)
             todo = (one for one in _asks(different, wanted, settings) if one.id not in book.done)
             with console.progress("sampling", total) as advance:
                 for example in _draw(todo, folder, card, settings, advance):
@@ -146,8 +129,11 @@ def sample(
 def _check(settings: SampleSettings) -> None:
     if settings.split not in (*SPLITS, ALL):
         raise ConfigError(f"unknown split '{settings.split}'{did_you_mean(settings.split, (*SPLITS, ALL))}")
-    if settings.target and settings.weights:
-        raise ConfigError("--target and --weights each say what to ask for; give one of them")
+    for flag, given, known in (("--pick", settings.pick or BEST, PICKS), ("--spoof", settings.spoof, SPOOFS)):
+        if given not in known:
+            raise ConfigError(f"unknown {flag} '{given}'{did_you_mean(given, known)}")
+    if settings.pick and not settings.weights:
+        raise ConfigError("--pick says how a mix finds its targets; name the mix with --weights")
     parse_shard(settings.shard)
     if not 0 < settings.top_p <= 1:
         raise ConfigError(f"--top-p {settings.top_p}: write a share above 0 and up to 1")
@@ -157,7 +143,34 @@ def _check(settings: SampleSettings) -> None:
         )
 
 
-def _check_guidance(guidance: float, wanted: _Wanted) -> None:
+def _wanted(policy: Policy, settings: SampleSettings) -> Wanted:
+    """Return what the user wants, checked against what the policy knows. Raises ConfigError."""
+    targets, weights = read_targets(settings.target, policy), read_weights(settings.weights, policy)
+    for name in targets.keys() & weights.keys():
+        raise ConfigError(f"{name} has a target and a weight; give it one of them")
+    measured = policy.calibration
+    pick = settings.pick or (ACHIEVED if measured and measured.achieved and weights else BEST)
+    fits = measured is not None and not settings.raw and _drawn_alike(measured.decoding, settings.decoding)
+    return Wanted(policy, targets, weights, pick, measured.reach if measured and fits else {}, settings.raw)
+
+
+def _drawn_alike(measured: Mapping[str, float], now: Mapping[str, float]) -> bool:
+    return all(now.get(name) == number for name, number in measured.items())
+
+
+def _tell(wanted: Wanted, settings: SampleSettings) -> None:
+    """Say what a user may not have meant."""
+    policy, measured = wanted.policy, wanted.policy.calibration
+    if not wanted.targets and not wanted.weights:
+        console.note(f"no target: asking without rewards (this policy knows {', '.join(policy.names)})")
+    if measured and not settings.raw and not _drawn_alike(measured.decoding, settings.decoding):
+        told = ", ".join(f"{name} {number:g}" for name, number in measured.decoding.items())
+        console.warn(f"what this policy reaches was measured with {told}; drawn otherwise, it is left out")
+    for text in wanted.beyond():
+        console.warn(text)
+
+
+def _check_guidance(guidance: float, wanted: Wanted) -> None:
     """Raise ConfigError where guidance is no number for it, or has nothing to draw away from."""
     if not 0 <= guidance <= MOST_GUIDANCE:
         raise ConfigError(f"--guidance {guidance}: write a number from 0 to {MOST_GUIDANCE}; 1 is none")
@@ -191,13 +204,18 @@ def _is_new(prompt: Example, seen: Seen, shard: Shard) -> bool:
     return seen.add(prompt.cluster) and shard.holds(prompt.cluster)
 
 
-def _counted(prompts: Iterable[Example], book: Journal) -> Iterator[Example]:
+def _counted(prompts: Iterable[Example], wanted: Wanted, settings: SampleSettings, book: Journal) -> Iterator[Example]:
+    """Count the prompts, and set aside those whose text looks like a reward where such are refused."""
+    template, names = wanted.policy.template, wanted.policy.names
     for prompt in prompts:
         book.counts["prompts"] += 1
-        yield prompt
+        if settings.spoof == REFUSED and template.forged(prompt.prompt, names):
+            book.reject(prompt.id, "text in the prompt looks like a reward line", prompt.to_json())
+        else:
+            yield prompt
 
 
-def _asks(prompts: Iterable[Example], wanted: _Wanted, settings: SampleSettings) -> Iterator[Ask]:
+def _asks(prompts: Iterable[Example], wanted: Wanted, settings: SampleSettings) -> Iterator[Ask]:
     for prompt in prompts:
         for k, request in enumerate(wanted.requests(settings.n, f"{settings.seed}/{prompt.cluster}")):
             identifier = f"{prompt.cluster}/{wanted.policy.digest}/{_ROUND}/{k}"
@@ -207,6 +225,10 @@ def _asks(prompts: Iterable[Example], wanted: _Wanted, settings: SampleSettings)
 def _seed(run: int, prompt: str, k: int) -> int:
     """Return a sample's own seed: the same on every machine, in every batch, after every interruption."""
     return int.from_bytes(hashlib.sha256(f"{run}/{prompt}/{k}".encode()).digest()[:6])
+
+
+def _number(wish: Wish) -> float:
+    return wish.number if isinstance(wish, Bound) else wish
 
 
 def _draw(
@@ -225,7 +247,7 @@ def _draw(
                 split=ask.source.split,
                 source=ask.source.source,
                 target=ask.target,
-                asked={name: round(number, 6) for name, number in ask.asked.items()},
+                asked={name: round(_number(wish), 6) for name, wish in ask.asked.items()},
                 finish=drawn.finish,
                 tokens=drawn.tokens,
                 entropy=drawn.entropy,

@@ -12,7 +12,8 @@ from irlhf.engines.likelihood import logprobs
 from irlhf.engines.local import context_of, fitting_threads, load_causal
 from irlhf.errors import ConfigError, DataError
 from irlhf.policy import FILE, Policy, read_policy
-from irlhf.templates import PLAIN, find_template
+from irlhf.spoof import ALLOWED
+from irlhf.templates import PLAIN, Wish, find_template
 
 if TYPE_CHECKING:
     from irlhf.sample import Ask, SampleSettings
@@ -26,7 +27,7 @@ class _Loaded:
     chat: Chat
     room: int  # tokens that a prompt may fill
 
-    def prompt(self, ask: "Ask", asked: Mapping[str, float]) -> list[int]:
+    def prompt(self, ask: "Ask", asked: Mapping[str, Wish]) -> list[int]:
         """Return the ask's prompt as token ids, with these rewards in it."""
         try:
             return self.chat.prompt(ask.prompt, asked, self.room).ids
@@ -38,7 +39,7 @@ class LocalEngine:
     """A policy loaded into this process."""
 
     def __init__(self, folder: Path, policy: Policy, settings: "SampleSettings") -> None:
-        self.policy = _load(str(folder), policy, settings.max_tokens)
+        self.policy = _load(str(folder), policy, settings)
         self.reference = _reference(self.policy, folder, settings) if settings.reference else None
         self.batch = settings.batch
         self.decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens, settings.guidance)
@@ -90,7 +91,7 @@ def _reference(policy: _Loaded, folder: Path, settings: "SampleSettings") -> _Lo
     if Path(name).resolve() == folder.resolve():
         return policy
     card = read_policy(Path(name)) if (Path(name) / FILE).is_file() else None
-    loaded = _load(name, card, settings.max_tokens)
+    loaded = _load(name, card, settings)
     if loaded.chat.tokenizer.get_vocab() != policy.chat.tokenizer.get_vocab():
         raise ConfigError(
             f"--reference {name}: its vocabulary is another one than {folder}'s, so token ids mean other tokens;"
@@ -99,11 +100,13 @@ def _reference(policy: _Loaded, folder: Path, settings: "SampleSettings") -> _Lo
     return loaded
 
 
-def _load(name: str, policy: Policy | None, max_tokens: int) -> _Loaded:
+def _load(name: str, policy: Policy | None, settings: "SampleSettings") -> _Loaded:
     """Load a policy, or a base, which has no card and gets plain prompts."""
     model, tokenizer = load_causal(name)
     template, names = (policy.template, policy.names) if policy else (find_template(PLAIN), ())
     context = policy.context if policy else context_of(model)
-    if context <= max_tokens:
-        raise ConfigError(f"{name}: --max-tokens {max_tokens} leaves no room in a context of {context} tokens")
-    return _Loaded(model.eval(), Chat(tokenizer, template, names), context - max_tokens)
+    room = context - settings.max_tokens
+    if room <= 0:
+        told = f"--max-tokens {settings.max_tokens} leaves no room in a context of {context} tokens"
+        raise ConfigError(f"{name}: {told}")
+    return _Loaded(model.eval(), Chat(tokenizer, template, names, settings.spoof == ALLOWED), room)

@@ -1,122 +1,245 @@
-"""From what a user asks for to the numbers that each sample's prompt spells."""
+"""From what a user asks for to the numbers, or thresholds, that each sample's prompt spells."""
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from typing import NamedTuple
 
 from irlhf.errors import ConfigError
-from irlhf.policy import Policy
-from irlhf.scales import UNIT
+from irlhf.policy import Policy, Reach
+from irlhf.scales import UNIT, percentile
 from irlhf.targets import Target, parse_targets, weight_text
+from irlhf.templates import Bound, Wish
+
+BEST, FRONT, ACHIEVED = "best", "front", "achieved"
+PICKS = (BEST, FRONT, ACHIEVED)  # how a mix finds its targets
 
 _NO_RESERVOIR = "the policy kept no joint vectors of its training data (no row has every reward)"
 _TRIES = 64  # sets of joint vectors of which the most even is taken
-
-
-_BEST = 0.02  # share of the training rows, by weighted reward, that --weights draws its vectors from
+_BEST = 0.02  # share of the training rows, by weighted reward, that a mix draws its vectors from
 _FEWEST = 10  # of them, so that one odd row does not stand for the mix
+_SPAN = (1, 99)  # percentiles that `uniform` lies between where the scale has no ends
+
+Vector = Sequence[float]  # raw rewards, in the order of the policy's lines
 
 
 class Request(NamedTuple):
-    """What one sample is asked for: numbers in scale units, and the user's own words for them."""
+    """What one sample is asked for, in the units of the scales, and the user's own words for it."""
 
-    asked: dict[str, float]
+    asked: dict[str, Wish]
     target: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a user wants of a policy: targets for some rewards, and weights for a mix of others.
+
+    `reach` is what numbers are put through and held to, where it was measured. With `raw` they stand in the prompt
+    as they were written, whether the scale knows them or not.
+    """
+
+    policy: Policy
+    targets: Mapping[str, Target]
+    weights: Mapping[str, float] = field(default_factory=dict)
+    pick: str = BEST
+    reach: Mapping[str, Reach] = field(default_factory=dict)
+    raw: bool = False
+
+    def size(self, count: int) -> int:
+        """Return how many samples of one prompt are asked for."""
+        return count * math.prod(map(len, self._fixed.values()))
+
+    def requests(self, count: int, seed: str) -> Iterator[Request]:
+        """Yield what each sample of one prompt is asked for: every point of every sweep, `count` times each.
+
+        What is drawn from the training data comes from one row for all rewards, so that it is possible together.
+        `seed` names the prompt's draw.
+        """
+        texts = {name: target.text for name, target in self.targets.items()}
+        texts |= {name: weight_text(weight) for name, weight in self.weights.items()}
+        for number, points in enumerate(product(*self._fixed.values())):
+            at = f"{seed}/{number}"
+            drawn = self._mixed(count, seed if len(texts) == len(self.weights) else at) if self.weights else None
+            drawn = drawn or self._drawn(count, at)
+            rng = random.Random(f"{at}/uniform")
+            for i in range(count):
+                wishes = {**dict(zip(self._fixed, points, strict=True)), **drawn[i], **self._anywhere(rng)}
+                asked = {name: self._put(name, wishes[name]) for name in self.policy.names if name in wishes}
+                yield Request(asked, texts)
+
+    def beyond(self) -> Iterator[str]:
+        """Yield, for each number that is not asked for as it was written, why and what is asked for instead."""
+        for name, wish in ((name, wish) for name, wishes in self._fixed.items() for wish in wishes):
+            number = wish.number if isinstance(wish, Bound) else wish
+            put = self._put(name, wish)
+            told = f"{name}={self.targets[name].text}"
+            if self._held(name, number) != number:
+                yield f"{told} lies beyond the training data; held to the scale's end"
+            elif not isinstance(put, Bound) and self._reaches(name) and not _within(number, self.reach[name]):
+                yield f"{told} lies beyond what this policy was measured to reach; asked for {put:.2f}"
+
+    @cached_property
+    def _fixed(self) -> dict[str, list[Wish]]:
+        """The rewards that are asked for with wishes of their own, not with what training rows have."""
+        found = {name: self._wishes(target) for name, target in self.targets.items()}
+        return {name: wishes for name, wishes in found.items() if wishes}
+
+    def _wishes(self, target: Target) -> list[Wish]:
+        if target.kind == "at-least" and "at_least" in self.policy.template.kinds and target.low is not None:
+            return [Bound("at_least", target.low)]
+        if target.kind == "at-most" and "at_most" in self.policy.template.kinds and target.high is not None:
+            return [Bound("at_most", target.high)]
+        if target.kind == "percentile" and target.low is not None:
+            return [self._percentile(target.name, target.low)]
+        return list(target.points()) if target.kind in ("exact", "sweep") else []
+
+    def _percentile(self, name: str, per_cent: float) -> float:
+        """Return what so many per cent of the training rows do not exceed, in the units of the scale."""
+        scale = self.policy.reward(name).scale
+        if scale.kind == "quantile":
+            return per_cent / 100
+        return percentile(sorted(scale(vector[self.policy.names.index(name)]) for vector in self._rows), per_cent)
+
+    def _anywhere(self, rng: random.Random) -> dict[str, Wish]:
+        """Draw the rewards that are asked for `uniform`."""
+        found: dict[str, Wish] = {}
+        for name, target in self.targets.items():
+            if target.kind == "uniform":
+                unit = self.policy.reward(name).scale.kind in UNIT
+                low, high = (0.0, 1.0) if unit else (self._percentile(name, end) for end in _SPAN)
+                found[name] = rng.uniform(low, high)
+        return found
+
+    @property
+    def _rows(self) -> Sequence[Vector]:
+        if not self.policy.reservoir:
+            raise ConfigError(_NO_RESERVOIR)
+        return self.policy.reservoir
+
+    @cached_property
+    def _pool(self) -> Sequence[Vector]:
+        """The training rows that keep every range that is asked for. Raises ConfigError where none does."""
+        ranges = {name: target for name, target in self.targets.items() if target.ranged}
+        if not ranges:
+            return self._rows
+        found = [vector for vector in self._rows if self._keeps(self._scaled(vector), ranges)]
+        if not found:
+            told = " and ".join(f"{name}={target.text}" for name, target in ranges.items())
+            together = " together" if len(ranges) > 1 else ""
+            raise ConfigError(f"none of {len(self._rows):,} training rows has {told}{together}; ask for less")
+        return found
+
+    def _keeps(self, numbers: Mapping[str, float], ranges: Mapping[str, Target]) -> bool:
+        return all(target.holds(numbers[name]) for name, target in ranges.items())
+
+    def _scaled(self, vector: Vector) -> dict[str, float]:
+        cards = self.policy.rewards
+        return {card.name: card.scale(number) for card, number in zip(cards, vector, strict=True)}
+
+    @property
+    def _joint(self) -> list[str]:
+        """The rewards that are asked for with what training rows have."""
+        return [name for name, target in self.targets.items() if name not in self._fixed and target.kind != "uniform"]
+
+    def _drawn(self, count: int, seed: str) -> Sequence[Mapping[str, Wish]]:
+        """Draw joint vectors of the pool, spread evenly over each reward's range within it."""
+        if not self._joint:
+            return [{}] * count
+        columns = [self.policy.names.index(name) for name in self._joint]
+        scales = [self.policy.rewards[column].scale for column in columns]
+        return [
+            {name: scale(vector[column]) for name, column, scale in zip(self._joint, columns, scales, strict=True)}
+            for vector in _spread(self._pool, columns, count, seed)
+        ]
+
+    def _mixed(self, count: int, seed: str) -> Sequence[Mapping[str, Wish]]:
+        """Return targets for the mix: the rewards of good training rows, or what is known to have worked."""
+        if self.pick == ACHIEVED:
+            return [self._achieved] * count
+        wanted = [*(name for name, weight in self.weights.items() if weight), *self._joint]
+        rows = [self._scaled(vector) for vector in self._best]
+        chosen = random.Random(seed).choices(rows, k=count)
+        return [{name: row[name] for name in wanted} for row in chosen]
+
+    @cached_property
+    def _best(self) -> Sequence[Vector]:
+        """The best rows of the pool by weighted reward; they exist, so what is asked is possible together."""
+
+        def weighted(vector: Vector) -> float:
+            return self.policy.weighted(dict(zip(self.policy.names, vector, strict=True)), self.weights)
+
+        ordered = sorted(self._pool, key=weighted, reverse=True)
+        return ordered[: 1 if self.pick == FRONT else max(_FEWEST, round(_BEST * len(ordered)))]
+
+    @cached_property
+    def _achieved(self) -> Mapping[str, Wish]:
+        """The request that brought the best weighted reward on validation prompts. Raises ConfigError."""
+        calibration = self.policy.calibration
+        ranges = {name: target for name, target in self.targets.items() if target.ranged}
+        known = [
+            one
+            for one in (calibration.achieved if calibration else ())
+            if self.weights.keys() <= one.rewards.keys() and self._keeps(self.policy.scaled(one.rewards), ranges)
+        ]
+        if not known:
+            told = "no request is known to have brought that" if ranges else "what requests bring was not measured"
+            raise ConfigError(f"--pick {ACHIEVED}: {told}; see `irlhf eval --calibrate`, or use --pick {BEST}")
+        best = max(known, key=lambda one: self.policy.weighted(one.rewards, self.weights))
+        return {name: number for name, number in best.asked.items() if name not in self._fixed}
+
+    def _put(self, name: str, wish: Wish) -> Wish:
+        """Return what stands in the prompt for a wish."""
+        if isinstance(wish, Bound):
+            return wish._replace(number=self._held(name, wish.number))
+        return self._held(name, self.reach[name](wish) if self._reaches(name) else wish)
+
+    def _reaches(self, name: str) -> bool:
+        # What a request is known to have brought, it brought as it was asked.
+        return name in self.reach and not self.raw and not (self.weights and self.pick == ACHIEVED)
+
+    def _held(self, name: str, number: float) -> float:
+        """Hold a number to its scale where the scale has ends."""
+        if self.raw or self.policy.reward(name).scale.kind not in UNIT:
+            return number
+        return min(1.0, max(0.0, number))
 
 
 def read_targets(texts: Sequence[str], policy: Policy) -> dict[str, Target]:
     """Read --target texts against a policy, in the order of its reward lines.
 
-    Raises ConfigError for a reward that the policy does not know and for a kind of target that this
-    version does not answer.
+    Raises ConfigError for a reward that the policy does not know.
     """
     targets = parse_targets(texts)
-    for name, target in targets.items():
+    for name in targets:
         policy.reward(name)
-        if target.kind not in ("exact", "sweep", "data"):
-            raise ConfigError(
-                f"target '{name}={target.text}': {target.kind} targets are not answered by this version;"
-                " ask with a number, a sweep like 0:1:0.1, or data"
-            )
     return {name: targets[name] for name in policy.names if name in targets}
 
 
-def weighted_requests(weights: Mapping[str, float], policy: Policy, count: int, seed: str) -> Iterator[Request]:
-    """Yield `count` requests for a mix: each the rewards of one of the best training rows by weighted reward.
-
-    The rows exist, so what is asked is possible together; per-reward maxima are not. A reward of weight 0
-    is not asked for.
-    """
-    wanted = [name for name, weight in weights.items() if weight]
-    rows = [dict(zip(policy.names, vector, strict=True)) for vector in policy.reservoir]
-    if not rows:
-        raise ConfigError(_NO_RESERVOIR)
-    rows.sort(key=lambda row: policy.weighted(row, weights), reverse=True)
-    best = rows[: max(_FEWEST, round(_BEST * len(rows)))]
-    texts = {name: weight_text(weight) for name, weight in weights.items()}
-    for row in random.Random(seed).choices(best, k=count):
-        yield Request({name: policy.reward(name).scale(row[name]) for name in wanted}, texts)
+def _within(number: float, reach: Reach) -> bool:
+    low, high = (reach.ys[0], reach.ys[-1]) if reach.ys else (reach.low, reach.high)
+    return low <= number <= high
 
 
-def clamped(targets: Mapping[str, Target], policy: Policy) -> list[str]:
-    """Return the targets that ask beyond a scale within [0, 1]; they are held to it."""
-    return [
-        f"{name}={target.text}"
-        for name, target in targets.items()
-        if policy.reward(name).scale.kind in UNIT and any(not 0 <= point <= 1 for point in target.points())
-    ]
-
-
-def requests(targets: Mapping[str, Target], policy: Policy, count: int, seed: str) -> Iterator[Request]:
-    """Yield what each sample of one prompt is asked for: every point of every sweep, `count` times each.
-
-    Rewards asked with `data` get joint vectors of training rows, spread evenly over each reward's range
-    within the prompt. `seed` names the prompt's draw.
-    """
-    fixed = {name: target.points() for name, target in targets.items() if target.kind != "data"}
-    joint = [name for name, target in targets.items() if target.kind == "data"]
-    texts = {name: target.text for name, target in targets.items()}
-    for number, points in enumerate(product(*fixed.values())):
-        vectors = _vectors(joint, policy, count, f"{seed}/{number}")
-        for i in range(count):
-            numbers = {**dict(zip(fixed, points, strict=True)), **(vectors[i] if joint else {})}
-            asked = {name: _held(policy, name, numbers[name]) for name in targets}
-            yield Request(asked, texts)
-
-
-def _vectors(names: Sequence[str], policy: Policy, count: int, seed: str) -> list[dict[str, float]]:
-    """Draw `count` joint vectors of training rows that cover each reward's range evenly.
+def _spread(rows: Sequence[Vector], columns: Sequence[int], count: int, seed: str) -> Sequence[Vector]:
+    """Draw `count` of the rows that cover each column's range evenly.
 
     Of _TRIES random sets the one is taken whose sorted values lie nearest to the middles of `count`
-    equal strata of the training data, summed over the rewards.
+    equal strata of the rows, summed over the columns.
     """
-    if not names:
-        return []
-    if not policy.reservoir:
-        raise ConfigError(_NO_RESERVOIR)
     rng = random.Random(seed)
-    columns = [policy.names.index(name) for name in names]
-    scales = [policy.rewards[column].scale for column in columns]
-    ranks = [sorted(vector[column] for vector in policy.reservoir) for column in columns]
+    ranks = [sorted(vector[column] for vector in rows) for column in columns]
     strata = [[ordered[int((i + 0.5) / count * len(ordered))] for i in range(count)] for ordered in ranks]
     spans = [(ordered[-1] - ordered[0]) or 1.0 for ordered in ranks]
 
-    def unevenness(chosen: Sequence[Sequence[float]]) -> float:
+    def unevenness(chosen: Sequence[Vector]) -> float:
         total = 0.0
         for column, wanted, span in zip(columns, strata, spans, strict=True):
             values = sorted(vector[column] for vector in chosen)
             total += sum(((a - b) / span) ** 2 for a, b in zip(values, wanted, strict=True))
         return total
 
-    tries = [rng.choices(policy.reservoir, k=count) for _ in range(_TRIES if count > 1 else 1)]
-    best = min(tries, key=unevenness)
-    return [
-        {name: scale(vector[column]) for name, column, scale in zip(names, columns, scales, strict=True)}
-        for vector in best
-    ]
-
-
-def _held(policy: Policy, name: str, number: float) -> float:
-    """Hold a number to its scale where the scale has ends."""
-    return min(1.0, max(0.0, number)) if policy.reward(name).scale.kind in UNIT else number
+    tries = [rng.choices(rows, k=count) for _ in range(_TRIES if count > 1 else 1)]
+    return min(tries, key=unevenness)
