@@ -79,12 +79,16 @@ def sample(
 ) -> None:
     """Ask a policy for rewards.
 
-    Targets: 0.8 exactly, 0.6.. at least, ..0.4 at most, 0.2..0.9 between, ~0.6.. drawn from the training data above
-    0.6, p90 a percentile of it, 0:1:0.1 a sweep, uniform, or data for joint vectors of the training data. With
-    --weights the other rewards are a mix, as good as the targets allow: -t harmless=0.6.. --weights helpful.
+    Targets: 0.8 is exactly that, 0.6.. at least, ..0.4 at most, 0.2..0.9
+    between, ~0.6.. drawn from the training rows above 0.6, p90 a percentile
+    of them, 0:1:0.1 a sweep, uniform anywhere, data joint vectors of them.
 
-    With --shard 2/8 only the second of eight parts of the prompts is asked, so that eight machines share the work:
-    the rows of all eight files, put together by cat, are those of one run.
+    With --weights the other rewards are a mix, as good as the targets allow:
+    -t harmless=0.6.. --weights helpful.
+
+    With --shard 2/8 only the second of eight parts of the prompts is asked, so
+    that eight machines share the work: the rows of all eight files, put
+    together by cat, are those of one run.
     """
     out = options.output_for(output, prompts, "samples.jsonl")
     settings = resolve("irlhf.sample:SampleSettings")(
