@@ -11,7 +11,7 @@ A study is a YAML file:
         run: irlhf finetune scored.jsonl -r {here}/rewards.yaml --epochs {epochs} -o policy-{epochs}
     results: {tracking: eval.json}       # JSON files of a cell that go into its row
 
-`{here}` is the folder of the YAML file, a brace itself is written twice. `irlhf` is the one of this
+`{here}` is the folder of the YAML file, a brace itself is written twice. `irlhf` and `python` are those of this
 interpreter. There is no shell: for pipes and the like name a script (`sh {here}/more.sh`).
 
     FOLDER/results.jsonl      one row for each complete cell: study, cell, commit, versions, seconds, results
@@ -178,7 +178,8 @@ async def _run_command(run: _Run, command: str) -> int:
     here = str(run.task.source.resolve().parent)
     parts = [part.replace(f"{{{HERE}}}", here) for part in shlex.split(command)]
     program = [sys.executable, "-m", "irlhf", *parts[1:]] if parts[0] == "irlhf" else parts
-    settings = {**os.environ, "OMP_NUM_THREADS": "1"} if run.task.jobs > 1 else dict(os.environ)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # so that `python` is this one
+    settings = {**os.environ, "PATH": path, **({"OMP_NUM_THREADS": "1"} if run.task.jobs > 1 else {})}
     with (run.folder / LOG).open("ab", buffering=0) as log:
         log.write(f"$ {command}\n".encode())
         begin = log.tell()
