@@ -76,7 +76,7 @@ class Reach:
 
     def __call__(self, wanted: float) -> float:
         """Return the number to put into the prompt for a wanted actual."""
-        asked = interpolate(wanted, self.ys, self.xs, self.xs[0], self.xs[-1]) if self.xs else wanted
+        asked = interpolate(wanted, self.ys, self.xs, self.low, self.high) if self.xs else wanted
         return min(self.high, max(self.low, asked))
 
     def to_json(self) -> dict[str, Any]:

@@ -13,7 +13,9 @@ EXAMPLES = """Examples:
 
 irlhf eval scored-samples.jsonl
 
-irlhf eval ours.jsonl plain.jsonl --policy policy --policy policy-plain -o eval.json"""
+irlhf eval ours.jsonl plain.jsonl --policy policy --policy policy-plain -o eval.json
+
+irlhf eval scored-validation.jsonl --calibrate policy"""
 
 
 def evaluate(
@@ -25,11 +27,14 @@ def evaluate(
     tolerance: Annotated[float, typer.Option(min=0, help="A miss up to this counts as a success.")] = 0.1,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 1000,
     seed: options.Seed = 0,
+    calibrate: Annotated[
+        str, typer.Option("--calibrate", metavar="POLICY", help="Store in POLICY what it can reach.")
+    ] = "",
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure whether the policy gave what was asked."""
-    settings = resolve("irlhf.evaluate:EvalSettings")(tuple(policy or ()), tolerance, resamples, seed)
+    settings = resolve("irlhf.evaluate:EvalSettings")(tuple(policy or ()), tolerance, resamples, seed, calibrate)
     result = options.run(COMMANDS["eval"], quiet, samples, output, settings)
     for line in _lines(result):
         resolve("irlhf.console:note")(line)
@@ -48,6 +53,28 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
                 f"{policy['name']} {name}: Spearman {told}; mean error {error['mean_absolute']['value']:.3f}"
                 f" (floor {floor:.3f}); n = {found['n']:,} of {found['prompts']:,} prompts"
             )
+        if "calibration" in policy:
+            yield from _calibrated(policy["name"], policy["calibration"])
+
+
+def _calibrated(policy: str, measured: dict[str, Any]) -> Iterator[str]:
+    """Yield one line a reward, and one for the whole: what the policy will remember."""
+    for name, found in measured["rewards"].items():
+        if not found["reach"]:
+            rise = f" (rise {_shown(found['rise'])})" if found["rise"] else ""
+            yield f"{policy} {name}: no reach: asking for more was not shown to bring more{rise}"
+            continue
+        low, high = found["reach"]
+        gain = f" (gain {found['gain']['value']:.3f} [{found['gain']['low']:.3f}, {found['gain']['high']:.3f}])"
+        yield (
+            f"{policy} {name}: reach {low:.3g} to {high:.3g} (rise {_shown(found['rise'])});"
+            f" {'a' if found['map'] else 'no'} map from wanted to asked{gain if found['gain'] else ''}"
+        )
+    splits = ", ".join(f"{split} {count:,}" for split, count in measured["splits"].items())
+    yield (
+        f"{policy}: calibrated on {measured['samples']:,} samples of {measured['prompts']:,} prompts ({splits});"
+        f" remembers what {measured['requests']:,} requests brought"
+    )
 
 
 def _shown(figure: dict[str, float]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from irlhf import console
 from irlhf.errors import ConfigError, DataError
 from irlhf.evaluate.arms import Arm, read_arms
+from irlhf.evaluate.calibrate import calibrate
 from irlhf.evaluate.comparison import comparisons
 from irlhf.evaluate.crosstalk import crosstalk
 from irlhf.evaluate.curve import curve
@@ -22,6 +23,7 @@ from irlhf.evaluate.price import price
 from irlhf.evaluate.tracking import tracking
 from irlhf.evaluate.tradeoff import tradeoff
 from irlhf.files import check_output, digest, write_json
+from irlhf.policy import write_calibration
 from irlhf.readme import fill_readme
 from irlhf.records import TRAIN
 from irlhf.targets import weights_of
@@ -38,6 +40,7 @@ class EvalSettings:
     tolerance: float = 0.1  # in scale units: an actual reward this near to its target is a success
     resamples: int = 1000
     seed: int = 0
+    calibrate: str = ""  # folder of a policy that is to remember what it can reach
 
 
 def evaluate(
@@ -46,39 +49,46 @@ def evaluate(
     """Write eval.json and return it: how actual follows target, what a mix brings, and what it costs.
 
     Every figure stands with its n and a 95% bootstrap interval clustered by prompt. The README.md in each
-    policy's folder gets the same figures, where it has a place for them. Raises ConfigError
-    where a policy of the samples cannot be found and DataError where nothing can be evaluated.
+    policy's folder gets the same figures, where it has a place for them; with `calibrate` a policy.json gets
+    what the policy can reach. Raises ConfigError where a policy of the samples cannot be found and DataError
+    where nothing can be evaluated.
     """
     paths, out = [Path(one) for one in samples], Path(output)
     _check(paths, out, settings)
-    arms, counts = read_arms(paths, settings.policies)
+    arms, counts = read_arms(paths, settings.policies, [settings.calibrate] if settings.calibrate else [])
     bootstrap = Bootstrap(settings.resamples, settings.seed)
+    measured = calibrate(arms, Path(settings.calibrate), bootstrap) if settings.calibrate else None
     found = {arm.key: _one(arm, settings.tolerance, bootstrap) for arm in arms}
     mixes = tradeoff(arms, bootstrap)
     if not mixes and not any(one["rewards"] for one in found.values()):
         raise DataError(f"{paths[0]}: no sample has both a target and its reward; score the samples first")
     _warn(arms, found.values())
+    if measured:
+        found[measured.arm]["calibration"] = measured.summary
     result = {
         "version": VERSION,
         "samples": [str(path) for path in paths],
         "settings": asdict(settings),
-        "provenance": {
-            "irlhf": version("irlhf"),
-            "inputs": [
-                {"path": str(path), "sha256": digest(path), "rows": rows}
-                for path, rows in zip(paths, counts, strict=True)
-            ],
-        },
+        "provenance": _provenance(paths, counts),
         "policies": found,
         "tradeoff": mixes,
         "fronts": fronts(arms, bootstrap),
         "comparisons": comparisons(arms, bootstrap),
     }
+    if measured:
+        write_calibration(Path(settings.calibrate), measured.calibration)
     write_json(out, result)
     for arm in arms:
         if os.access(arm.folder, os.W_OK):
             fill_readme(arm.folder, result, arm.policy.digest)
     return result
+
+
+def _provenance(paths: Sequence[Path], counts: Sequence[int]) -> dict[str, Any]:
+    inputs = [
+        {"path": str(path), "sha256": digest(path), "rows": rows} for path, rows in zip(paths, counts, strict=True)
+    ]
+    return {"irlhf": version("irlhf"), "inputs": inputs}
 
 
 def _check(paths: Sequence[Path], out: Path, settings: EvalSettings) -> None:

@@ -92,8 +92,12 @@ class Arm:
         ]
 
 
-def read_arms(paths: Sequence[Path], policies: Sequence[str]) -> tuple[list[Arm], list[int]]:
+def read_arms(
+    paths: Sequence[Path], policies: Sequence[str], another: Sequence[str] = ()
+) -> tuple[list[Arm], list[int]]:
     """Return the arms of the files in the order they appear, baselines last, and how many rows each file has.
+
+    `another` names folders that count besides those of `policies`, or besides those that stand beside the files.
 
     Raises ConfigError where a policy cannot be found, or a file is named twice.
     """
@@ -108,7 +112,7 @@ def read_arms(paths: Sequence[Path], policies: Sequence[str]) -> tuple[list[Arm]
                 raise DataError(f"{path}: {example.id} has no 'policy'; eval reads what `irlhf sample` wrote")
             found.setdefault((example.policy, _kept(example)), []).append(example)
         counts.append(sum(map(len, found.values())) - before)
-    known = find_policies(paths, policies)
+    known = {**find_policies(paths, policies), **find_policies((), another)}
     missing = [digest for digest, _ in found if digest not in known]
     if missing:
         raise ConfigError(f"the policy {missing[0]} of these samples is not here; name its folder with --policy")

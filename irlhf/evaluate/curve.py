@@ -42,12 +42,12 @@ def curve(pairs: Sequence[Pair], bootstrap: Bootstrap) -> list[dict[str, Any]]:
     return entries
 
 
-def levels_of(asked: Floats) -> Levels:
+def levels_of(asked: Floats, most: int = LEVELS) -> Levels:
     """Return the level of each target, from 0 on; equal targets share one."""
     distinct, place = np.unique(asked, return_inverse=True)
-    if len(distinct) <= LEVELS:
+    if len(distinct) <= most:
         return place
-    edges = np.unique(np.quantile(asked, np.arange(1, LEVELS) / LEVELS))
+    edges = np.unique(np.quantile(asked, np.arange(1, most) / most))
     return np.unique(np.searchsorted(edges, asked, "right"), return_inverse=True)[1]
 
 
