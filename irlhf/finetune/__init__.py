@@ -18,6 +18,7 @@ from irlhf.registry import did_you_mean, resolve
 from irlhf.templates import DEFAULT, INSTRUCTION
 
 BASELINES = (*BLIND, UNTOUCHED)
+LAYOUTS = AUTO, PADDED, BUCKETED, SHARED, PACKED = ("auto", "padded", "bucketed", "shared", "packed")
 COMPLETE = "COMPLETE"  # written last into a checkpoint; one without it was cut short by a kill
 CHECKPOINTS = f"checkpoint-*/{COMPLETE}"
 
@@ -30,7 +31,8 @@ class FinetuneSettings:
     is the chance in [0, 1] that a reward line is left out of a training row, so that every subset of the
     rewards can be asked for. With `lora` only low-rank updates of that rank are trained (Hu et al. 2021,
     arXiv 2106.09685); `merge` adds them to the weights at the end, else the folder holds them alone.
-    `report_to` names a tracker that transformers knows.
+    `report_to` names a tracker that transformers knows. `layout` is how rows become batches, see
+    irlhf/finetune/batches.py.
     """
 
     rewards: str = ""  # a rewards.yaml
@@ -47,6 +49,7 @@ class FinetuneSettings:
     lora: int = 0
     merge: bool = True
     report_to: str = "none"
+    layout: str = AUTO
 
 
 def finetune(
@@ -138,6 +141,8 @@ def _checked(settings: FinetuneSettings) -> FinetuneSettings:
     """Return the settings with the template named. Raises ConfigError."""
     if settings.baseline and settings.baseline not in BASELINES:
         raise ConfigError(f"unknown baseline '{settings.baseline}'{did_you_mean(settings.baseline, BASELINES)}")
+    if settings.layout not in LAYOUTS:
+        raise ConfigError(f"unknown layout '{settings.layout}'{did_you_mean(settings.layout, LAYOUTS)}")
     if not 0 <= settings.drop < 1:
         raise ConfigError(f"drop is {settings.drop}; it is a chance from 0 to below 1")
     if settings.batch < settings.accumulate * console.PROCESSES:
