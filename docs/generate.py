@@ -1,4 +1,4 @@
-"""Write the tables of docs/*.md from the result files in docs/results/.
+"""Write the tables of docs/*.md, and some pictures, from the result files in docs/results/.
 
     python docs/generate.py          write them
     python docs/generate.py --check  fail where a page says something else than the results
@@ -6,7 +6,7 @@
                                      keep an eval.json, or the results.jsonl of a study, as docs/results/NAME.json(l),
                                      all but single points and curves
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`.
+A table, and what is said of it, stands between `<!-- table: NAME -->` and `<!-- end -->`.
 """
 
 import json
@@ -19,6 +19,7 @@ from typing import Any
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
 PAGES = ("quickstart.md", "hh.md", "evaluation.md", "benchmarks.md")
+_PICTURES = {"bench-memory.json": "memory"}  # a result, and the function of pictures.py that draws it
 _UNITS = {"finetune": "finetune (completion tokens)", "sample": "sample (tokens)", "score": "score (texts)"}
 _TRACKING = "| policy | reward | within prompts | pooled | mean error | floors: permuted, constant | gold within | n |"
 _SHOWN_FRONTS = ("policy", "plain", "chosen-6", "top-6")  # at equal completion tokens
@@ -31,9 +32,20 @@ def main() -> int:
         _keep(Path(sys.argv[2]), sys.argv[3])
         return 0
     stale = [page for page in PAGES if not _page(DOCS / page, write="--check" not in sys.argv)]
+    for result in _PICTURES if "--check" not in sys.argv else ():
+        _draw(result)
     for page in stale if "--check" in sys.argv else ():
         print(f"docs/{page} is not what docs/results/ says; run `make docs`", file=sys.stderr)
     return 1 if stale and "--check" in sys.argv else 0
+
+
+def _draw(result: str) -> None:
+    """Draw the picture of a result that is there."""
+    if (RESULTS / result).exists():
+        import pictures
+
+        name = _PICTURES[result]
+        (DOCS / f"{name}.png").write_bytes(getattr(pictures, name)(RESULTS / result))
 
 
 def _keep(source: Path, name: str) -> None:
@@ -212,15 +224,94 @@ def benchmarks() -> Iterator[str]:
     """Each load: ours and the best peer, side by side."""
     yield "| load | irlhf, a second | best peer | peer, a second | ratio: median [least, most] | n |"
     yield "|---|---|---|---|---|---|"
-    for path in sorted(RESULTS.glob("bench-*.json")):
+    paths = (path for kind in _UNITS for path in sorted(RESULTS.glob(f"bench-{kind}*.json")))
+    for path in paths:
         result = json.loads(path.read_text(encoding="utf-8"))
         loads = {name: one for name, one in {**result, "": result}.items() if isinstance(one, dict) and "ratio" in one}
         for name, found in loads.items():
             rates, peer, ratio = found["per_second"], found["best_peer"], found["ratio"]
-            told = f"{ratio['median']:.2f} [{ratio['least']:.2f}, {ratio['most']:.2f}]"
+            told = _spread(ratio)
             numbers = f"{rates['irlhf']['median']:,.0f} | {peer} | {rates[peer]['median']:,.0f}"
             load = ", ".join(part for part in (_UNITS[path.stem.split("-")[1]], result["model"], name) if part)
             yield f"| {load} | {numbers} | {told} | {ratio['n']} |"
+
+
+def to_loss() -> Iterator[str]:
+    """How long each arm takes to one held-out loss, and how many steps."""
+    found = _result("bench-to-loss")
+    peers = [name for name in ("Trainer", "TRL") if f"against {name}" in found]
+    if not peers:
+        yield "Time to equal held-out loss was not measured."
+        return
+    level, rows = found["level"], found["rows a step"]
+    yield f"Until the loss on held-out completions is {level:.2f} nats a token ({found['model']}, {rows} rows a step)."
+    yield "The level was fixed in advance, with a seed that is not among these."
+    yield ""
+    yield "| peer | irlhf: seconds, steps | peer: seconds, steps | ratio of seconds: median [least, most] | seeds |"
+    yield "|---|---|---|---|---|"
+    for peer in peers:
+        each = [[found[arm][what]["median"] for what in ("seconds", "steps")] for arm in ("irlhf", peer)]
+        numbers = (f"{seconds:.1f}, {steps:.0f}" for seconds, steps in each)
+        ratio = found[f"against {peer}"]["ratio"]
+        yield f"| {peer} | {' | '.join(numbers)} | {_spread(ratio)} | {ratio['n']} |"
+
+
+def layouts() -> Iterator[str]:
+    """How fast training is in each layout, and beside rows of like length side by side."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("bench-layouts-*.json"))]
+    if not results:
+        yield "How fast each layout is was not measured."
+        return
+    yield "| model | layout | completion tokens a second | times `bucketed`: median [least, most] | n |"
+    yield "|---|---|---|---|---|"
+    for result in results:
+        for layout, found in result["layouts"].items():
+            ratio = found["to bucketed"]
+            numbers = f"{found['per_second']['median']:,.0f} | {_spread(ratio)}"
+            yield f"| {result['model']} | {layout} | {numbers} | {ratio['n']} |"
+
+
+def score_peak() -> Iterator[str]:
+    """What share of the machine's matrix multiplication scoring reaches."""
+    found = _result("bench-score")
+    if "share of matmul peak" not in found:
+        yield "What share of the machine's matrix multiplication scoring reaches was not measured."
+        return
+    share, peak = found["share of matmul peak"], found["matmul GFLOP/s"]
+    yield f"Scoring reaches {share:.0%} of what the machine does in multiplications of large matrices ({peak} GFLOP/s,"
+    yield "single precision), where only operations count that the texts need without padding. The goal is 55%."
+
+
+def memory() -> Iterator[str]:
+    """Peak memory and time of score and sample along the number of rows."""
+    found = _result("bench-memory")
+    loads = [name for name in ("score", "sample", "killed") if "bytes a row" in found.get(name, {})]
+    if not loads:
+        yield "Not measured yet: `python benchmarks/memory.py -o docs/results/bench-memory.json` does it."
+        return
+    yield "![peak memory and time a row, from a thousand to a million rows](memory.png)"
+    yield ""
+    yield "| load | rows | peak, MiB | seconds | microseconds a row |"
+    yield "|---|---|---|---|---|"
+    for load in loads:
+        for size in sorted(int(size) for size in found[load] if size.isdigit()):
+            one = found[load][str(size)]
+            told = f"{one['peak_mib']:.0f} | {one['seconds']:.1f} | {1e6 * one['seconds'] / size:.0f}"
+            yield f"| {load} | {size:,} | {told} |"
+    yield ""
+    grown = ", ".join(f"{found[load]['bytes a row']:.0f} for {load}" for load in loads)
+    yield f"Bytes that each further row takes at the peak: {grown}."
+
+
+def _result(name: str) -> dict[str, Any]:
+    """Return a result, empty where it was not measured."""
+    path = RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+def _spread(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.2f} [{ratio['least']:.2f}, {ratio['most']:.2f}]"
 
 
 def _tracking(found: dict[str, Any]) -> str:
@@ -248,6 +339,10 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "hh-tracking": hh_tracking,
     "coverage": coverage,
     "benchmarks": benchmarks,
+    "to-loss": to_loss,
+    "layouts": layouts,
+    "score-peak": score_peak,
+    "memory": memory,
 }
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from toolbox import Bench, call, names, read
+from toolbox import Bench, call, names, read, write
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "irlhf")
 pytestmark = pytest.mark.timeout(180)
@@ -24,13 +24,17 @@ def losses(folder: str) -> list[float]:
     return [row.get("loss", row.get("validation_loss", 0.0)) for row in read(Path(folder) / "metrics.jsonl")]
 
 
-def test_two_processes_have_the_losses_of_one(bench: Bench) -> None:
-    made = subprocess.run(
-        [*TORCHRUN, *command(bench, 1), "two"], capture_output=True, text=True, timeout=120, check=False
-    )
+@pytest.mark.parametrize("layout", ["bucketed", "shared", "packed"])
+def test_two_processes_have_the_losses_of_one(layout: str, bench: Bench) -> None:
+    rows = read(bench.scored)[:120]
+    others = [{**row, "id": f"{row['id']}-b", "completion": f"Never mind, {row['completion']}"} for row in rows]
+    pairs = write(Path("pairs.jsonl"), [*rows, *others])
+    asked = ["finetune", str(pairs), *command(bench, 0.7)[2:-1], "--layout", layout, "-o"]
+    made = subprocess.run([*TORCHRUN, *asked, "two"], capture_output=True, text=True, timeout=120, check=False)
     assert made.returncode == 0, made.stderr[-2000:]
     assert made.stderr.count("wrote the policy") == 1
-    assert call(*command(bench, 1), "one").code == 0
+    assert ("completions of one prompt share it" in made.stderr) == (layout != "bucketed")
+    assert call(*asked, "one").code == 0
     assert losses("two") == pytest.approx(losses("one"), abs=1e-4)
     one, two = (load_file(Path(folder) / "model.safetensors") for folder in ("one", "two"))
     assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)

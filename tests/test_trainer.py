@@ -14,7 +14,7 @@ from toolbox import IRLHF, Bench, call, names, read
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from irlhf.finetune.batches import Collator, Encoded, Family, LengthBatches, alone, together
-from irlhf.finetune.trainer import Plan, newest_complete, read_metrics, share_agrees, trainer
+from irlhf.finetune.trainer import Plan, newest_complete, read_metrics, trainer
 
 ROWS = [
     Encoded([1, 5, 6, 7], [8, 9, 2]),
@@ -199,19 +199,6 @@ def test_a_family_is_no_wider_than_allowed() -> None:
     families = together(FAMILY, 14, 9)
     assert all(one.width <= 14 for one in families)
     assert sorted(row.completion for one in families for row in one.members) == sorted(r.completion for r in FAMILY)
-
-
-def test_a_model_that_cannot_share_is_found_out(model: Any) -> None:
-    families = together(FAMILY, 100, 9)
-    assert share_agrees(model, 2, families)
-
-    class Forgetful(torch.nn.Module):
-        device = "cpu"
-
-        def forward(self, input_ids: Any, **others: Any) -> Any:
-            return model(input_ids, use_cache=False)  # leaves the mask out
-
-    assert not share_agrees(Forgetful(), 2, families)
 
 
 def test_batches_hold_about_equally_many_tokens() -> None:

@@ -40,6 +40,9 @@ def finetune(
     ] = 0,
     merge: Annotated[bool, typer.Option(help="Add the low-rank updates to the weights.")] = True,
     report_to: Annotated[str, typer.Option(help="A tracker that transformers knows.", metavar="NAME")] = "none",
+    layout: Annotated[
+        str, typer.Option(help="Rows in a batch: auto, padded, bucketed, shared or packed.", metavar="KIND")
+    ] = "auto",
     seed: options.Seed = 0,
     limit: options.Limit = 0,
     render_only: Annotated[bool, typer.Option("--render-only", help="Write the training file and stop.")] = False,
@@ -68,7 +71,8 @@ def finetune(
         lora,
         merge,
         report_to,
-        drop_all,
+        drop_all=drop_all,
+        layout=layout,
     )
     if preview:
         shown = options.run("irlhf.finetune:preview", quiet, scored, model, preview, settings)

@@ -18,6 +18,7 @@ from irlhf.registry import did_you_mean, resolve
 from irlhf.templates import DEFAULT, INSTRUCTION, find_template
 
 BASELINES = (*BLIND, UNTOUCHED)
+LAYOUTS = AUTO, PADDED, BUCKETED, SHARED, PACKED = ("auto", "padded", "bucketed", "shared", "packed")
 COMPLETE = "COMPLETE"  # written last into a checkpoint; one without it was cut short by a kill
 CHECKPOINTS = f"checkpoint-*/{COMPLETE}"
 
@@ -30,7 +31,8 @@ class FinetuneSettings:
     is the chance in [0, 1] that a reward line is left out of a training row, so that every subset of the
     rewards can be asked for, and `drop_all` the chance that all of them are. With `lora` only low-rank updates of
     that rank are trained (Hu et al. 2021, arXiv 2106.09685); `merge` adds them to the weights at the end, else the
-    folder holds them alone. `report_to` names a tracker that transformers knows.
+    folder holds them alone. `report_to` names a tracker that transformers knows. `layout` is how rows become
+    batches, see irlhf/finetune/batches.py.
     """
 
     rewards: str = ""  # a rewards.yaml
@@ -48,6 +50,7 @@ class FinetuneSettings:
     merge: bool = True
     report_to: str = "none"
     drop_all: float = 0.0
+    layout: str = AUTO
 
 
 def finetune(
@@ -139,6 +142,8 @@ def _checked(settings: FinetuneSettings) -> FinetuneSettings:
     for name, chance in (("drop", settings.drop), ("drop_all", settings.drop_all)):
         if not 0 <= chance < 1:
             raise ConfigError(f"{name} is {chance}; it is a chance from 0 to below 1")
+    if settings.layout not in LAYOUTS:
+        raise ConfigError(f"unknown layout '{settings.layout}'{did_you_mean(settings.layout, LAYOUTS)}")
     if settings.batch < settings.accumulate * console.PROCESSES:
         parts = f"{settings.accumulate} parts" + f" of {console.PROCESSES} processes" * (console.PROCESSES > 1)
         raise ConfigError(f"a batch of {settings.batch} rows cannot be computed in {parts}; each needs a row")

@@ -6,11 +6,18 @@
 Because the reward stands at the end of the prompt, all completions of a prompt begin alike. A member sees
 what is shared and itself, never another member, and its positions go on behind what is shared: its loss is
 the one it has alone.
+
+    padded     rows drawn at random, one in each row of a batch, padded to the longest
+    bucketed   rows of like length, one in each row of a batch
+    shared     families of like width, one in each row of a batch
+    packed     families drawn at random, several in a row of a batch; none sees another, each starts at place 0
+
+The rows of a step have the same loss and gradient in all four; which rows meet in a step is not the same.
 """
 
 import random
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -70,32 +77,54 @@ def together(rows: Sequence[Encoded], widest: int, most: int) -> list[Family]:
     return [_family(one) for families in groups.values() for one in families]
 
 
-class Collator:
-    """Puts the families of one batch side by side, padded behind their ends.
+def packed(families: Iterable[Family]) -> list[list[Family]]:
+    """Return families in rows, none wider than the widest of them: the first row that has room takes the next."""
+    rows: list[list[Family]] = []
+    room: list[int] = []  # tokens that are left in each row
+    ordered = sorted(families, key=lambda family: family.width, reverse=True)
+    for family in ordered:
+        roomy = next((i for i, left in enumerate(room) if family.width <= left), len(rows))
+        if roomy == len(rows):
+            rows.append([])
+            room.append(ordered[0].width)
+        rows[roomy].append(family)
+        room[roomy] -= family.width
+    return rows
 
-    A causal model never looks at what comes later, so rows by themselves need no attention mask, and
-    attention without one is faster.
+
+def lay(rows: Sequence[Sequence[Family]], padding: int) -> dict[str, torch.Tensor]:
+    """Return input_ids and labels [rows, width]; where a row holds several completions, positions and a mask too.
+
+    The mask is [rows, 1, width, width], true where the later token sees the earlier one. A causal model never
+    looks at what comes later, so rows by themselves, padded behind their ends, need no mask, and attention
+    without one is faster.
     """
+    size = len(rows), max(sum(family.width for family in row) for row in rows)
+    ids, labels = torch.full(size, padding), torch.full(size, IGNORED)
+    positions = torch.zeros(size, dtype=torch.long)
+    owners, members = torch.full(size, _PADDING), torch.full(size, _PADDING)
+    for i, row in enumerate(rows):
+        at = 0
+        for number, family in enumerate(row):
+            place = slice(at, at + family.width)
+            _lay(family, (ids[i, place], labels[i, place], positions[i, place], members[i, place]))
+            owners[i, place] = number
+            at = place.stop
+    batch = {"input_ids": ids, "labels": labels}
+    if any(len(row) > 1 or len(family.members) > 1 for row in rows for family in row):
+        batch |= {"position_ids": positions, "attention_mask": _mask(owners, members)}
+    return batch
 
-    def __init__(self, padding: int) -> None:
-        self.padding = padding
+
+class Collator:
+    """Puts the families of one batch side by side, or packs several into a row."""
+
+    def __init__(self, padding: int, packs: bool = False) -> None:
+        self.padding, self.packs = padding, packs
 
     def __call__(self, families: Sequence[Family]) -> dict[str, torch.Tensor]:
-        """Return input_ids and labels [families, width]; where something is shared, positions and a mask too.
-
-        The mask is [families, 1, width, width], true where the later token sees the earlier one.
-        """
-        width = max(family.width for family in families)
-        ids = torch.full((len(families), width), self.padding)
-        labels = torch.full((len(families), width), IGNORED)
-        positions = torch.zeros((len(families), width), dtype=torch.long)
-        members = torch.full((len(families), width), _PADDING)
-        for i, family in enumerate(families):
-            _lay(family, (ids[i], labels[i], positions[i], members[i]))
-        batch = {"input_ids": ids, "labels": labels}
-        if any(len(family.members) > 1 for family in families):
-            batch |= {"position_ids": positions, "attention_mask": _mask(members)}
-        return batch
+        """Return what the model is given and the labels, as `lay` does."""
+        return lay(packed(families) if self.packs else [[family] for family in families], self.padding)
 
 
 class LengthBatches(Sampler[list[int]]):
@@ -176,11 +205,13 @@ def _lay(family: Family, rows: tuple[torch.Tensor, ...]) -> None:
         positions[at:end] = torch.arange(shared, shared + len(own))
         members[at:end] = number
         at = end
+    labels[0] = IGNORED  # nothing foretells a first token, least of all what stands before it in a packed row
 
 
-def _mask(members: torch.Tensor) -> torch.Tensor:
-    """Return who sees whom [families, 1, width, width] from the member that each token belongs to."""
+def _mask(owners: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
+    """Return who sees whom [rows, 1, width, width] from the family, and the member of it, that each token is of."""
     width = members.shape[1]
     causal = torch.ones((width, width), dtype=torch.bool).tril()
-    same = members[:, :, None] == members[:, None, :]
-    return (causal & (same | (members[:, None, :] == _SHARED)))[:, None]
+    family = owners[:, :, None] == owners[:, None, :]
+    member = members[:, :, None] == members[:, None, :]
+    return (causal & family & (member | (members[:, None, :] == _SHARED)))[:, None]

@@ -19,6 +19,7 @@ from irlhf.engines.local import add_tokens, context_of, device, end_tokens, fitt
 from irlhf.engines.processes import from_first
 from irlhf.engines.tiny import make_tiny
 from irlhf.errors import ConfigError, DataError
+from irlhf.finetune import AUTO, BUCKETED, PADDED, SHARED
 from irlhf.finetune.baselines import UNTOUCHED, baseline_rows
 from irlhf.finetune.batches import Encoded, Family, alone, together
 from irlhf.finetune.lora import with_lora
@@ -27,8 +28,8 @@ from irlhf.finetune.trainer import (
     Plan,
     check_tracker,
     forget_checkpoints,
+    layout_agrees,
     newest_complete,
-    share_agrees,
     trainer,
 )
 from irlhf.policy import TINY, Policy, read_policy, write_policy
@@ -75,8 +76,8 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
             console.warn(f"{number:,} rows {what} (context of {policy.context} tokens)")
     if settings.lora:
         model = with_lora(model, settings.lora, base)
-    families = _families(model, tokenizer.pad_token_id, rows, settings)
-    plan = _plan(model, base, (len(rows), len(families)), settings)
+    families, layout = _families(model, tokenizer.pad_token_id, rows, settings)
+    plan = replace(_plan(model, base, (len(rows), len(families)), settings), layout=layout)
     console.note(f"training on {device()}: {plan.steps:,} steps of {settings.batch} rows, learning rate {plan.rate:g}")
     started = time.monotonic()
     with fitting_threads(model):
@@ -168,21 +169,28 @@ def _reserve(tokenizer: Any, policy: Policy, settings: "FinetuneSettings") -> in
     return len(tokenizer(f"\n\n{block}", add_special_tokens=False)["input_ids"])
 
 
-def _families(model: Any, padding: int, rows: list[Encoded], settings: "FinetuneSettings") -> list[Family]:
-    """Let the rows of a prompt share its beginning where that spares work and changes no loss.
+def _families(model: Any, padding: int, rows: list[Encoded], settings: "FinetuneSettings") -> tuple[list[Family], str]:
+    """Return the rows as families, and the layout: left open, rows of a prompt share its beginning where that pays.
 
     Below a million parameters the mask costs more than the sharing spares. A family is small enough that each
-    part of a step holds one, or a step would be of more rows than it should.
+    part of a step holds one, or a step would be of more rows than it should. Raises ConfigError for a layout
+    that this model cannot have.
     """
-    if sum(weights.numel() for weights in model.parameters()) < _SHARES_FROM:
-        return alone(rows)
+    layout, size = settings.layout, sum(weights.numel() for weights in model.parameters())
+    if layout in (PADDED, BUCKETED) or (layout == AUTO and size < _SHARES_FROM):
+        return alone(rows), BUCKETED if layout == AUTO else layout
     most = settings.batch // (settings.accumulate * console.PROCESSES)
     families = together(rows, _WIDEST * max(map(len, rows)), most)
     spared = 1 - sum(one.width for one in families) / sum(map(len, rows))
-    if spared < _SPARES or not share_agrees(model, padding, families):
-        return alone(rows)
-    console.note(f"completions of one prompt share it: {spared:.0%} fewer tokens to compute")
-    return families
+    if layout == AUTO and spared < _SPARES:
+        return alone(rows), BUCKETED
+    if not layout_agrees(model, padding, families, layout):
+        if layout == AUTO:
+            return alone(rows), BUCKETED
+        raise ConfigError(f"--layout {layout}: the base gives rows another loss than each has alone; try {BUCKETED}")
+    if spared:
+        console.note(f"completions of one prompt share it: {spared:.0%} fewer tokens to compute")
+    return families, SHARED if layout == AUTO else layout
 
 
 def _plan(model: Any, base: str, sizes: tuple[int, int], settings: "FinetuneSettings") -> Plan:

@@ -22,13 +22,13 @@ from irlhf.engines.local import device
 from irlhf.engines.processes import wait_for_all
 from irlhf.engines.projection import wanted_logits
 from irlhf.errors import ConfigError
-from irlhf.finetune import COMPLETE
-from irlhf.finetune.batches import IGNORED, Collator, Family, LengthBatches, alone
+from irlhf.finetune import BUCKETED, COMPLETE, PACKED, PADDED
+from irlhf.finetune.batches import IGNORED, Collator, Family, LengthBatches, alone, lay
 from irlhf.policy import METRICS
 
 _CHECKPOINTS = 10  # a run; a kill costs at most a tenth of it
 _EVALUATIONS = 5  # a run
-_AGREES = 1e-3  # of the loss; in bfloat16 it is no finer
+_AGREES, _AGREES_ELSEWHERE = 1e-4, 1e-3  # of the loss, on a processor; in bfloat16 it is no finer
 _LOGS = 50  # points on the training curve
 
 
@@ -42,6 +42,7 @@ class Plan:
     seed: int
     accumulate: int = 1  # parts that a step is computed in, to spare memory
     report_to: str = "none"
+    layout: str = BUCKETED  # how families become batches
 
 
 class EpochLoader(DataLoader[Any]):
@@ -60,6 +61,7 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
 
     loss_is_scaled_for_ga = True
     batch = 1.0  # families a step
+    layout = BUCKETED
 
     def __init__(self, model: Any, **options: Any) -> None:
         super().__init__(model=model, **options)
@@ -67,12 +69,12 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
         self.projection = model.get_output_embeddings()
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return this process's share of the training rows in batches of like length."""
+        """Return this process's share of the training rows in batches, of like length where the layout wants it."""
         families: Any = self.train_dataset
         share = self.accelerator.process_index, self.accelerator.num_processes
-        batches = LengthBatches(
-            [one.width for one in families], self.batch / self.args.gradient_accumulation_steps, self.args.seed, share
-        )
+        # What is of one width stands in an order that is random.
+        widths = [1 if self.layout in (PADDED, PACKED) else one.width for one in families]
+        batches = LengthBatches(widths, self.batch / self.args.gradient_accumulation_steps, self.args.seed, share)
         return EpochLoader(families, batch_sampler=batches, collate_fn=self.data_collator)
 
     def compute_loss(
@@ -94,7 +96,7 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
     def total_loss(self, model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the summed loss of a batch, and its number of completion tokens."""
         labels = inputs["labels"][:, 1:]
-        others = {name: value for name, value in inputs.items() if name != "labels"}
+        others = _given(self.model, inputs)
         wanted = labels != IGNORED
         logits = wanted_logits(model, self.projection, others, wanted)
         return cross_entropy(logits.float(), labels[wanted], reduction="sum"), wanted.sum()
@@ -178,10 +180,10 @@ def trainer(
         args=_arguments(folder, plan, bool(validation)),
         train_dataset=training,
         eval_dataset=validation or None,
-        data_collator=Collator(padding),
+        data_collator=Collator(padding, packs=plan.layout == PACKED),
         callbacks=[Chronicle(folder)],
     )
-    made.batch = plan.batch
+    made.batch, made.layout = plan.batch, plan.layout
     made.remove_callback(PrinterCallback)  # stdout is for data
     return made
 
@@ -223,29 +225,36 @@ def check_tracker(name: str) -> None:
         raise ConfigError(f"--report-to {name}: {error}") from error
 
 
-def share_agrees(model: Any, padding: int, families: Sequence[Family]) -> bool:
-    """Return whether a model gives members of a family the loss that they have alone.
+def layout_agrees(model: Any, padding: int, families: Sequence[Family], layout: str) -> bool:
+    """Return whether a model gives rows that are laid together the loss that they have alone.
 
-    It does unless it has another memory than attention, or ignores the mask.
+    It does unless it has another memory than attention, or ignores the mask. The first family of several
+    members is tried and, where families are packed, one beside it too.
     """
-    family = next((one for one in families if len(one.members) > 1), None)
-    if family is None:
-        return False
-    collate = Collator(padding)
+    first = next((i for i, one in enumerate(families) if len(one.members) > 1), 0)
+    tried = families[max(0, first - 1) :][:2] if layout == PACKED else families[first:][:1]
+    rows = [row for family in tried for row in family.members]
     model.eval()
     with torch.inference_mode():
         losses = [
-            float(_summed(model, {name: value.to(model.device) for name, value in collate(one).items()}))
-            for one in ([family], alone(family.members))
+            float(_summed(model, {name: value.to(model.device) for name, value in lay(one, padding).items()}))
+            for one in ([tried], [[family] for family in alone(rows)])
         ]
     model.train()
-    return math.isclose(*losses, rel_tol=_AGREES)
+    return math.isclose(*losses, rel_tol=_AGREES if device() == "cpu" else _AGREES_ELSEWHERE)
 
 
 def _summed(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    labels = batch.pop("labels")
-    logits = model(**batch, use_cache=False).logits[:, :-1]
-    return cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum")
+    logits = model(**_given(model, batch), use_cache=False).logits[:, :-1].float()
+    return cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED, reduction="sum")
+
+
+def _given(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return what the model is given of a batch; to `eager` attention a mask is numbers that it adds."""
+    given = {name: value for name, value in batch.items() if name != "labels"}
+    if "attention_mask" in given and model.config._attn_implementation == "eager":
+        given["attention_mask"] = (~given["attention_mask"]).to(model.dtype) * torch.finfo(model.dtype).min
+    return given
 
 
 def newest_complete(folder: Path) -> str | None:
