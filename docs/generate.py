@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import asking
+
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
-PAGES = ("quickstart.md", "hh.md", "evaluation.md", "benchmarks.md")
+PAGES = ("quickstart.md", "asking.md", "hh.md", "evaluation.md", "benchmarks.md")
 _PICTURES = {"bench-memory.json": "memory"}  # a result, and the function of pictures.py that draws it
 _UNITS = {"finetune": "finetune (completion tokens)", "sample": "sample (tokens)", "score": "score (texts)"}
 _TRACKING = "| policy | reward | within prompts | pooled | mean error | floors: permuted, constant | gold within | n |"
@@ -329,6 +331,7 @@ def _shown(figure: dict[str, float], digits: int = 2) -> str:
 
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
+    **asking.TABLES,
     "quickstart-tracking": quickstart_tracking,
     "quickstart-mix": quickstart_mix,
     "quickstart-baselines": quickstart_baselines,
