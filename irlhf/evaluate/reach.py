@@ -229,7 +229,8 @@ def _gain(answers: Answers, halves: tuple[Mask, Mask], ends: tuple[int, int], bo
 
     What is wanted is spread as what was asked. Without a map it is asked as it is, with one as the map of one
     half of the prompts says; how far the answers to either number miss what is wanted, the other half's
-    answers say, between two levels linearly. Both are held to the reach.
+    answers say. A number between two levels gets the answers of both, so a coarse grid, which says nothing of
+    what lies between its numbers, shows no gain. Both are held to the reach.
     """
     low, high = _numbers(answers, *ends)
     plain, parts = Reach(low, high), []
