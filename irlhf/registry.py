@@ -35,6 +35,12 @@ SCORERS: Mapping[str, str] = {
     "hf": "irlhf.score.classifier:Classifier",
 }
 
+# Who works on pools of rows for `score` and `sample`: what `--engine` names.
+ENGINES: Mapping[str, str] = {
+    "local": "irlhf.engines.pools:here",
+    "ray": "irlhf.engines.cluster:answered",
+}
+
 # Where somebody else's package offers scorers by name.
 SCORER_ENTRY_POINTS = "irlhf.scorers"
 

@@ -123,6 +123,9 @@ class Template(BaseModel):
         """The kinds of line that a policy of this template learns: `line`, and those of thresholds."""
         return list(self._lines)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Template.model_validate, (self.model_dump(),)  # into another process without the compiled texts
+
     def reward_line(self, name: str, value: str, kind: Kind = "line") -> str:
         """Return the line of one reward, its value spelled already."""
         return self._lines[kind].render(name=name, value=value, description=self.descriptions.get(name, name))

@@ -13,15 +13,15 @@ from toolbox import IRLHF, call, example, names, process, read, write
 
 from irlhf.files import CONTROL
 
-HEAVY = ("torch", "transformers", "openai", "matplotlib", "scipy", "numpy")
+HEAVY = ("torch", "transformers", "openai", "matplotlib", "scipy", "numpy", "ray")
 
-LOADED = """
+LOADED = f"""
 import sys
 from typer.testing import CliRunner
 from irlhf.cli import app
 result = CliRunner().invoke(app, sys.argv[1:])
 assert result.exit_code == 0, result.output
-print(*[name for name in ("torch", "transformers", "openai", "matplotlib", "scipy", "numpy") if name in sys.modules])
+print(*[name for name in {HEAVY!r} if name in sys.modules])
 """
 
 

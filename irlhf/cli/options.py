@@ -18,6 +18,13 @@ class BadRow(StrEnum):
     skip = "skip"
 
 
+class EngineName(StrEnum):
+    """Who does the work."""
+
+    local = "local"
+    ray = "ray"
+
+
 Limit = Annotated[int, typer.Option("--limit", min=0, metavar="N", help="Use only the first N; 0 is all.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of all that is random.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")]
@@ -26,6 +33,8 @@ OnBadRow = Annotated[BadRow, typer.Option("--on-bad-row", help="Stop at a bad ro
 Shard = Annotated[
     str, typer.Option("--shard", metavar="I/N", help="Do the I-th of N parts; cat puts the files together.")
 ]
+Engine = Annotated[EngineName, typer.Option("--engine", help="Work in this process, or in a Ray cluster's workers.")]
+Workers = Annotated[int, typer.Option("--workers", min=0, metavar="N", help="Of --engine ray; 0 is as many as fit.")]
 STDIN = Path("-")
 
 
@@ -33,6 +42,11 @@ def run(door: str, quiet: bool, *arguments: Any) -> Any:
     """Load a command's function and call it."""
     resolve("irlhf.console:be_quiet")(quiet)
     return resolve(door)(*arguments)
+
+
+def engine(name: EngineName, workers: int) -> Any:
+    """Return who does the work."""
+    return resolve("irlhf.engines.pools:Engine")(name.value, workers)
 
 
 def output_for(given: Path | None, source: Path, name: str) -> Path:

@@ -25,7 +25,9 @@ irlhf sample policy examples.jsonl -t helpful=data -n 8 --reference policy
 
 irlhf sample policy prompts.jsonl -t helpful=0.9 --guidance 2
 
-irlhf sample policy examples.jsonl -t helpful=data -n 8 --shard 2/8 -o samples-2.jsonl"""
+irlhf sample policy examples.jsonl -t helpful=data -n 8 --shard 2/8 -o samples-2.jsonl
+
+irlhf sample policy examples.jsonl -t helpful=data -n 8 --engine ray"""
 
 
 class Pick(StrEnum):
@@ -74,6 +76,8 @@ def sample(
     raw: Annotated[bool, typer.Option("--raw", help="Ask for numbers just as they are written.")] = False,
     spoof: Annotated[Spoof, typer.Option(help="What becomes of user text that looks like a reward.")] = Spoof.escape,
     shard: options.Shard = "",
+    engine: options.Engine = options.EngineName.local,
+    workers: options.Workers = 0,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -89,6 +93,10 @@ def sample(
     With --shard 2/8 only the second of eight parts of the prompts is asked, so
     that eight machines share the work: the rows of all eight files, put
     together by cat, are those of one run.
+
+    With --engine ray the workers of a Ray cluster do it, each with its own copy
+    of the model: of the cluster that RAY_ADDRESS names, else of one started
+    here. The rows are the same, and either engine goes on where the other was.
     """
     out = options.output_for(output, prompts, "samples.jsonl")
     settings = resolve("irlhf.sample:SampleSettings")(
@@ -109,6 +117,7 @@ def sample(
         raw=raw,
         spoof=spoof.value,
     )
-    summary = options.run(COMMANDS["sample"], quiet, policy, prompts, out, settings)
+    who = options.engine(engine, workers)
+    summary = options.run(COMMANDS["sample"], quiet, policy, prompts, out, settings, who)
     written = f"{summary.get('written', 0):,} samples of {summary.get('prompts', 0):,} prompts"
     options.finish(summary, json_, written, f"irlhf score {out} -r rewards.yaml -o scored-{out.name}")

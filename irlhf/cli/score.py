@@ -18,7 +18,9 @@ irlhf score samples.jsonl -r rewards.yaml -o scored-samples.jsonl --on-bad-row s
 
 irlhf score scored-samples.jsonl --keep best -o best.jsonl
 
-irlhf score examples.jsonl -r rewards.yaml --shard 2/8 -o scored-2.jsonl"""
+irlhf score examples.jsonl -r rewards.yaml --shard 2/8 -o scored-2.jsonl
+
+irlhf score examples.jsonl -r rewards.yaml --engine ray"""
 
 
 def score(
@@ -42,6 +44,8 @@ def score(
     limit: options.Limit = 0,
     on_bad_row: options.OnBadRow = options.BadRow.stop,
     shard: options.Shard = "",
+    engine: options.Engine = options.EngineName.local,
+    workers: options.Workers = 0,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -52,10 +56,14 @@ def score(
 
     With --shard 2/8 only the second of eight parts of the prompts is scored, so that eight machines share the work:
     the rows of all eight files, put together by cat, are those of one run.
+
+    With --engine ray the workers of a Ray cluster do it, each with its own copy of the model: of the cluster that
+    RAY_ADDRESS names, else of one started here. The rows are the same, and either engine goes on where the other was.
     """
     if keep:
         skip = on_bad_row is options.BadRow.skip
         given = {"-r": bool(rewards), "--gold": gold, "--on-bad-row skip": skip, "--shard": bool(shard)}
+        given |= {"--engine": engine is not options.EngineName.local, "--workers": bool(workers)}
         _refuse(given, "asks a scorer, and --keep asks none")
         out = options.output_for(output, examples, "kept.jsonl")
         kept = resolve("irlhf.score.keep:KeepSettings")(keep, weights, tuple(policy or ()), limit)
@@ -66,7 +74,8 @@ def score(
         _refuse({"--weights": bool(weights), "--policy": bool(policy)}, "belongs to --keep best or nearest")
         out = options.output_for(output, examples, "scored.jsonl")
         settings = resolve("irlhf.score:ScoreSettings")(gold, limit, on_bad_row.value, shard)
-        summary = options.run(COMMANDS["score"], quiet, examples, rewards, out, settings)
+        who = options.engine(engine, workers)
+        summary = options.run(COMMANDS["score"], quiet, examples, rewards, out, settings, who)
         written = f"{summary.get('written', 0):,} scored rows"
         options.finish(summary, json_, written, f"irlhf finetune {out} --model tiny, or irlhf eval {out} for samples")
 

@@ -1,20 +1,21 @@
 """Ask a policy for rewards."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from irlhf import console
+from irlhf.engines.pools import LOCAL, Engine, Work, answered, pooled
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, read_rows
 from irlhf.ids import Seen, Shard, parse_shard
 from irlhf.journal import Journal, RunCard, journal
 from irlhf.policy import Policy, read_policy, read_weights
 from irlhf.records import SPLITS, TEST, Content, Example, from_json
-from irlhf.registry import did_you_mean, resolve
+from irlhf.registry import did_you_mean
 from irlhf.sample.requests import ACHIEVED, BEST, PICKS, Wanted, read_targets
 from irlhf.spoof import ESCAPED, REFUSED, SPOOFS
 from irlhf.templates import Bound, Wish
@@ -93,11 +94,12 @@ class Drawn(Protocol):
     reference: float | None
 
 
-Engine = Callable[[Sequence[Ask], Callable[[int], None]], Sequence[Drawn]]
-
-
 def sample(
-    policy: str | Path, prompts: str | Path, output: str | Path, settings: SampleSettings = SampleSettings()
+    policy: str | Path,
+    prompts: str | Path,
+    output: str | Path,
+    settings: SampleSettings = SampleSettings(),
+    engine: Engine = LOCAL,
 ) -> dict[str, Any]:
     """Write one sample a row and return what was done.
 
@@ -120,9 +122,14 @@ def sample(
             _tell(wanted, settings)
             different = _counted(_read_prompts(source, settings), wanted, settings, book)
             todo = (one for one in _asks(different, wanted, settings) if one.id not in book.done)
-            with console.progress("sampling", total) as advance:
-                for example in _draw(todo, folder, card, settings, advance):
-                    book.write(example)
+            work = Work("irlhf.sample.local:LocalEngine", (folder, card, settings))
+            asks = pooled(todo, _POOL * settings.batch)
+            with (
+                console.progress("sampling", total) as advance,
+                closing(answered(asks, work, engine, advance)) as pools,
+            ):
+                for ask, one in (pair for pool in pools for pair in zip(*pool, strict=True)):
+                    book.write(_sampled(ask, one, card.digest, settings.decoding))
     return book.summary()
 
 
@@ -231,29 +238,22 @@ def _number(wish: Wish) -> float:
     return wish.number if isinstance(wish, Bound) else wish
 
 
-def _draw(
-    todo: Iterator[Ask], folder: Path, policy: Policy, settings: SampleSettings, advance: Callable[[int], None]
-) -> Iterator[Example]:
-    engine: Engine | None = None
-    while pool := list(islice(todo, _POOL * settings.batch)):
-        # Made when the first row needs it: a run that has nothing left to draw loads no model.
-        engine = engine or resolve("irlhf.sample.local:LocalEngine")(folder, policy, settings)
-        for ask, drawn in zip(pool, engine(pool, advance), strict=True):
-            yield Example(
-                id=ask.id,
-                prompt=ask.prompt,
-                completion=drawn.text,
-                group=ask.source.cluster,
-                split=ask.source.split,
-                source=ask.source.source,
-                target=ask.target,
-                asked={name: round(_number(wish), 6) for name, wish in ask.asked.items()},
-                finish=drawn.finish,
-                tokens=drawn.tokens,
-                entropy=drawn.entropy,
-                logprob=drawn.logprob,
-                reference=drawn.reference,
-                policy=policy.digest,
-                seed=ask.seed,
-                decoding=settings.decoding,
-            )
+def _sampled(ask: Ask, drawn: Drawn, policy: str, decoding: Mapping[str, float]) -> Example:
+    return Example(
+        id=ask.id,
+        prompt=ask.prompt,
+        completion=drawn.text,
+        group=ask.source.cluster,
+        split=ask.source.split,
+        source=ask.source.source,
+        target=ask.target,
+        asked={name: round(_number(wish), 6) for name, wish in ask.asked.items()},
+        finish=drawn.finish,
+        tokens=drawn.tokens,
+        entropy=drawn.entropy,
+        logprob=drawn.logprob,
+        reference=drawn.reference,
+        policy=policy,
+        seed=ask.seed,
+        decoding=decoding,
+    )

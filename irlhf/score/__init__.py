@@ -1,19 +1,21 @@
 """Give every completion its rewards."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from irlhf import console
-from irlhf.errors import BackendError, ConfigError, DataError
+from irlhf.engines.pools import LOCAL, Engine, Work, answered, pooled
+from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, parse_row, read_lines
 from irlhf.ids import parse_shard
 from irlhf.journal import Journal, RunCard, journal
-from irlhf.records import Example, finite, from_json, unique
+from irlhf.records import Example, from_json, unique
 from irlhf.rewards import Reward, read_rewards
-from irlhf.score.scorers import Answer, Failure, Scorer, build
+from irlhf.score.scorers import Answer, Failure
 
 _POOL = 256  # rows that a scorer sees at once; a kill costs at most their scoring
 
@@ -32,7 +34,11 @@ class ScoreSettings:
 
 
 def score(
-    examples: str | Path, rewards: str | Path, output: str | Path, settings: ScoreSettings = ScoreSettings()
+    examples: str | Path,
+    rewards: str | Path,
+    output: str | Path,
+    settings: ScoreSettings = ScoreSettings(),
+    engine: Engine = LOCAL,
 ) -> dict[str, Any]:
     """Write the same rows with `rewards` (or `gold`) filled, and return what was done.
 
@@ -51,11 +57,13 @@ def score(
             # A bad row is found before any scorer is asked, not after an hour of asking.
             total = None if source == STREAM else sum(1 for _ in _read(source, settings, None))
             todo = (one for one in _read(source, settings, book) if one.id not in book.done)
-            with console.progress("scoring", total and total - len(book.done)) as advance:
-                for pool, answers in _asked(todo, wanted, Path(rewards).parent):
-                    for example, answer in zip(pool, answers, strict=True):
-                        _settle(example, answer, settings, book)
-                    advance(len(pool))
+            work = Work("irlhf.score.scorers:Panel", (wanted, Path(rewards).parent.resolve()))
+            with (
+                console.progress("scoring", total and total - len(book.done)) as advance,
+                closing(answered(pooled(todo, _POOL), work, engine, advance)) as pools,
+            ):
+                for example, answer in (pair for pool in pools for pair in zip(*pool, strict=True)):
+                    _settle(example, answer, settings, book)
     return book.summary()
 
 
@@ -81,38 +89,6 @@ def _read(source: Path, settings: ScoreSettings, book: Journal | None) -> Iterat
                     book.reject(where, str(error).removeprefix(f"{where}: "), line.decode("utf-8", "replace"))
 
     return (example for example in unique(rows()) if shard.holds(example.cluster))
-
-
-def _asked(
-    todo: Iterator[Example], wanted: Mapping[str, Reward], beside: Path
-) -> Iterator[tuple[list[Example], list[Answer | Failure]]]:
-    """Yield pools of examples with what all scorers together answered."""
-    scorers: list[Scorer] = []
-    while pool := list(islice(todo, _POOL)):
-        # Built when the first row needs them: a run that has nothing left to ask loads no model.
-        scorers = scorers or [build(name, reward, beside) for name, reward in wanted.items()]
-        answers: list[Answer | Failure] = [{} for _ in pool]
-        for scorer in scorers:
-            answers = [_merge(*pair) for pair in zip(answers, _call(scorer, pool), strict=True)]
-        yield pool, answers
-
-
-def _call(scorer: Scorer, pool: Sequence[Example]) -> Sequence[Answer | Failure]:
-    answers = scorer(pool)
-    if len(answers) != len(pool):
-        raise BackendError(f"a scorer gave {len(answers)} answers to {len(pool)} examples; one each is due")
-    return answers
-
-
-def _merge(one: Answer | Failure, other: Answer | Failure) -> Answer | Failure:
-    if isinstance(one, Failure):
-        return one
-    if isinstance(other, Failure):
-        return other
-    for name, number in other.items():
-        if not finite(number):
-            return Failure(f"reward '{name}' is {number!r:.40}, not a finite number")
-    return {**one, **other}
 
 
 def _settle(example: Example, answer: Answer | Failure, settings: ScoreSettings, book: Journal) -> None:

@@ -4,7 +4,7 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -75,6 +75,39 @@ class Function:
             return given
         numbers = given if isinstance(given, Mapping) else {self.name: given}
         return {name: one.item() if hasattr(one, "item") else one for name, one in numbers.items()}  # numpy, torch
+
+
+class Panel:
+    """All scorers of a run, asked together."""
+
+    def __init__(self, wanted: Mapping[str, Reward], beside: Path) -> None:
+        self.scorers = [build(name, reward, beside) for name, reward in wanted.items()]
+
+    def __call__(self, examples: Sequence[Example], advance: Callable[[int], None]) -> list[Answer | Failure]:
+        """Return what all of them together say of each example."""
+        answers: list[Answer | Failure] = [{} for _ in examples]
+        for scorer in self.scorers:
+            answers = [_merge(*pair) for pair in zip(answers, _call(scorer, examples), strict=True)]
+        advance(len(examples))
+        return answers
+
+
+def _call(scorer: Scorer, pool: Sequence[Example]) -> Sequence[Answer | Failure]:
+    answers = scorer(pool)
+    if len(answers) != len(pool):
+        raise BackendError(f"a scorer gave {len(answers)} answers to {len(pool)} examples; one each is due")
+    return answers
+
+
+def _merge(one: Answer | Failure, other: Answer | Failure) -> Answer | Failure:
+    if isinstance(one, Failure):
+        return one
+    if isinstance(other, Failure):
+        return other
+    for name, number in other.items():
+        if not finite(number):
+            return Failure(f"reward '{name}' is {number!r:.40}, not a finite number")
+    return {**one, **other}
 
 
 def build(name: str, reward: Reward, beside: Path) -> Scorer:
