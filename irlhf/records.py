@@ -40,7 +40,7 @@ class Example:
     """One prompt with one completion, and all that is known about the pair.
 
     `rewards` and `gold` are raw numbers on their scorers' own scales. `asked` is in the units of the
-    policy's scale. `entropy` is the mean over tokens in nats, `logprob` the sum over tokens, both at
+    policy's scale, as is `wanted`. `entropy` is the mean over tokens in nats, `logprob` the sum over tokens, both at
     temperature 1, after any guidance and before any truncation; `reference` is the logprob of the same tokens
     under another model, whose prompt asks for nothing. `kept` says how this one was chosen among `candidates`
     samples, which took `spent` tokens to draw. `extra` holds the keys that irlhf does not know.
@@ -57,6 +57,7 @@ class Example:
     gold: Mapping[str, float] = field(default_factory=dict)
     target: Mapping[str, str] = field(default_factory=dict)  # as the user wrote it
     asked: Mapping[str, float] = field(default_factory=dict)  # as the prompt spelled it
+    wanted: Mapping[str, float] = field(default_factory=dict)  # where the prompt asks for another number to get it
     finish: str = ""  # "stop" or "length"
     tokens: int | None = None
     entropy: float | None = None
@@ -75,6 +76,11 @@ class Example:
         """The prompt that this row belongs to, for splitting and for intervals."""
         return self.group or self.id
 
+    @property
+    def wishes(self) -> dict[str, float]:
+        """What the user wants, whatever the prompt asks for to get it."""
+        return {**self.asked, **self.wanted}
+
     def to_json(self) -> dict[str, Any]:
         """Return the row as it stands in a file: what is empty is left out."""
         known = {name: getattr(self, name) for name in _KNOWN}
@@ -85,7 +91,7 @@ class Example:
 _KNOWN = tuple(one.name for one in fields(Example) if one.name != "extra")
 _ALWAYS = ("id", "prompt", "completion")
 _TEXTS = ("group", "label", "split", "source", "finish", "policy", "kept")
-_NUMBERS = ("rewards", "gold", "asked", "decoding")
+_NUMBERS = ("rewards", "gold", "asked", "wanted", "decoding")
 _COUNTS = ("tokens", "seed", "candidates", "spent")
 _MEASURES = ("entropy", "logprob", "reference")
 

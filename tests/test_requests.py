@@ -1,5 +1,6 @@
 """Every form of target says what it asks for, and changes what the prompt asks."""
 
+import random
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,11 @@ import pytest
 from toolbox import Bench, call, read
 
 from irlhf.errors import ConfigError
+from irlhf.finetune import FinetuneSettings
+from irlhf.finetune.rows import TrainingSet
 from irlhf.policy import Achieved, Calibration, Policy, Reach, read_policy
+from irlhf.records import Example
+from irlhf.rewards import Reward
 from irlhf.sample.requests import Request, Wanted, read_targets
 from irlhf.scales import Scale
 from irlhf.templates import Bound, find_template
@@ -17,9 +22,17 @@ from irlhf.templates import Bound, find_template
 N = 200
 
 
-@pytest.fixture
-def policy(bench: Bench) -> Policy:
-    return read_policy(bench.policy)
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    """A policy of two rewards that take every value, of which less `short` is better."""
+    rng = random.Random("policy")
+    pairs = [(rng.gauss(10, 3), rng.random()) for _ in range(500)]
+    rows = [
+        Example(id=str(i), prompt="p", completion="c", rewards={"short": short + 2 * colour, "colour": colour})
+        for i, (short, colour) in enumerate(pairs)
+    ]
+    specs = {"short": Reward(direction="lower"), "colour": Reward()}
+    return TrainingSet(rows, [], specs).policy("", FinetuneSettings(template="reward-end"))
 
 
 def wanted(policy: Policy, *targets: str, **fields: Any) -> Wanted:
@@ -54,8 +67,8 @@ def test_ranges_and_data_are_met_by_one_row_at_once(policy: Policy) -> None:
 
 
 def test_ranges_that_no_row_keeps_are_refused(policy: Policy) -> None:
-    with pytest.raises(ConfigError, match=r"none of \d+ training rows has short=0.9.. and colour=0.999.. together"):
-        asked(policy, "short=0.9..", "colour=0.999..")
+    with pytest.raises(ConfigError, match=r"none of 500 training rows has short=0.98.. and colour=0.98.. together"):
+        asked(policy, "short=0.98..", "colour=0.98..")
 
 
 @pytest.mark.parametrize(("target", "kind"), [("0.6..", "at_least"), ("..0.4", "at_most")])
@@ -127,8 +140,8 @@ def measured(policy: Policy, reach: Mapping[str, Reach], *achieved: Achieved) ->
     return replace(policy, calibration=Calibration(reach, achieved, {"temperature": 1.0}, 10, 10, {}))
 
 
-LOW = Achieved({"short": 1.0, "colour": 1.0}, {"short": 12.0, "colour": 1.0}, 30)
-HIGH = Achieved({"short": 0.7, "colour": 0.2}, {"short": 5.0, "colour": 5.0}, 30)  # short: lower is better
+LOW = Achieved({"short": 1.0, "colour": 1.0}, {"short": 12.0, "colour": 0.1}, 30)
+HIGH = Achieved({"short": 0.7, "colour": 0.2}, {"short": 5.0, "colour": 0.5}, 30)  # short: lower is better
 
 
 def test_what_was_achieved_decides_where_it_is_measured(policy: Policy) -> None:
@@ -163,6 +176,31 @@ def test_raw_numbers_are_held_to_nothing(policy: Policy) -> None:
         "short=1.5 lies beyond the training data; held to the scale's end"
     ]
     assert list(wanted(policy, "short=1.5", raw=True).beyond()) == []
+
+
+def test_what_is_wanted_is_remembered_where_the_prompt_asks_for_another(policy: Policy) -> None:
+    reach = {"colour": Reach(0.0, 1.0, (0.0, 1.0), (0.2, 0.7))}
+    (one, *_) = wanted(policy, "short=0.3", "colour=0.45", reach=reach).requests(1, "seed")
+    assert one.wanted == {"colour": 0.45}
+
+
+def counted(bench: Bench) -> tuple[Policy, list[float]]:
+    """A policy whose reward is a count, so that only some shares of the training data exist."""
+    policy = read_policy(bench.policy)
+    return policy, sorted({row["colour"] for row in rows(policy)})
+
+
+@pytest.mark.parametrize("target", ["0.49", "1", "0:1:0.01", "p90", "uniform"])
+def test_numbers_that_no_training_row_has_become_the_nearest_that_one_has(target: str, bench: Bench) -> None:
+    policy, known = counted(bench)
+    spelled = {policy.template.spelling(number) for number in known}
+    found = {one["colour"] for one in asked(policy, f"colour={target}")}
+    assert {policy.template.spelling(number) for number in found} <= spelled
+    if target == "0.49":
+        assert found == {min(known, key=lambda one: abs(one - 0.49))}
+        (told,) = wanted(policy, "colour=0.49").unseen()
+        assert told.startswith("colour: no training row has 0.49 (0.")
+    assert not list(wanted(policy, f"colour={target}", raw=True).unseen())
 
 
 def test_a_sweep_beside_draws_has_as_many_samples_as_it_says(policy: Policy) -> None:

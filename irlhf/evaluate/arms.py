@@ -80,7 +80,7 @@ class Arm:
                 gold = sign * row.gold[reward] if reward in row.gold else None
                 least, most = _bounds(row, reward)
                 actual = scale(row.rewards[reward])
-                found.append(Pair(row.cluster, row.asked[reward], actual, least, row, gold, most))
+                found.append(Pair(row.cluster, row.wishes[reward], actual, least, row, gold, most))
         return found
 
     def answers(self, weights: Mapping[str, float]) -> list[Example]:
@@ -171,5 +171,5 @@ def _bounds(row: Example, reward: str) -> tuple[float, float]:
     except ConfigError as error:
         raise DataError(f"{row.id}: {error}") from error
     if target is None or not target.ranged:
-        return row.asked[reward], math.inf
+        return row.wishes[reward], math.inf
     return -math.inf if target.low is None else target.low, math.inf if target.high is None else target.high

@@ -80,7 +80,11 @@ def _rows(arm: Arm) -> list[Example]:
 
 def _pairs(arm: Arm) -> dict[str, list[Pair]]:
     """Return what each reward was asked for by number and gave, where enough prompts were asked."""
-    pairs = {name: [pair for pair in arm.pairs(name) if _exact(pair.row, name)] for name in arm.policy.names}
+    # What stood in the prompt counts here, not what was wanted of it.
+    pairs = {
+        name: [pair._replace(asked=pair.row.asked[name]) for pair in arm.pairs(name) if _exact(pair.row, name)]
+        for name in arm.policy.names
+    }
     return {name: mine for name, mine in pairs.items() if len({pair.prompt for pair in mine}) >= LEAST_PROMPTS}
 
 

@@ -23,7 +23,7 @@ def crosstalk(arm: Arm, bootstrap: Bootstrap) -> dict[str, Any]:
     targets = [name for name in arm.policy.names if rows and all(name in row.asked for row in rows)]
     rewards = [name for name in arm.policy.names if rows and all(name in row.rewards for row in rows)]
     prompts = [row.cluster for row in rows]
-    asked = np.array([[row.asked[name] for name in targets] for row in rows]).reshape(len(rows), len(targets))
+    asked = np.array([[row.wishes[name] for name in targets] for row in rows]).reshape(len(rows), len(targets))
     moves = np.ptp(_within(prompts, asked), axis=0) > 0 if targets else []
     targets = [name for name, moving in zip(targets, moves, strict=True) if moving]
     asked = asked[:, moves]

@@ -16,9 +16,9 @@ from irlhf.journal import Journal, RunCard, journal
 from irlhf.policy import Policy, read_policy, read_weights
 from irlhf.records import SPLITS, TEST, Content, Example, from_json
 from irlhf.registry import did_you_mean
-from irlhf.sample.requests import ACHIEVED, BEST, PICKS, Wanted, read_targets
+from irlhf.sample.requests import ACHIEVED, BEST, PICKS, Wanted, number_of, read_targets
 from irlhf.spoof import ESCAPED, REFUSED, SPOOFS
-from irlhf.templates import Bound, Wish
+from irlhf.templates import Wish
 
 ALL = "all"
 MOST_GUIDANCE = 20
@@ -76,6 +76,7 @@ class Ask(NamedTuple):
     source: Example
     asked: dict[str, Wish]
     target: dict[str, str]
+    wanted: dict[str, float]
 
     @property
     def prompt(self) -> Content:
@@ -175,6 +176,8 @@ def _tell(wanted: Wanted, settings: SampleSettings) -> None:
         console.warn(f"what this policy reaches was measured with {told}; drawn otherwise, it is left out")
     for text in wanted.beyond():
         console.warn(text)
+    for text in wanted.unseen():
+        console.note(text)
 
 
 def _check_guidance(guidance: float, wanted: Wanted) -> None:
@@ -226,16 +229,13 @@ def _asks(prompts: Iterable[Example], wanted: Wanted, settings: SampleSettings) 
     for prompt in prompts:
         for k, request in enumerate(wanted.requests(settings.n, f"{settings.seed}/{prompt.cluster}")):
             identifier = f"{prompt.cluster}/{wanted.policy.digest}/{_ROUND}/{k}"
-            yield Ask(identifier, _seed(settings.seed, prompt.cluster, k), prompt, request.asked, request.target)
+            seed = _seed(settings.seed, prompt.cluster, k)
+            yield Ask(identifier, seed, prompt, request.asked, request.target, request.wanted)
 
 
 def _seed(run: int, prompt: str, k: int) -> int:
     """Return a sample's own seed: the same on every machine, in every batch, after every interruption."""
     return int.from_bytes(hashlib.sha256(f"{run}/{prompt}/{k}".encode()).digest()[:6])
-
-
-def _number(wish: Wish) -> float:
-    return wish.number if isinstance(wish, Bound) else wish
 
 
 def _sampled(ask: Ask, drawn: Drawn, policy: str, decoding: Mapping[str, float]) -> Example:
@@ -247,7 +247,8 @@ def _sampled(ask: Ask, drawn: Drawn, policy: str, decoding: Mapping[str, float])
         split=ask.source.split,
         source=ask.source.source,
         target=ask.target,
-        asked={name: round(_number(wish), 6) for name, wish in ask.asked.items()},
+        asked={name: round(number_of(wish), 6) for name, wish in ask.asked.items()},
+        wanted={name: round(number, 6) for name, number in ask.wanted.items()},
         finish=drawn.finish,
         tokens=drawn.tokens,
         entropy=drawn.entropy,

@@ -2,6 +2,7 @@
 
 import math
 import random
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ _NO_RESERVOIR = "the policy kept no joint vectors of its training data (no row h
 _TRIES = 64  # sets of joint vectors of which the most even is taken
 _BEST = 0.02  # share of the training rows, by weighted reward, that a mix draws its vectors from
 _FEWEST = 10  # of them, so that one odd row does not stand for the mix
+_TOLD = 5  # numbers that no training row has
 _SPAN = (1, 99)  # percentiles that `uniform` lies between where the scale has no ends
 
 Vector = Sequence[float]  # raw rewards, in the order of the policy's lines
@@ -31,6 +33,7 @@ class Request(NamedTuple):
 
     asked: dict[str, Wish]
     target: dict[str, str]
+    wanted: dict[str, float]  # the numbers that another one is asked for, to get them
 
 
 @dataclass(frozen=True)
@@ -68,18 +71,27 @@ class Wanted:
             for i in range(count):
                 wishes = {**dict(zip(self._fixed, points, strict=True)), **drawn[i], **self._anywhere(rng)}
                 asked = {name: self._put(name, wishes[name]) for name in self.policy.names if name in wishes}
-                yield Request(asked, texts)
+                yield Request(asked, texts, self._others(wishes, asked))
 
     def beyond(self) -> Iterator[str]:
-        """Yield, for each number that is not asked for as it was written, why and what is asked for instead."""
-        for name, wish in ((name, wish) for name, wishes in self._fixed.items() for wish in wishes):
-            number = wish.number if isinstance(wish, Bound) else wish
-            put = self._put(name, wish)
+        """Yield, for each number that lies too far out to be asked for, why and what is asked for instead."""
+        for name, number in ((name, number_of(wish)) for name, wishes in self._fixed.items() for wish in wishes):
             told = f"{name}={self.targets[name].text}"
             if self._held(name, number) != number:
                 yield f"{told} lies beyond the training data; held to the scale's end"
-            elif not isinstance(put, Bound) and self._reaches(name) and not _within(number, self.reach[name]):
+            elif self._reaches(name) and not self.raw and not _within(number, self.reach[name]):
+                put = number_of(self._put(name, number))
                 yield f"{told} lies beyond what this policy was measured to reach; asked for {put:.2f}"
+
+    def unseen(self) -> Iterator[str]:
+        """Yield, for each reward, the numbers that no training row has, and those that are asked for instead."""
+        for name, wishes in self._fixed.items():
+            numbers = [self._held(name, number_of(wish)) for wish in wishes]
+            pairs = [(number, self._shown(name, number)) for number in numbers]
+            told = [f"{number:g} ({shown:.2f})" for number, shown in pairs if shown != number and not self.raw]
+            if told:
+                more = f" and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+                yield f"{name}: no training row has {', '.join(told[:_TOLD])}{more}; asked for the nearest, in brackets"
 
     @cached_property
     def _fixed(self) -> dict[str, list[Wish]]:
@@ -192,13 +204,43 @@ class Wanted:
 
     def _put(self, name: str, wish: Wish) -> Wish:
         """Return what stands in the prompt for a wish."""
+        if self.raw:
+            return wish
         if isinstance(wish, Bound):
-            return wish._replace(number=self._held(name, wish.number))
-        return self._held(name, self.reach[name](wish) if self._reaches(name) else wish)
+            return wish._replace(number=self._shown(name, self._held(name, wish.number)))
+        return self._shown(name, self._held(name, self.reach[name](wish) if self._reaches(name) else wish))
+
+    def _others(self, wishes: Mapping[str, Wish], asked: Mapping[str, Wish]) -> dict[str, float]:
+        """Return the numbers that are wanted where the prompt asks for another, because of what was measured."""
+        numbers = {name: wish for name, wish in wishes.items() if not isinstance(wish, Bound) and not self.raw}
+        plain = {name: self._shown(name, self._held(name, number)) for name, number in numbers.items()}
+        return {name: number for name, number in plain.items() if asked[name] != number}
+
+    def _shown(self, name: str, number: float) -> float:
+        """Return the number itself where some training row is spelled so, else the nearest one that a row has.
+
+        Of a count of words, say, only some shares exist; a prompt with another is like none that was learnt.
+        """
+        known, spelled = self._known.get(name, ([], set()))
+        if not known or self.policy.template.spelling(number) in spelled:
+            return number
+        right = bisect_left(known, number)
+        return min(known[max(0, right - 1) : right + 1], key=lambda one: abs(one - number))
+
+    @cached_property
+    def _known(self) -> dict[str, tuple[list[float], set[str]]]:
+        """The numbers that training rows have, in order, and their spellings, for scales between 0 and 1."""
+        found = {}
+        for column, card in enumerate(self.policy.rewards):
+            if card.scale.kind in UNIT:
+                quantile = card.scale.kind == "quantile"
+                known = card.scale.ys if quantile else {card.scale(row[column]) for row in self.policy.reservoir}
+                found[card.name] = (sorted(known), {self.policy.template.spelling(number) for number in known})
+        return found
 
     def _reaches(self, name: str) -> bool:
         # What a request is known to have brought, it brought as it was asked.
-        return name in self.reach and not self.raw and not (self.weights and self.pick == ACHIEVED)
+        return name in self.reach and not (self.weights and self.pick == ACHIEVED)
 
     def _held(self, name: str, number: float) -> float:
         """Hold a number to its scale where the scale has ends."""
@@ -216,6 +258,11 @@ def read_targets(texts: Sequence[str], policy: Policy) -> dict[str, Target]:
     for name in targets:
         policy.reward(name)
     return {name: targets[name] for name in policy.names if name in targets}
+
+
+def number_of(wish: Wish) -> float:
+    """Return the number that a wish names."""
+    return wish.number if isinstance(wish, Bound) else wish
 
 
 def _within(number: float, reach: Reach) -> bool:

@@ -95,7 +95,7 @@ def _groups(rows: Sequence[Example]) -> list[list[Example]]:
 
 def _asked(row: Example) -> Asked:
     # Asked by weights, the samples of one prompt are shown different rows of the training data for one wish.
-    numbers = () if weights_of(row.target) else tuple(sorted(row.asked.items()))
+    numbers = () if weights_of(row.target) else tuple(sorted(row.wishes.items()))
     return row.policy, row.cluster, tuple(sorted(row.target.items())), numbers
 
 
@@ -132,7 +132,7 @@ class _Judge:
     def _nearness(self, row: Example) -> float:
         """Return the mean absolute distance between asked and actual, negated."""
         actual = {name: self.policy.reward(name).scale(self._reward(row, name)) for name in row.asked}
-        return -fmean(abs(actual[name] - number) for name, number in row.asked.items())
+        return -fmean(abs(actual[name] - number) for name, number in row.wishes.items())
 
     def _reward(self, row: Example, name: str) -> float:
         # A name that the policy does not know is another mistake than a row that was not scored.
