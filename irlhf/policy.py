@@ -13,7 +13,7 @@ from irlhf.errors import ConfigError, DataError
 from irlhf.records import finite
 from irlhf.registry import did_you_mean
 from irlhf.rewards import check_name, read_rewards
-from irlhf.scales import Scale, interpolate
+from irlhf.scales import UNIT, Scale, interpolate
 from irlhf.targets import parse_weights
 from irlhf.templates import Template, parse_template
 
@@ -162,6 +162,17 @@ class Policy:
     def scaled(self, rewards: Mapping[str, float]) -> dict[str, float]:
         """Return a row's raw rewards in the units of the prompt; those that it does not know are left out."""
         return {name: self.reward(name).scale(number) for name, number in self.own(rewards).items()}
+
+    def known(self, name: str) -> list[float]:
+        """Return the numbers that training rows have, in order, on a scale between 0 and 1; of another scale none.
+
+        Of a count of words, say, only some shares of the rows exist, and a prompt with another was never learnt.
+        """
+        scale, column = self.reward(name).scale, self.names.index(name)
+        if scale.kind not in UNIT:
+            return []
+        numbers = scale.ys if scale.kind == "quantile" else {scale(vector[column]) for vector in self.reservoir}
+        return sorted(numbers)
 
     def to_json(self) -> dict[str, Any]:
         """Return the policy as it stands in policy.json."""

@@ -86,6 +86,12 @@ def fit(name: str, spec: Reward, rewards: Sequence[float]) -> Scale:
     return Scale(kind, spec.direction)
 
 
+def nearest(number: float, ordered: Sequence[float]) -> float:
+    """Return the one of these numbers, in order, that lies nearest; of two the smaller."""
+    right = bisect_left(ordered, number)
+    return min(ordered[max(0, right - 1) : right + 1], key=lambda one: abs(one - number))
+
+
 def percentile(ordered: Sequence[float], per_cent: float) -> float:
     """Return a percentile of sorted numbers, linear between neighbours."""
     place = per_cent / 100 * (len(ordered) - 1)

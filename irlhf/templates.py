@@ -81,6 +81,15 @@ class Spelling(BaseModel):
             return f"bin{min(int(_held(number) * self.count), self.count - 1) + 1:02d}"
         return self.words[min(int(_held(number) * len(self.words)), len(self.words) - 1)]
 
+    def centre(self, number: float) -> float:
+        """Return the number that a spelling stands for, as the middle of what is spelled so."""
+        if self.kind == "decimal":
+            return float(self(number))
+        if self.kind == "integer":
+            return int(self(number)) / 99
+        count = self.count if self.kind == "bins" else len(self.words)
+        return (min(int(_held(number) * count), count - 1) + 0.5) / count
+
     def vocabulary(self) -> list[str]:
         """Return every spelling of a number in [0, 1], lowest first."""
         points = 10**self.digits if not self.step else round(1 / self.step)

@@ -113,6 +113,24 @@ def test_how_a_number_is_spelled(spelling: dict[str, object], number: float, tex
 
 
 @pytest.mark.parametrize(
+    "spelling",
+    [
+        {},
+        {"digits": 1},
+        {"step": 0.05},
+        {"kind": "integer"},
+        {"kind": "bins", "count": 7},
+        {"kind": "words", "words": ["low", "mid", "high"]},
+    ],
+)
+def test_the_centre_of_a_spelling_is_spelled_so(spelling: dict[str, object]) -> None:
+    spell = Spelling.model_validate(spelling)
+    for i in range(101):
+        assert spell(spell.centre(i / 100)) == spell(i / 100)
+        assert abs(spell.centre(i / 100) - i / 100) <= 0.5 / (len(spell.vocabulary()) - 1) + 0.05
+
+
+@pytest.mark.parametrize(
     ("spelling", "count", "first", "last"),
     [
         ({}, 101, "0.00", "1.00"),

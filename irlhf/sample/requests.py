@@ -2,7 +2,6 @@
 
 import math
 import random
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 from irlhf.errors import ConfigError
 from irlhf.policy import Policy, Reach
-from irlhf.scales import UNIT, percentile
+from irlhf.scales import UNIT, nearest, percentile
 from irlhf.targets import Target, parse_targets, weight_text
 from irlhf.templates import Bound, Wish
 
@@ -217,26 +216,16 @@ class Wanted:
         return {name: number for name, number in plain.items() if asked[name] != number}
 
     def _shown(self, name: str, number: float) -> float:
-        """Return the number itself where some training row is spelled so, else the nearest one that a row has.
-
-        Of a count of words, say, only some shares exist; a prompt with another is like none that was learnt.
-        """
-        known, spelled = self._known.get(name, ([], set()))
-        if not known or self.policy.template.spelling(number) in spelled:
-            return number
-        right = bisect_left(known, number)
-        return min(known[max(0, right - 1) : right + 1], key=lambda one: abs(one - number))
+        """Return the number itself where some training row is spelled so, else the nearest one that a row has."""
+        known, spelled = self._known[name]
+        spelling = self.policy.template.spelling
+        return number if not known or spelling(number) in spelled else nearest(spelling.centre(number), known)
 
     @cached_property
     def _known(self) -> dict[str, tuple[list[float], set[str]]]:
-        """The numbers that training rows have, in order, and their spellings, for scales between 0 and 1."""
-        found = {}
-        for column, card in enumerate(self.policy.rewards):
-            if card.scale.kind in UNIT:
-                quantile = card.scale.kind == "quantile"
-                known = card.scale.ys if quantile else {card.scale(row[column]) for row in self.policy.reservoir}
-                found[card.name] = (sorted(known), {self.policy.template.spelling(number) for number in known})
-        return found
+        """For each reward the numbers that training rows have, in order, and how they are spelled."""
+        known = {name: self.policy.known(name) for name in self.policy.names}
+        return {name: (mine, set(map(self.policy.template.spelling, mine))) for name, mine in known.items()}
 
     def _reaches(self, name: str) -> bool:
         # What a request is known to have brought, it brought as it was asked.
