@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import asking
+from asking import shown as _shown
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
@@ -323,11 +324,6 @@ def _tracking(found: dict[str, Any]) -> str:
     figures = [found["within"]["spearman"], found["pooled"]["spearman"], error["mean_absolute"]]
     told = " | ".join([_shown(figures[0]), _shown(figures[1]), _shown(figures[2], 3)])
     return f"{told} | {floors} | {gold} | {found['n']:,} of {found['prompts']}"
-
-
-def _shown(figure: dict[str, float], digits: int = 2) -> str:
-    value, low, high = (f"{figure[name]:.{digits}f}" for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
 
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
