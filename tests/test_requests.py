@@ -114,9 +114,10 @@ def test_lines_stand_in_the_policys_order_whatever_the_users(policy: Policy) -> 
 
 def test_a_mix_within_a_range_asks_for_the_best_rows_that_keep_it(policy: Policy) -> None:
     inside = sorted((row["short"] for row in rows(policy) if row["colour"] >= 0.6), reverse=True)
-    for one in asked(policy, "colour=0.6..", weights={"short": 1.0}):
+    for one in asked(policy, "colour=0.6..", weights={"short": 1.0}, pick="best"):
         assert one["colour"] >= 0.6
         assert one["short"] >= inside[9]  # of the ten best
+    assert asked(policy, "colour=0.6..", weights={"short": 1.0})[0]["short"] == inside[0]
 
 
 def test_a_range_is_kept_in_its_words_beside_a_mix(policy: Policy) -> None:
@@ -133,7 +134,8 @@ def test_the_front_is_the_one_best_row(policy: Policy) -> None:
     best = max(policy.reservoir, key=lambda row: policy.weighted(dict(zip(policy.names, row, strict=True)), WEIGHTS))
     wanted_row = policy.scaled(dict(zip(policy.names, best, strict=True)))
     assert all(one == wanted_row for one in asked(policy, weights=WEIGHTS, pick="front"))
-    assert len({tuple(one.values()) for one in asked(policy, weights=WEIGHTS)}) > 1
+    assert asked(policy, weights=WEIGHTS)[0] == wanted_row  # the default where nothing was measured
+    assert len({tuple(one.values()) for one in asked(policy, weights=WEIGHTS, pick="best")}) > 1
 
 
 def measured(policy: Policy, reach: Mapping[str, Reach], *achieved: Achieved) -> Policy:
@@ -147,16 +149,18 @@ HIGH = Achieved({"short": 0.7, "colour": 0.2}, {"short": 5.0, "colour": 0.5}, 30
 def test_what_was_achieved_decides_where_it_is_measured(policy: Policy) -> None:
     known = measured(policy, {}, LOW, HIGH)
     assert asked(known, weights=WEIGHTS, pick="achieved") == [HIGH.asked] * N
+    assert asked(known, weights=WEIGHTS) == [HIGH.asked] * N
 
 
 def test_what_was_achieved_keeps_ranges(policy: Policy) -> None:
     known = measured(policy, {}, LOW, HIGH)
     with pytest.raises(ConfigError, match="no request is known to have brought that"):
         asked(known, "colour=0.99..", weights={"short": 1.0}, pick="achieved")
+    assert asked(known, "colour=0.99..", weights={"short": 1.0})[0]["colour"] >= 0.99  # left open, a row is found
 
 
 def test_what_was_not_measured_cannot_decide(policy: Policy) -> None:
-    with pytest.raises(ConfigError, match="not measured; see `irlhf eval --calibrate`, or use --pick best"):
+    with pytest.raises(ConfigError, match="not measured; see `irlhf eval --calibrate`, or use --pick front"):
         asked(policy, weights=WEIGHTS, pick="achieved")
 
 

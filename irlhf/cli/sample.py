@@ -71,7 +71,7 @@ def sample(
     ] = "",
     guidance: Annotated[float, typer.Option(min=0, max=20, help="Above 1 exaggerates what is asked.")] = 1.0,
     pick: Annotated[
-        Pick | None, typer.Option(help="How a mix finds its targets. \\[as was measured, else best]")
+        Pick | None, typer.Option(help="How a mix finds its targets. \\[achieved where measured, else front]")
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Ask for numbers just as they are written.")] = False,
     spoof: Annotated[Spoof, typer.Option(help="What becomes of user text that looks like a reward.")] = Spoof.escape,

@@ -16,7 +16,7 @@ from irlhf.journal import Journal, RunCard, journal
 from irlhf.policy import Policy, read_policy, read_weights
 from irlhf.records import SPLITS, TEST, Content, Example, from_json
 from irlhf.registry import did_you_mean
-from irlhf.sample.requests import ACHIEVED, BEST, PICKS, Wanted, number_of, read_targets
+from irlhf.sample.requests import BEST, PICKS, Wanted, number_of, read_targets
 from irlhf.spoof import ESCAPED, REFUSED, SPOOFS
 from irlhf.templates import Wish
 
@@ -157,9 +157,8 @@ def _wanted(policy: Policy, settings: SampleSettings) -> Wanted:
     for name in targets.keys() & weights.keys():
         raise ConfigError(f"{name} has a target and a weight; give it one of them")
     measured = policy.calibration
-    pick = settings.pick or (ACHIEVED if measured and measured.achieved and weights else BEST)
     fits = measured is not None and not settings.raw and _drawn_alike(measured.decoding, settings.decoding)
-    return Wanted(policy, targets, weights, pick, measured.reach if measured and fits else {}, settings.raw)
+    return Wanted(policy, targets, weights, settings.pick, measured.reach if measured and fits else {}, settings.raw)
 
 
 def _drawn_alike(measured: Mapping[str, float], now: Mapping[str, float]) -> bool:

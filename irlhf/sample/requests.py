@@ -9,7 +9,7 @@ from itertools import product
 from typing import NamedTuple
 
 from irlhf.errors import ConfigError
-from irlhf.policy import Policy, Reach
+from irlhf.policy import Achieved, Policy, Reach
 from irlhf.scales import UNIT, nearest, percentile
 from irlhf.targets import Target, parse_targets, weight_text
 from irlhf.templates import Bound, Wish
@@ -39,14 +39,15 @@ class Request(NamedTuple):
 class Wanted:
     """What a user wants of a policy: targets for some rewards, and weights for a mix of others.
 
-    `reach` is what numbers are put through and held to, where it was measured. With `raw` they stand in the prompt
-    as they were written, whether the scale knows them or not.
+    `pick` says how the mix finds its targets; left open, it is `achieved` where a fitting request was measured and
+    `front` elsewhere, the better ones in docs/asking.md. `reach` is what numbers are put through and held to, where it
+    was measured. With `raw` they stand in the prompt as they were written, whether the scale knows them or not.
     """
 
     policy: Policy
     targets: Mapping[str, Target]
     weights: Mapping[str, float] = field(default_factory=dict)
-    pick: str = BEST
+    pick: str = ""
     reach: Mapping[str, Reach] = field(default_factory=dict)
     raw: bool = False
 
@@ -168,8 +169,8 @@ class Wanted:
 
     def _mixed(self, count: int, seed: str) -> Sequence[Mapping[str, Wish]]:
         """Return targets for the mix: the rewards of good training rows, or what is known to have worked."""
-        if self.pick == ACHIEVED:
-            return [self._achieved] * count
+        if self._asks_again:
+            return [self._achieved()] * count
         wanted = [*(name for name, weight in self.weights.items() if weight), *self._joint]
         rows = [self._scaled(vector) for vector in self._best]
         chosen = random.Random(seed).choices(rows, k=count)
@@ -183,22 +184,31 @@ class Wanted:
             return self.policy.weighted(dict(zip(self.policy.names, vector, strict=True)), self.weights)
 
         ordered = sorted(self._pool, key=weighted, reverse=True)
-        return ordered[: 1 if self.pick == FRONT else max(_FEWEST, round(_BEST * len(ordered)))]
+        return ordered[: max(_FEWEST, round(_BEST * len(ordered))) if self.pick == BEST else 1]
+
+    @property
+    def _asks_again(self) -> bool:
+        """Whether the mix is asked for as it was asked for before."""
+        return bool(self.weights) and (self.pick == ACHIEVED or (not self.pick and bool(self._requests)))
 
     @cached_property
-    def _achieved(self) -> Mapping[str, Wish]:
-        """The request that brought the best weighted reward on validation prompts. Raises ConfigError."""
-        calibration = self.policy.calibration
+    def _requests(self) -> list[Achieved]:
+        """The requests whose rewards on validation prompts are known, and within the ranges."""
+        measured = self.policy.calibration
         ranges = {name: target for name, target in self.targets.items() if target.ranged}
-        known = [
+        return [
             one
-            for one in (calibration.achieved if calibration else ())
+            for one in (measured.achieved if measured else ())
             if self.weights.keys() <= one.rewards.keys() and self._keeps(self.policy.scaled(one.rewards), ranges)
         ]
-        if not known:
-            told = "no request is known to have brought that" if ranges else "what requests bring was not measured"
-            raise ConfigError(f"--pick {ACHIEVED}: {told}; see `irlhf eval --calibrate`, or use --pick {BEST}")
-        best = max(known, key=lambda one: self.policy.weighted(one.rewards, self.weights))
+
+    def _achieved(self) -> Mapping[str, Wish]:
+        """Return the request that brought the best weighted reward on validation prompts. Raises ConfigError."""
+        if not self._requests:
+            known = self.policy.calibration and self.policy.calibration.achieved
+            told = "no request is known to have brought that" if known else "what requests bring was not measured"
+            raise ConfigError(f"--pick {ACHIEVED}: {told}; see `irlhf eval --calibrate`, or use --pick {FRONT}")
+        best = max(self._requests, key=lambda one: self.policy.weighted(one.rewards, self.weights))
         return {name: number for name, number in best.asked.items() if name not in self._fixed}
 
     def _put(self, name: str, wish: Wish) -> Wish:
@@ -229,7 +239,7 @@ class Wanted:
 
     def _reaches(self, name: str) -> bool:
         # What a request is known to have brought, it brought as it was asked.
-        return name in self.reach and not (self.weights and self.pick == ACHIEVED)
+        return name in self.reach and not self._asks_again
 
     def _held(self, name: str, number: float) -> float:
         """Hold a number to its scale where the scale has ends."""
