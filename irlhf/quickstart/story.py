@@ -38,7 +38,9 @@ def _answers(grid: Sequence[dict[str, Any]]) -> Group:
 
 def _answer(rows: Sequence[dict[str, Any]], kindness: float, detail: float) -> str:
     wanted = {"kindness": kindness, "detail": detail}
-    return next(str(row["completion"]) for row in rows if row["asked"] == wanted)
+    # A number that no training row has was asked for as the nearest one that some have.
+    row = min(rows, key=lambda row: sum(abs(row["asked"][name] - number) for name, number in wanted.items()))
+    return str(row["completion"])
 
 
 def _tracking(evaluation: dict[str, Any]) -> Group:
