@@ -30,8 +30,10 @@ def _by(rows: list[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
     return found
 
 
-def _policy(row: Row, name: str = "eval") -> Row:
-    (policy,) = row["results"][name]["policies"].values()
+def _policy(row: Row, ask: str = "") -> Row:
+    """Return the figures of a cell's one policy, asked in one way of several."""
+    results = row["results"]["evals"][ask] if ask else row["results"]["eval"]
+    (policy,) = results["policies"].values()
     found: Row = policy
     return found
 
@@ -197,7 +199,7 @@ def guidance() -> Iterator[str]:
     heads = "all lines left out of", "drawn with", "reward", "within prompts: seed 0", "seed 1", "seed 2"
     yield from _seeds(*heads, "mean error", "different pairs of words")
     for (drop,), rows in sorted(_by(read("guidance"), "drop_all").items()):
-        for how in rows[0]["results"]:
+        for how in rows[0]["results"]["evals"]:
             found = [_policy(row, how) for row in rows]
             distinct = ", ".join(f"{one['diversity']['distinct_2']['value']:.2f}" for one in found)
             for reward in found[0]["rewards"]:

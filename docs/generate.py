@@ -22,7 +22,8 @@ from asking import shown as _shown
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
 PAGES = ("quickstart.md", "asking.md", "hh.md", "evaluation.md", "benchmarks.md")
-_PICTURES = {"bench-memory.json": "memory"}  # a result, and the function of pictures.py that draws it
+# A result, and the function of pictures.py that draws it.
+_PICTURES = {"bench-memory.json": "memory", "asking-reach.jsonl": "asking_reach"}
 _UNITS = {"finetune": "finetune (completion tokens)", "sample": "sample (tokens)", "score": "score (texts)"}
 _TRACKING = "| policy | reward | within prompts | pooled | mean error | floors: permuted, constant | gold within | n |"
 _SHOWN_FRONTS = ("policy", "plain", "chosen-6", "top-6")  # at equal completion tokens
@@ -48,7 +49,7 @@ def _draw(result: str) -> None:
         import pictures
 
         name = _PICTURES[result]
-        (DOCS / f"{name}.png").write_bytes(getattr(pictures, name)(RESULTS / result))
+        (DOCS / f"{name.replace('_', '-')}.png").write_bytes(getattr(pictures, name)(RESULTS / result))
 
 
 def _keep(source: Path, name: str) -> None:

@@ -30,3 +30,27 @@ def memory(result: Path) -> bytes:
             axis.minorticks_off()
         style.legend_under(figure, handles, columns=len(handles))
         return style.rendered(figure, "png")
+
+
+def asking_reach(result: Path) -> bytes:
+    """Return what came back for numbers beyond the data, as they were written and held to the reach, seed by seed."""
+    rows = [json.loads(line) for line in result.read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if row["cell"]["how"].startswith("z")]
+    with style.look():
+        figure, axes = style.panels(2, height=3.8)
+        handles = {}
+        for axis, how, title in zip(axes, ("raw", "held"), ("as written", "held to the reach"), strict=True):
+            for row, colour, marker in zip(rows, style.COLOURS, style.MARKERS, strict=False):
+                levels = row["results"][how]["levels"]
+                wanted = [one["wanted"] for one in levels]
+                low, high = ([one["actual"][end] for one in levels] for end in ("low", "high"))
+                axis.fill_between(wanted, low, high, color=colour, alpha=0.15, linewidth=0)
+                (line,) = axis.plot(
+                    wanted, [one["actual"]["value"] for one in levels], color=colour, marker=marker, markersize=4
+                )
+                handles[f"seed {row['cell']['seed']}"] = line
+            axis.axline((0, 0), slope=1, color=style.GREY, linewidth=1, linestyle=":")
+            axis.set(title=title, xlabel="kindness asked for, z-score", ylim=(-2.2, 2.6))
+        axes[0].set(ylabel="kindness given, z-score")
+        style.legend_under(figure, handles, columns=len(handles))
+        return style.rendered(figure, "png")

@@ -1,10 +1,10 @@
 #!/bin/sh
-# ask.sh COUNT KIND SEED: ask for the first COUNT rewards, all of one kind of target.
+# ask.sh COUNT SEED: ask for the first COUNT rewards, with vectors of the data and with independent numbers.
 set -e
-count=$1 kind=$2 seed=$3
-set --
+here=$(dirname "$0") count=$1 seed=$2
+data= uniform=
 for name in kindness detail brief simple; do
-    [ "$count" -gt 0 ] && set -- "$@" -t "$name=$kind"
+    [ "$count" -gt 0 ] && data="$data -t $name=data" && uniform="$uniform -t $name=uniform"
     count=$((count - 1))
 done
-exec python -m irlhf sample policy examples.jsonl --limit 120 --max-tokens 100 --seed "$seed" "$@" -n 8 -o "samples-$kind.jsonl"
+exec python "$here/asks.py" rewards-4.yaml "$seed" -o evals.json "data |$data" "uniform |$uniform"
