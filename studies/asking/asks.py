@@ -1,4 +1,4 @@
-"""Asks a policy in several ways, scores and evaluates each, in one process: loading everything anew is most of the time.
+"""Asks a policy in several ways, scores and evaluates each, in one process: loading anew is most of the time.
 
     python asks.py REWARDS SEED [--split SPLIT] [--limit N] [-n N] -o evals.json "NAME | OPTIONS OF irlhf sample" ...
 
