@@ -91,14 +91,11 @@ def _check(name: str, reward: Reward, source: str) -> None:
 
 
 def _check_sum(rewards: Mapping[str, Reward], source: str) -> None:
-    """Refuse what has no sum: it is one reward, with one scale and a name of its own."""
+    """Refuse what has no sum: it is one reward, with a name of its own."""
     if SUM in rewards:
         raise ConfigError(f"{source}: the line of `combine: sum` is called {SUM}; call the reward {SUM} otherwise")
     if not any(reward.weight for reward in rewards.values()):
         raise ConfigError(f"{source}: every weight is 0, so there is no sum; give one a weight above 0")
-    scales = {reward.scale for reward in rewards.values()}
-    if len(scales) > 1 or next(iter(scales)).low is not None:
-        raise ConfigError(f"{source}: a sum has one scale; give every reward the same kind, without low and high")
 
 
 def _check_gold(name: str, gold: Reward, rewards: Mapping[str, Reward], source: str) -> None:

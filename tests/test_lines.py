@@ -98,12 +98,22 @@ def test_a_sum_is_one_line_of_the_weighted_z_scores(scored: Path, tmp_path: Path
     assert policy.own({"a": 1.0}) == {}
 
 
+@pytest.mark.parametrize(("one", "other", "kind"), [("zscore", "zscore", "zscore"), ("zscore", "linear", "quantile")])
+def test_a_sum_has_the_scale_that_its_parts_share(
+    one: str, other: str, kind: str, scored: Path, tmp_path: Path
+) -> None:
+    rewards = tmp_path / "sum.yaml"
+    scales = [f"scale: {{kind: {name}}}" for name in (one, other)]
+    rewards.write_text(f"rewards: {{a: {{column: a, {scales[0]}}}, b: {{column: b, {scales[1]}}}}}\ncombine: sum\n")
+    _, policy, _ = asked(scored, str(rewards))
+    assert policy.reward("reward").scale.kind == kind
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("rewards: {reward: {column: a}, b: {column: b}}\ncombine: sum\n", "call the reward reward otherwise"),
         ("rewards: {a: {column: a, weight: 0}}\ncombine: sum\n", "every weight is 0"),
-        ("rewards: {a: {column: a, scale: {kind: zscore}}, b: {column: b}}\ncombine: sum\n", "one scale"),
     ],
 )
 def test_what_has_no_sum_is_refused(text: str, reason: str, scored: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from irlhf.files import read_rows
 from irlhf.finetune.baselines import BLIND
 from irlhf.policy import RESERVOIR, Part, Policy, RewardCard, sum_of
 from irlhf.records import TRAIN, VALIDATION, Example, from_json, unique
-from irlhf.rewards import SUM, Reward, read_rewards
+from irlhf.rewards import SUM, Reward, ScaleSpec, read_rewards
 from irlhf.scales import PERCENTILES, UNIT, fit, percentile
 from irlhf.templates import PLAIN, Bound, Kind, Template, Wish, find_template
 
@@ -74,10 +74,14 @@ class TrainingSet:
         return _fitted(name, spec, sorted(one.rewards[name] for one in self.train if name in one.rewards))
 
     def _sum(self, cards: Sequence[RewardCard]) -> RewardCard:
-        """Return the card of the one line that `combine: sum` makes of these."""
+        """Return the card of the one line that `combine: sum` makes of these.
+
+        Its scale is of the kind that all of them share, else quantile.
+        """
         parts = tuple(Part(one.name, one.weight, one.scale.direction, one.mean, one.deviation) for one in cards)
         sums = (sum_of(parts, example.rewards) for example in self.train)
-        spec = Reward(scale=next(iter(self.specs.values())).scale)
+        kinds = {spec.scale.kind for spec in self.specs.values()}
+        spec = Reward(scale=ScaleSpec(kind=kinds.pop() if len(kinds) == 1 else "quantile"))
         return _fitted(SUM, spec, sorted(one for one in sums if one is not None), parts)
 
     def _descriptions(self) -> dict[str, str]:
