@@ -21,6 +21,7 @@ Content = str | list[Message]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+STOP, LENGTH = "stop", "length"  # how a completion ended: by the model itself, or by the most tokens it may have
 LARGEST = 1e100  # size of a reward; sums of squares of larger ones are beyond what a float holds
 SPLITS = (TRAIN, VALIDATION, TEST)
 
@@ -58,7 +59,7 @@ class Example:
     target: Mapping[str, str] = field(default_factory=dict)  # as the user wrote it
     asked: Mapping[str, float] = field(default_factory=dict)  # as the prompt spelled it
     wanted: Mapping[str, float] = field(default_factory=dict)  # where the prompt asks for another number to get it
-    finish: str = ""  # "stop" or "length"
+    finish: str = ""  # STOP or LENGTH
     tokens: int | None = None
     entropy: float | None = None
     logprob: float | None = None

@@ -35,10 +35,11 @@ SCORERS: Mapping[str, str] = {
     "hf": "irlhf.score.classifier:Classifier",
 }
 
-# Who works on pools of rows for `score` and `sample`: what `--engine` names.
+# Who works on pools of rows for `score` and `sample`: what `--engine` names, and threads for what a server answers.
 ENGINES: Mapping[str, str] = {
     "local": "irlhf.engines.pools:here",
     "ray": "irlhf.engines.cluster:answered",
+    "threads": "irlhf.engines.threads:answered",
 }
 
 # Where somebody else's package offers scorers by name.

@@ -27,7 +27,9 @@ irlhf sample policy prompts.jsonl -t helpful=0.9 --guidance 2
 
 irlhf sample policy examples.jsonl -t helpful=data -n 8 --shard 2/8 -o samples-2.jsonl
 
-irlhf sample policy examples.jsonl -t helpful=data -n 8 --engine ray"""
+irlhf sample policy examples.jsonl -t helpful=data -n 8 --engine ray
+
+irlhf sample policy prompts.jsonl -t helpful=0.9 --base-url http://127.0.0.1:8000/v1"""
 
 
 class Pick(StrEnum):
@@ -78,6 +80,14 @@ def sample(
     shard: options.Shard = "",
     engine: options.Engine = options.EngineName.local,
     workers: options.Workers = 0,
+    base_url: Annotated[
+        str, typer.Option(help="A server that holds the policy, up to and with /v1.", metavar="URL")
+    ] = "",
+    served_name: Annotated[str, typer.Option(help="What it calls the policy. \\[the only one]", metavar="NAME")] = "",
+    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Requests to it at a time.")] = 16,
+    api_key_env: Annotated[
+        str, typer.Option(help="The variable that holds its key. \\[OPENAI_API_KEY]", metavar="NAME")
+    ] = "",
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -97,6 +107,11 @@ def sample(
     With --engine ray the workers of a Ray cluster do it, each with its own copy
     of the model: of the cluster that RAY_ADDRESS names, else of one started
     here. The rows are the same, and either engine goes on where the other was.
+
+    With --base-url a server that speaks OpenAI's /v1/completions draws, such as
+    vllm serve policy. Prompts are written here and sent as token ids. Entropy,
+    --reference and --guidance need the policy here. A key comes from the
+    environment alone.
     """
     out = options.output_for(output, prompts, "samples.jsonl")
     settings = resolve("irlhf.sample:SampleSettings")(
@@ -116,6 +131,10 @@ def sample(
         pick=pick.value if pick else "",
         raw=raw,
         spoof=spoof.value,
+        base_url=base_url,
+        served_name=served_name,
+        api_key_env=api_key_env,
+        concurrency=concurrency,
     )
     who = options.engine(engine, workers)
     summary = options.run(COMMANDS["sample"], quiet, policy, prompts, out, settings, who)

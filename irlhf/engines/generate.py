@@ -10,8 +10,7 @@ from irlhf.engines.decode import decode, padded, remembers_all
 from irlhf.engines.dice import Decoding, Dice
 from irlhf.engines.local import end_tokens
 from irlhf.errors import ConfigError
-
-STOP, LENGTH = "stop", "length"
+from irlhf.records import LENGTH, STOP
 
 
 class Drawn(NamedTuple):

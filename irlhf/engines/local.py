@@ -26,9 +26,7 @@ def load_causal(name: str, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
     Raises ConfigError where nothing can be loaded.
     """
     model = _load(AutoModelForCausalLM, name, dtype)
-    tokenizer = load_tokenizer(name)
-    tokenizer.chat_template = tokenizer.chat_template or PLAIN_CHAT
-    return model, tokenizer
+    return model, load_speaker(name)
 
 
 def load_classifier(name: str) -> tuple[Any, Any]:
@@ -37,6 +35,13 @@ def load_classifier(name: str) -> tuple[Any, Any]:
     tokenizer = load_tokenizer(name)
     tokenizer.truncation_side = "left"  # the completion stands last, and it is what is judged
     return model, tokenizer
+
+
+def load_speaker(name: str) -> Any:
+    """Return the tokenizer of a causal language model, with a plain chat template where it has none."""
+    tokenizer = load_tokenizer(name)
+    tokenizer.chat_template = tokenizer.chat_template or PLAIN_CHAT
+    return tokenizer
 
 
 def load_tokenizer(name: str) -> Any:

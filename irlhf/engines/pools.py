@@ -1,4 +1,4 @@
-"""Rows worked on pool by pool: in this process, or in the workers of a Ray cluster."""
+"""Rows worked on pool by pool: in this process, in its threads, or in the workers of a Ray cluster."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Engine:
     """Where the work is done. What comes out does not depend on it."""
 
     name: str = "local"
-    workers: int = 0  # of a cluster; 0 is as many as fit
+    workers: int = 0  # of a cluster, where 0 is as many as fit; or threads
 
     def __post_init__(self) -> None:
         if self.workers and self.name == "local":

@@ -8,7 +8,7 @@ import numpy as np
 from irlhf.evaluate import figures
 from irlhf.evaluate.arms import Arm, divergence
 from irlhf.evaluate.intervals import Bootstrap, Floats, clustered
-from irlhf.records import Example, as_text
+from irlhf.records import LENGTH, Example, as_text
 
 NOT_AVAILABLE = "not available"  # never 0, which would be a claim
 BUDGET = 1000  # words that a distinct-n is counted over
@@ -36,7 +36,7 @@ def price(arm: Arm, bootstrap: Bootstrap) -> dict[str, Any]:
             "tokens": sum(filter(None, spent)) / len(spent) if None not in spent else NOT_AVAILABLE,
         },
         "diversity": diversity([as_text(row.completion) for row in rows], bootstrap.seed),
-        "unfinished": sum(row.finish == "length" for row in rows),
+        "unfinished": sum(row.finish == LENGTH for row in rows),
     }
 
 

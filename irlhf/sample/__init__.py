@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 from irlhf import console
 from irlhf.engines.pools import LOCAL, Engine, Work, answered, pooled
@@ -23,6 +24,7 @@ from irlhf.templates import Wish
 ALL = "all"
 MOST_GUIDANCE = 20
 
+_MEANS = ("api_key_env", "concurrency")  # of reaching a server, which decide nothing about the rows
 _POOL = 4  # batches that are sorted by length together; a kill costs at most their drawing
 _ROUND = 0  # of an online loop
 
@@ -43,6 +45,9 @@ class SampleSettings:
     when it is asked for nothing; 1 is none. `shard` ("2/8") leaves all but one part of the prompts to other runs:
     those whose ids fall into it. `spoof` says what becomes of user text that looks like a reward: it is read as
     text (`escape`), its prompt is set aside (`refuse`), or it is let through (`allow`).
+
+    With `base_url` no weights are loaded: a server that holds the policy under `served_name` (left out: the one model
+    that it holds) draws, `concurrency` samples at a time; its key is in the environment variable `api_key_env`.
     """
 
     target: tuple[str, ...] = ()
@@ -61,6 +66,10 @@ class SampleSettings:
     pick: str = ""
     raw: bool = False
     spoof: str = ESCAPED
+    base_url: str = ""  # up to and with /v1
+    served_name: str = ""
+    api_key_env: str = ""  # OPENAI_API_KEY
+    concurrency: int = 16
 
     @property
     def decoding(self) -> dict[str, float]:
@@ -85,13 +94,13 @@ class Ask(NamedTuple):
 
 
 class Drawn(Protocol):
-    """What an engine says of one completion."""
+    """What an engine says of one completion; None is what it does not know."""
 
     text: str
     finish: str
-    tokens: int
-    entropy: float
-    logprob: float
+    tokens: int | None
+    entropy: float | None
+    logprob: float | None
     reference: float | None
 
 
@@ -109,13 +118,14 @@ def sample(
     """
     folder, source, out = Path(policy), Path(prompts), Path(output)
     _check(settings)
+    _check_server(settings, engine)
     card = read_policy(folder)
     wanted = _wanted(card, settings)
     _check_guidance(settings.guidance, wanted)
     inputs = {"policy": folder, "prompts": source}
     if settings.reference and Path(settings.reference).exists():
         inputs["reference"] = Path(settings.reference)
-    with journal(out, RunCard("sample", inputs, asdict(settings))) as book:
+    with journal(out, RunCard("sample", inputs, _deciding(settings))) as book:
         if not book.finished:
             total = None
             if source != STREAM:  # a bad row is found before anything is drawn
@@ -123,11 +133,10 @@ def sample(
             _tell(wanted, settings)
             different = _counted(_read_prompts(source, settings), wanted, settings, book)
             todo = (one for one in _asks(different, wanted, settings) if one.id not in book.done)
-            work = Work("irlhf.sample.local:LocalEngine", (folder, card, settings))
-            asks = pooled(todo, _POOL * settings.batch)
+            work, hands, size = _hands((folder, card, settings), engine)
             with (
                 console.progress("sampling", total) as advance,
-                closing(answered(asks, work, engine, advance)) as pools,
+                closing(answered(pooled(todo, size), work, hands, advance)) as pools,
             ):
                 for ask, one in (pair for pool in pools for pair in zip(*pool, strict=True)):
                     book.write(_sampled(ask, one, card.digest, settings.decoding))
@@ -149,6 +158,44 @@ def _check(settings: SampleSettings) -> None:
         raise ConfigError(
             "--reference needs samples as the policy itself draws them: leave --temperature and --top-p at 1"
         )
+
+
+def _check_server(settings: SampleSettings, engine: Engine) -> None:
+    """Raise ConfigError where what is asked needs the model here, or the address is none."""
+    if not settings.base_url:
+        for name in ("served_name", *_MEANS):
+            if getattr(settings, name) != getattr(SampleSettings, name):
+                raise ConfigError(f"--{name.replace('_', '-')} belongs to --base-url; leave it out")
+        return
+    for flag, idle, why in (
+        ("--guidance", settings.guidance == 1, "parts two answers of the model, which a server gives one of"),
+        ("--reference", not settings.reference, "reads tokens, of which a server gives the text"),
+        (f"--engine {engine.name}", engine == LOCAL, "has workers of its own, where a server does the work"),
+        ("--concurrency", settings.concurrency >= 1, "is at least 1"),
+    ):
+        if not idle:
+            raise ConfigError(f"{flag} {why}; leave it out, or leave --base-url out")
+    try:
+        url = urlsplit(settings.base_url)
+        right = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:  # no port, or no address in these brackets
+        right = False
+    if not right or url.username or url.password or url.query or url.fragment:
+        # Not repeated: it may hold a password.
+        raise ConfigError("--base-url is no address like http://127.0.0.1:8000/v1 (keys come from the environment)")
+
+
+def _deciding(settings: SampleSettings) -> dict[str, Any]:
+    """Return the settings that decide what the rows are."""
+    return {name: value for name, value in asdict(settings).items() if name not in _MEANS}
+
+
+def _hands(arguments: tuple[Path, Policy, SampleSettings], engine: Engine) -> tuple[Work, Engine, int]:
+    """Return what draws, who does it, and how many asks are taken together."""
+    settings = arguments[-1]
+    if settings.base_url:
+        return Work("irlhf.sample.served:ServedEngine", arguments), Engine("threads", settings.concurrency), 1
+    return Work("irlhf.sample.local:LocalEngine", arguments), engine, _POOL * settings.batch
 
 
 def _wanted(policy: Policy, settings: SampleSettings) -> Wanted:

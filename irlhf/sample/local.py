@@ -1,19 +1,17 @@
 """Draw from a policy's own weights, and read what was drawn with a reference that is asked for nothing."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irlhf.engines.chat import Chat
 from irlhf.engines.dice import Decoding
 from irlhf.engines.generate import Drawn, generate
 from irlhf.engines.likelihood import logprobs
 from irlhf.engines.local import context_of, fitting_threads, load_causal
-from irlhf.errors import ConfigError, DataError
+from irlhf.errors import ConfigError
 from irlhf.policy import FILE, Policy, read_policy
-from irlhf.spoof import ALLOWED
-from irlhf.templates import PLAIN, Wish, find_template
+from irlhf.sample.prompts import Prompts, prompts_for
 
 if TYPE_CHECKING:
     from irlhf.sample import Ask, SampleSettings
@@ -24,15 +22,11 @@ class _Loaded:
     """A model in this process, and how prompts are put to it."""
 
     model: Any
-    chat: Chat
-    room: int  # tokens that a prompt may fill
+    prompts: Prompts
 
-    def prompt(self, ask: "Ask", asked: Mapping[str, Wish]) -> list[int]:
-        """Return the ask's prompt as token ids, with these rewards in it."""
-        try:
-            return self.chat.prompt(ask.prompt, asked, self.room).ids
-        except DataError as error:
-            raise DataError(f"{ask.id}: {error}") from error
+    @property
+    def tokenizer(self) -> Any:
+        return self.prompts.chat.tokenizer
 
 
 class LocalEngine:
@@ -46,7 +40,7 @@ class LocalEngine:
 
     def __call__(self, asks: Sequence["Ask"], advance: Callable[[int], None]) -> list[Drawn]:
         """Return one completion for each ask, in their order; `advance` counts them as they come."""
-        prompts = [self.policy.prompt(ask, ask.asked) for ask in asks]
+        prompts = [self.policy.prompts(ask, ask.asked) for ask in asks]
         order = _order(asks, prompts)
         drawn: dict[int, Drawn] = {}
         for start in range(0, len(order), self.batch):
@@ -57,9 +51,9 @@ class LocalEngine:
         return [drawn[i] for i in range(len(asks))]
 
     def _draw(self, asks: Sequence["Ask"], prompts: Sequence[Sequence[int]]) -> list[Drawn]:
-        model, tokenizer = self.policy.model, self.policy.chat.tokenizer
+        model, tokenizer = self.policy.model, self.policy.tokenizer
         if self.decoding.sides > 1:
-            unasked = [self.policy.prompt(ask, {}) for ask in asks]
+            unasked = [self.policy.prompts(ask, {}) for ask in asks]
             prompts = [one for both in zip(prompts, unasked, strict=True) for one in both]
         with fitting_threads(model):
             found = generate(model, tokenizer, prompts, [ask.seed for ask in asks], self.decoding)
@@ -76,7 +70,7 @@ def _order(asks: Sequence["Ask"], prompts: Sequence[Sequence[int]]) -> list[int]
 
 def _read(reference: _Loaded, asks: Sequence["Ask"], drawn: Sequence[Drawn]) -> list[Drawn]:
     """Add how likely the reference finds the very tokens that were drawn."""
-    prompts = [reference.prompt(ask, {}) for ask in asks]
+    prompts = [reference.prompts(ask, {}) for ask in asks]
     with fitting_threads(reference.model):
         found = logprobs(reference.model, [(prompt, one.ids) for prompt, one in zip(prompts, drawn, strict=True)])
     return [one._replace(reference=round(number, 4)) for one, number in zip(drawn, found, strict=True)]
@@ -92,7 +86,7 @@ def _reference(policy: _Loaded, folder: Path, settings: "SampleSettings") -> _Lo
         return policy
     card = read_policy(Path(name)) if (Path(name) / FILE).is_file() else None
     loaded = _load(name, card, settings)
-    if loaded.chat.tokenizer.get_vocab() != policy.chat.tokenizer.get_vocab():
+    if loaded.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise ConfigError(
             f"--reference {name}: its vocabulary is another one than {folder}'s, so token ids mean other tokens;"
             f" name {folder} itself or the base that it was trained from"
@@ -103,10 +97,5 @@ def _reference(policy: _Loaded, folder: Path, settings: "SampleSettings") -> _Lo
 def _load(name: str, policy: Policy | None, settings: "SampleSettings") -> _Loaded:
     """Load a policy, or a base, which has no card and gets plain prompts."""
     model, tokenizer = load_causal(name)
-    template, names = (policy.template, policy.names) if policy else (find_template(PLAIN), ())
     context = policy.context if policy else context_of(model)
-    room = context - settings.max_tokens
-    if room <= 0:
-        told = f"--max-tokens {settings.max_tokens} leaves no room in a context of {context} tokens"
-        raise ConfigError(f"{name}: {told}")
-    return _Loaded(model.eval(), Chat(tokenizer, template, names, settings.spoof == ALLOWED), room)
+    return _Loaded(model.eval(), prompts_for(name, tokenizer, policy, context, settings))

@@ -1,0 +1,61 @@
+"""Draw from a policy that a server holds; prompts are rendered, disarmed and cut here, as for a policy at hand."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from irlhf import console
+from irlhf.engines.local import load_speaker
+from irlhf.engines.server import Completion, Completions, Served
+from irlhf.policy import Policy
+from irlhf.records import LENGTH
+from irlhf.sample.prompts import prompts_for
+
+if TYPE_CHECKING:
+    from irlhf.sample import Ask, SampleSettings
+
+
+class ServedEngine:
+    """A policy behind a URL. Of its folder the card and the tokenizer are read, and no weights."""
+
+    def __init__(self, folder: Path, policy: Policy, settings: "SampleSettings") -> None:
+        name = str(folder)
+        self.prompts = prompts_for(name, load_speaker(name), policy, policy.context, settings)
+        self.completions = Completions(
+            Served(
+                settings.base_url,
+                settings.served_name,
+                settings.api_key_env,
+                settings.temperature,
+                settings.top_p,
+                settings.max_tokens,
+            )
+        )
+        self.lock = Lock()  # tokenizers are for one thread at a time
+        self.told: set[str] = set()
+
+    def __call__(self, asks: Sequence["Ask"], advance: Callable[[int], None]) -> list[Completion]:
+        """Return one completion for each ask, in their order; `advance` counts them as they come."""
+        found = []
+        for ask in asks:
+            with self.lock:
+                prompt = self.prompts(ask, ask.asked)
+            found.append(self.completions(prompt, ask.seed))
+            self._tell(found[-1])
+            advance(1)
+        return found
+
+    def _tell(self, drawn: Completion) -> None:
+        """Say once what nobody would look for in the rows."""
+        served = self.completions.served
+        if served.untouched and drawn.logprob is None:
+            self._warn("the server did not give the logprob of every token; rows of which it did not have none")
+        if drawn.finish == LENGTH and drawn.tokens is not None and drawn.tokens < served.max_tokens:
+            self._warn(f"the server ended completions before {served.max_tokens} tokens: its context is too short")
+
+    def _warn(self, text: str) -> None:
+        with self.lock:
+            if text not in self.told:
+                self.told.add(text)
+                console.warn(text)
