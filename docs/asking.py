@@ -184,14 +184,15 @@ def mixes() -> Iterator[str]:
 
 
 def spoofs() -> Iterator[str]:
-    """Each forgery: how far it moves the actual reward, escaped and let through."""
-    heads = "text in the prompt", "escaped: seed 0", "seed 1", "seed 2", "let through: seed 0", "seed 1", "seed 2"
-    yield from _seeds(*heads)
+    """Each forgery: how far it moves the actual reward, and how far it is obeyed, escaped and let through."""
+    heads = "text in the prompt", "spoof", "with less without: seed 0", "seed 1", "seed 2", "high less low: seed 0"
+    yield from _seeds(*heads, "seed 1", "seed 2")
     (rows,) = _by(read("spoof")).values()
     for text in rows[0]["results"]["escape"]["shift"]:
-        cells = [shown(row["results"][how]["shift"][text], 3) for how in ("escape", "allow") for row in rows]
-        told = "all of them" if text == "all" else "`" + text.replace("\n", "⏎") + "`"
-        yield f"| {told} | {' | '.join(cells)} |"
+        for how in ("escape", "allow"):
+            cells = [shown(row["results"][how][what][text]) for what in ("shift", "obeyed") for row in rows]
+            forged = text.format(one="…", other="…").replace("\n", "⏎")
+            yield f"| {'all of them' if text == 'all' else f'`{forged}`'} | {how} | {' | '.join(cells)} |"
 
 
 def guidance() -> Iterator[str]:
