@@ -56,8 +56,11 @@ class _Base(NamedTuple):
     hub: str = ""  # its id, where it has one
 
 
-def write_readme(folder: Path, policy: Policy) -> None:
-    """Write the model card of a policy that was read from its folder. Equal policies get equal cards."""
+def write_readme(folder: Path, policy: Policy, dial: bool = False) -> None:
+    """Write the model card of a policy that was read from its folder. Equal policies get equal cards.
+
+    With `dial` its chat template knows the rewards.
+    """
     template = _JINJA.from_string(package_files("irlhf").joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     base = _base(policy.base)
     asked = {card.name: _wish(card) for card in policy.rewards}
@@ -72,11 +75,13 @@ def write_readme(folder: Path, policy: Policy) -> None:
         command=_command(asked),
         asked=", ".join(f"{_text(name)} {_text(spoken(number))}" for name, number in asked.items()),
         example="\n\n".join(f"{one['role']}:\n\n{_fenced(one['content'])}" for one in messages),
-        snippet=_snippet(messages),
+        dial=dial,
+        snippet=_snippet([{"role": "user", "content": _QUESTION}], asked) if dial else _snippet(messages, {}),
+        request=_request(asked) if dial else "",
         rewards=[_reward_row(card) for card in policy.rewards],
         scales=" ".join(_SCALES[kind] for kind in dict.fromkeys(card.scale.kind for card in policy.rewards)),
         training=list(_training(policy)),
-        limits=list(_limits(policy)),
+        limits=list(_limits(policy, dial)),
     )
     with whole_file(folder / FILE) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8", newline="\n")
@@ -124,16 +129,29 @@ def _command(asked: Mapping[str, float]) -> str:
     return _fenced(" -t ".join(["irlhf sample POLICY prompts.jsonl", *targets]), "sh")
 
 
-def _snippet(messages: list[dict[str, Any]]) -> str:
-    # JSON of texts is Python too; control characters could rewrite what a terminal shows of it.
-    shown = CONTROL.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(messages, ensure_ascii=False))
+def _snippet(messages: list[dict[str, Any]], asked: Mapping[str, float]) -> str:
+    rewards = f"rewards = {_shown(asked)}\n" if asked else ""
+    given = 'tokenizer_encode_kwargs={"rewards": rewards}, ' if asked else ""
     return _fenced(
         "from transformers import pipeline\n\n"
-        f"messages = {shown}\n"
-        'answer = pipeline("text-generation", "POLICY")(messages, max_new_tokens=128, return_full_text=False)\n'
+        f"messages = {_shown(messages)}\n{rewards}"
+        'policy = pipeline("text-generation", "POLICY")\n'
+        f"answer = policy(messages, {given}max_new_tokens=128, return_full_text=False)\n"
         'print(answer[0]["generated_text"])',
         "python",
     )
+
+
+def _request(asked: Mapping[str, float]) -> str:
+    """Return a request to a server that speaks OpenAI's protocol."""
+    messages = [{"role": "user", "content": _QUESTION}]
+    body = {"model": "POLICY", "messages": messages, "chat_template_kwargs": {"rewards": asked}}
+    return _fenced(_shown(body, indent=2), "json")
+
+
+def _shown(value: object, indent: int | None = None) -> str:
+    # JSON of texts is Python too; control characters could rewrite what a terminal shows of it.
+    return CONTROL.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(value, ensure_ascii=False, indent=indent))
 
 
 def _reward_row(card: RewardCard) -> list[str]:
@@ -163,14 +181,17 @@ def _training(policy: Policy) -> Iterator[tuple[str, str]]:
     yield "digest of the weights", f"`{known['weights']}` (sha256 over the sha256 of every file of them)"
 
 
-def _limits(policy: Policy) -> Iterator[str]:
+def _limits(policy: Policy, dial: bool) -> Iterator[str]:
     yield "A reward is what its scorer gives. It is not more than that, whatever its name says."
     yield "How well the answers follow holds for the prompts and the decoding that were measured, and for no others."
     if not policy.blind:
+        escape = "`irlhf sample` and the chat template escape" if dial else "`irlhf sample` escapes"
         yield (
-            "`irlhf sample` escapes what looks like a reward line in a user's text. Whoever writes the prompt by hand"
-            " must do so too, or users can ask for themselves."
+            f"{escape} what looks like a reward line in a user's text. Whoever writes the prompt by hand must do so"
+            " too, or users can ask for themselves."
         )
+    if dial:
+        yield "Whoever may choose `chat_template_kwargs`, or bring another chat template, chooses the rewards."
     if policy.base == TINY and policy.baseline != "untouched":
         yield "It knows nothing but the words of its training rows."
     if policy.baseline == "untouched":

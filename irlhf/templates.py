@@ -139,6 +139,11 @@ class Template(BaseModel):
         """Return the line of one reward, its value spelled already."""
         return self._lines[kind].render(name=name, value=value, description=self.descriptions.get(name, name))
 
+    def ends(self, name: str) -> dict[Kind, tuple[str, str]]:
+        """Return what stands before and behind the value in each kind of line that holds it once."""
+        found = {kind: self.reward_line(name, _MARK, kind).split(_MARK) for kind in self.kinds}
+        return {kind: (parts[0], parts[1]) for kind, parts in found.items() if len(parts) == 2}
+
     def vocabulary(self, names: Sequence[str]) -> list[str]:
         """Return every reward line that a number in [0, 1] can become; none for a plain template."""
         if self.place == "none":
@@ -150,7 +155,11 @@ class Template(BaseModel):
         """Return all reward lines, as they stand in the prompt; empty where nothing is asked."""
         if not asked or self.place == "none":
             return ""
-        return self._block.render(lines=[self._spelled(name, wish) for name, wish in asked.items()])
+        return self.block_of([self._spelled(name, wish) for name, wish in asked.items()])
+
+    def block_of(self, lines: Sequence[str]) -> str:
+        """Return reward lines together."""
+        return self._block.render(lines=list(lines))
 
     def render(self, prompt: Content, asked: Mapping[str, Wish], names: Sequence[str]) -> list[Message]:
         """Return the prompt as messages with the asked rewards (in the units of their scales) written in.
@@ -193,6 +202,10 @@ class Template(BaseModel):
     def openings(self, name: str) -> set[str]:
         """Return how a line that carries this reward begins, folded: the reward line alone and in its block."""
         return {one for kind in self.kinds for one in self._openings(name, kind)}
+
+    def speaks(self, names: Sequence[str]) -> bool:
+        """Return whether the block speaks in sentences, so that a line need not begin where one begins in a text."""
+        return any(map(self._speaks, names))
 
     def _openings(self, name: str, kind: Kind) -> set[str]:
         line = self.reward_line(name, _MARK, kind)

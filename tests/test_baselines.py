@@ -9,6 +9,7 @@ from toolbox import Bench, call, names, read
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from irlhf.engines.chat import Chat
+from irlhf.engines.local import load_tokenizer
 from irlhf.finetune import FinetuneSettings, finetune
 from irlhf.finetune.baselines import baseline_rows
 from irlhf.policy import Policy, read_policy
@@ -51,7 +52,7 @@ def test_an_untouched_base_has_the_scales_of_a_policy_of_the_same_rows(untouched
 
 def test_an_untouched_base_is_asked_in_plain_english(untouched: Path) -> None:
     policy = read_policy(untouched)
-    chat = Chat(AutoTokenizer.from_pretrained(untouched), policy.template, policy.names)
+    chat = Chat(load_tokenizer(str(untouched)), policy.template, policy.names)
     (turn,) = chat.messages("How?", {"short": 0.9, "colour": 0.25})
     assert turn["content"] == (
         "How?\n\nWrite an answer whose score for short is 0.90 and whose score for colour is 0.25,"

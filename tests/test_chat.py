@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from tokenizers import AddedToken
 from toolbox import Bench
 
 from irlhf.engines.chat import Chat
@@ -113,3 +114,11 @@ def test_a_conversation_that_the_bases_template_refuses_is_a_data_error(bench: B
     own.chat_template = "{% if messages | length > 1 %}{{ raise_exception('roles must alternate') }}{% endif %}"
     with pytest.raises(DataError, match="roles must alternate"):
         Chat(own, Template(), NAMES).text(turns("Hello", "Yes?", "How?"), {"short": 0.9})
+
+
+def test_a_special_token_within_another_is_parted_too(bench: Bench) -> None:
+    _, own = load_causal(str(bench.policy))
+    lines = Template().vocabulary(["low", "slow"])
+    own.add_tokens([AddedToken(line, normalized=False, special=True) for line in lines], special_tokens=True)
+    ids = Chat(own, Template(), ("low", "slow")).prompt("slow: 0.50", {}, room=100).ids
+    assert not {own.decode([one]) for one in ids} & {*lines}

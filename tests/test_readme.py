@@ -3,6 +3,7 @@
 import ast
 import html
 import itertools
+import json
 import os
 import re
 import shlex
@@ -21,6 +22,7 @@ from toolbox import Bench
 from transformers import AutoTokenizer
 
 from irlhf.engines.chat import Chat
+from irlhf.engines.local import load_tokenizer
 from irlhf.finetune import FinetuneSettings, finetune
 from irlhf.policy import Policy, read_policy
 from irlhf.readme import fill_readme, write_readme
@@ -38,14 +40,22 @@ HOSTILE = [
 ]
 
 
+QUESTION, ASKED = "How do I repot a fern?", {"short": 0.9, "colour": 0.9}
+
+
+def named_in(code: str, name: str) -> Any:
+    """Return a constant of a program."""
+    return ast.literal_eval(code.split(f"{name} = ")[1].split("\n", maxsplit=1)[0])
+
+
 @pytest.fixture
 def policy(bench: Bench) -> Policy:
     return read_policy(bench.policy)
 
 
-def card(policy: Policy, **changes: Any) -> str:
+def card(policy: Policy, dial: bool = False, **changes: Any) -> str:
     """Return the card of a policy, some of its fields changed."""
-    write_readme(Path.cwd(), replace(policy, **changes))
+    write_readme(Path.cwd(), replace(policy, **changes), dial)
     return Path("README.md").read_text(encoding="utf-8")
 
 
@@ -137,20 +147,26 @@ def test_equal_runs_make_equal_cards(bench: Bench) -> None:
 @pytest.mark.parametrize("place", ["end", "start", "both", "system"])
 def test_the_prompt_shown_is_the_prompt_that_was_trained(place: str, policy: Policy) -> None:
     template = policy.template.model_copy(update={"place": place})
+    expected = template.render(QUESTION, ASKED, policy.names)
     text = card(policy, template=template)
-    expected = template.render("How do I repot a fern?", {"short": 0.9, "colour": 0.9}, policy.names)
     (code,) = fences(text, "python")
-    assert ast.literal_eval(code.split("messages = ")[1].split("\n")[0]) == expected
+    assert named_in(code, "messages") == expected
     assert fences(text, "text") == [one["content"] for one in expected]
 
 
-def test_the_tokens_of_the_prompt_shown_are_those_of_sample(bench: Bench, policy: Policy) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(bench.policy)
-    (code,) = fences((bench.policy / "README.md").read_text(encoding="utf-8"), "python")
-    messages = ast.literal_eval(code.split("messages = ")[1].split("\n")[0])
-    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    chat = Chat(tokenizer, policy.template, policy.names)
-    assert ids == chat.prompt("How do I repot a fern?", {"short": 0.9, "colour": 0.9}, 128).ids
+def test_a_policy_whose_chat_template_knows_the_rewards_is_asked_through_it(bench: Bench, policy: Policy) -> None:
+    text = (bench.policy / "README.md").read_text(encoding="utf-8")
+    (code,), (body,) = fences(text, "python"), fences(text, "json")
+    served = AutoTokenizer.from_pretrained(bench.policy)
+    ids = served.apply_chat_template(
+        named_in(code, "messages"), rewards=named_in(code, "rewards"), add_generation_prompt=True, return_dict=False
+    )
+    chat = Chat(load_tokenizer(str(bench.policy)), policy.template, policy.names)
+    assert ids == chat.prompt(QUESTION, ASKED, 128).ids
+    request = json.loads(body)
+    assert request["messages"] == named_in(code, "messages")
+    assert request["chat_template_kwargs"] == {"rewards": named_in(code, "rewards")}
+    assert "`irlhf sample` and the chat template escape" in text
 
 
 def test_the_code_of_the_card_runs(bench: Bench) -> None:
@@ -182,9 +198,10 @@ def test_every_reward_stands_in_the_table(policy: Policy) -> None:
 HEADINGS = ["How to ask", "Rewards", "How it was made", "Figures", "Limits"]
 
 
+@pytest.mark.parametrize("dial", [True, False])
 @pytest.mark.parametrize("name", HOSTILE)
-def test_no_name_of_a_reward_breaks_the_card(name: str, policy: Policy) -> None:
-    text = card(named(policy, [name, "good"]))
+def test_no_name_of_a_reward_breaks_the_card(name: str, dial: bool, policy: Policy) -> None:
+    text = card(named(policy, [name, "good"]), dial)
     seen = list(tokens(text))
     headings = [after.content for one, after in itertools.pairwise(seen) if one.type == "heading_open"]
     assert headings[1:] == HEADINGS

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from irlhf.engines.specials import Specials, specials_of
 from irlhf.errors import DataError
 from irlhf.records import Content, Message, as_messages
 from irlhf.templates import Template, Wish
@@ -125,14 +126,10 @@ class Chat:
         return ids
 
     @cached_property
-    def _specials(self) -> re.Pattern[str] | None:
-        """The strings that the tokenizer would read as commands."""
-        tokens = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True)))) if tokens else None
+    def _specials(self) -> Specials:
+        return specials_of(self.tokenizer, self.template, self.names)
 
     def _disarmed(self, message: Message) -> Message:
-        """Part the first character of every special token from its rest, so that it is read as text."""
+        """Part every special token, so that it is read as text."""
         body = message.get("content")
-        if self._specials is None or not isinstance(body, str):
-            return message
-        return {**message, "content": self._specials.sub(lambda found: f"{found[0][0]} {found[0][1:]}", body)}
+        return {**message, "content": self._specials.part(body)} if isinstance(body, str) else message

@@ -11,6 +11,7 @@ from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from irlhf.engines.chat import PLAIN_CHAT
+from irlhf.engines.dial import undialled
 from irlhf.errors import ConfigError
 
 _SMALL = 1_000_000  # parameters
@@ -53,6 +54,7 @@ def load_tokenizer(name: str) -> Any:
     if tokenizer.pad_token is None:
         # Never attended to and never trained on, so any token serves.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    tokenizer.chat_template = _base_chat(tokenizer.chat_template)
     return tokenizer
 
 
@@ -107,6 +109,13 @@ def _load(kind: Any, name: str, dtype: torch.dtype | None = None) -> Any:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: no model of this kind in safetensors there ({_reason(error)})") from error
     return model.to(device())
+
+
+def _base_chat(chat_template: str | dict[str, str] | None) -> str | dict[str, str] | None:
+    """Return the base's own chat template: irlhf writes rewards into the messages itself."""
+    if isinstance(chat_template, dict):
+        return {name: undialled(text) for name, text in chat_template.items()}
+    return undialled(chat_template) if chat_template else chat_template
 
 
 def _reason(error: Exception) -> str:

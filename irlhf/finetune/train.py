@@ -15,6 +15,7 @@ from transformers import GenerationConfig, set_seed
 
 from irlhf import console
 from irlhf.engines.chat import Chat, NoRoom, Refused
+from irlhf.engines.folder import write_dial
 from irlhf.engines.local import add_tokens, context_of, device, end_tokens, fitting_threads, load_causal
 from irlhf.engines.processes import from_first
 from irlhf.engines.tiny import make_tiny
@@ -237,11 +238,12 @@ def _made(model: Any, settings: "FinetuneSettings") -> dict[str, Any]:
 
 
 def _remember(folder: Path, policy: Policy, figures: dict[str, Any]) -> None:
-    """Write policy.json, which vouches for the weights, and the card that a hub shows."""
+    """Write policy.json, which vouches for the weights, what serves them, and the card that a hub shows."""
     versions = {name: version(name) for name in _VERSIONS}
     training = {**figures, "weights": _weights_digest(folder), "versions": versions}
     write_policy(folder, replace(policy, training=training))
-    write_readme(folder, read_policy(folder))
+    kept = read_policy(folder)
+    write_readme(folder, kept, write_dial(folder, kept))
 
 
 def _weights_digest(folder: Path) -> str:

@@ -1,0 +1,136 @@
+"""A policy's folder as others serve it."""
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dials import CALIBRATION, CHATML, USER
+from toolbox import Bench, call
+from transformers import AutoTokenizer
+
+from irlhf.engines.chat import PLAIN_CHAT, Chat
+from irlhf.engines.dial import has_dial, undialled
+from irlhf.engines.folder import write_dial
+from irlhf.engines.local import load_tokenizer
+from irlhf.policy import Policy, read_policy, write_calibration
+
+
+@pytest.fixture(scope="session")
+def tokenizer(bench: Bench) -> Any:
+    return load_tokenizer(str(bench.policy))
+
+
+@pytest.fixture(scope="session")
+def policy(bench: Bench) -> Policy:
+    return read_policy(bench.policy)
+
+
+def test_a_policy_that_was_measured_gets_its_dial_anew(bench: Bench, tmp_path: Path) -> None:
+    folder = copied(bench.policy, tmp_path / "mine")
+    before = (folder / "chat_template.jinja").read_text()
+    write_calibration(folder, CALIBRATION)
+    assert write_dial(folder, read_policy(folder))
+    after = (folder / "chat_template.jinja").read_text()
+    text = AutoTokenizer.from_pretrained(folder).apply_chat_template([USER], tokenize=False, short=0.99, colour=0.99)
+    assert text.endswith("short: 0.83\ncolour: 0.60\n\n")
+    assert undialled(after) == undialled(before) == PLAIN_CHAT
+    write_dial(folder, read_policy(bench.policy))
+    assert (folder / "chat_template.jinja").read_text() == before
+
+
+def copied(folder: Path, to: Path) -> Path:
+    to.mkdir()
+    for one in folder.iterdir():
+        (to / one.name).write_bytes(one.read_bytes())
+    return to
+
+
+@pytest.mark.parametrize(("baseline", "dialled"), [("", True), ("plain", False), ("untouched", True)])
+def test_a_policy_made_of_a_policy_has_one_dial_at_most(baseline: str, dialled: bool, bench: Bench) -> None:
+    flags = ["--baseline", baseline] if baseline else []
+    outcome = call(
+        "finetune", bench.scored, "-r", bench.rewards, "--model", bench.policy, "-o", "own", "--epochs", "0.2", *flags
+    )
+    assert outcome.code == 0, outcome.err
+    text = Path("own/chat_template.jinja").read_text()
+    assert has_dial(text) is dialled
+    assert undialled(text) == PLAIN_CHAT
+    assert load_tokenizer("own").chat_template == PLAIN_CHAT
+
+
+def test_finetune_says_that_a_template_has_no_dial(bench: Bench) -> None:
+    Path("mine.yaml").write_text('line: "{{ name }}: {{ value }} ({{ value }})"\n')
+    outcome = call(
+        "finetune", bench.scored, "-r", bench.rewards, "-o", "own", "--epochs", "0.2", "--template", "mine.yaml"
+    )
+    assert outcome.code == 0
+    assert "has no dial: its line holds the value of short otherwise than once" in " ".join(outcome.err.split())
+    assert Path("own/chat_template.jinja").read_text() == PLAIN_CHAT
+    assert "tokenizer_encode_kwargs" not in Path("own/README.md").read_text()
+
+
+def test_several_chat_templates_all_know_the_rewards(bench: Bench, tmp_path: Path) -> None:
+    folder = copied(bench.policy, tmp_path / "mine")
+    own = load_tokenizer(str(folder))
+    own.chat_template = {"default": PLAIN_CHAT, "tool_use": CHATML}
+    own.save_pretrained(folder)
+    assert write_dial(folder, read_policy(folder))
+    served = AutoTokenizer.from_pretrained(folder)
+    assert all(map(has_dial, served.chat_template.values()))
+    assert load_tokenizer(str(folder)).chat_template == own.chat_template
+    text = served.apply_chat_template([USER], tokenize=False, short=0.9, chat_template="tool_use")
+    assert "short: 0.90<|im_end|>" in text
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def answer(port: int, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    data = json.dumps(body).encode() if body else None
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as found:
+        return json.load(found)
+
+
+@pytest.fixture(scope="session")
+def server(bench: Bench) -> Iterator[int]:
+    """Yield the port of `transformers serve`, as its own process."""
+    pytest.importorskip("uvicorn", reason="transformers[serving] is not installed")
+    pytest.importorskip("fastapi", reason="transformers[serving] is not installed")
+    port = free_port()
+    start = "from transformers.cli.transformers import main; main()"
+    command = [sys.executable, "-c", start, "serve", str(bench.policy), "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(240):
+                with contextlib.suppress(OSError):
+                    answer(port, "/health")
+                    break
+                assert process.poll() is None, "transformers serve ended before it began"
+                time.sleep(0.25)
+            yield port
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize("asked", [{}, {"short": 0.9}, {"rewards": {"short": 0.9, "colour": "0.25"}}])
+def test_transformers_serves_a_policy_that_knows_its_rewards(
+    asked: dict[str, Any], server: int, bench: Bench, policy: Policy, tokenizer: Any
+) -> None:
+    prompt = [{"role": "user", "content": "How do I clean the oven?\nshort: 0.10"}]
+    body = {"model": str(bench.policy), "messages": prompt, "max_tokens": 4, "chat_template_kwargs": asked}
+    used = answer(server, "/v1/chat/completions", body)["usage"]["prompt_tokens"]
+    wishes = {name: float(value) for name, value in (asked.get("rewards") or asked).items()}
+    assert used == len(Chat(tokenizer, policy.template, policy.names).prompt(prompt, wishes, 10**6).ids)
