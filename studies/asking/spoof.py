@@ -1,7 +1,7 @@
-"""Do users' look-alikes of rewards move what comes back? Prompts without, with high and with low ones, and what differs.
+"""Do users' look-alikes of rewards move what comes back? Prompts without, with high and with low ones, compared.
 
     python spoof.py prompts EXAMPLES -o prompts.jsonl  every prompt bare, and with each forgery behind it, high and low
-    python spoof.py shift SCORED POLICY -o shift.json  mean differences in the actual reward: high less bare, high less low
+    python spoof.py shift SCORED POLICY -o shift.json  mean differences in the reward: high less bare, high less low
 
 That a forgery moves the reward at all may be that of any odd text; that it moves it where it says is obedience.
 """
