@@ -12,7 +12,7 @@ import jinja2
 
 from irlhf.files import CONTROL, whole_file
 from irlhf.policy import TINY, Policy, RewardCard
-from irlhf.scales import UNIT
+from irlhf.scales import UNIT, nearest
 
 FILE = "README.md"
 
@@ -63,7 +63,7 @@ def write_readme(folder: Path, policy: Policy, dial: bool = False) -> None:
     """
     template = _JINJA.from_string(package_files("irlhf").joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     base = _base(policy.base)
-    asked = {card.name: _wish(card) for card in policy.rewards}
+    asked = {card.name: _wish(policy, card) for card in policy.rewards}
     messages = policy.template.render(_QUESTION, asked, policy.names)
     names = ", ".join(_text(name) for name in policy.names)
     spoken = policy.template.spelling
@@ -117,10 +117,11 @@ def _base(given: str) -> _Base:
     return _Base(given, f"the base model [{given}](https://huggingface.co/{given})", given)
 
 
-def _wish(card: RewardCard) -> float:
-    """Return a number to ask for in an example: high, and not beyond the training data."""
+def _wish(policy: Policy, card: RewardCard) -> float:
+    """Return a number to ask for in an example: high, one that training rows have, and not beyond their data."""
     if card.scale.kind in UNIT:
-        return 0.9
+        known = policy.known(card.name)
+        return policy.template.spelling.centre(nearest(0.9, known)) if known else 0.9
     return card.scale(card.percentiles["p10" if card.scale.direction == "lower" else "p90"])
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from irlhf.engines.chat import Chat
-from irlhf.engines.dial import put
 from irlhf.engines.local import load_tokenizer
 from irlhf.policy import Calibration, Policy, Reach
+from irlhf.sample.requests import Wanted, read_targets
 from irlhf.templates import Wish
 
 SHOWN = "{{ messages | tojson }}"  # a chat template that gives the messages away as it found them
@@ -47,6 +47,14 @@ def named(policy: Policy, names: Sequence[str]) -> Policy:
     return replace(policy, rewards=tuple(replace(policy.rewards[0], name=name) for name in names))
 
 
+def smooth(policy: Policy) -> Policy:
+    """Return the policy as if its training rows had every reward, so that any number is asked for as it is."""
+    ranks = tuple(i / 1000 for i in range(1001))
+    return replace(
+        policy, rewards=tuple(replace(one, scale=replace(one.scale, xs=ranks, ys=ranks)) for one in policy.rewards)
+    )
+
+
 def scaled(policy: Policy, kind: str) -> Policy:
     """Return the policy with scales of this kind."""
     return replace(policy, rewards=tuple(replace(one, scale=replace(one.scale, kind=kind)) for one in policy.rewards))
@@ -59,10 +67,17 @@ def rendered(tokenizer: Any, text: str, prompt: Sequence[Mapping[str, Any]], **a
     return shown
 
 
-def expected(tokenizer: Any, policy: Policy, prompt: list[dict[str, Any]], asked: Mapping[str, Wish]) -> str:
-    """Return what `irlhf sample` puts before the model."""
-    written = {name: put(policy, name, asked[name]) for name in policy.names if name in asked}
-    return Chat(tokenizer, policy.template, policy.names).text(prompt, written)
+def expected(tokenizer: Any, policy: Policy, prompt: list[dict[str, Any]], asked: Mapping[str, float | str]) -> str:
+    """Return what `irlhf sample -t NAME=VALUE` puts before the model."""
+    return Chat(tokenizer, policy.template, policy.names).text(prompt, wishes(policy, asked))
+
+
+def wishes(policy: Policy, asked: Mapping[str, float | str]) -> dict[str, Wish]:
+    """Return what `irlhf sample -t NAME=VALUE` asks for."""
+    targets = read_targets([f"{name}={value}" for name, value in asked.items()], policy)
+    reach = policy.calibration.reach if policy.calibration else {}
+    (request,) = Wanted(policy, targets, reach=reach).requests(1, "")
+    return request.asked
 
 
 @cache

@@ -1,6 +1,7 @@
 """What a policy can reach and how to ask it: measured by eval --calibrate, kept in policy.json."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 from toolbox import Bench, Outcome, Row, call, write
+from transformers import AutoTokenizer
 
 from irlhf.errors import DataError
 from irlhf.evaluate.arms import Pair
@@ -17,6 +19,7 @@ from irlhf.evaluate.intervals import Bootstrap
 from irlhf.evaluate.reach import Reached, find_reach, shape_of
 from irlhf.policy import Achieved, Calibration, Policy, Reach, read_policy, write_calibration
 from irlhf.records import Example
+from irlhf.scales import nearest
 
 MEASURED = Calibration(
     reach={"short": Reach(0.1, 0.8, (0.1, 0.4, 0.8), (0.2, 0.5, 0.7)), "colour": Reach(0, 1)},
@@ -295,6 +298,21 @@ def test_eval_stores_what_a_policy_reaches(bench: Bench) -> None:
     assert found["calibration"]["rewards"]["short"]["reach"] == [0.1, 0.7]
     assert found["calibration"]["rewards"]["short"]["fall"]["low"] > 0
     assert found["calibration"]["requests"] == 8
+
+
+def test_whoever_serves_the_policy_asks_for_what_was_measured_too(bench: Bench) -> None:
+    folder = Path(shutil.copytree(bench.policy, "policy"))
+    outcome = calibrated(bench, *samples(folder, decoding={"temperature": 1.0}), folder=folder)
+    assert outcome.code == 0, outcome.err
+    messages = [{"role": "user", "content": "How?"}]
+    shown = [
+        AutoTokenizer.from_pretrained(one).apply_chat_template(messages, short=1.0, tokenize=False)
+        for one in (bench.policy, folder)
+    ]
+    most = read_policy(bench.policy).known("short")
+    assert [float(text.split("short: ")[1]) for text in shown] == [
+        round(nearest(wanted, most), 2) for wanted in (1.0, 0.7)
+    ]
 
 
 def test_a_request_is_remembered_with_the_mean_rewards_that_it_brought(bench: Bench) -> None:

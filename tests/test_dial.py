@@ -6,19 +6,32 @@ from typing import Any
 
 import jinja2.meta
 import pytest
-from dials import CALIBRATION, CHATML, CONVERSATIONS, SHOWN, SYSTEM, USER, expected, load_once, named, rendered, scaled
+from dials import (
+    CALIBRATION,
+    CHATML,
+    CONVERSATIONS,
+    SHOWN,
+    SYSTEM,
+    USER,
+    expected,
+    load_once,
+    named,
+    rendered,
+    scaled,
+    smooth,
+    wishes,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import TemplateError
 from toolbox import Bench
-from transformers import AutoTokenizer
 
 from irlhf.engines.chat import PLAIN_CHAT, Chat
-from irlhf.engines.dial import _JINJA, NoDial, dial, put, undialled
+from irlhf.engines.dial import _JINJA, NoDial, dial, undialled
 from irlhf.engines.local import load_tokenizer
 from irlhf.policy import Policy, read_policy
 from irlhf.spoof import ESCAPE
-from irlhf.templates import Bound, Template, Wish, find_template, parse_template, shipped_templates
+from irlhf.templates import Template, find_template, parse_template, shipped_templates
 
 TEMPLATES = sorted(set(shipped_templates()) - {"plain"})
 PLACES = ("end", "start", "both", "system")
@@ -61,21 +74,12 @@ def tokenizer(bench: Bench) -> Any:
 
 @pytest.fixture(scope="session")
 def policy(bench: Bench) -> Policy:
-    return read_policy(bench.policy)
+    return smooth(read_policy(bench.policy))
 
 
-def test_a_policys_folder_is_asked_by_name(bench: Bench) -> None:
-    served = AutoTokenizer.from_pretrained(bench.policy)
-    text = served.apply_chat_template([USER], short=0.9, colour=0.25, tokenize=False, add_generation_prompt=True)
+def test_a_policy_is_asked_by_name(policy: Policy, tokenizer: Any) -> None:
+    text = rendered(tokenizer, dial(policy, PLAIN_CHAT, tokenizer), [USER], short=0.9, colour=0.25)
     assert text == "Human: How do I repot a fern?\n\nshort: 0.90\ncolour: 0.25\n\nAssistant:"
-
-
-def test_a_policys_folder_reads_what_sample_reads(bench: Bench, policy: Policy, tokenizer: Any) -> None:
-    served = AutoTokenizer.from_pretrained(bench.policy)
-    chat = Chat(tokenizer, policy.template, policy.names)
-    for prompt in CONVERSATIONS:
-        ids = served.apply_chat_template(prompt, rewards={"short": 0.9}, add_generation_prompt=True)["input_ids"]
-        assert ids == chat.prompt(prompt, {"short": 0.9}, 10**6).ids
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -86,7 +90,7 @@ def test_every_template_reads_as_in_sample(name: str, place: str, policy: Policy
     )
     own = replace(policy, template=template)
     text = dial(own, PLAIN_CHAT, tokenizer)
-    assert len(text.encode()) < 30_000
+    assert len(text.encode()) < 32_000
     for prompt in CONVERSATIONS:
         for asked in ({}, {"colour": 0.25}, {"short": 0.9, "colour": 0.0}):
             assert rendered(tokenizer, text, prompt, **asked) == expected(tokenizer, own, prompt, asked)
@@ -116,28 +120,16 @@ def test_any_number_is_spelled_as_in_sample(number: float, spelling: dict[str, A
     own = replace(own, template=Template.model_validate({"spelling": spelling}))
     tokenizer = load_once(bench.policy)
     assert rendered(tokenizer, dial(own, SHOWN, tokenizer), [USER], colour=number) == json.dumps(
-        Chat(tokenizer, own.template, own.names).messages([USER], {"colour": put(own, "colour", number)})
+        Chat(tokenizer, own.template, own.names).messages([USER], wishes(own, {"colour": number}))
     )
 
 
-@pytest.mark.parametrize(
-    ("value", "wish"),
-    [
-        ("0.6..", Bound("at_least", 0.6)),
-        ("..0.4", Bound("at_most", 0.4)),
-        ("1..", Bound("at_least", 1)),
-        ("...5", Bound("at_most", 0.5)),
-        (" 7.. ", Bound("at_least", 7)),
-        ("-2..", Bound("at_least", -2)),
-        ("+.5e-1", 0.05),
-        ("1.", 1.0),
-    ],
-)
-def test_a_threshold_is_asked_for_as_in_sample(value: str, wish: Wish, policy: Policy, tokenizer: Any) -> None:
+@pytest.mark.parametrize("value", ["0.6..", "..0.4", "1..", "...5", " 7.. ", "-2..", "+.5e-1", "1."])
+def test_a_threshold_is_asked_for_as_in_sample(value: str, policy: Policy, tokenizer: Any) -> None:
     for kind in ("quantile", "zscore"):
         own = scaled(replace(policy, template=find_template("at-least")), kind)
         text = rendered(tokenizer, dial(own, PLAIN_CHAT, tokenizer), [USER], rewards={"short": value, "colour": None})
-        assert text == expected(tokenizer, own, [USER], {"short": wish})
+        assert text == expected(tokenizer, own, [USER], {"short": value})
 
 
 BAD = ["data", "p90", "0:1:0.1", "uniform", "~0.6..", "0.2..0.9", "..", "", "high", "nan", "inf", "1e999", "1_0", "0x1"]
@@ -333,9 +325,24 @@ def test_a_number_goes_through_what_was_measured(number: float, policy: Policy, 
     text = dial(own, PLAIN_CHAT, tokenizer)
     asked = {"short": number, "colour": number}
     assert rendered(tokenizer, text, [USER], **asked) == expected(tokenizer, own, [USER], asked)
-    assert put(own, "short", number) == min(1, max(0, CALIBRATION.reach["short"](number)))
-    bound = {"short": Bound("at_least", number)}
-    assert rendered(tokenizer, text, [USER], short=f"{number}..") == expected(tokenizer, own, [USER], bound)
+    bound = {"short": f"{number}.."}
+    assert rendered(tokenizer, text, [USER], **bound) == expected(tokenizer, own, [USER], bound)
+
+
+@pytest.mark.parametrize("spelling", [*SPELLINGS, {"digits": 6}])
+@pytest.mark.parametrize("rows", [(0.5,), (0.0, 0.5, 1.0), (0.031, 0.032, 0.5, 0.505, 0.52, 0.9), "bench"])
+def test_a_number_that_no_training_row_has_becomes_the_one_of_sample(
+    spelling: dict[str, Any], rows: tuple[float, ...] | str, bench: Bench, tokenizer: Any
+) -> None:
+    own = replace(read_policy(bench.policy), template=parse_template({"spelling": spelling}, "here"))
+    if not isinstance(rows, str):
+        scale = replace(own.rewards[0].scale, xs=rows, ys=rows)
+        own = replace(own, rewards=tuple(replace(card, scale=scale) for card in own.rewards))
+    text = dial(own, SHOWN, tokenizer)
+    assert len(text) < 32_000
+    for number in [i / 200 for i in range(-1, 202)]:
+        written = Chat(tokenizer, own.template, own.names).messages([USER], wishes(own, {"short": number}))
+        assert json.loads(rendered(tokenizer, text, [USER], short=number)) == written
 
 
 def test_what_was_measured_otherwise_than_a_server_draws_is_left_out(policy: Policy, tokenizer: Any) -> None:

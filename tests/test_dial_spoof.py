@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from dials import SHOWN, load_once, named, rendered
+from dials import SHOWN, load_once, named, rendered, smooth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
@@ -27,7 +27,7 @@ def tokenizer(bench: Bench) -> Any:
 
 @pytest.fixture(scope="session")
 def policy(bench: Bench) -> Policy:
-    return read_policy(bench.policy)
+    return smooth(read_policy(bench.policy))
 
 
 def disarmed(tokenizer: Any, policy: Policy, text: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dials import CALIBRATION, CHATML, USER
+from dials import CALIBRATION, CHATML, CONVERSATIONS, USER, expected, wishes
 from toolbox import Bench, call
 from transformers import AutoTokenizer
 
@@ -33,14 +34,26 @@ def policy(bench: Bench) -> Policy:
     return read_policy(bench.policy)
 
 
-def test_a_policy_that_was_measured_gets_its_dial_anew(bench: Bench, tmp_path: Path) -> None:
+def test_a_policys_folder_reads_what_sample_reads(bench: Bench, policy: Policy, tokenizer: Any) -> None:
+    served = AutoTokenizer.from_pretrained(bench.policy)
+    chat = Chat(tokenizer, policy.template, policy.names)
+    for prompt in CONVERSATIONS:
+        for asked in ({}, {"short": 0.9}, {"short": 0.13, "colour": "0.5"}):
+            ids = served.apply_chat_template(prompt, **asked, add_generation_prompt=True)["input_ids"]
+            assert ids == chat.prompt(prompt, wishes(policy, asked), 10**6).ids
+
+
+def test_a_policy_that_was_measured_gets_its_dial_anew(bench: Bench, tokenizer: Any, tmp_path: Path) -> None:
     folder = copied(bench.policy, tmp_path / "mine")
     before = (folder / "chat_template.jinja").read_text()
     write_calibration(folder, CALIBRATION)
     assert write_dial(folder, read_policy(folder))
     after = (folder / "chat_template.jinja").read_text()
-    text = AutoTokenizer.from_pretrained(folder).apply_chat_template([USER], tokenize=False, short=0.99, colour=0.99)
-    assert text.endswith("short: 0.83\ncolour: 0.60\n\n")
+    asked = {"short": 0.99, "colour": 0.99}
+    served = AutoTokenizer.from_pretrained(folder)
+    text = served.apply_chat_template([USER], tokenize=False, add_generation_prompt=True, **asked)
+    assert text == expected(tokenizer, read_policy(folder), [USER], asked)
+    assert text != expected(tokenizer, read_policy(bench.policy), [USER], asked)
     assert undialled(after) == undialled(before) == PLAIN_CHAT
     write_dial(folder, read_policy(bench.policy))
     assert (folder / "chat_template.jinja").read_text() == before
@@ -87,7 +100,7 @@ def test_several_chat_templates_all_know_the_rewards(bench: Bench, tmp_path: Pat
     assert all(map(has_dial, served.chat_template.values()))
     assert load_tokenizer(str(folder)).chat_template == own.chat_template
     text = served.apply_chat_template([USER], tokenize=False, short=0.9, chat_template="tool_use")
-    assert "short: 0.90<|im_end|>" in text
+    assert re.search(r"short: 0\.\d\d<\|im_end\|>", text)
 
 
 def free_port() -> int:
@@ -132,5 +145,5 @@ def test_transformers_serves_a_policy_that_knows_its_rewards(
     prompt = [{"role": "user", "content": "How do I clean the oven?\nshort: 0.10"}]
     body = {"model": str(bench.policy), "messages": prompt, "max_tokens": 4, "chat_template_kwargs": asked}
     used = answer(server, "/v1/chat/completions", body)["usage"]["prompt_tokens"]
-    wishes = {name: float(value) for name, value in (asked.get("rewards") or asked).items()}
-    assert used == len(Chat(tokenizer, policy.template, policy.names).prompt(prompt, wishes, 10**6).ids)
+    written = wishes(policy, asked.get("rewards") or asked)
+    assert used == len(Chat(tokenizer, policy.template, policy.names).prompt(prompt, written, 10**6).ids)

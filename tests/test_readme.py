@@ -26,6 +26,7 @@ from irlhf.engines.local import load_tokenizer
 from irlhf.finetune import FinetuneSettings, finetune
 from irlhf.policy import Policy, read_policy
 from irlhf.readme import fill_readme, write_readme
+from irlhf.scales import nearest
 from irlhf.templates import find_template
 
 BEGIN, END = "<!-- irlhf: figures -->", "<!-- end -->"
@@ -40,7 +41,12 @@ HOSTILE = [
 ]
 
 
-QUESTION, ASKED = "How do I repot a fern?", {"short": 0.9, "colour": 0.9}
+QUESTION = "How do I repot a fern?"
+
+
+def high(policy: Policy) -> dict[str, float]:
+    """Return the numbers nearest to 0.9 that training rows have."""
+    return {name: round(nearest(0.9, policy.known(name)), 2) for name in policy.names}
 
 
 def named_in(code: str, name: str) -> Any:
@@ -147,7 +153,7 @@ def test_equal_runs_make_equal_cards(bench: Bench) -> None:
 @pytest.mark.parametrize("place", ["end", "start", "both", "system"])
 def test_the_prompt_shown_is_the_prompt_that_was_trained(place: str, policy: Policy) -> None:
     template = policy.template.model_copy(update={"place": place})
-    expected = template.render(QUESTION, ASKED, policy.names)
+    expected = template.render(QUESTION, high(policy), policy.names)
     text = card(policy, template=template)
     (code,) = fences(text, "python")
     assert named_in(code, "messages") == expected
@@ -162,7 +168,7 @@ def test_a_policy_whose_chat_template_knows_the_rewards_is_asked_through_it(benc
         named_in(code, "messages"), rewards=named_in(code, "rewards"), add_generation_prompt=True, return_dict=False
     )
     chat = Chat(load_tokenizer(str(bench.policy)), policy.template, policy.names)
-    assert ids == chat.prompt(QUESTION, ASKED, 128).ids
+    assert ids == chat.prompt(QUESTION, high(policy), 128).ids
     request = json.loads(body)
     assert request["messages"] == named_in(code, "messages")
     assert request["chat_template_kwargs"] == {"rewards": named_in(code, "rewards")}
@@ -217,7 +223,7 @@ def test_no_name_of_a_reward_breaks_the_card(name: str, dial: bool, policy: Poli
 
 def test_a_name_is_quoted_for_the_shell(policy: Policy) -> None:
     (command,) = fences(card(named(policy, ["it's $(touch pwned)"])), "sh")
-    assert shlex.split(command)[-1] == "it's $(touch pwned)=0.9"
+    assert shlex.split(command)[-1] == f"it's $(touch pwned)={high(policy)['short']}"
 
 
 def interval(value: float) -> dict[str, float]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files as package_files
 from inspect import signature
-from itertools import product
+from itertools import groupby, pairwise, product
 from string import ascii_letters, digits
 from typing import Any, NamedTuple
 from unicodedata import decomposition
@@ -24,7 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from irlhf.engines.specials import specials_of
 from irlhf.errors import ConfigError
 from irlhf.policy import Policy, Reach
-from irlhf.scales import UNIT
+from irlhf.scales import UNIT, nearest
 from irlhf.spoof import folded
 from irlhf.templates import Bound, Template, Wish
 
@@ -40,6 +40,9 @@ _TAKEN |= {"raise_exception", "strftime_now", "add_special_tokens", *jinja2.defa
 _SERVED = {"temperature": 1.0, "top_p": 1.0, "guidance": 1.0}
 _PLAINEST = set(ascii_letters + digits + " ,:._-")
 _PROBES = [i / 200 for i in range(-400, 601)]  # numbers that a template is tried with
+
+
+Rim = tuple[float, float, str]  # the middle of a spelling, a training row's number that is spelled so, the spelling
 
 
 class NoDial(ConfigError):
@@ -127,6 +130,7 @@ def _constants(policy: Policy, tokenizer: Any) -> dict[str, Any]:
         "spelling": template.spelling.model_dump(mode="json"),
         "unit": [card.name for card in policy.rewards if card.scale.kind in UNIT],
         "reach": {name: reach.to_json() for name, reach in _reach(policy).items()},
+        "gaps": {name: _gaps(policy, name) for name in names},
         "openings": openings,
         "sentences": template.speaks(names),
         **folds._asdict(),
@@ -170,12 +174,30 @@ def _blocks(template: Template, names: Sequence[str]) -> list[list[str]]:
 
 def put(policy: Policy, name: str, wish: Wish) -> Wish:
     """Return what the dial puts into the prompt for a wish."""
-    unit = policy.reward(name).scale.kind in UNIT
     if isinstance(wish, Bound):
-        return wish._replace(number=min(1.0, max(0.0, wish.number))) if unit else wish
+        return wish._replace(number=_shown(policy, name, wish.number))
     reach = _reach(policy).get(name)
-    number = reach(wish) if reach else wish
-    return min(1.0, max(0.0, number)) if unit else number
+    return _shown(policy, name, reach(wish) if reach else wish)
+
+
+def _shown(policy: Policy, name: str, number: float) -> float:
+    """Return the number held to its scale, or the nearest one that a training row has, where none is spelled so."""
+    spelling, known = policy.template.spelling, policy.known(name)
+    held = min(1.0, max(0.0, number)) if policy.reward(name).scale.kind in UNIT else number
+    return held if not known or spelling(held) in set(map(spelling, known)) else nearest(spelling.centre(held), known)
+
+
+def _gaps(policy: Policy, name: str) -> list[tuple[Rim, Rim]]:
+    """Return between which numbers of training rows lie spellings that no row has."""
+    spelling, known = policy.template.spelling, policy.known(name)
+    if not known:
+        return []
+    alike = [list(numbers) for _, numbers in groupby(known, spelling)]
+    rims = [[(spelling.centre(one), one, spelling(one)) for one in (numbers[0], numbers[-1])] for numbers in alike]
+    gaps = [(below[1], above[0]) for below, above in pairwise(rims)]
+    between = [gap for gap in gaps if spelling((gap[0][0] + gap[1][0]) / 2) not in (gap[0][2], gap[1][2])]
+    first, last = rims[0][0], rims[-1][1]
+    return [((-1.0, *first[1:]), first), *between, (last, (2.0, *last[1:]))]
 
 
 def _reach(policy: Policy) -> Mapping[str, Reach]:

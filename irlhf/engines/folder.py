@@ -25,9 +25,10 @@ def write_dial(folder: Path, policy: Policy) -> bool:
     Each is made anew from the base's own, which stands in it. A baseline without rewards in its prompts keeps the
     base's, and so does, with a word why, a policy whose template no chat template can follow.
     """
-    tokenizer = load_tokenizer(str(folder))
+    paths = _chat_templates(folder)
+    tokenizer = load_tokenizer(str(folder)) if paths else None
     known = []
-    for path in _chat_templates(folder):
+    for path in paths:
         before = path.read_text(encoding="utf-8")
         base = undialled(before)
         text = base if policy.blind else _dialled(policy, base, tokenizer)

@@ -23,9 +23,10 @@ from irlhf.evaluate.price import price
 from irlhf.evaluate.tracking import tracking
 from irlhf.evaluate.tradeoff import tradeoff
 from irlhf.files import check_output, digest, write_json
-from irlhf.policy import write_calibration
+from irlhf.policy import Calibration, read_policy, write_calibration
 from irlhf.readme import fill_readme
 from irlhf.records import TRAIN
+from irlhf.registry import resolve
 from irlhf.targets import weights_of
 
 VERSION = 2  # of eval.json's shape
@@ -76,12 +77,18 @@ def evaluate(
         "comparisons": comparisons(arms, bootstrap),
     }
     if measured:
-        write_calibration(Path(settings.calibrate), measured.calibration)
+        _remember(Path(settings.calibrate), measured.calibration)
     write_json(out, result)
     for arm in arms:
         if os.access(arm.folder, os.W_OK):
             fill_readme(arm.folder, result, arm.policy.digest)
     return result
+
+
+def _remember(folder: Path, calibration: Calibration) -> None:
+    """Write what a policy reaches to where it is asked from: its card, and the chat template that serves it."""
+    write_calibration(folder, calibration)
+    resolve("irlhf.engines.folder:write_dial")(folder, read_policy(folder))
 
 
 def _provenance(paths: Sequence[Path], counts: Sequence[int]) -> dict[str, Any]:
