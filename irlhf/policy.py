@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from irlhf.errors import ConfigError, DataError
 from irlhf.records import finite
 from irlhf.registry import did_you_mean
 from irlhf.rewards import check_name, read_rewards
-from irlhf.scales import UNIT, Scale, interpolate
+from irlhf.scales import UNIT, Scale, interpolate, nearest
 from irlhf.targets import parse_weights
 from irlhf.templates import Template, parse_template
 
@@ -163,16 +164,32 @@ class Policy:
         """Return a row's raw rewards in the units of the prompt; those that it does not know are left out."""
         return {name: self.reward(name).scale(number) for name, number in self.own(rewards).items()}
 
-    def known(self, name: str) -> list[float]:
-        """Return the numbers that training rows have, in order, on a scale between 0 and 1; of another scale none.
+    def held(self, name: str, number: float) -> float:
+        """Hold a number to its reward's scale where the scale has ends."""
+        return min(1.0, max(0.0, number)) if self.reward(name).scale.kind in UNIT else number
+
+    def shown(self, name: str, number: float) -> float:
+        """Return the number, held to its scale, if some training row is spelled so, else the nearest that a row has.
 
         Of a count of words, say, only some shares of the rows exist, and a prompt with another was never learnt.
         """
+        known, spelled = self._known[name]
+        spelling, held = self.template.spelling, self.held(name, number)
+        return held if not known or spelling(held) in spelled else nearest(spelling.centre(held), known)
+
+    def known(self, name: str) -> list[float]:
+        """Return the numbers that training rows have, in order, on a scale between 0 and 1; of another scale none."""
         scale, column = self.reward(name).scale, self.names.index(name)
         if scale.kind not in UNIT:
             return []
         numbers = scale.ys if scale.kind == "quantile" else {scale(vector[column]) for vector in self.reservoir}
         return sorted(numbers)
+
+    @cached_property
+    def _known(self) -> dict[str, tuple[list[float], set[str]]]:
+        """Those numbers of each reward, and how they are spelled."""
+        known = {name: self.known(name) for name in self.names}
+        return {name: (mine, set(map(self.template.spelling, mine))) for name, mine in known.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Return the policy as it stands in policy.json."""

@@ -24,7 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from irlhf.engines.specials import specials_of
 from irlhf.errors import ConfigError
 from irlhf.policy import Policy, Reach
-from irlhf.scales import UNIT, nearest
+from irlhf.scales import UNIT
 from irlhf.spoof import folded
 from irlhf.templates import Bound, Template, Wish
 
@@ -175,16 +175,9 @@ def _blocks(template: Template, names: Sequence[str]) -> list[list[str]]:
 def put(policy: Policy, name: str, wish: Wish) -> Wish:
     """Return what the dial puts into the prompt for a wish."""
     if isinstance(wish, Bound):
-        return wish._replace(number=_shown(policy, name, wish.number))
+        return wish._replace(number=policy.shown(name, wish.number))
     reach = _reach(policy).get(name)
-    return _shown(policy, name, reach(wish) if reach else wish)
-
-
-def _shown(policy: Policy, name: str, number: float) -> float:
-    """Return the number held to its scale, or the nearest one that a training row has, where none is spelled so."""
-    spelling, known = policy.template.spelling, policy.known(name)
-    held = min(1.0, max(0.0, number)) if policy.reward(name).scale.kind in UNIT else number
-    return held if not known or spelling(held) in set(map(spelling, known)) else nearest(spelling.centre(held), known)
+    return policy.shown(name, reach(wish) if reach else wish)
 
 
 def _gaps(policy: Policy, name: str) -> list[tuple[Rim, Rim]]:

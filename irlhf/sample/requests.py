@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from irlhf.errors import ConfigError
 from irlhf.policy import Achieved, Policy, Reach
-from irlhf.scales import UNIT, nearest, percentile
+from irlhf.scales import UNIT, percentile
 from irlhf.targets import Target, parse_targets, weight_text
 from irlhf.templates import Bound, Wish
 
@@ -75,20 +75,24 @@ class Wanted:
 
     def beyond(self) -> Iterator[str]:
         """Yield, for each number that lies too far out to be asked for, why and what is asked for instead."""
+        if self.raw:
+            return
         for name, number in ((name, number_of(wish)) for name, wishes in self._fixed.items() for wish in wishes):
             told = f"{name}={self.targets[name].text}"
-            if self._held(name, number) != number:
+            if self.policy.held(name, number) != number:
                 yield f"{told} lies beyond the training data; held to the scale's end"
-            elif self._reaches(name) and not self.raw and not _within(number, self.reach[name]):
+            elif self._reaches(name) and not _within(number, self.reach[name]):
                 put = number_of(self._put(name, number))
                 yield f"{told} lies beyond what this policy was measured to reach; asked for {put:.2f}"
 
     def unseen(self) -> Iterator[str]:
         """Yield, for each reward, the numbers that no training row has, and those that are asked for instead."""
+        if self.raw:
+            return
         for name, wishes in self._fixed.items():
-            numbers = [self._held(name, number_of(wish)) for wish in wishes]
-            pairs = [(number, self._shown(name, number)) for number in numbers]
-            told = [f"{number:g} ({shown:.2f})" for number, shown in pairs if shown != number and not self.raw]
+            numbers = [self.policy.held(name, number_of(wish)) for wish in wishes]
+            pairs = [(number, self.policy.shown(name, number)) for number in numbers]
+            told = [f"{number:g} ({shown:.2f})" for number, shown in pairs if shown != number]
             if told:
                 more = f" and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
                 yield f"{name}: no training row has {', '.join(told[:_TOLD])}{more}; asked for the nearest, in brackets"
@@ -216,36 +220,18 @@ class Wanted:
         if self.raw:
             return wish
         if isinstance(wish, Bound):
-            return wish._replace(number=self._shown(name, self._held(name, wish.number)))
-        return self._shown(name, self._held(name, self.reach[name](wish) if self._reaches(name) else wish))
+            return wish._replace(number=self.policy.shown(name, wish.number))
+        return self.policy.shown(name, self.reach[name](wish) if self._reaches(name) else wish)
 
     def _others(self, wishes: Mapping[str, Wish], asked: Mapping[str, Wish]) -> dict[str, float]:
         """Return the numbers that are wanted where the prompt asks for another, because of what was measured."""
         numbers = {name: wish for name, wish in wishes.items() if not isinstance(wish, Bound) and not self.raw}
-        plain = {name: self._shown(name, self._held(name, number)) for name, number in numbers.items()}
+        plain = {name: self.policy.shown(name, number) for name, number in numbers.items()}
         return {name: number for name, number in plain.items() if asked[name] != number}
-
-    def _shown(self, name: str, number: float) -> float:
-        """Return the number itself where some training row is spelled so, else the nearest one that a row has."""
-        known, spelled = self._known[name]
-        spelling = self.policy.template.spelling
-        return number if not known or spelling(number) in spelled else nearest(spelling.centre(number), known)
-
-    @cached_property
-    def _known(self) -> dict[str, tuple[list[float], set[str]]]:
-        """For each reward the numbers that training rows have, in order, and how they are spelled."""
-        known = {name: self.policy.known(name) for name in self.policy.names}
-        return {name: (mine, set(map(self.policy.template.spelling, mine))) for name, mine in known.items()}
 
     def _reaches(self, name: str) -> bool:
         # What a request is known to have brought, it brought as it was asked.
         return name in self.reach and not self._asks_again
-
-    def _held(self, name: str, number: float) -> float:
-        """Hold a number to its scale where the scale has ends."""
-        if self.raw or self.policy.reward(name).scale.kind not in UNIT:
-            return number
-        return min(1.0, max(0.0, number))
 
 
 def read_targets(texts: Sequence[str], policy: Policy) -> dict[str, Target]:
