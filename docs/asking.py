@@ -209,14 +209,26 @@ def guidance() -> Iterator[str]:
                 yield f"| {float(drop):.0%} of rows | {how} | {reward} | {within} | {errors} | {distinct} |"
 
 
+def _measured(study: str, table: Callable[[], Iterator[str]]) -> Callable[[], Iterator[str]]:
+    """Return a table that says so where its study has left no results."""
+
+    def lines() -> Iterator[str]:
+        if (RESULTS / f"asking-{study}.jsonl").exists():
+            yield from table()
+        else:
+            yield f"Not measured yet: `python studies/run.py studies/asking/{study}.yaml -o study` does it."
+
+    return lines
+
+
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
-    "asking-format": formats,
-    "asking-stories": stories,
-    "asking-many": many,
-    "asking-thresholds": thresholds,
-    "asking-reach-z": reach_z,
-    "asking-reach-unit": reach_unit,
-    "asking-mixes": mixes,
-    "asking-spoof": spoofs,
-    "asking-guidance": guidance,
+    "asking-format": _measured("format", formats),
+    "asking-stories": _measured("stories", stories),
+    "asking-many": _measured("many", many),
+    "asking-thresholds": _measured("thresholds", thresholds),
+    "asking-reach-z": _measured("reach", reach_z),
+    "asking-reach-unit": _measured("reach", reach_unit),
+    "asking-mixes": _measured("mixes", mixes),
+    "asking-spoof": _measured("spoof", spoofs),
+    "asking-guidance": _measured("guidance", guidance),
 }
