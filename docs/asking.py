@@ -183,6 +183,19 @@ def mixes() -> Iterator[str]:
         yield f"| {told} | {' | '.join(cells)} |"
 
 
+def mixes_each() -> Iterator[str]:
+    """Each weighting and rule: the weighted reward, seed by seed."""
+    (rows,) = _by(read("mixes")).values()
+    yield from _seeds("weights kindness : detail", *(f"`{rule}`" for rule in _RULES), "data")
+    steps = len(rows[0]["results"]["mixes"]["rules"]["best"]["weighted"]) - 1
+    for i in range(steps + 1):
+        cells = [
+            ", ".join(f"{row['results']['mixes']['rules'][rule]['weighted'][i]['value']:.2f}" for row in rows)
+            for rule in _RULES
+        ]
+        yield f"| {i / steps:g} : {1 - i / steps:.1g} | {' | '.join(cells)} | 0 |"
+
+
 def spoofs() -> Iterator[str]:
     """Each forgery: how far it moves the actual reward, and how far it is obeyed, escaped and let through."""
     heads = "text in the prompt", "spoof", "with less without: seed 0", "seed 1", "seed 2", "high less low: seed 0"
@@ -229,6 +242,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "asking-reach-z": _measured("reach", reach_z),
     "asking-reach-unit": _measured("reach", reach_unit),
     "asking-mixes": _measured("mixes", mixes),
+    "asking-mixes-each": _measured("mixes", mixes_each),
     "asking-spoof": _measured("spoof", spoofs),
     "asking-guidance": _measured("guidance", guidance),
 }

@@ -192,6 +192,17 @@ def test_tiny_reads_lines_in_digits_where_the_template_says_so(tokens: str, benc
     assert (len(ids(Path("mine"), "short: 0.35")) == 1) == (tokens == "true")
 
 
+def test_a_base_too_small_for_digits_is_pointed_to_words(bench: Bench) -> None:
+    Path("digits.yaml").write_text("spelling: {digits: 3}\n")  # the bench's policy knows lines of two digits as tokens
+    told = {}
+    for template in ("digits.yaml", "reward-end", "words"):
+        command = ("finetune", bench.scored, "-r", bench.rewards, "--model", bench.policy, "--template", template)
+        outcome = call(*command, "-o", f"of-{template}", "--epochs", "0.1", "--context", "128")
+        assert outcome.code == 0, outcome.err
+        told[template] = "--template words" in outcome.err
+    assert told == {"digits.yaml": True, "reward-end": False, "words": False}
+
+
 def test_new_tokens_are_not_left_random(bench: Bench) -> None:
     outcome = call("finetune", bench.scored, "--model", bench.policy, "--template", "bins", "--lora", "4", "-o", "x")
     assert outcome.code == 2

@@ -70,6 +70,11 @@ def context_of(model: Any) -> int:
     return int(getattr(model.config, "max_position_embeddings", None) or 2048)
 
 
+def size_of(model: Any) -> int:
+    """Return how many parameters a model has."""
+    return sum(weights.numel() for weights in model.parameters())
+
+
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     """Return the ids that end a completion: the tokenizer's, and those that the base was shipped with."""
     shipped = getattr(model.generation_config, "eos_token_id", None)
@@ -92,7 +97,7 @@ def fitting_threads(model: Any) -> Iterator[None]:
     times as much on a busy one, where the threads wait for each other at every operation.
     """
     before = torch.get_num_threads()
-    if sum(weights.numel() for weights in model.parameters()) < _SMALL:
+    if size_of(model) < _SMALL:
         torch.set_num_threads(1)
     try:
         yield

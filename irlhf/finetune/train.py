@@ -16,7 +16,7 @@ from transformers import GenerationConfig, set_seed
 from irlhf import console
 from irlhf.engines.chat import Chat, NoRoom, Refused
 from irlhf.engines.folder import write_dial
-from irlhf.engines.local import add_tokens, context_of, device, end_tokens, fitting_threads, load_causal
+from irlhf.engines.local import add_tokens, context_of, device, end_tokens, fitting_threads, load_causal, size_of
 from irlhf.engines.processes import from_first
 from irlhf.engines.tiny import make_tiny
 from irlhf.errors import ConfigError, DataError
@@ -52,6 +52,8 @@ _LEARNING_RATES = ((1e6, 3e-3), (1e8, 5e-4), (1e9, 5e-5), (math.inf, 1e-5))
 # Regret"); beyond the second number a small base was seen to diverge.
 _LORA_RATE, _LORA_FASTEST = 10, 1e-2
 _SHARES_FROM = 1_000_000  # parameters
+_DIGITS = ("decimal", "integer")
+_READS_DIGITS = 1_000_000  # parameters; a base of a quarter of them read none
 _SPARES = 0.1  # of the tokens, at least
 _WIDEST = 2  # times the longest row that a family may be
 _VERSIONS = ("irlhf", "torch", "transformers")
@@ -141,7 +143,15 @@ def _start(training: TrainingSet, base: str, settings: "FinetuneSettings") -> tu
         model, tokenizer = load_causal(base, None if spare else torch.float32)
         if policy.template.tokens:
             add_tokens(model, tokenizer, policy.template.vocabulary(policy.names))
+        elif size_of(model) < _READS_DIGITS and _spells_digits(policy, tokenizer):
+            console.note("a base this small hardly learns to read digits; --template words teaches it (docs/asking.md)")
     return model, tokenizer, replace(policy, context=min(settings.context or context_of(model), context_of(model)))
+
+
+def _spells_digits(policy: Policy, tokenizer: Any) -> bool:
+    """Return whether a reward stands in the prompt in digits that are tokens of their own."""
+    lines = policy.template.vocabulary(policy.names)
+    return policy.template.spelling.kind in _DIGITS and not set(lines[:1]) <= tokenizer.get_added_vocab().keys()
 
 
 def _encode(chat: Chat, rows: Iterable[Row], context: int, counts: Counter[str]) -> list[Encoded]:
@@ -177,7 +187,7 @@ def _families(model: Any, padding: int, rows: list[Encoded], settings: "Finetune
     part of a step holds one, or a step would be of more rows than it should. Raises ConfigError for a layout
     that this model cannot have.
     """
-    layout, size = settings.layout, sum(weights.numel() for weights in model.parameters())
+    layout, size = settings.layout, size_of(model)
     if layout in (PADDED, BUCKETED) or (layout == AUTO and size < _SHARES_FROM):
         return alone(rows), BUCKETED if layout == AUTO else layout
     most = settings.batch // (settings.accumulate * console.PROCESSES)
@@ -197,7 +207,7 @@ def _families(model: Any, padding: int, rows: list[Encoded], settings: "Finetune
 def _plan(model: Any, base: str, sizes: tuple[int, int], settings: "FinetuneSettings") -> Plan:
     """Choose what the user left open, from the numbers of rows and of families."""
     rows, families = sizes
-    size = sum(weights.numel() for weights in model.parameters())
+    size = size_of(model)
     epochs = settings.epochs or (_TINY_EPOCHS if base == TINY else _DEFAULT_EPOCHS)
     usual = next(rate for limit, rate in _LEARNING_RATES if size < limit)
     usual = min(_LORA_RATE * usual, _LORA_FASTEST) if settings.lora else usual
