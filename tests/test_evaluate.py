@@ -117,6 +117,26 @@ def test_an_at_least_target_is_held_to_its_threshold(bench: Bench) -> None:
     assert policy["rewards"]["short"]["at_least"]["share"]["value"] == 1
 
 
+@pytest.mark.parametrize(
+    ("target", "low", "high"), [("..0.5", 0, 0.5), ("0.2..0.7", 0.2, 0.7), ("~0.5..", 0.5, 1), ("0.5..", 0.5, 1)]
+)
+def test_a_range_is_held_to_its_ends(target: str, low: float, high: float, bench: Bench) -> None:
+    (one,) = evaluated(bench, samples(bench, target={"short": target}))["policies"].values()
+    scale = read_policy(bench.policy).reward("short").scale
+    kept = [low <= scale(25 - 18 * asked) <= high for asked in (0.1, 0.4, 0.6, 0.9)]
+    assert 0 < sum(kept) < 4
+    assert one["rewards"]["short"]["at_least"]["share"]["value"] == pytest.approx(sum(kept) / 4)
+
+
+def test_what_a_mix_asked_for_is_no_target_of_its_own(bench: Bench) -> None:
+    both = {"asked": {"short": 0.4, "colour": 0.6}, "rewards": {"short": 9, "colour": 4}}
+    alone, ranged = {"short": "1*"}, {"short": "1*", "colour": "0.5.."}
+    (one,) = evaluated(bench, samples(bench, **both, target=alone))["policies"].values()
+    assert one["rewards"] == {}
+    (one,) = evaluated(bench, samples(bench, **both, target=ranged))["policies"].values()
+    assert list(one["rewards"]) == ["colour"]
+
+
 def test_cross_talk_needs_only_the_targets_that_move(bench: Bench) -> None:
     rows = samples(bench)
     for row in rows:

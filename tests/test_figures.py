@@ -146,6 +146,19 @@ def test_floors_are_those_of_brute_force() -> None:
     assert least["floor_permuted"] == pytest.approx((actual[None] >= asked[:, None]).mean())
 
 
+def test_a_range_is_kept_from_both_sides() -> None:
+    ranges = [(-np.inf, 0.4), (0.2, 0.7), (0.6, np.inf), (0.9, 0.95)] * 30
+    ranged = zip(noisy(30, 4, 0.3), ranges, strict=True)
+    pairs = [one._replace(least=low, most=high) for one, (low, high) in ranged]
+    _, actual = columns(pairs)
+    bounds = [(one.least, one.most) for one in pairs]
+    found = tracking(pairs, TOLERANCE, QUICK)["at_least"]
+    kept = [low <= value <= high for value, (low, high) in zip(actual, bounds, strict=True)]
+    assert found["share"]["value"] == pytest.approx(np.mean(kept))
+    anew = [low <= value <= high for value in actual for low, high in bounds]
+    assert found["floor_permuted"] == pytest.approx(np.mean(anew))
+
+
 def test_one_target_for_all_leaves_nothing_to_correlate() -> None:
     found = tracking([pair(f"p{i}", 0.9, i / 10) for i in range(8)], TOLERANCE, QUICK)
     assert found["pooled"] == {}

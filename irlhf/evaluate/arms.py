@@ -76,7 +76,7 @@ class Arm:
         sign = -1 if scale.direction == "lower" else 1
         found = []
         for row in self.rows:
-            if reward in row.asked and reward in row.rewards and not weighs(row.target.get(reward, "")):
+            if reward in row.asked and reward in row.rewards and not _mixed(row, reward):
                 gold = sign * row.gold[reward] if reward in row.gold else None
                 least, most = _bounds(row, reward)
                 actual = scale(row.rewards[reward])
@@ -162,6 +162,12 @@ def _arm(found: tuple[Path, Policy], kept: str, rows: Sequence[Example]) -> Arm:
 
 def _kept(row: Example) -> str:
     return f", {row.kept} of {row.candidates}" if row.kept else ""
+
+
+def _mixed(row: Example, reward: str) -> bool:
+    """Return whether a reward was asked for on behalf of a mix: by its weight, or beside the weights of others."""
+    text = row.target.get(reward, "")
+    return weighs(text) or (not text and any(map(weighs, row.target.values())))
 
 
 def _bounds(row: Example, reward: str) -> tuple[float, float]:
