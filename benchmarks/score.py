@@ -33,7 +33,8 @@ from irlhf.prepare import prepare
 from irlhf.records import Example, as_text, from_json
 from irlhf.rewards import Reward
 from irlhf.score import _POOL
-from irlhf.score.classifier import Classifier
+from irlhf.score.panel import Panel, sources
+from irlhf.score.replies import NAME, Cache
 
 BATCHES = (1, 8, 32)
 VOCABULARY = 30522
@@ -84,12 +85,14 @@ def random_encoder(folder: Path, examples: Iterable[Example]) -> Path:
     return folder
 
 
-def ours(scorer: Classifier, examples: list[Example]) -> list[float]:
-    """Score as irlhf does, pool by pool."""
+def ours(panel: Panel, examples: list[Example], folder: Path) -> list[float]:
+    """Score as irlhf does, pool by pool, with no reply known and every one kept."""
+    (folder / NAME).unlink(missing_ok=True)
+    panel.replies = Cache(folder / NAME).open()
     rest = iter(examples)
     found: list[float] = []
     while pool := list(islice(rest, _POOL)):
-        found += [answer["reward"] for answer in scorer(pool)]  # type: ignore[index]
+        found += [answer["reward"] for answer in panel(pool, lambda rows: None)]  # type: ignore[index]
     return found
 
 
@@ -106,9 +109,9 @@ def work(config: Any, lengths: Sequence[int]) -> float:
     return float(config.num_hidden_layers * sum(each) / 1e9)
 
 
-def lengths_of(scorer: Classifier, examples: list[Example]) -> list[int]:
+def lengths_of(reader: Any, examples: list[Example]) -> list[int]:
     """Return the tokens of each text that is read, equal ones once."""
-    rows = {tuple(scorer._tokens(example)["input_ids"]) for example in examples}
+    rows = {tuple(reader.shown(one.prompt, one.completion)["input_ids"]) for one in examples}
     return sorted(map(len, rows))
 
 
@@ -123,16 +126,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         examples = texts(given.texts, given.count, Path(name))
         folder = given.model or str(random_encoder(Path(name) / "model", examples))
-        scorer = Classifier("reward", folder, Reward(scorer=f"hf:{folder}"))
-        pipe = pipeline("text-classification", model=scorer.model, tokenizer=scorer.tokenizer)
-        expected = torch.tensor(ours(scorer, examples))
-        arms: dict[str, Any] = {"irlhf": lambda: ours(scorer, examples)}
+        panel = Panel(sources({"reward": Reward(scorer=f"hf:{folder}")}, Path()), Cache(Path(name) / NAME))
+        reader: Any = panel.sources[0].scorer._reader  # type: ignore[attr-defined]
+        pipe = pipeline("text-classification", model=reader.model, tokenizer=reader.tokenizer)
+        expected = torch.tensor(ours(panel, examples, Path(name)))
+        arms: dict[str, Any] = {"irlhf": lambda: ours(panel, examples, Path(name))}
         for size in BATCHES:
             torch.testing.assert_close(torch.tensor(theirs(pipe, examples, size)), expected, atol=1e-4, rtol=1e-3)
             arms[f"pipeline {size}"] = lambda size=size: theirs(pipe, examples, size)
         seconds = measure(arms, given.repeats)
-        peak, lengths = matmul_peak(), lengths_of(scorer, examples)
-    reached = work(scorer.model.config, lengths) / statistics.median(seconds["irlhf"])
+        peak, lengths = matmul_peak(), lengths_of(reader, examples)
+    reached = work(reader.model.config, lengths) / statistics.median(seconds["irlhf"])
     found = {
         "model": Path(given.model).name or "random encoder of MiniLM's size",
         "texts": len(examples),

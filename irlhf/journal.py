@@ -44,7 +44,7 @@ class RunCard:
 
     def to_json(self) -> dict[str, Any]:
         """Return the card with the digest of every input."""
-        inputs = {role: {"path": str(path), "sha256": _digest(path)} for role, path in self.inputs.items()}
+        inputs = {role: {"path": str(path), "sha256": digest_of(path)} for role, path in self.inputs.items()}
         settings: dict[str, Any] = json.loads(json.dumps(self.settings, default=str))
         return {"command": self.command, "inputs": inputs, "settings": settings}
 
@@ -300,13 +300,13 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
     """Return a file's digest; for a policy that of its card, which vouches for the weights."""
     if not path.is_dir():
         return files.digest(path)
     if (path / "policy.json").is_file():
         return files.digest(path / "policy.json")
-    inside = sorted([*path.glob("*.json"), *path.glob("*.safetensors")])
+    inside = sorted([*path.glob("*.json"), *path.glob("*.jinja"), *path.glob("*.safetensors")])
     if not inside:
         raise ConfigError(f"{path} is a folder without a model in it")
     return hashlib.sha256("".join(files.digest(one) for one in inside).encode()).hexdigest()

@@ -1,5 +1,6 @@
 """rewards.yaml: which rewards there are, who gives them, which way is better, how much each weighs."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,11 +36,35 @@ class Reward(_Strict):
     scorer: str = ""
     column: str = ""  # a number that the data holds already; dots lead inside objects
     description: str = ""  # what it means, for templates that say so in the prompt
-    label: str = ""  # of a classifier with several outputs, the one to read
-    options: dict[str, Any] = Field(default_factory=dict)  # for your own module:callable
     direction: Literal["higher", "lower"] = "higher"
     weight: FiniteFloat = Field(default=1.0, ge=0, le=LARGEST)
     scale: ScaleSpec = ScaleSpec()
+    label: str = ""  # of a scorer that gives several numbers, the one to read
+    read: Literal["", "logit", "probability", "difference"] = ""  # of a classifier; empty is the logit
+    # What follows is the scorer's own: each takes some of them, and refuses the others.
+    options: dict[str, Any] = Field(default_factory=dict)  # for your own module:callable
+    input: Literal["", "chat", "pair", "completion"] = ""  # what a classifier is shown; empty fits its tokenizer
+    revision: str = ""  # of a model on the hub, or of your own code
+    rubric: str = ""  # a file that tells a judge what is good, beside the rewards.yaml
+    points: tuple[int, int] | None = None  # the fewest and the most that a judge gives
+    votes: int = Field(default=0, ge=0, le=100)  # of a judge; 0 reads the expected points off its probabilities
+    base_url: str = ""  # of a server, up to and with /v1
+    api_key_env: str = ""  # the environment variable that holds the server's key
+    timeout: FiniteFloat = Field(default=60.0, gt=0)  # seconds that a server has for an answer
+
+    def for_scorer(self) -> dict[str, Any]:
+        """Return what is set of the scorer's own keys."""
+        given = self.model_dump(exclude_defaults=True)
+        return {name: value for name, value in given.items() if name not in _OURS}
+
+    @property
+    def asks(self) -> str:
+        """What two rewards have in common when one question to one scorer answers both."""
+        return json.dumps([self.scorer, self.column, self.for_scorer()], sort_keys=True, default=str)
+
+
+# What says how a reward is read and used, and not who gives it.
+_OURS = ("scorer", "column", "description", "direction", "weight", "scale", "label", "read")
 
 
 class Rewards(_Strict):

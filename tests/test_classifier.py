@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from transformers import (
 from irlhf.errors import ConfigError
 from irlhf.records import Example
 from irlhf.rewards import Reward
-from irlhf.score.classifier import Classifier
+from irlhf.score.panel import Panel, sources
+from irlhf.score.replies import Cache
 
 TEXT = "[PAD] [UNK] [CLS] [SEP] <s> </s> how do i repot a fern in spring one size up no water it well user assistant"
 WORDS = TEXT.split()
@@ -70,12 +72,21 @@ def llama(folder: Path, chat: str = CHAT, **config: Any) -> Path:
     return folder
 
 
-def classifier(folder: Path, **spec: str) -> Classifier:
-    return Classifier("a", str(folder), Reward(scorer=f"hf:{folder}", **spec))
+def panel(folder: Path, **spec: str) -> Panel:
+    kept = tempfile.mkdtemp()
+    return Panel(sources({"a": Reward(scorer=f"hf:{folder}", **spec)}, Path()), Cache(Path(kept) / "replies.sqlite"))
+
+
+def reader(asked: Panel) -> Any:
+    return asked.sources[0].scorer._reader  # type: ignore[attr-defined]
+
+
+def said(asked: Panel, examples: list[Example]) -> list[float]:
+    return [answer["a"] for answer in asked(examples, lambda rows: None)]  # type: ignore[index]
 
 
 def logits(folder: Path, **spec: str) -> list[float]:
-    return [answer["a"] for answer in classifier(folder, **spec)(EXAMPLES)]  # type: ignore[index]
+    return said(panel(folder, **spec), EXAMPLES)
 
 
 def alone(folder: Path, ids: list[int], **more: list[int]) -> list[float]:
@@ -105,12 +116,12 @@ def test_a_label_names_the_output_that_is_read(label: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("spec", "reason"), [({}, "3 labels .*; name one as `label:`"), ({"label": "godo"}, "did you mean 'good'")]
+    ("spec", "reason"), [({}, r"3 numbers \(.*; name one as `label:`"), ({"label": "godo"}, "did you mean 'good'")]
 )
 def test_a_label_that_is_missing_is_asked_for(spec: dict[str, str], reason: str, tmp_path: Path) -> None:
     folder = bert(tmp_path / "rm", **LABELS)
     with pytest.raises(ConfigError, match=reason):
-        classifier(folder, **spec)
+        logits(folder, **spec)
 
 
 def chat_ids(item: Example) -> list[int]:
@@ -129,23 +140,24 @@ def test_a_chat_classifier_judges_as_the_model_alone_does(padding: dict[str, int
 @pytest.mark.parametrize("make", [bert, llama])
 def test_company_in_the_batch_changes_nothing(make: Any, tmp_path: Path) -> None:
     folder = make(tmp_path / "rm", **({"num_labels": 1} if make is bert else {"pad_token_id": 0}))
-    scorer = classifier(folder)
-    together = scorer(EXAMPLES * 9)
-    one_by_one = [scorer([item])[0] for item in EXAMPLES] * 9
-    assert [one["a"] for one in together] == pytest.approx([one["a"] for one in one_by_one], abs=1e-5)  # type: ignore[index]
+    scorer = reader(panel(folder))
+    rows = [scorer.shown(item.prompt, item.completion) for item in EXAMPLES]
+    together = scorer.logits(rows * 9)
+    one_by_one = [scorer.logits([row])[0] for row in rows] * 9
+    assert [one for (one,) in together] == pytest.approx([one for (one,) in one_by_one], abs=1e-5)
 
 
 @pytest.mark.parametrize("make", [bert, llama])
 def test_equal_texts_are_read_once_and_batches_stay_within_the_budget(make: Any, tmp_path: Path) -> None:
     folder = make(tmp_path / "rm", **({"num_labels": 1} if make is bert else {"pad_token_id": 0}))
-    scorer = classifier(folder)
-    scorer.budget = 40
+    scorer = panel(folder)
+    reader(scorer).budget = 40
     read: list[torch.Size] = []
-    inner = scorer.model.get_input_embeddings()
+    inner = reader(scorer).model.get_input_embeddings()
     inner.register_forward_pre_hook(lambda _, given: read.append(given[0].shape))
     copies = [replace(item, id=f"{item.id}{n}") for n in range(5) for item in EXAMPLES]
-    assert scorer(copies) == scorer(EXAMPLES) * 5
-    once = read[: len(read) // 2]
+    assert said(scorer, copies) == said(scorer, EXAMPLES) * 5
+    once = list(read)
     assert sum(rows for rows, _ in once) == len(EXAMPLES)
     assert 1 < len(once) < len(EXAMPLES)
     assert all(rows == 1 or rows * width <= 40 for rows, width in once)
@@ -156,7 +168,7 @@ def test_weights_in_a_pickle_are_refused_and_never_run(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Trap()))
     with pytest.raises(ConfigError, match="safetensors"):
-        classifier(folder)
+        logits(folder)
     assert not (tmp_path / "pwned").exists()
 
 
@@ -182,5 +194,5 @@ def test_code_in_a_model_folder_is_refused_without_a_question(tmp_path: Path) ->
 @pytest.mark.parametrize("place", ["./none", "/none", "~/none", "nobody/none"])
 def test_a_model_that_is_not_there_is_one_line(place: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        classifier(Path(place)) if place.startswith(("/", "nobody")) else Classifier("a", place, Reward(scorer="hf:x"))
+        sources({"a": Reward(scorer=f"hf:{place}")}, Path())
     assert "\n" not in str(caught.value)

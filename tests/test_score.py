@@ -28,7 +28,9 @@ def _own_scorers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "    def __call__(self, examples): return (self.by + one for one in words(examples))\n"
         "def array(examples): return numpy.array(words(examples), dtype='float32')\n"
         "def tensor(examples): return torch.tensor(words(examples))\n"
-        "def several(examples): return [{'one': 1, 'half': numpy.float32(0.5)} for _ in examples]\n"
+        "def several(examples):\n"
+        "    with open('asked', 'a') as file: print('asked', end='', file=file)\n"
+        "    return [{'one': 1, 'half': numpy.float32(0.5)} for _ in examples]\n"
         "def few(examples): return [1.0]\n"
         "def nothing(examples): return None\n"
         "def nan(examples): return [float('nan') if one.id == 'e1' else 1.0 for one in examples]\n"
@@ -111,8 +113,18 @@ def test_a_function_or_class_of_yours_is_asked(scorer: str, options: Row, reward
     assert rewards_of(ROWS, scorer=scorer, options=options) == rewards
 
 
-def test_a_function_may_give_several_rewards() -> None:
-    assert scored(ROWS[:1], {"a": {"scorer": "mine:several"}})[0]["rewards"] == {"one": 1, "half": 0.5}
+def test_a_function_may_give_several_numbers_and_is_asked_once_for_all() -> None:
+    spec = {name: {"scorer": "mine:several", "label": label} for name, label in (("a", "one"), ("b", "half"))}
+    assert scored(ROWS[:1], spec)[0]["rewards"] == {"a": 1, "b": 0.5}
+    assert Path("asked").read_text() == "asked"
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"), [("", r"2 numbers \(one, half\); name one as `label:`"), ("ohne", "did you mean 'one'")]
+)
+def test_one_of_several_numbers_is_named(label: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        scored(ROWS[:1], {"a": {"scorer": "mine:several", **({"label": label} if label else {})}})
 
 
 @pytest.mark.parametrize(

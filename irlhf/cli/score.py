@@ -46,6 +46,9 @@ def score(
     shard: options.Shard = "",
     engine: options.Engine = options.EngineName.local,
     workers: options.Workers = 0,
+    cache: Annotated[
+        str, typer.Option(help="What models and servers said. \\[replies.sqlite beside the output]", metavar="FILE")
+    ] = "",
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -53,6 +56,9 @@ def score(
 
     With --keep no scorer is asked: of the scored samples that one policy drew for one prompt and one target, the one
     with the best weighted reward is kept, or the one nearest to its target.
+
+    What a model or a server said of a text is kept in --cache and never asked again: with one more reward in the
+    rewards.yaml, or with one rubric changed, only that reward is asked.
 
     With --shard 2/8 only the second of eight parts of the prompts is scored, so that eight machines share the work:
     the rows of all eight files, put together by cat, are those of one run.
@@ -63,7 +69,11 @@ def score(
     if keep:
         skip = on_bad_row is options.BadRow.skip
         given = {"-r": bool(rewards), "--gold": gold, "--on-bad-row skip": skip, "--shard": bool(shard)}
-        given |= {"--engine": engine is not options.EngineName.local, "--workers": bool(workers)}
+        given |= {
+            "--cache": bool(cache),
+            "--engine": engine is not options.EngineName.local,
+            "--workers": bool(workers),
+        }
         _refuse(given, "asks a scorer, and --keep asks none")
         out = options.output_for(output, examples, "kept.jsonl")
         kept = resolve("irlhf.score.keep:KeepSettings")(keep, weights, tuple(policy or ()), limit)
@@ -73,7 +83,7 @@ def score(
     else:
         _refuse({"--weights": bool(weights), "--policy": bool(policy)}, "belongs to --keep best or nearest")
         out = options.output_for(output, examples, "scored.jsonl")
-        settings = resolve("irlhf.score:ScoreSettings")(gold, limit, on_bad_row.value, shard)
+        settings = resolve("irlhf.score:ScoreSettings")(gold, limit, on_bad_row.value, shard, cache)
         who = options.engine(engine, workers)
         summary = options.run(COMMANDS["score"], quiet, examples, rewards, out, settings, who)
         written = f"{summary.get('written', 0):,} scored rows"

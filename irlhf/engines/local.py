@@ -30,10 +30,10 @@ def load_causal(name: str, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
     return model, load_speaker(name)
 
 
-def load_classifier(name: str) -> tuple[Any, Any]:
+def load_classifier(name: str, revision: str = "") -> tuple[Any, Any]:
     """Return a sequence classifier in evaluation mode and its tokenizer. Raises ConfigError."""
-    model = _load(AutoModelForSequenceClassification, name).eval()
-    tokenizer = load_tokenizer(name)
+    model = _load(AutoModelForSequenceClassification, name, revision=revision).eval()
+    tokenizer = load_tokenizer(name, revision)
     tokenizer.truncation_side = "left"  # the completion stands last, and it is what is judged
     return model, tokenizer
 
@@ -45,10 +45,10 @@ def load_speaker(name: str) -> Any:
     return tokenizer
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str, revision: str = "") -> Any:
     """Return a tokenizer that can pad. Raises ConfigError."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: no tokenizer ({_reason(error)})") from error
     if tokenizer.pad_token is None:
@@ -105,12 +105,14 @@ def fitting_threads(model: Any) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _load(kind: Any, name: str, dtype: torch.dtype | None = None) -> Any:
+def _load(kind: Any, name: str, dtype: torch.dtype | None = None, revision: str = "") -> Any:
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise ConfigError(f"{name}: no such folder")
     try:
         # Without `trust_remote_code=False` transformers would ask on stdin; safetensors hold no code.
-        model = kind.from_pretrained(name, trust_remote_code=False, use_safetensors=True, dtype=dtype or "auto")
+        model = kind.from_pretrained(
+            name, trust_remote_code=False, use_safetensors=True, dtype=dtype or "auto", revision=revision or "main"
+        )
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: no model of this kind in safetensors there ({_reason(error)})") from error
     return model.to(device())

@@ -1,6 +1,7 @@
 """Give every completion its rewards."""
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -15,9 +16,12 @@ from irlhf.ids import parse_shard
 from irlhf.journal import Journal, RunCard, journal
 from irlhf.records import Example, from_json, unique
 from irlhf.rewards import Reward, read_rewards
-from irlhf.score.scorers import Answer, Failure
+from irlhf.score.panel import Answer, Source, sources
+from irlhf.score.replies import NAME, Cache
+from irlhf.score.scorers import Failure
 
 _POOL = 256  # rows that a scorer sees at once; a kill costs at most their scoring
+_WAITED = 1024  # where answers are waited for, which are kept one by one: few pools, and few ends of pools to wait for
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,14 @@ class ScoreSettings:
     """How rewards are asked for. With `gold` the gold scorers are asked, and `gold` is filled instead.
 
     `shard` ("2/8") leaves all but one part of the rows to other runs: those of the prompts whose ids fall into it.
+    `cache` is the file that keeps what models and servers said; empty is replies.sqlite beside the output.
     """
 
     gold: bool = False
     limit: int = 0  # rows; 0 is all
     on_bad_row: Literal["stop", "skip"] = "stop"
     shard: str = ""
+    cache: str = ""
 
 
 def score(
@@ -50,21 +56,38 @@ def score(
         raise ConfigError("name the rewards.yaml that says who is asked with -r (only --keep needs none)")
     source, out = Path(examples), Path(output)
     wanted = _wanted(Path(rewards), settings)
-    specs = {name: reward.model_dump(exclude_defaults=True) for name, reward in wanted.items()}
-    card = RunCard("score", {"examples": source}, {**asdict(settings), "rewards": specs})
+    asked = sources(wanted, Path(rewards).parent.resolve())
+    card = _card(source, wanted, asked, settings)
     with journal(out, card) as book:
         if not book.finished:
             # A bad row is found before any scorer is asked, not after an hour of asking.
             total = None if source == STREAM else sum(1 for _ in _read(source, settings, None))
             todo = (one for one in _read(source, settings, book) if one.id not in book.done)
-            work = Work("irlhf.score.scorers:Panel", (wanted, Path(rewards).parent.resolve()))
+            work = Work("irlhf.score.panel:Panel", (asked, Cache(_cache(out, settings))))
             with (
                 console.progress("scoring", total and total - len(book.done)) as advance,
-                closing(answered(pooled(todo, _POOL), work, engine, advance)) as pools,
+                closing(answered(pooled(todo, _pool(asked)), work, engine, advance)) as pools,
             ):
                 for example, answer in (pair for pool in pools for pair in zip(*pool, strict=True)):
                     _settle(example, answer, settings, book)
     return book.summary()
+
+
+def _card(source: Path, wanted: Mapping[str, Reward], asked: Sequence[Source], settings: ScoreSettings) -> RunCard:
+    """Return what the run makes. Where replies are kept changes no row."""
+    specs = {name: reward.model_dump(exclude_defaults=True) for name, reward in wanted.items()}
+    known = {name: one.scorer.traits.identity for one in asked for name in one.rewards}
+    scorers = {name: hashlib.sha256(identity.encode()).hexdigest() for name, identity in known.items() if identity}
+    made = {name: value for name, value in asdict(settings).items() if name != "cache"}
+    return RunCard("score", {"examples": source}, {**made, "rewards": specs, "scorers": scorers})
+
+
+def _cache(out: Path, settings: ScoreSettings) -> Path:
+    return Path(settings.cache) if settings.cache else (Path() if out == STREAM else out.parent) / NAME
+
+
+def _pool(asked: Sequence[Source]) -> int:
+    return _WAITED if any(one.scorer.traits.waits for one in asked) else _POOL
 
 
 def _wanted(path: Path, settings: ScoreSettings) -> Mapping[str, Reward]:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from irlhf.records import Example, as_text
-from irlhf.rewards import Reward
-from irlhf.score.scorers import Answer, Failure
+from irlhf.score.scorers import Failure, Reply, Traits
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
@@ -19,13 +18,14 @@ class Sentiment:
     emphasis. The mean over sentences does not run into the ends as a whole text's compound does.
     """
 
-    def __init__(self, name: str, argument: str, reward: Reward) -> None:
-        self.name = name
+    traits = Traits()
+
+    def __init__(self) -> None:
         self.vader = SentimentIntensityAnalyzer()
 
-    def __call__(self, examples: Sequence[Example]) -> list[Answer | Failure]:
+    def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
         """Score each completion; an empty one is neutral."""
-        return [{self.name: self._mean(as_text(example.completion))} for example in examples]
+        return [{"compound": self._mean(as_text(example.completion))} for example in examples]
 
     def _mean(self, text: str) -> float:
         scores = [self.vader.polarity_scores(one)["compound"] for one in _SENTENCE_END.split(text.strip())]

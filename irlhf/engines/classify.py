@@ -1,0 +1,85 @@
+"""Sequence classifiers: what of a conversation one is shown, and what it says of it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from irlhf.engines.local import load_classifier
+from irlhf.errors import ConfigError
+from irlhf.records import Content, as_messages, as_text
+
+CHAT, PAIR, COMPLETION = "chat", "pair", "completion"
+
+# Tokens side by side, padding included: as many as keep a processor's caches warm, or an accelerator busy.
+_BUDGET = {"cpu": 2**10}
+_ELSEWHERE = 2**15
+
+Row = Mapping[str, Sequence[int]]  # input_ids, and what else the tokenizer gives
+
+
+class Shown:
+    """Turns a prompt and a completion into what a classifier reads.
+
+    chat        the conversation through the tokenizer's chat template: the default where it has one
+    pair        prompt and completion as the two texts of a pair: the default elsewhere
+    completion  the completion alone
+    """
+
+    def __init__(self, tokenizer: Any, config: Any, how: str = "") -> None:
+        self.tokenizer = tokenizer
+        self.how = how or (CHAT if tokenizer.chat_template else PAIR)
+        if self.how == CHAT and not tokenizer.chat_template:
+            raise ConfigError("the model's tokenizer has no chat template; say `input: pair` or `input: completion`")
+        # A tokenizer that does not know says 10^30.
+        positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+        self.limit = int(min(tokenizer.model_max_length, positions))
+        first = tokenizer("")["input_ids"][:1]
+        self.begins = tokenizer.bos_token if first == [tokenizer.bos_token_id] else ""
+
+    def __call__(self, prompt: Content, completion: Content) -> Row:
+        """Return the row of tokens, cut at its beginning where it is too long."""
+        texts: tuple[str, ...]
+        if self.how == CHAT:
+            messages = as_messages(prompt) + as_messages(completion, "assistant")
+            # Templates write the BOS token themselves; a tokenizer that adds one would make it two.
+            texts = (self.tokenizer.apply_chat_template(messages, tokenize=False).removeprefix(self.begins),)
+        elif self.how == PAIR:
+            texts = (as_text(prompt), as_text(completion))
+        else:
+            texts = (as_text(completion),)
+        row: Row = self.tokenizer(*texts, truncation=True, max_length=self.limit)
+        return row
+
+
+class Reader:
+    """A sequence classifier from a folder or the hub. Raises ConfigError where none can be loaded."""
+
+    def __init__(self, name: str, revision: str = "", how: str = "") -> None:
+        self.model, self.tokenizer = load_classifier(name, revision)
+        self.shown = Shown(self.tokenizer, self.model.config, how)
+        self.labels = [str(label) for _, label in sorted(self.model.config.id2label.items())]
+        # Without a padding token of its own a decoder cannot tell where a padded row ends.
+        alone = self.model.config.pad_token_id is None
+        self.budget = 0 if alone else _BUDGET.get(self.model.device.type, _ELSEWHERE)
+
+    def logits(self, rows: Sequence[Row]) -> list[list[float]]:
+        """Return the logits of each row, unrounded, in the order of `labels`."""
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+        found: dict[int, list[float]] = {}
+        for places in self._batches(order, rows):
+            padded = self.tokenizer.pad([rows[i] for i in places], return_tensors="pt").to(self.model.device)
+            with torch.inference_mode():
+                found |= zip(places, self.model(**padded).logits.float().tolist(), strict=True)
+        return [found[i] for i in range(len(rows))]
+
+    def _batches(self, order: Sequence[int], rows: Sequence[Row]) -> Iterator[list[int]]:
+        """Part rows, which are in order of length, so that a batch stays within the budget of tokens."""
+        batch: list[int] = []
+        for place in order:
+            if batch and (len(batch) + 1) * len(rows[place]["input_ids"]) > self.budget:
+                yield batch
+                batch = []
+            batch.append(place)
+        if batch:
+            yield batch

@@ -1,0 +1,60 @@
+"""How the name in a rewards.yaml leads to a scorer."""
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from irlhf.errors import ConfigError
+from irlhf.registry import SCORERS, did_you_mean, resolve, scorer_names
+from irlhf.rewards import Reward
+from irlhf.score.columns import Column
+from irlhf.score.own import Function
+from irlhf.score.scorers import Scorer
+
+_TOLD = {"beside"}  # what a scorer is told without a key in the rewards.yaml
+
+
+def find(name: str, reward: Reward, beside: Path) -> Scorer:
+    """Return the scorer of a reward, whose rewards.yaml stands in the folder `beside`.
+
+    Raises ConfigError where nothing answers to its name, or where it does not take what it is given.
+    """
+    given = reward.for_scorer()
+    if reward.column:
+        return _made(name, Column, reward.column, given)
+    kind, _, argument = reward.scorer.partition(":")
+    known = scorer_names()
+    if kind not in known and _is_model(reward.scorer, beside):
+        kind, argument = "hf", reward.scorer
+    if kind in SCORERS:
+        given |= {"rubric": beside / Path(given["rubric"]).expanduser()} if "rubric" in given else {}
+        if kind == "hf" and not Path(argument).is_dir() and (beside / argument).is_dir():
+            argument = str(beside / argument)
+        return _made(name, resolve(SCORERS[kind]), argument, given)
+    if kind not in known and not argument:
+        raise ConfigError(f"{name}: unknown scorer '{reward.scorer}'{did_you_mean(reward.scorer, known)}")
+    return _made(name, Function, known.get(kind, reward.scorer), {"beside": beside, **given})
+
+
+def _made(name: str, factory: Any, argument: str, given: Mapping[str, Any]) -> Scorer:
+    """Make a scorer of what stands behind its name, if it takes that, and of the keys that it takes."""
+    named = inspect.signature(factory).parameters.values()
+    keys = [one.name for one in named if one.kind is one.KEYWORD_ONLY and one.name not in _TOLD]
+    arguments = [argument] if any(one.kind is one.POSITIONAL_OR_KEYWORD for one in named) else []
+    if argument and not arguments:
+        raise ConfigError(f"{name}: this scorer takes nothing behind its name; leave out ':{argument}'")
+    for key in given.keys() - _TOLD - set(keys):
+        takes = f"it takes {', '.join(keys)}" if keys else "it takes none"
+        raise ConfigError(f"{name}: `{key}:` means nothing to this scorer ({takes}); leave it out")
+    try:
+        scorer: Scorer = factory(*arguments, **given)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    return scorer
+
+
+def _is_model(scorer: str, beside: Path) -> bool:
+    """Return whether a reward model is named by its folder alone."""
+    there = any((place / "config.json").is_file() for place in (Path(scorer), beside / scorer))
+    return there or scorer.startswith(("./", "../", "/", "~"))

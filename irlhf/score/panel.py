@@ -1,0 +1,126 @@
+"""All scorers of a run, asked together: each once for all the rewards that it gives, and for equal texts once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from irlhf.engines.crew import Crew
+from irlhf.errors import BackendError, ConfigError
+from irlhf.records import Example
+from irlhf.rewards import Reward
+from irlhf.score.names import find
+from irlhf.score.readings import read
+from irlhf.score.replies import Cache, Replies, key
+from irlhf.score.scorers import Failure, Reply, Scorer
+
+Answer = Mapping[str, float]  # reward name → raw reward
+Said = Reply | Failure
+
+_THREADS = 64  # that wait for somebody else's answers; how many requests are under way is the host's affair
+
+
+@dataclass(frozen=True)
+class Source:
+    """One scorer, and the rewards that are read off its replies."""
+
+    scorer: Scorer
+    rewards: Mapping[str, Reward]
+
+    def answer(self, said: Said) -> Answer | Failure:
+        """Return the rewards that stand in a reply."""
+        if isinstance(said, Failure):
+            return said
+        found: dict[str, float] = {}
+        for name, reward in self.rewards.items():
+            number = read(name, reward, said, self.scorer.traits.link)
+            if isinstance(number, Failure):
+                return number
+            found[name] = number
+        return found
+
+
+def sources(wanted: Mapping[str, Reward], beside: Path) -> list[Source]:
+    """Return whom to ask for these rewards, each scorer once. Raises ConfigError."""
+    shared: dict[str, dict[str, Reward]] = {}
+    for name, reward in wanted.items():
+        shared.setdefault(reward.asks, {})[name] = reward
+    made = [Source(find(*next(iter(some.items())), beside), some) for some in shared.values()]
+    for one in made:
+        for name, reward in one.rewards.items():
+            if reward.read and not one.scorer.traits.link:
+                raise ConfigError(f"{name}: `read: {reward.read}` belongs to a scorer that gives logits; leave it out")
+    return made
+
+
+class Panel:
+    """Asks the scorers about one pool of examples after another."""
+
+    def __init__(self, asked: Sequence[Source], cache: Cache) -> None:
+        self.sources = asked
+        keeps = any(one.scorer.traits.identity for one in asked)
+        self.replies = cache.open() if keeps else None
+        self.crew = Crew(_THREADS)
+
+    def __call__(self, examples: Sequence[Example], advance: Callable[[int], None]) -> list[Answer | Failure]:
+        """Return what all of them together say of each example."""
+        rounds = [_Round(one, examples, self.replies) for one in self.sources]
+        waited = [self.crew.submit(one.ask, [each]) for one in rounds if one.waits for each in one.open]
+        try:
+            for one in rounds:
+                if one.open and not one.waits:
+                    one.ask(list(one.open))
+            _collect(waited, len(examples), advance)
+        finally:
+            for call in waited:
+                call.cancel()
+        answers: list[Answer | Failure] = [{} for _ in examples]
+        for one in rounds:
+            answers = [_merged(*pair) for pair in zip(answers, one.answers(), strict=True)]
+        return answers
+
+
+class _Round:
+    """One scorer and one pool: what it said before, and what it has to be asked."""
+
+    def __init__(self, source: Source, examples: Sequence[Example], replies: Replies | None) -> None:
+        self.source, self.examples = source, examples
+        traits = source.scorer.traits
+        self.waits = traits.waits
+        self.replies = replies if traits.identity else None
+        # Without an identity equal texts may have different replies.
+        self.keys = [key(traits, one) if traits.identity else one.id.encode() for one in examples]
+        self.said: dict[bytes, Said] = {**self.replies.get(self.keys)} if self.replies else {}
+        pairs = zip(self.keys, examples, strict=True)
+        self.open = {each: one for each, one in pairs if each not in self.said}
+
+    def ask(self, keys: Sequence[bytes]) -> None:
+        """Ask about some of the examples, and keep what is said at once."""
+        replies = self.source.scorer([self.open[each] for each in keys])
+        if len(replies) != len(keys):
+            raise BackendError(f"a scorer gave {len(replies)} answers to {len(keys)} examples; one each is due")
+        found = dict(zip(keys, replies, strict=True))
+        if self.replies:
+            self.replies.put({each: said for each, said in found.items() if not isinstance(said, Failure)})
+        self.said.update(found)
+
+    def answers(self) -> list[Answer | Failure]:
+        """Return the rewards of every example of the pool."""
+        return [self.source.answer(self.said[each]) for each in self.keys]
+
+
+def _collect(waited: Sequence[Future[None]], rows: int, advance: Callable[[int], None]) -> None:
+    """Wait for all, raise what one of them raised, and count rows as their share of the answers comes."""
+    told = 0
+    for number, call in enumerate(as_completed(waited), 1):
+        call.result()
+        done = rows * number // len(waited)
+        advance(done - told)
+        told = done
+    advance(rows - told)
+
+
+def _merged(one: Answer | Failure, other: Answer | Failure) -> Answer | Failure:
+    if isinstance(one, Failure):
+        return one
+    return other if isinstance(other, Failure) else {**one, **other}

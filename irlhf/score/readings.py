@@ -1,0 +1,53 @@
+"""Which number of a scorer's reply is the reward."""
+
+import math
+
+from irlhf.errors import ConfigError
+from irlhf.records import finite
+from irlhf.registry import did_you_mean
+from irlhf.rewards import Reward
+from irlhf.score.scorers import Failure, Reply
+
+
+def read(name: str, reward: Reward, reply: Reply, link: str) -> float | Failure:
+    """Return the number that `label:` and `read:` point at.
+
+    logit        as the model says it
+    probability  the softmax over all labels, or the logistic function of each where they do not exclude each other
+    difference   the logit less the log of the summed exponentials of all others: the log-odds of the label, and of
+                 two labels the difference of their logits
+
+    Raises ConfigError where the reply has no such number.
+    """
+    label = _label(name, reward.label, reply)
+    number = reply[label]
+    if not finite(number):
+        return Failure(f"reward '{name}' is {number!r:.40}, not a finite number")
+    if not reward.read or reward.read == "logit":
+        return number
+    others = [other for key, other in reply.items() if key != label]
+    if not all(map(finite, others)):
+        return Failure(f"reward '{name}': one of the logits beside it is not a finite number")
+    odds = number if link == "sigmoid" or not others else number - _summed(others)
+    return odds if reward.read == "difference" else _logistic(odds)
+
+
+def _label(name: str, label: str, reply: Reply) -> str:
+    if not label and len(reply) == 1:
+        return next(iter(reply))
+    if label in reply:
+        return label
+    if label:
+        raise ConfigError(f"{name}: the scorer has no label '{label}'{did_you_mean(label, reply)}")
+    several = ", ".join(reply)
+    raise ConfigError(f"{name}: the scorer gives {len(reply)} numbers ({several}); name one as `label:`")
+
+
+def _summed(logits: list[float]) -> float:
+    """Return the log of the summed exponentials."""
+    most = max(logits)
+    return most + math.log(math.fsum(math.exp(one - most) for one in logits))
+
+
+def _logistic(odds: float) -> float:
+    return 1 / (1 + math.exp(-odds)) if odds >= 0 else math.exp(odds) / (1 + math.exp(odds))
