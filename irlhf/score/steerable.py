@@ -20,6 +20,7 @@ _MOST = 50_000  # rows that are looked at; of more, those of some of the prompts
 _TIED = 0.75  # share of pairs of rows with equal rewards from which little is left to ask for
 _WITHIN = 0.1  # share of the variance within prompts below which the prompt has decided
 _SAME = 0.95  # rank correlation from which two rewards are one
+_TOLD = 3  # correlations of a reward in a line; all of them are in `--json`
 _FEW = 10  # prompts with several completions, below which their variance says nothing
 
 
@@ -70,14 +71,15 @@ def tell(report: Mapping[str, Mapping[str, Any]]) -> None:
     """Say the report, a line for each reward, and warn of what cannot be steered.
 
     After the spread: the share of ties, the share of the variance within prompts, and rank correlations with the
-    number of words and the other rewards.
+    number of words and the rewards that are most like it.
     """
     width = max(map(len, report), default=0)
     for name, one in report.items():
         spread = f"{one['mean']:.3g} ± {one['sd']:.3g} (5 to 95%: {one['p5']:.3g} to {one['p95']:.3g})"
         within = one["within_prompts"]
         share = "unknown" if within is None else f"{within:.0%}"
-        others = "".join(f"  {other} {value:+.2f}" for other, value in one["correlations"].items())
+        ranks = sorted(one["correlations"].items(), key=lambda other: (other[0] != WORDS, -abs(other[1])))
+        others = "".join(f"  {other} {value:+.2f}" for other, value in ranks[:_TOLD])
         console.note(f"{name:{width}}  {spread}  ties {one['ties']:.0%}  within prompts {share}{others}")
     for name, one in report.items():
         for warning in one["warnings"]:
