@@ -42,6 +42,7 @@ class RunCard:
     command: str
     inputs: Mapping[str, Path]
     settings: Mapping[str, Any]
+    afresh: str = ""  # what starting afresh costs, for whoever has to
 
     def to_json(self) -> dict[str, Any]:
         """Return the card with the digest of every input."""
@@ -104,7 +105,7 @@ def journal(output: Path, card: RunCard, resumable: bool = True) -> Iterator[Jou
     with lock(output):
         made = card.to_json()
         book = Journal(output)
-        if is_finished(output, made):
+        if is_finished(output, made, card.afresh):
             book.finished = True
             beside(output, PARTIAL).unlink(missing_ok=True)  # a kill may have left it behind a packed output
             book.counts.update(files.read_json(beside(output, ".run.json")).get("counts", {}))
@@ -163,7 +164,7 @@ def lock(output: Path) -> Iterator[None]:
         held.release()
 
 
-def is_finished(output: Path, made: Mapping[str, Any]) -> bool:
+def is_finished(output: Path, made: Mapping[str, Any], afresh: str = "") -> bool:
     """Return whether this very run is complete already. Raises ConfigError where another one is there."""
     card = beside(output, ".run.json")
     partial = beside(output, PARTIAL)
@@ -174,6 +175,7 @@ def is_finished(output: Path, made: Mapping[str, Any]) -> bool:
     if card.exists():
         changed = _differences(files.read_json(card), made)
         mend = f"name another output, or delete {output if output.exists() else partial} to start afresh"
+        mend += f" ({afresh})" if afresh else ""
         if changed:
             raise ConfigError(f"{output} was begun otherwise: {'; '.join(changed)}; {mend}")
         if output.exists() and any(one["sha256"] == str(files.STREAM) for one in made["inputs"].values()):

@@ -87,7 +87,8 @@ def _card(source: Path, wanted: Mapping[str, Reward], asked: Sequence[Source], s
     known = {name: one.scorer.traits.identity for one in asked for name in one.rewards}
     scorers = {name: hashlib.sha256(identity.encode()).hexdigest() for name, identity in known.items() if identity}
     made = {name: value for name, value in asdict(settings).items() if name != "cache"}
-    return RunCard("score", {"examples": source}, {**made, "rewards": specs, "scorers": scorers})
+    afresh = "what was said before is kept: only what has changed is asked" if scorers else ""
+    return RunCard("score", {"examples": source}, {**made, "rewards": specs, "scorers": scorers}, afresh)
 
 
 def _cache(out: Path, settings: ScoreSettings) -> Path:
