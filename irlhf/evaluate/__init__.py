@@ -18,11 +18,11 @@ from irlhf.evaluate.crosstalk import crosstalk
 from irlhf.evaluate.curve import curve
 from irlhf.evaluate.fronts import fronts
 from irlhf.evaluate.gold import gold_tracking
-from irlhf.evaluate.intervals import Bootstrap
 from irlhf.evaluate.price import price
 from irlhf.evaluate.tracking import tracking
 from irlhf.evaluate.tradeoff import tradeoff
 from irlhf.files import check_output, digest, write_json
+from irlhf.intervals import Bootstrap
 from irlhf.policy import Calibration, read_policy, write_calibration
 from irlhf.readme import fill_readme
 from irlhf.records import TRAIN
