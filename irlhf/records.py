@@ -9,6 +9,7 @@ A sample is a legal example, so it may go back through `score` and into the next
 """
 
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
@@ -157,6 +158,12 @@ def as_text(value: Content) -> str:
     if isinstance(value, str):
         return value
     return "\n\n".join(message.get("content") or "" for message in value)
+
+
+def words(prompt: Content) -> str:
+    """Return a prompt's words and who says them; spacing, case and width of letters do not matter."""
+    turns = [f"{message['role']} {as_text([message])}" for message in as_messages(prompt)]
+    return " ".join(unicodedata.normalize("NFKC", " ".join(turns)).casefold().split())
 
 
 def unique(examples: Iterable[tuple[Where, Example]]) -> Iterator[Example]:

@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jinja2
 import torch
 
+from irlhf.engines.chat import Refused
 from irlhf.engines.local import load_classifier
 from irlhf.errors import ConfigError
 from irlhf.records import Content, as_messages, as_text
@@ -28,6 +30,7 @@ class Shown:
 
     def __init__(self, tokenizer: Any, config: Any, how: str = "") -> None:
         self.tokenizer = tokenizer
+        self.tokenizer.truncation_side = "left"  # the completion stands last, and it is what is judged
         self.how = how or (CHAT if tokenizer.chat_template else PAIR)
         if self.how == CHAT and not tokenizer.chat_template:
             raise ConfigError("the model's tokenizer has no chat template; say `input: pair` or `input: completion`")
@@ -38,25 +41,39 @@ class Shown:
         self.begins = tokenizer.bos_token if first == [tokenizer.bos_token_id] else ""
 
     def __call__(self, prompt: Content, completion: Content) -> Row:
-        """Return the row of tokens, cut at its beginning where it is too long."""
-        texts: tuple[str, ...]
-        if self.how == CHAT:
-            messages = as_messages(prompt) + as_messages(completion, "assistant")
-            # Templates write the BOS token themselves; a tokenizer that adds one would make it two.
-            texts = (self.tokenizer.apply_chat_template(messages, tokenize=False).removeprefix(self.begins),)
-        elif self.how == PAIR:
-            texts = (as_text(prompt), as_text(completion))
-        else:
-            texts = (as_text(completion),)
-        row: Row = self.tokenizer(*texts, truncation=True, max_length=self.limit)
+        """Return the row of tokens, cut at its beginning where it is too long. Raises Refused."""
+        row: Row = self.tokenizer(*self._texts(prompt, completion), truncation=True, max_length=self.limit)
         return row
+
+    def whole(self, prompt: Content, completion: Content) -> Row:
+        """Return the row of tokens as it would be if it had room."""
+        row: Row = self.tokenizer(*self._texts(prompt, completion))
+        return row
+
+    def _texts(self, prompt: Content, completion: Content) -> tuple[str, ...]:
+        if self.how == PAIR:
+            return as_text(prompt), as_text(completion)
+        if self.how == COMPLETION:
+            return (as_text(completion),)
+        messages = as_messages(prompt) + as_messages(completion, "assistant")
+        try:
+            text: str = self.tokenizer.apply_chat_template(messages, tokenize=False)
+        except jinja2.TemplateError as error:
+            raise Refused(f"the model's chat template refuses this conversation ({error})") from error
+        # Templates write the BOS token themselves; a tokenizer that adds one would make it two.
+        return (text.removeprefix(self.begins),)
+
+
+def load_reader(name: str, revision: str = "", how: str = "") -> "Reader":
+    """Return what reads with a sequence classifier from a folder or the hub. Raises ConfigError where there is none."""
+    return Reader(*load_classifier(name, revision), how)
 
 
 class Reader:
-    """A sequence classifier from a folder or the hub. Raises ConfigError where none can be loaded."""
+    """Says what a sequence classifier that is in evaluation mode gives."""
 
-    def __init__(self, name: str, revision: str = "", how: str = "") -> None:
-        self.model, self.tokenizer = load_classifier(name, revision)
+    def __init__(self, model: Any, tokenizer: Any, how: str = "") -> None:
+        self.model, self.tokenizer = model, tokenizer
         self.shown = Shown(self.tokenizer, self.model.config, how)
         self.labels = [str(label) for _, label in sorted(self.model.config.id2label.items())]
         # Without a padding token of its own a decoder cannot tell where a padded row ends.
