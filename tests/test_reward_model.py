@@ -402,3 +402,44 @@ def test_training_that_diverges_leaves_no_reward_model() -> None:
     with pytest.raises(ConfigError, match="diverged"):
         reward_model("pairs.jsonl", "rm", "tiny", RewardModelSettings(epochs=2, learning_rate=1e30))
     assert "rm" not in names(Path.cwd())
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_before_it_learns_a_reward_model_hardly_prefers_anything(base: str, tmp_path: Path) -> None:
+    write(Path("pairs.jsonl"), pairs(100))
+    model = BASES[base](tmp_path / "base")
+    assert call(*TRAIN, "--model", model, "--epochs", "0.01", "--learning-rate", "1e-9").code == 0
+    assert card()["validation"]["calibration"]["log_loss"]["value"] == pytest.approx(math.log(2), abs=0.02)
+
+
+def test_a_reward_model_goes_on_learning_with_the_head_that_it_has() -> None:
+    write(Path("pairs.jsonl"), pairs(100))
+    assert call(*TRAIN, "--epochs", "6", "--learning-rate", "0.005").code == 0
+    again = call(*TRAIN[:-1], "again", "--model", "rm", "--epochs", "0.01", "--learning-rate", "1e-9")
+    assert again.code == 0, again.err
+    before, after = (card(folder)["validation"]["calibration"]["log_loss"]["value"] for folder in ("rm", "again"))
+    assert after == pytest.approx(before, abs=1e-5)
+
+
+def test_the_model_card_tells_what_it_is_worth_and_no_path_of_this_machine(tmp_path: Path) -> None:
+    write(Path("pairs.jsonl"), pairs(100))
+    assert call(*TRAIN, "--model", causal(tmp_path / "base"), "--epochs", "1", "--half", "gold").code == 0
+    text, found = Path("rm/README.md").read_text(), card()
+    accuracy = found["validation"]["accuracy"]
+    told = f"{accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
+    assert f"| prefers the completion that people chose | {told} |" in text
+    assert "the base model base, by the loss" in text.replace("\n", " ")
+    assert "- half of the prompts: gold" in text
+    assert found["weights"] in text
+    assert str(tmp_path) not in text
+    assert 'helpful: {scorer: "./FOLDER"}' in text
+
+
+def test_real_pairs_train_a_pretrained_model(shared: Path) -> None:
+    assert call("prepare", shared / "hh-rlhf" / "helpful-base.test.jsonl.gz", "-o", "pairs.jsonl").code == 0
+    options = ("--limit", "200", "--model", shared / "stories260K", "--context", "128")
+    outcome = call(*TRAIN, *options)
+    assert outcome.code == 0, outcome.err
+    found = card()
+    assert found["validation"]["n"] == found["data"]["validation pairs"]
+    assert 0.5 < found["validation"]["calibration"]["log_loss"]["value"] < 0.9
