@@ -14,8 +14,13 @@ from irlhf.records import CHOSEN, REJECTED, Content, Example, as_messages, as_te
 
 BINS = 10  # of the reliability table
 
-# Rows that were read, those that cannot stand in a pair and why, pairs that say the same twice, and pairs that count.
-COUNTS = ("rows", "unlabelled", "ungrouped", "alone", "equal", "pairs")
+_LEFT_OUT = {
+    "unlabelled": "rows neither chosen nor rejected",
+    "ungrouped": "rows without a group",
+    "alone": "rows without another to stand against",
+    "equal": "pairs that say the same twice",
+}
+COUNTS = ("rows", *_LEFT_OUT, "pairs")
 
 
 class Pair(NamedTuple):
@@ -33,7 +38,7 @@ class Pair(NamedTuple):
 def pairs_of(examples: Iterable[Example]) -> tuple[list[Pair], Counter[str]]:
     """Return every chosen completion with every rejected one of its prompt, and how many rows and pairs of each kind.
 
-    The counts go by COUNTS. Rows pair within one group whose prompts are equal: a row without a group, or whose
+    The counts go by COUNTS. Rows pair within one group, where their prompts are equal: a row without a group, or whose
     label is another, pairs with none. `alone` are rows whose prompt has no row of the other label, `equal` pairs whose
     completions say the same, between which there is nothing to prefer; they are left out.
     """
@@ -57,6 +62,11 @@ def pairs_of(examples: Iterable[Example]) -> tuple[list[Pair], Counter[str]]:
         pairs += kept
     counts["pairs"] = len(pairs)
     return pairs, counts
+
+
+def left_out(counts: Mapping[str, int]) -> str:
+    """Return in words what makes no pair that counts; nothing where all does."""
+    return ", ".join(f"{counts[name]:,} {what}" for name, what in _LEFT_OUT.items() if counts[name])
 
 
 def accuracy(
