@@ -211,10 +211,8 @@ def test_the_card_says_what_the_model_was_made_of() -> None:
     assert (found["base"], found["settings"]["seed"], found["plan"]["steps"]) == ("tiny", 0, 2)
     assert found["digests"] == {"pairs": hashlib.sha256(Path("pairs.jsonl").read_bytes()).hexdigest()}
     assert found["data"] == {
-        "pairs": 30,
-        "validation pairs": 10,
-        "skipped: rows of the test split": 8,
-        "validation pairs are from": "the validation split",
+        **{"rows": 80, "pairs": 30, "validation pairs": 10, "validation pairs are from": "the validation split"},
+        **{"unlabelled": 0, "ungrouped": 0, "alone": 0, "equal": 0, "skipped: rows of the test split": 8},
     }
     model = hashlib.sha256(Path("rm/model.safetensors").read_bytes()).digest()
     assert found["weights"] == hashlib.sha256(model).hexdigest()
@@ -312,9 +310,9 @@ def test_a_host_is_given_each_completion_with_its_verdict() -> None:
 
 
 BAD: dict[str, tuple[list[Row], str]] = {
-    "no labels": ([{**row, "label": ""} for row in pairs(4)], "8 rows labelled neither chosen nor rejected"),
-    "no groups": ([{**row, "group": ""} for row in pairs(4)], "8 rows of no group"),
-    "one side": ([row for row in pairs(4) if row["label"] == "chosen"], "4 rows without a row of the other label"),
+    "no labels": ([{**row, "label": ""} for row in pairs(4)], "8 rows neither chosen nor rejected"),
+    "no groups": ([{**row, "group": ""} for row in pairs(4)], "8 rows without a group"),
+    "one side": ([row for row in pairs(4) if row["label"] == "chosen"], "4 rows without another to stand against"),
     "equal": ([{**row, "completion": "same"} for row in pairs(4)], "4 pairs that say the same twice"),
     "no training split": ([{**row, "split": "test"} for row in pairs(4)], "8 rows of the test split"),
 }
@@ -327,7 +325,7 @@ def test_rows_without_a_pair_are_one_line_that_says_why(name: str) -> None:
     outcome = call(*TRAIN)
     assert outcome.code == 1
     assert outcome.err.count("\n") == 1
-    assert "no pair to learn from (" in outcome.err
+    assert "no pair to learn from in " in outcome.err
     assert reason in outcome.err
     assert names(Path.cwd()) == {"pairs.jsonl"}
 
