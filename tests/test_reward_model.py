@@ -211,10 +211,8 @@ def test_the_card_says_what_the_model_was_made_of() -> None:
     assert (found["base"], found["settings"]["seed"], found["plan"]["steps"]) == ("tiny", 0, 2)
     assert found["digests"] == {"pairs": hashlib.sha256(Path("pairs.jsonl").read_bytes()).hexdigest()}
     assert found["data"] == {
-        "pairs": 30,
-        "validation pairs": 10,
-        "skipped: rows of the test split": 8,
-        "validation pairs are from": "the validation split",
+        **{"rows": 80, "pairs": 30, "validation pairs": 10, "validation pairs are from": "the validation split"},
+        **{"unlabelled": 0, "ungrouped": 0, "alone": 0, "equal": 0, "skipped: rows of the test split": 8},
     }
     model = hashlib.sha256(Path("rm/model.safetensors").read_bytes()).digest()
     assert found["weights"] == hashlib.sha256(model).hexdigest()
@@ -312,9 +310,9 @@ def test_a_host_is_given_each_completion_with_its_verdict() -> None:
 
 
 BAD: dict[str, tuple[list[Row], str]] = {
-    "no labels": ([{**row, "label": ""} for row in pairs(4)], "8 rows labelled neither chosen nor rejected"),
-    "no groups": ([{**row, "group": ""} for row in pairs(4)], "8 rows of no group"),
-    "one side": ([row for row in pairs(4) if row["label"] == "chosen"], "4 rows without a row of the other label"),
+    "no labels": ([{**row, "label": ""} for row in pairs(4)], "8 rows neither chosen nor rejected"),
+    "no groups": ([{**row, "group": ""} for row in pairs(4)], "8 rows without a group"),
+    "one side": ([row for row in pairs(4) if row["label"] == "chosen"], "4 rows without another to stand against"),
     "equal": ([{**row, "completion": "same"} for row in pairs(4)], "4 pairs that say the same twice"),
     "no training split": ([{**row, "split": "test"} for row in pairs(4)], "8 rows of the test split"),
 }
@@ -327,7 +325,7 @@ def test_rows_without_a_pair_are_one_line_that_says_why(name: str) -> None:
     outcome = call(*TRAIN)
     assert outcome.code == 1
     assert outcome.err.count("\n") == 1
-    assert "no pair to learn from (" in outcome.err
+    assert "no pair to learn from in " in outcome.err
     assert reason in outcome.err
     assert names(Path.cwd()) == {"pairs.jsonl"}
 
@@ -402,3 +400,44 @@ def test_training_that_diverges_leaves_no_reward_model() -> None:
     with pytest.raises(ConfigError, match="diverged"):
         reward_model("pairs.jsonl", "rm", "tiny", RewardModelSettings(epochs=2, learning_rate=1e30))
     assert "rm" not in names(Path.cwd())
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_before_it_learns_a_reward_model_hardly_prefers_anything(base: str, tmp_path: Path) -> None:
+    write(Path("pairs.jsonl"), pairs(100))
+    model = BASES[base](tmp_path / "base")
+    assert call(*TRAIN, "--model", model, "--epochs", "0.01", "--learning-rate", "1e-9").code == 0
+    assert card()["validation"]["calibration"]["log_loss"]["value"] == pytest.approx(math.log(2), abs=0.02)
+
+
+def test_a_reward_model_goes_on_learning_with_the_head_that_it_has() -> None:
+    write(Path("pairs.jsonl"), pairs(100))
+    assert call(*TRAIN, "--epochs", "6", "--learning-rate", "0.005").code == 0
+    again = call(*TRAIN[:-1], "again", "--model", "rm", "--epochs", "0.01", "--learning-rate", "1e-9")
+    assert again.code == 0, again.err
+    before, after = (card(folder)["validation"]["calibration"]["log_loss"]["value"] for folder in ("rm", "again"))
+    assert after == pytest.approx(before, abs=1e-5)
+
+
+def test_the_model_card_tells_what_it_is_worth_and_no_path_of_this_machine(tmp_path: Path) -> None:
+    write(Path("pairs.jsonl"), pairs(100))
+    assert call(*TRAIN, "--model", causal(tmp_path / "base"), "--epochs", "1", "--half", "gold").code == 0
+    text, found = Path("rm/README.md").read_text(), card()
+    accuracy = found["validation"]["accuracy"]
+    told = f"{accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
+    assert f"| prefers the completion that people chose | {told} |" in text
+    assert "the base model base, by the loss" in text.replace("\n", " ")
+    assert "- half of the prompts: gold" in text
+    assert found["weights"] in text
+    assert str(tmp_path) not in text
+    assert 'helpful: {scorer: "./FOLDER"}' in text
+
+
+def test_real_pairs_train_a_pretrained_model(shared: Path) -> None:
+    assert call("prepare", shared / "hh-rlhf" / "helpful-base.test.jsonl.gz", "-o", "pairs.jsonl").code == 0
+    options = ("--limit", "200", "--model", shared / "stories260K", "--context", "128")
+    outcome = call(*TRAIN, *options)
+    assert outcome.code == 0, outcome.err
+    found = card()
+    assert found["validation"]["n"] == found["data"]["validation pairs"]
+    assert 0.5 < found["validation"]["calibration"]["log_loss"]["value"] < 0.9

@@ -26,14 +26,14 @@ def load_causal(name: str, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
     Its numbers are of `dtype`, or as they were saved. A base without a chat template gets a plain one.
     Raises ConfigError where nothing can be loaded.
     """
-    model = _load(AutoModelForCausalLM, name, dtype=dtype or "auto")
+    model = _load(AutoModelForCausalLM, name, dtype=dtype or "auto").to(device())
     return model, load_speaker(name)
 
 
 def load_classifier(name: str, revision: str = "") -> tuple[Any, Any]:
     """Return a sequence classifier in evaluation mode and its tokenizer. Raises ConfigError."""
     model = _load(AutoModelForSequenceClassification, name, revision=revision or "main").eval()
-    return model, load_tokenizer(name, revision)
+    return model.to(device()), load_tokenizer(name, revision)
 
 
 def load_untrained(name: str) -> tuple[Any, Any]:
@@ -43,14 +43,30 @@ def load_untrained(name: str) -> tuple[Any, Any]:
     gets a plain chat template where it has none, as a policy does. Raises ConfigError.
     """
     single = {"num_labels": 1, "ignore_mismatched_sizes": True, "dtype": torch.float32}
-    model = _load(AutoModelForSequenceClassification, name, **single)
+    model, told = _load(AutoModelForSequenceClassification, name, output_loading_info=True, **single)
+    new = {*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])}
+    if f"{_head(model)[0]}.weight" in new:
+        soften_head(model)
     tokenizer = load_tokenizer(name)
     if tokenizer.sep_token is None:
         tokenizer.chat_template = tokenizer.chat_template or PLAIN_CHAT
         tokenizer.padding_side = "right"  # behind their ends, or rows would begin at other positions than alone
     if tokenizer.pad_token_id is None:
         raise ConfigError(f"{name}: its tokenizer has no token to pad with, so rows cannot stand side by side")
-    return model, tokenizer
+    return model.to(device()), tokenizer
+
+
+def soften_head(model: Any) -> None:
+    """Draw a new head so small that at first it prefers nothing (Stiennon et al. 2020, arXiv 2009.01325)."""
+    head = _head(model)[1]
+    torch.nn.init.normal_(head.weight, std=1 / (head.in_features + 1))
+
+
+def _head(model: Any) -> tuple[str, Any]:
+    """Return the layer that gives the logit, and its name."""
+    layers = {name: one for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
+    name = [name for name, one in layers.items() if one.out_features == 1][-1]
+    return name, layers[name]
 
 
 def load_speaker(name: str) -> Any:
@@ -123,13 +139,13 @@ def fitting_threads(model: Any) -> Iterator[None]:
 def _load(kind: Any, name: str, **options: Any) -> Any:
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise ConfigError(f"{name}: no such folder")
+    told = {"dtype": "auto", **options}
     try:
         # Without `trust_remote_code=False` transformers would ask on stdin; safetensors hold no code.
-        told = {"dtype": "auto", **options}
-        model = kind.from_pretrained(name, trust_remote_code=False, use_safetensors=True, **told)
+        found = kind.from_pretrained(name, trust_remote_code=False, use_safetensors=True, **told)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: no model of this kind in safetensors there ({_reason(error)})") from error
-    return model.to(device())
+    return found
 
 
 def _base_chat(chat_template: str | dict[str, str] | None) -> str | dict[str, str] | None:

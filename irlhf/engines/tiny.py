@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from irlhf.engines.chat import PLAIN_CHAT, SPEAKERS
-from irlhf.engines.local import device
+from irlhf.engines.local import device, soften_head
 from irlhf.records import Message
 
 _VOCABULARY = 1024  # tokens, before the reward lines
@@ -75,7 +75,9 @@ def make_tiny_classifier(conversations: Iterable[list[Message]], context: int, s
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return ModernBertForSequenceClassification(config).to(device()), tokenizer
+    model = ModernBertForSequenceClassification(config)
+    soften_head(model)
+    return model.to(device()), tokenizer
 
 
 def _train_tokenizer(texts: Iterable[str], lines: Sequence[str]) -> Any:

@@ -11,7 +11,7 @@ from irlhf import console
 from irlhf.errors import DataError
 from irlhf.files import read_rows
 from irlhf.ids import Shard, fingerprint
-from irlhf.pairs import Pair, pairs_of
+from irlhf.pairs import Pair, left_out, pairs_of
 from irlhf.records import TRAIN, VALIDATION, Example, from_json, unique, words
 
 if TYPE_CHECKING:
@@ -22,11 +22,6 @@ FROM_SPLIT, FROM_TRAINING, FROM_NOWHERE = "the validation split", "a tenth of th
 
 _TENTHS = 10
 _SKIPPED = "skipped: "
-_TOLD = {
-    "unlabelled": "labelled neither chosen nor rejected",
-    "ungrouped": "of no group",
-    "alone": "without a row of the other label for their prompt",
-}
 
 
 @dataclass
@@ -46,26 +41,27 @@ def read_preferences(source: Path, settings: "RewardModelSettings") -> Preferenc
     validation split are kept to measure on. Where there are none of these, a tenth of the prompts is held out.
     """
     rows: dict[str, list[Example]] = {TRAIN: [], VALIDATION: []}
-    skipped: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     read = islice(read_rows(source), settings.limit or None)
     for example in unique((where, from_json(row, where)) for where, row in read):
         if example.split not in (TRAIN, VALIDATION, ""):
-            skipped[f"{_SKIPPED}rows of the {example.split} split"] += 1
+            counts[f"{_SKIPPED}rows of the {example.split} split"] += 1
         elif example.split != VALIDATION and settings.half and half_of(example) != settings.half:
-            skipped[f"{_SKIPPED}rows of the other half"] += 1
+            counts[f"{_SKIPPED}rows of the other half"] += 1
         else:
             rows[example.split or TRAIN].append(example)
     train, found = pairs_of(rows[TRAIN])
     validation, others = pairs_of(rows[VALIDATION])
+    counts.update(found)
+    counts.update(others)
     if not train:
-        raise DataError(f"{source}: no pair to learn from{_why(found + others + skipped)}")
+        told = f"{source}: no pair to learn from in {counts['rows']:,} rows ({_skipped(counts)})"
+        raise DataError(f"{told}; a chosen and a rejected completion share their 'group' and their prompt")
     held_out = FROM_SPLIT
     if not validation:
         train, validation = _parted(train, settings.seed)
         held_out = FROM_TRAINING if validation else FROM_NOWHERE
-    counts = Counter({"pairs": len(train), "validation pairs": len(validation)}) + skipped
-    counts += Counter({f"{_SKIPPED}rows {told}": found[name] + others[name] for name, told in _TOLD.items()})
-    counts += Counter({f"{_SKIPPED}pairs that say the same twice": found["equal"] + others["equal"]})
+    counts["pairs"], counts["validation pairs"] = len(train), len(validation)
     return Preferences(train, validation, held_out, counts)
 
 
@@ -82,21 +78,16 @@ def _parted(pairs: Iterable[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
     return sides if sides[0] else (sides[1], [])
 
 
-def _why(counts: Counter[str]) -> str:
-    """Return what became of the rows that there are, and what a pair is."""
-    told = {"rows read": counts["rows"], **{f"rows {what}": counts[name] for name, what in _TOLD.items()}}
-    told |= {"pairs that say the same twice": counts["equal"]}
-    told |= {name.removeprefix(_SKIPPED): number for name, number in counts.items() if name.startswith(_SKIPPED)}
-    found = ", ".join(f"{number:,} {what}" for what, number in told.items() if number)
-    return f" ({found}); a pair is two rows of one group and prompt, one labelled chosen and one rejected"
-
-
 def tell(preferences: Preferences) -> None:
     """Say what is learnt, what is measured on and what was left out."""
     counts = preferences.counts
     told = f"{counts['pairs']:,} pairs to learn from"
     if preferences.validation:
         told += f", {counts['validation pairs']:,} of {preferences.held_out} to measure on"
-    skipped = {name.removeprefix(_SKIPPED): n for name, n in counts.items() if name.startswith(_SKIPPED)}
-    left = ", ".join(f"{number:,} {what}" for what, number in skipped.items())
-    console.note(f"{told}; skipped: {left}" if left else told)
+    skipped = _skipped(counts)
+    console.note(f"{told}; left out: {skipped}" if skipped else told)
+
+
+def _skipped(counts: Counter[str]) -> str:
+    told = [f"{n:,} {name.removeprefix(_SKIPPED)}" for name, n in counts.items() if name.startswith(_SKIPPED)]
+    return ", ".join([one for one in (left_out(counts), *told) if one])

@@ -12,11 +12,11 @@ from irlhf.files import STREAM, write_json
 from irlhf.finetune import CHECKPOINTS, FinetuneSettings
 from irlhf.finetune.preferences import HALVES, Preferences, read_preferences, tell
 from irlhf.journal import RunCard, journal, workshop
+from irlhf.policy import REWARD_FILE
+from irlhf.readme import write_reward_readme
 from irlhf.records import CHOSEN, Example, as_messages
 from irlhf.registry import did_you_mean, resolve
 from irlhf.verdicts import NO, YES, verdict_messages
-
-CARD = "reward.json"
 
 _COMMAND = "finetune --objective reward"
 
@@ -62,7 +62,9 @@ def reward_model(
         preferences = read_preferences(source, settings)
         tell(preferences)
         made: dict[str, Any] = resolve("irlhf.finetune.train_reward:train")(preferences, model, folder, settings)
-        write_json(folder / CARD, {**_shown(card, preferences), **made["card"]})
+        known = {**_shown(card, preferences), **made["card"]}
+        write_json(folder / REWARD_FILE, known)
+        write_reward_readme(folder, known)
     return {"output": str(out), "finished": False, **preferences.counts, **made["summary"]}
 
 
