@@ -31,6 +31,10 @@ FORMATS: Mapping[str, str] = {
 # What stands before the first colon of `scorer:` in rewards.yaml.
 SCORERS: Mapping[str, str] = {
     "length": "irlhf.score.rules:Length",
+    "distinct": "irlhf.score.rules:Distinct",
+    "regex": "irlhf.score.rules:Regex",
+    "format": "irlhf.score.rules:Format",
+    "readability": "irlhf.score.readability:Readability",
     "sentiment": "irlhf.score.sentiment:Sentiment",
     "hf": "irlhf.score.classifier:Classifier",
 }

@@ -37,6 +37,8 @@ class Classifier:
 
 def _folder(name: str, revision: str) -> Path:
     """Return where the model's files lie; of one on the hub its configuration is fetched, which names the commit."""
+    if not name:
+        raise ConfigError("hf needs a folder or a model of the hub behind its name, as in hf:some/reward-model")
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return folder
