@@ -37,6 +37,7 @@ SCORERS: Mapping[str, str] = {
     "readability": "irlhf.score.readability:Readability",
     "sentiment": "irlhf.score.sentiment:Sentiment",
     "hf": "irlhf.score.classifier:Classifier",
+    "command": "irlhf.score.command:Command",
 }
 
 # Who works on pools of rows for `score` and `sample`: what `--engine` names, and threads for what a server answers.
