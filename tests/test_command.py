@@ -68,7 +68,9 @@ def rewards_of(scorer: str, rows: list[Row] = ROWS, **spec: Any) -> list[float]:
     ],
 )
 def test_each_form_of_answer_is_read(answer: str) -> None:
-    rows = [{**row, "tokens": 41, "quality": 3, "rewards": {"old": 7}, "gold": {"old": 7}} for row in ROWS]
+    rows = [
+        {**row, "tokens": 41, "quality": 3, "error": "odd", "rewards": {"old": 7}, "gold": {"old": 7}} for row in ROWS
+    ]
     assert rewards_of(each(answer), rows) == [1, 2, 4]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irlhf.errors import ConfigError, IrlhfError
@@ -66,6 +66,7 @@ def test_a_text_without_an_n_gram_has_no_share(scorer: str, text: str, told: str
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=3, max_size=20), st.integers(1, 3))
+@settings(deadline=None)
 def test_distinct_counts_as_a_slow_count_does(words: list[str], size: int) -> None:
     grams = [" ".join(words[i : i + size]) for i in range(len(words) - size + 1)]
     (reply,) = Distinct(str(size))([Example(id="a", prompt="", completion=" ".join(words))])
@@ -126,6 +127,7 @@ def test_format_json_is_one_value_and_nothing_beside_it(text: str, found: int) -
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), st.lists))
+@settings(deadline=None)
 def test_all_that_is_written_as_json_is_json(value: Any) -> None:
     assert Format("json")([Example(id="a", prompt="", completion=json.dumps(value))]) == [{"json": 1}]
 
@@ -197,6 +199,7 @@ def test_what_stands_behind_a_name_is_looked_at_before_anything_is_read(scorer: 
 
 
 @given(st.text(max_size=12))
+@settings(deadline=None)
 def test_any_pattern_counts_or_is_refused_in_one_line(pattern: str) -> None:
     try:
         Regex(pattern)([Example(id="a", prompt="", completion="a b")])

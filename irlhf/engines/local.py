@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -51,6 +52,9 @@ def load_tokenizer(name: str, revision: str = "") -> Any:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: no tokenizer ({_reason(error)})") from error
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        # transformers makes an empty one where a folder holds none.
+        raise ConfigError(f"{name}: no tokenizer with a vocabulary there")
     if tokenizer.pad_token is None:
         # Never attended to and never trained on, so any token serves.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -110,11 +114,20 @@ def _load(kind: Any, name: str, dtype: torch.dtype | None = None, revision: str 
         raise ConfigError(f"{name}: no such folder")
     try:
         # Without `trust_remote_code=False` transformers would ask on stdin; safetensors hold no code.
-        model = kind.from_pretrained(
-            name, trust_remote_code=False, use_safetensors=True, dtype=dtype or "auto", revision=revision or "main"
+        model, found = kind.from_pretrained(
+            name,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype or "auto",
+            revision=revision or "main",
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"{name}: no model of this kind in safetensors there ({_reason(error)})") from error
+    if missing := sorted(found["missing_keys"]):
+        # transformers would draw them at random and go on.
+        what = f"{missing[0]} and {len(missing) - 1} more" if missing[1:] else missing[0]
+        raise ConfigError(f"{name}: a model of another kind, without all the weights of this one ({what})")
     return model.to(device())
 
 

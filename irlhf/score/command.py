@@ -126,7 +126,7 @@ def _reply(answer: Any, row: Mapping[str, Any]) -> Reply | Failure:
         return Failure("no reward: null")
     if not isinstance(answer, dict):
         return {"": answer}
-    if answer.get("error"):
+    if answer.get("error") and answer["error"] != row.get("error"):
         return Failure(_short(str(answer["error"])))
     if isinstance(rewards := answer.get("rewards"), dict) and rewards:
         return rewards
