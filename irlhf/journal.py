@@ -32,6 +32,7 @@ from irlhf.records import Example, Where, dumps
 SYNC_ROWS = 32  # rows that a power cut may cost; a kill costs none
 SYNC_SECONDS = 1.0
 PACKED = ".gz"
+PARTIAL = ".partial"  # behind the name of an output that is not complete
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class RunCard:
     command: str
     inputs: Mapping[str, Path]
     settings: Mapping[str, Any]
+    afresh: str = ""  # what starting afresh costs, for whoever has to
 
     def to_json(self) -> dict[str, Any]:
         """Return the card with the digest of every input."""
@@ -103,9 +105,9 @@ def journal(output: Path, card: RunCard, resumable: bool = True) -> Iterator[Jou
     with lock(output):
         made = card.to_json()
         book = Journal(output)
-        if is_finished(output, made):
+        if is_finished(output, made, card.afresh):
             book.finished = True
-            beside(output, ".partial").unlink(missing_ok=True)  # a kill may have left it behind a packed output
+            beside(output, PARTIAL).unlink(missing_ok=True)  # a kill may have left it behind a packed output
             book.counts.update(files.read_json(beside(output, ".run.json")).get("counts", {}))
             yield book
             return
@@ -130,14 +132,14 @@ def workshop(output: Path, card: RunCard, worth: str) -> Iterator[Path | None]:
         if is_finished(output, made):
             yield None
             return
-        if files.STREAM in card.inputs.values() and beside(output, ".partial").is_dir():
-            shutil.rmtree(beside(output, ".partial"))  # of other rows, for all we know
+        if files.STREAM in card.inputs.values() and beside(output, PARTIAL).is_dir():
+            shutil.rmtree(beside(output, PARTIAL))  # of other rows, for all we know
         files.write_json(beside(output, ".run.json"), made)
         try:
             with files.whole_folder(output) as folder:
                 yield folder
         except BaseException:
-            partial = beside(output, ".partial")
+            partial = beside(output, PARTIAL)
             if partial.is_dir() and not any(partial.glob(worth)):
                 shutil.rmtree(partial)
                 beside(output, ".run.json").unlink(missing_ok=True)
@@ -162,10 +164,10 @@ def lock(output: Path) -> Iterator[None]:
         held.release()
 
 
-def is_finished(output: Path, made: Mapping[str, Any]) -> bool:
+def is_finished(output: Path, made: Mapping[str, Any], afresh: str = "") -> bool:
     """Return whether this very run is complete already. Raises ConfigError where another one is there."""
     card = beside(output, ".run.json")
-    partial = beside(output, ".partial")
+    partial = beside(output, PARTIAL)
     if output.exists() and not card.exists():
         raise ConfigError(f"{output} exists and no irlhf run wrote it; name another output or move it away")
     if not output.exists() and not partial.exists():
@@ -173,6 +175,7 @@ def is_finished(output: Path, made: Mapping[str, Any]) -> bool:
     if card.exists():
         changed = _differences(files.read_json(card), made)
         mend = f"name another output, or delete {output if output.exists() else partial} to start afresh"
+        mend += f" ({afresh})" if afresh else ""
         if changed:
             raise ConfigError(f"{output} was begun otherwise: {'; '.join(changed)}; {mend}")
         if output.exists() and any(one["sha256"] == str(files.STREAM) for one in made["inputs"].values()):
@@ -186,7 +189,7 @@ def beside(output: Path, suffix: str) -> Path:
 
 
 def _begin(book: Journal, made: Mapping[str, Any], resumable: bool) -> None:
-    partial = beside(book.output, ".partial")
+    partial = beside(book.output, PARTIAL)
     try:
         _sweep(book.output)
         if partial.exists() and resumable and beside(book.output, ".run.json").exists():
@@ -232,7 +235,7 @@ def _keep(book: Journal, resumable: bool) -> None:
     os.close(book._rows)
     os.close(book._rejects)
     beside(book.output, ".rejected.partial").unlink(missing_ok=True)
-    partial = beside(book.output, ".partial")
+    partial = beside(book.output, PARTIAL)
     if not resumable or partial.stat().st_size == 0:
         partial.unlink()
         beside(book.output, ".run.json").unlink(missing_ok=True)
@@ -240,7 +243,7 @@ def _keep(book: Journal, resumable: bool) -> None:
 
 def _complete(book: Journal, made: Mapping[str, Any]) -> None:
     """Turn `.partial` into the output: rejects first, the output last, so that it vouches for the rest."""
-    partial, rejected = beside(book.output, ".partial"), beside(book.output, ".rejected.jsonl")
+    partial, rejected = beside(book.output, PARTIAL), beside(book.output, ".rejected.jsonl")
     try:
         for handle in (book._rows, book._rejects):
             os.fsync(handle)

@@ -60,6 +60,7 @@ PICTURES: Mapping[str, str] = {
     "profile": "irlhf.plot.profile",
     "price": "irlhf.plot.price",
     "comparison": "irlhf.plot.comparison",
+    "pairs": "irlhf.plot.pairs",
     "distribution": "irlhf.plot.distribution",
     "correlations": "irlhf.plot.correlations",
     "training": "irlhf.plot.training",

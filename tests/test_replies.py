@@ -169,6 +169,7 @@ def test_other_weights_in_the_same_folder_are_asked_again_and_refuse_the_old_out
     outcome = call("score", "in.jsonl", "-r", "rewards.yaml", "-o", "out.jsonl")
     assert outcome.code == 2
     assert "scorers.a was" in outcome.err
+    assert "only what has changed is asked" in outcome.err
     assert scored(spec, "more.jsonl") != first
 
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -120,3 +121,21 @@ def test_a_small_slice_walks_the_whole_example(shared: Path) -> None:
     assert found["plain"]["baseline"] == "plain"
     assert all(one["rewards"]["length"]["n"] == 18 for one in found.values())
     assert Path("hh/plots/target-actual.png").stat().st_size > 10_000
+
+
+def test_columns_of_real_data_are_rewards_with_no_model_involved(shared: Path) -> None:
+    if not shutil.which("jq"):
+        pytest.skip("the example shapes its data with jq, which is not here")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    script = ["bash", ROOT / "examples" / "columns.sh", shared, "columns"]
+    ran = subprocess.run(script, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert not Path("columns/replies.sqlite").exists()
+    solutions = read(Path("columns/scored-solutions.jsonl"))
+    raw = [json.loads(line) for line in (shared / "gsm8k/example_model_solutions.jsonl").read_text().splitlines()]
+    told = [one["is_correct"] for row in raw for one in row.values() if isinstance(one, dict)]
+    assert [row["rewards"]["correct"] for row in solutions] == [float(one) for one in told]
+    replies = read(Path("columns/scored-replies.jsonl"))
+    given = [row["scores"] for row in json.loads((shared / "topical_chat/topical_chat.json").read_text())]
+    names = dict(zip(replies[0]["rewards"], given[0], strict=True))
+    assert [{names[name]: value for name, value in row["rewards"].items()} for row in replies] == given

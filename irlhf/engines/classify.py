@@ -6,9 +6,10 @@ from typing import Any
 import jinja2
 import torch
 
+from irlhf.engines.chat import Refused
 from irlhf.engines.local import load_classifier
-from irlhf.errors import ConfigError, DataError
-from irlhf.records import Content, Message, as_messages, as_text
+from irlhf.errors import ConfigError
+from irlhf.records import Content, as_messages, as_text
 
 CHAT, PAIR, COMPLETION = "chat", "pair", "completion"
 
@@ -29,48 +30,59 @@ class Shown:
     What is too long is cut at its beginning; of a pair the longer text is.
     """
 
-    def __init__(self, tokenizer: Any, positions: int, how: str = "") -> None:
+    def __init__(self, tokenizer: Any, model: Any, how: str = "") -> None:
         self.tokenizer = tokenizer
+        self.tokenizer.truncation_side = "left"  # the completion stands last, and it is what is judged
         self.how = how or (CHAT if tokenizer.chat_template else PAIR)
         if self.how == CHAT and not tokenizer.chat_template:
             raise ConfigError("the model's tokenizer has no chat template; say `input: pair` or `input: completion`")
         # A tokenizer that does not know says 10^30.
-        self.limit = int(min(tokenizer.model_max_length, positions or tokenizer.model_max_length))
+        self.limit = int(min(tokenizer.model_max_length, _positions(model) or tokenizer.model_max_length))
         first = tokenizer("")["input_ids"][:1]
         self.begins = tokenizer.bos_token if first == [tokenizer.bos_token_id] else ""
 
     def __call__(self, prompt: Content, completion: Content) -> Row:
-        """Return the row of tokens. Raises DataError where there is none."""
-        texts: tuple[str, ...]
-        if self.how == CHAT:
-            texts = (self._chat(as_messages(prompt) + as_messages(completion, "assistant")),)
-        elif self.how == PAIR:
-            texts = (as_text(prompt), as_text(completion))
-        else:
-            texts = (as_text(completion),)
-        row: Row = self.tokenizer(*texts, truncation=True, max_length=self.limit)
+        """Return the row of tokens. Raises Refused where there is none."""
+        row: Row = self.tokenizer(*self._texts(prompt, completion), truncation=True, max_length=self.limit)
         if not row["input_ids"]:
-            raise DataError("the model is shown no token of it")
+            raise Refused("the model is shown no token of it")
         return row
 
-    def _chat(self, messages: Sequence[Message]) -> str:
+    def whole(self, prompt: Content, completion: Content) -> Row:
+        """Return the row of tokens as it would be if it had room."""
+        row: Row = self.tokenizer(*self._texts(prompt, completion))
+        return row
+
+    def _texts(self, prompt: Content, completion: Content) -> tuple[str, ...]:
+        if self.how == PAIR:
+            return as_text(prompt), as_text(completion)
+        if self.how == COMPLETION:
+            return (as_text(completion),)
+        messages = as_messages(prompt) + as_messages(completion, "assistant")
         try:
             text: str = self.tokenizer.apply_chat_template(messages, tokenize=False)
         except (jinja2.TemplateError, TypeError) as error:  # a TypeError where a tool call's content is null
-            raise DataError(f"the model's chat template refuses this conversation ({error})") from error
+            raise Refused(f"the model's chat template refuses this conversation ({error})") from error
         # Templates write the BOS token themselves; a tokenizer that adds one would make it two.
-        return text.removeprefix(self.begins)
+        return (text.removeprefix(self.begins),)
+
+
+def load_reader(name: str, revision: str = "", how: str = "") -> "Reader":
+    """Return what reads with a sequence classifier from a folder or the hub. Raises ConfigError where there is none."""
+    return Reader(*load_classifier(name, revision), how)
 
 
 class Reader:
-    """A sequence classifier from a folder or the hub. Raises ConfigError where none can be loaded."""
+    """Says what a sequence classifier that is in evaluation mode gives."""
 
-    def __init__(self, name: str, revision: str = "", how: str = "") -> None:
-        self.model, self.tokenizer = load_classifier(name, revision)
-        self.shown = Shown(self.tokenizer, _positions(self.model), how)
+    def __init__(self, model: Any, tokenizer: Any, how: str = "") -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.shown = Shown(self.tokenizer, self.model, how)
         self.labels = [str(label) for _, label in sorted(self.model.config.id2label.items())]
         if len(set(self.labels)) < len(self.labels):
-            raise ConfigError(f"{name}: two of its labels have one name; mend id2label in its config.json")
+            raise ConfigError(
+                f"{self.model.name_or_path}: two of its labels have one name; mend id2label in its config.json"
+            )
         self.pad = _padding(self.model)
         self.budget = 0 if self.pad is None else _BUDGET.get(self.model.device.type, _ELSEWHERE)
 

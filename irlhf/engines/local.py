@@ -27,15 +27,30 @@ def load_causal(name: str, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
     Its numbers are of `dtype`, or as they were saved. A base without a chat template gets a plain one.
     Raises ConfigError where nothing can be loaded.
     """
-    model = _load(AutoModelForCausalLM, name, dtype)
+    model = _load(AutoModelForCausalLM, name, dtype=dtype or "auto")
     return model, load_speaker(name)
 
 
 def load_classifier(name: str, revision: str = "") -> tuple[Any, Any]:
     """Return a sequence classifier in evaluation mode and its tokenizer. Raises ConfigError."""
-    model = _load(AutoModelForSequenceClassification, name, revision=revision).eval()
-    tokenizer = load_tokenizer(name, revision)
-    tokenizer.truncation_side = "left"  # the completion stands last, and it is what is judged
+    model = _load(AutoModelForSequenceClassification, name, revision=revision or "main").eval()
+    return model, load_tokenizer(name, revision)
+
+
+def load_untrained(name: str) -> tuple[Any, Any]:
+    """Return a sequence classifier of one logit in single precision, and its tokenizer, to be trained.
+
+    The head is new unless the base has one of this shape already. A decoder, whose tokenizer does not part two texts,
+    gets a plain chat template where it has none, as a policy does. Raises ConfigError.
+    """
+    single = {"num_labels": 1, "ignore_mismatched_sizes": True, "dtype": torch.float32}
+    model = _load(AutoModelForSequenceClassification, name, new_head=True, **single)
+    tokenizer = load_tokenizer(name)
+    if tokenizer.sep_token is None:
+        tokenizer.chat_template = tokenizer.chat_template or PLAIN_CHAT
+        tokenizer.padding_side = "right"  # behind their ends, or rows would begin at other positions than alone
+    if tokenizer.pad_token_id is None:
+        raise ConfigError(f"{name}: its tokenizer has no token to pad with, so rows cannot stand side by side")
     return model, tokenizer
 
 
@@ -109,22 +124,17 @@ def fitting_threads(model: Any) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _load(kind: Any, name: str, dtype: torch.dtype | None = None, revision: str = "") -> Any:
+def _load(kind: Any, name: str, new_head: bool = False, **options: Any) -> Any:
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise ConfigError(f"{name}: no such folder")
+    told = {"dtype": "auto", "use_safetensors": True, "output_loading_info": True, **options}
     try:
         # Without `trust_remote_code=False` transformers would ask on stdin; safetensors hold no code.
-        model, found = kind.from_pretrained(
-            name,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=dtype or "auto",
-            revision=revision or "main",
-            output_loading_info=True,
-        )
+        model, found = kind.from_pretrained(name, trust_remote_code=False, **told)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"{name}: no model of this kind in safetensors there ({_reason(error)})") from error
-    if missing := sorted(found["missing_keys"]):
+    missing = sorted(found["missing_keys"])
+    if missing and not new_head:
         # transformers would draw them at random and go on.
         what = f"{missing[0]} and {len(missing) - 1} more" if missing[1:] else missing[0]
         raise ConfigError(f"{name}: a model of another kind, without all the weights of this one ({what})")

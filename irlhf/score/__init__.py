@@ -11,10 +11,11 @@ from typing import Any, Literal
 from irlhf import console
 from irlhf.engines.pools import LOCAL, Engine, Work, answered, pooled
 from irlhf.errors import ConfigError, DataError
-from irlhf.files import STREAM, parse_row, read_lines
+from irlhf.files import STREAM, parse_row, read_lines, read_rows
 from irlhf.ids import parse_shard
-from irlhf.journal import Journal, RunCard, journal
+from irlhf.journal import PARTIAL, Journal, RunCard, beside, journal
 from irlhf.records import Example, from_json, unique
+from irlhf.registry import resolve
 from irlhf.rewards import Reward, read_rewards
 from irlhf.score.panel import Answer, Source, sources
 from irlhf.score.replies import NAME, Cache
@@ -64,13 +65,20 @@ def score(
             total = None if source == STREAM else sum(1 for _ in _read(source, settings, None))
             todo = (one for one in _read(source, settings, book) if one.id not in book.done)
             work = Work("irlhf.score.panel:Panel", (asked, Cache(_cache(out, settings))))
+            survey = _survey(book)
             with (
                 console.progress("scoring", total and total - len(book.done)) as advance,
                 closing(answered(pooled(todo, _pool(asked)), work, engine, advance)) as pools,
             ):
                 for example, answer in (pair for pool in pools for pair in zip(*pool, strict=True)):
-                    _settle(example, answer, settings, book)
-    return book.summary()
+                    row = _settle(example, answer, settings, book)
+                    if row:
+                        survey.add(row)
+    if book.finished or settings.gold:
+        return book.summary()
+    report = survey.report(wanted)
+    resolve("irlhf.score.steerable:tell")(report)
+    return {**book.summary(), "steerable": report}
 
 
 def _card(source: Path, wanted: Mapping[str, Reward], asked: Sequence[Source], settings: ScoreSettings) -> RunCard:
@@ -79,7 +87,8 @@ def _card(source: Path, wanted: Mapping[str, Reward], asked: Sequence[Source], s
     known = {name: one.scorer.traits.identity for one in asked for name in one.rewards}
     scorers = {name: hashlib.sha256(identity.encode()).hexdigest() for name, identity in known.items() if identity}
     made = {name: value for name, value in asdict(settings).items() if name != "cache"}
-    return RunCard("score", {"examples": source}, {**made, "rewards": specs, "scorers": scorers})
+    afresh = "what was said before is kept: only what has changed is asked" if scorers else ""
+    return RunCard("score", {"examples": source}, {**made, "rewards": specs, "scorers": scorers}, afresh)
 
 
 def _cache(out: Path, settings: ScoreSettings) -> Path:
@@ -114,12 +123,25 @@ def _read(source: Path, settings: ScoreSettings, book: Journal | None) -> Iterat
     return (example for example in unique(rows()) if shard.holds(example.cluster))
 
 
-def _settle(example: Example, answer: Answer | Failure, settings: ScoreSettings, book: Journal) -> None:
+def _survey(book: Journal) -> Any:
+    """Return what looks at the rewards as they pass, with those that an interrupted run wrote."""
+    survey = resolve("irlhf.score.steerable:Survey")()
+    if book.done:
+        for where, row in read_rows(beside(book.output, PARTIAL)):
+            survey.add(from_json(row, where))
+    return survey
+
+
+def _settle(example: Example, answer: Answer | Failure, settings: ScoreSettings, book: Journal) -> Example | None:
+    """Write the row with its rewards and return it, or set it aside."""
     if isinstance(answer, Failure):
         if settings.on_bad_row == "stop":
             raise answer.error(f"{example.id}: {answer.reason}; --on-bad-row skip sets such rows aside")
         book.reject(example.id, answer.reason, example.to_json())
-    elif settings.gold:
-        book.write(replace(example, gold={**example.gold, **answer}))
+        return None
+    if settings.gold:
+        row = replace(example, gold={**example.gold, **answer})
     else:
-        book.write(replace(example, rewards={**example.rewards, **answer}))
+        row = replace(example, rewards={**example.rewards, **answer})
+    book.write(row)
+    return row

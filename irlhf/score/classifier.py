@@ -45,7 +45,7 @@ class Classifier:
 
     @cached_property
     def _reader(self) -> Any:
-        return resolve("irlhf.engines.classify:Reader")(self.name, self.revision, self.input)
+        return resolve("irlhf.engines.classify:load_reader")(self.name, self.revision, self.input)
 
 
 def _folder(name: str, revision: str) -> Path:
