@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -43,8 +44,7 @@ def load_untrained(name: str) -> tuple[Any, Any]:
     gets a plain chat template where it has none, as a policy does. Raises ConfigError.
     """
     single = {"num_labels": 1, "ignore_mismatched_sizes": True, "dtype": torch.float32}
-    model, told = _load(AutoModelForSequenceClassification, name, output_loading_info=True, **single)
-    new = {*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])}
+    model, new = _loaded(AutoModelForSequenceClassification, name, **single)
     if f"{_head(model)[0]}.weight" in new:
         soften_head(model)
     tokenizer = load_tokenizer(name)
@@ -82,6 +82,9 @@ def load_tokenizer(name: str, revision: str = "") -> Any:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: no tokenizer ({_reason(error)})") from error
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        # transformers makes an empty one where a folder holds none.
+        raise ConfigError(f"{name}: no tokenizer with a vocabulary there")
     if tokenizer.pad_token is None:
         # Never attended to and never trained on, so any token serves.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -137,15 +140,27 @@ def fitting_threads(model: Any) -> Iterator[None]:
 
 
 def _load(kind: Any, name: str, **options: Any) -> Any:
+    """Return a model all of whose weights are in its files. Raises ConfigError."""
+    model, new = _loaded(kind, name, **options)
+    if new:
+        # transformers would draw them at random and go on.
+        first, *more = sorted(new)
+        what = f"{first} and {len(more)} more" if more else first
+        raise ConfigError(f"{name}: a model of another kind, without all the weights of this one ({what})")
+    return model
+
+
+def _loaded(kind: Any, name: str, **options: Any) -> tuple[Any, set[str]]:
+    """Return a model, and the names of weights that are new because the files hold none of their name and shape."""
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise ConfigError(f"{name}: no such folder")
-    told = {"dtype": "auto", **options}
+    told = {"dtype": "auto", "use_safetensors": True, "output_loading_info": True, **options}
     try:
         # Without `trust_remote_code=False` transformers would ask on stdin; safetensors hold no code.
-        found = kind.from_pretrained(name, trust_remote_code=False, use_safetensors=True, **told)
-    except (OSError, ValueError) as error:
+        model, found = kind.from_pretrained(name, trust_remote_code=False, **told)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"{name}: no model of this kind in safetensors there ({_reason(error)})") from error
-    return found
+    return model, {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
 
 
 def _base_chat(chat_template: str | dict[str, str] | None) -> str | dict[str, str] | None:

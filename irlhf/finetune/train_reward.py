@@ -42,7 +42,7 @@ def train(preferences: Preferences, base: str, folder: Path, settings: "RewardMo
     """Fill `folder` with a trained reward model; return what its card says of it, and what the summary says."""
     check_tracker(settings.report_to)
     model, tokenizer = _start(preferences, base, settings)
-    shown = Shown(tokenizer, model.config)
+    shown = Shown(tokenizer, model)
     counts: Counter[str] = Counter()
     _, learnt = _encode(preferences.train, shown, counts)
     held_out, validation = _encode(preferences.validation, shown, counts)
@@ -79,7 +79,7 @@ def _start(preferences: Preferences, base: str, settings: "RewardModelSettings")
         model, tokenizer = load_untrained(base)
     model.config.pad_token_id = tokenizer.pad_token_id  # by it a decoder finds the end of a row, where its head reads
     model.config.use_cache = False
-    limit = Shown(tokenizer, model.config).limit
+    limit = Shown(tokenizer, model).limit
     tokenizer.model_max_length = min(settings.context or limit, limit)
     return model, tokenizer
 
