@@ -58,6 +58,11 @@ class Reward(_Strict):
         return {name: value for name, value in given.items() if name not in _OURS}
 
     @property
+    def by_path(self) -> bool:
+        """Whether the scorer is a reward model that is named by its folder."""
+        return self.scorer.startswith(("./", "../", "/", "~"))
+
+    @property
     def asks(self) -> str:
         """What two rewards have in common when one question to one scorer answers both."""
         return json.dumps([self.scorer, self.column, self.for_scorer()], sort_keys=True, default=str)

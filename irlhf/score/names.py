@@ -25,7 +25,7 @@ def find(name: str, reward: Reward, beside: Path) -> Scorer:
         return _made(name, Column, reward.column, given)
     kind, _, argument = reward.scorer.partition(":")
     known = scorer_names()
-    if kind not in known and _is_model(reward.scorer, beside):
+    if kind not in known and (reward.by_path or _is_model(reward.scorer, beside)):
         kind, argument = "hf", reward.scorer
     if kind in SCORERS:
         given |= {"rubric": beside / Path(given["rubric"]).expanduser()} if "rubric" in given else {}
@@ -56,7 +56,6 @@ def _made(name: str, factory: Any, argument: str, given: Mapping[str, Any]) -> S
     return scorer
 
 
-def _is_model(scorer: str, beside: Path) -> bool:
-    """Return whether a reward model is named by its folder alone."""
-    there = any((place / "config.json").is_file() for place in (Path(scorer), beside / scorer))
-    return there or scorer.startswith(("./", "../", "/", "~"))
+def _is_model(name: str, beside: Path) -> bool:
+    """Return whether a folder with a model in it has this name."""
+    return any((place / "config.json").is_file() for place in (Path(name), beside / name))
