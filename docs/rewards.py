@@ -39,8 +39,7 @@ def noisy() -> Iterator[str]:
     for row in read("noisy"):
         for name, found in row["results"]["eval"]["pairs"]["rewards"].items():
             figures = [percent(found[one]) for one in ("accuracy", "best_rule", "above_rule")]
-            loss = shown(found["calibration"]["log_loss"])
-            yield f"| {row['cell']['seed']} | {name} | {' | '.join(figures)} | {loss} | {found['n']} |"
+            yield f"| {row['cell']['seed']} | {name} | {' | '.join(figures)} | {found['n']} |"
 
 
 def anthropic() -> Iterator[str]:
@@ -65,8 +64,20 @@ def together() -> Iterator[str]:
             yield f"| {row['cell']['seed']} | {what} | {figures} | {found['n']:,}, {found['prompts']:,} |"
 
 
+def _measured(study: str, table: Callable[[], Iterator[str]]) -> Callable[[], Iterator[str]]:
+    """Return a table that says so where its study has left no results."""
+
+    def lines() -> Iterator[str]:
+        if (RESULTS / f"rewards-{study}.jsonl").exists():
+            yield from table()
+        else:
+            yield f"Not measured yet: `python studies/run.py studies/rewards/{study}.yaml -o study` does it."
+
+    return lines
+
+
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
-    "rewards-noisy": noisy,
-    "rewards-hh": anthropic,
-    "rewards-together": together,
+    "rewards-noisy": _measured("noisy", noisy),
+    "rewards-hh": _measured("hh", anthropic),
+    "rewards-together": _measured("hh", together),
 }
