@@ -1,36 +1,59 @@
-"""Threads that wait for others' answers, and end with the program, so that Ctrl-C waits for nobody."""
+"""A few threads that end with the program, so that Ctrl-C waits for nobody's answer."""
 
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
-from threading import Thread
-from typing import Any
+from threading import Lock, Thread
+from typing import Any, TypeVar
+
+Answer = TypeVar("Answer")
+
+_Task = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
+_Tasks = SimpleQueue[_Task | None]
 
 
 class Crew:
-    """So many threads, which start with the first call."""
+    """Threads that take calls in the order they were handed in. They start as calls come.
+
+    Not the standard library's executor, whose threads the interpreter waits for when it ends.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.calls: SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
-        self.started = False
+        self.started = 0
+        self.lock = Lock()
+        self.tasks: _Tasks = SimpleQueue()
+        # Threads know the line of calls and not the crew, and so go when nobody holds the crew any longer.
+        self.close = weakref.finalize(self, _dismiss, self.tasks, size)
 
-    def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Have it called by the next thread that is free."""
-        if not self.started:
-            self.started = True
-            for _ in range(self.size):
-                Thread(target=self._work, daemon=True).start()
-        promised: Future[Any] = Future()
-        self.calls.put((promised, call, arguments))
-        return promised
+    def submit(self, call: Callable[..., Answer], *arguments: Any) -> Future[Answer]:
+        """Hand in a call. One that is cancelled before its turn is not made."""
+        answer: Future[Answer] = Future()
+        self.tasks.put((answer, call, arguments))
+        with self.lock:
+            if self.started < self.size:
+                self.started += 1
+                Thread(target=_work, args=(self.tasks,), daemon=True).start()
+        return answer
 
-    def _work(self) -> None:
-        while True:
-            promised, call, arguments = self.calls.get()
-            if not promised.set_running_or_notify_cancel():
-                continue
-            try:
-                promised.set_result(call(*arguments))
-            except BaseException as error:  # raised again where it is waited for
-                promised.set_exception(error)
+
+def _dismiss(tasks: _Tasks, size: int) -> None:
+    """Let every thread go once the calls before are made."""
+    for _ in range(size):
+        tasks.put(None)
+
+
+def _work(tasks: _Tasks) -> None:
+    while task := tasks.get():
+        _make(*task)
+        del task  # what it calls may hold the crew
+
+
+def _make(answer: Future[Any], call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    if not answer.set_running_or_notify_cancel():
+        return
+    try:
+        answer.set_result(call(*arguments))
+    except BaseException as error:  # raised again where the answer is waited for
+        answer.set_exception(error)

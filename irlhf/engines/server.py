@@ -5,28 +5,24 @@ model's generation_config.json, llama.cpp a temperature of 0.8 with a cut tail. 
 what was asked for: a number that a server leaves out is None here.
 """
 
-import contextlib
-import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import NamedTuple, NoReturn
 
 import openai
 from openai import OpenAI, omit
 from pydantic import BaseModel, ValidationError
 
+from irlhf.engines.host import Models, unknown_model
+from irlhf.engines.replies import Shape
+from irlhf.engines.words import GOES_ON, KEY, NO_KEY, cleaned, key_of, said
 from irlhf.errors import BackendError, ConfigError
 from irlhf.records import LENGTH, STOP
-from irlhf.registry import did_you_mean
 
-_KEY = "OPENAI_API_KEY"  # the environment variable, where none is named
-_NO_KEY = "none"  # for servers that want none; the client cannot be made without
 _RETRIES = 4  # after the first try: half a second to 8 s apart or as the server says
 _SEEDS = 2**31  # llama.cpp takes 32 bits and reads the last of those numbers as "any", others 64 with a sign
 _CENSORED = -9999.0  # what vLLM and OpenAI write for a logprob that they cannot give
-_SAID = 200  # characters of a server's own words in a message
 _WHOLE = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}  # nothing cut, nothing punished
 
 
@@ -86,24 +82,13 @@ class _Answer(BaseModel):
     usage: _Usage | None = None
 
 
-class _Model(BaseModel):
-    id: str
-
-
-class _Models(BaseModel):
-    data: list[_Model]
-
-
-Shape = TypeVar("Shape", bound=BaseModel)
-
-
 class Completions:
     """A served model, which any number of threads may ask. Raises ConfigError and BackendError."""
 
     def __init__(self, served: Served) -> None:
         self.served = served
-        self.key = _key(served.key)
-        self.client = OpenAI(base_url=served.url, api_key=self.key or _NO_KEY, max_retries=_RETRIES)
+        self.key = key_of(served.key, "--api-key-env")
+        self.client = OpenAI(base_url=served.url, api_key=self.key or NO_KEY, max_retries=_RETRIES)
         self.name = served.name or self._only()
 
     def __call__(self, prompt: Sequence[int], seed: int) -> Completion:
@@ -126,16 +111,14 @@ class Completions:
             self._fail(error)
         answer = self._parsed(raw.content, _Answer)
         if not answer.choices:
-            raise BackendError(
-                f"{self.served.url}: an answer without a completion in it; the same command goes on from here"
-            )
+            raise BackendError(f"{self.served.url}: an answer without a completion in it; {GOES_ON}")
         return self._completion(answer.choices[0], answer.usage)
 
     def _completion(self, choice: _Choice, usage: _Usage | None) -> Completion:
         if choice.finish_reason not in (STOP, LENGTH):
             raise BackendError(
                 f"{self.served.url}: a completion ended with '{choice.finish_reason}', which is neither the model's"
-                f" own end nor the most tokens asked for; the same command goes on from here"
+                f" own end nor the most tokens asked for; {GOES_ON}"
             )
         numbers = choice.logprobs.numbers if choice.logprobs else []
         told = usage.completion_tokens if usage else None
@@ -158,15 +141,15 @@ class Completions:
             raw = self.client.models.with_raw_response.list()
         except openai.APIError as error:
             self._fail(error)
-        return sorted({model.id for model in self._parsed(raw.content, _Models).data})
+        return sorted({model.id for model in self._parsed(raw.content, Models).data})
 
     def _parsed(self, content: bytes, shape: type[Shape]) -> Shape:
         try:
             return shape.model_validate_json(content)
         except ValidationError as error:
-            said = self._clean(content.decode(errors="replace")) or "nothing"
+            told = cleaned(content.decode(errors="replace"), self.key) or "nothing"
             raise BackendError(
-                f"{self.served.url}: the answer is not what OpenAI's protocol says: {said}; is it the server's address,"
+                f"{self.served.url}: the answer is not what OpenAI's protocol says: {told}; is it the server's address,"
                 " up to and with /v1?"
             ) from error
 
@@ -174,50 +157,15 @@ class Completions:
         """Raise what went wrong as one line that says what to do."""
         url = self.served.url
         if not isinstance(error, openai.APIStatusError):
-            reason = self._clean(str(error.__cause__ or error))
+            reason = cleaned(str(error.__cause__ or error), self.key)
             raise BackendError(
                 f"{url}: no answer in {_RETRIES + 1} tries ({reason}); is the server up?"
                 " The same command goes on from here"
             ) from error
-        status, told = error.status_code, f"{url}: {error.status_code} ({self._said(error.response.text)})"
+        status, told = error.status_code, f"{url}: {error.status_code} ({said(error.response.text, self.key)})"
         if status in (408, 409, 429) or status >= 500:
-            raise BackendError(f"{told}; when it has room again, the same command goes on from here") from error
+            raise BackendError(f"{told}; when it has room again, {GOES_ON}") from error
         if status in (401, 403):
-            raise ConfigError(f"{told}; put a key of this server's into {self.served.key or _KEY}") from error
+            raise ConfigError(f"{told}; put a key of this server's into {self.served.key or KEY}") from error
         mend = f"; does --base-url end in /v1, and does the server take token ids at {url}/completions?"
-        raise ConfigError(self._unknown() or told + mend) from error
-
-    def _unknown(self) -> str:
-        """Return what is wrong with the model's name, if it is the name."""
-        try:
-            raw = self.client.with_options(max_retries=0).models.with_raw_response.list()
-            names = {model.id for model in _Models.model_validate_json(raw.content).data}
-        except (openai.APIError, ValidationError):
-            return ""
-        name = getattr(self, "name", "")
-        known = not name or name in names or not names
-        return "" if known else f"{self.served.url} has no model '{name}'{did_you_mean(name, names)}"
-
-    def _said(self, text: str) -> str:
-        """Return the server's own words, wherever it put them."""
-        body: Any = text
-        with contextlib.suppress(ValueError):
-            body = json.loads(text)
-        for part in ("error", "message", "detail"):
-            body = body.get(part, body) if isinstance(body, dict) else body
-        return self._clean(str(body))
-
-    def _clean(self, text: str) -> str:
-        """Return text as one short line that does not hold the key."""
-        whole = text.replace(self.key, "…") if self.key else text
-        return " ".join(whole.split())[:_SAID]
-
-
-def _key(variable: str) -> str:
-    """Return the key of the environment, or nothing. Raises ConfigError."""
-    key = os.environ.get(variable or _KEY, "").strip()
-    if variable and not key:
-        raise ConfigError(f"--api-key-env {variable}: there is no such environment variable; set it, or leave it out")
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigError(f"{variable or _KEY} holds characters that no key has")
-    return key
+        raise ConfigError(unknown_model(self.client, url, getattr(self, "name", "")) or told + mend) from error

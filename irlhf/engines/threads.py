@@ -7,10 +7,9 @@ by all threads.
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
+from irlhf.engines.crew import Crew
 from irlhf.engines.pools import Advance, Answered, Engine, Row, Work
 from irlhf.errors import IrlhfError
 from irlhf.registry import resolve
@@ -18,13 +17,12 @@ from irlhf.registry import resolve
 _AHEAD = 4  # pools a thread that are read before the first of them is passed on
 
 _Answers = Future[Sequence[Any]]
-_Queue = SimpleQueue[tuple[list[Any], _Answers] | None]
 
 
 def answered(pools: Iterator[list[Row]], work: Work, engine: Engine, advance: Advance) -> Answered[Row]:
     """Yield each pool with its answers, in the order of the pools. An error waits for its turn as well."""
     line: deque[tuple[list[Row], _Answers]] = deque()
-    tasks: _Queue = SimpleQueue()
+    crew = Crew(engine.workers)
     made = None
 
     def head() -> Generator[tuple[list[Row], Sequence[Any]]]:
@@ -34,12 +32,12 @@ def answered(pools: Iterator[list[Row]], work: Work, engine: Engine, advance: Ad
         yield pool, found
 
     try:
-        for task in _tasks(pools):
-            if made is None and not task[1].done():
-                made = resolve(work.door)(*work.arguments)
-                _start(engine.workers, made, tasks)
-            line.append(task)
-            tasks.put(task)
+        for pool in _read(pools):
+            if isinstance(pool, IrlhfError):
+                line.append(([], _failed(pool)))
+            else:
+                made = made or resolve(work.door)(*work.arguments)
+                line.append((pool, crew.submit(made, pool, _unheard)))
             if len(line) == _AHEAD * engine.workers:
                 yield from head()
         while line:
@@ -47,35 +45,21 @@ def answered(pools: Iterator[list[Row]], work: Work, engine: Engine, advance: Ad
     finally:
         for _, answers in line:
             answers.cancel()
-        for _ in range(engine.workers):
-            tasks.put(None)
+        crew.close()
 
 
-def _tasks(pools: Iterator[list[Row]]) -> Iterator[tuple[list[Row], _Answers]]:
+def _read(pools: Iterator[list[Row]]) -> Iterator[list[Row] | IrlhfError]:
+    """Yield the pools, and at their end what ended them too early."""
     try:
-        for pool in pools:
-            yield pool, Future()
+        yield from pools
     except IrlhfError as error:
-        failed: _Answers = Future()
-        failed.set_exception(error)
-        yield [], failed
+        yield error
 
 
-def _start(count: int, made: Any, tasks: _Queue) -> None:
-    """Start threads that end with the program, so that Ctrl-C waits for nobody's answer."""
-    for _ in range(count):
-        Thread(target=_work, args=(made, tasks), daemon=True).start()
-
-
-def _work(made: Any, tasks: _Queue) -> None:
-    while task := tasks.get():
-        pool, answers = task
-        if answers.done() or not answers.set_running_or_notify_cancel():
-            continue
-        try:
-            answers.set_result(made(pool, _unheard))
-        except BaseException as error:  # raised again where the rows are waited for
-            answers.set_exception(error)
+def _failed(error: IrlhfError) -> _Answers:
+    answers: _Answers = Future()
+    answers.set_exception(error)
+    return answers
 
 
 def _unheard(rows: int) -> None:

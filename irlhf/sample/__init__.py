@@ -6,10 +6,10 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 from irlhf import console
 from irlhf.engines.pools import LOCAL, Engine, Work, answered, pooled
+from irlhf.engines.words import is_address
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, read_rows
 from irlhf.ids import Seen, Shard, parse_shard
@@ -175,12 +175,7 @@ def _check_server(settings: SampleSettings, engine: Engine) -> None:
     ):
         if not idle:
             raise ConfigError(f"{flag} {why}; leave it out, or leave --base-url out")
-    try:
-        url = urlsplit(settings.base_url)
-        right = url.scheme in ("http", "https") and url.hostname and url.port != 0
-    except ValueError:  # no port, or no address in these brackets
-        right = False
-    if not right or url.username or url.password or url.query or url.fragment:
+    if not is_address(settings.base_url) or "?" in settings.base_url:
         # Not repeated: it may hold a password.
         raise ConfigError("--base-url is no address like http://127.0.0.1:8000/v1 (keys come from the environment)")
 
