@@ -32,8 +32,10 @@ def find(name: str, reward: Reward, beside: Path) -> Scorer:
         if kind == "hf" and not Path(argument).is_dir() and (beside / argument).is_dir():
             argument = str(beside / argument)
         return _made(name, resolve(SCORERS[kind]), argument, given)
+    if kind in known and argument:
+        raise ConfigError(f"{name}: scorer '{kind}' takes nothing behind its name; its settings stand in `options:`")
     if kind not in known and not argument:
-        raise ConfigError(f"{name}: unknown scorer '{reward.scorer}'{did_you_mean(reward.scorer, known)}")
+        raise ConfigError(f"{name}: unknown scorer {reward.scorer!r}{did_you_mean(reward.scorer, known)}")
     return _made(name, Function, known.get(kind, reward.scorer), {"beside": beside, **given})
 
 
@@ -44,7 +46,7 @@ def _made(name: str, factory: Any, argument: str, given: Mapping[str, Any]) -> S
     arguments = [argument] if any(one.kind is one.POSITIONAL_OR_KEYWORD for one in named) else []
     if argument and not arguments:
         raise ConfigError(f"{name}: this scorer takes nothing behind its name; leave out ':{argument}'")
-    for key in given.keys() - _TOLD - set(keys):
+    for key in (one for one in given if one not in {*keys, *_TOLD}):
         takes = f"it takes {', '.join(keys)}" if keys else "it takes none"
         raise ConfigError(f"{name}: `{key}:` means nothing to this scorer ({takes}); leave it out")
     try:
