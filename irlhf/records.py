@@ -2,7 +2,8 @@
 
     prepare   id prompt completion group label split source
     score     + rewards (or gold)
-    sample    + target asked finish tokens entropy logprob (reference) policy seed decoding
+    sample    + target asked finish tokens entropy logprob (reference k3) policy seed decoding
+              of a server entropy_low entropy_high (censored) in place of entropy
     score --keep   + kept candidates spent
 
 A sample is a legal example, so it may go back through `score` and into the next `finetune`.
@@ -44,9 +45,11 @@ class Example:
 
     `rewards` and `gold` are raw numbers on their scorers' own scales. `asked` is in the units of the
     policy's scale, as is `wanted`. `entropy` is the mean over tokens in nats, `logprob` the sum over tokens, both at
-    temperature 1, after any guidance and before any truncation; `reference` is the logprob of the same tokens
-    under another model, whose prompt asks for nothing. `kept` says how this one was chosen among `candidates`
-    samples, which took `spent` tokens to draw. `extra` holds the keys that irlhf does not know.
+    temperature 1, after any guidance and before any truncation; `entropy_low` and `entropy_high` are what it lies
+    between, where only the likeliest tokens are known. `reference` is the logprob of the same tokens under another
+    model, whose prompt asks for nothing, and `k3` a second estimate of the KL from it (irlhf/uncertainty.py). `kept`
+    says how this one was chosen among `candidates` samples, which took `spent` tokens to draw. `extra` holds the keys
+    that irlhf does not know.
     """
 
     id: str
@@ -64,8 +67,12 @@ class Example:
     finish: str = ""  # STOP or LENGTH
     tokens: int | None = None
     entropy: float | None = None
+    entropy_low: float | None = None
+    entropy_high: float | None = None
     logprob: float | None = None
+    censored: int | None = None  # tokens whose logprob a server did not give; where there are any, no logprob is
     reference: float | None = None
+    k3: float | None = None
     policy: str = ""
     seed: int | None = None
     decoding: Mapping[str, float] = field(default_factory=dict)  # how the tokens were drawn
@@ -95,8 +102,8 @@ _KNOWN = tuple(one.name for one in fields(Example) if one.name != "extra")
 _ALWAYS = ("id", "prompt", "completion")
 _TEXTS = ("group", "label", "split", "source", "finish", "policy", "kept")
 _NUMBERS = ("rewards", "gold", "asked", "wanted", "decoding")
-_COUNTS = ("tokens", "seed", "candidates", "spent")
-_MEASURES = ("entropy", "logprob", "reference")
+_COUNTS = ("tokens", "seed", "censored", "candidates", "spent")
+_MEASURES = ("entropy", "entropy_low", "entropy_high", "logprob", "reference", "k3")
 
 
 def _absent(name: str, value: object) -> bool:

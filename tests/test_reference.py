@@ -57,9 +57,13 @@ def test_a_batch_reads_what_one_pass_a_token_reads(small: int, bench: Bench, mon
     prompts = [tokenizer(text)["input_ids"] for text in ("Human: Why?", "Human: How do I mend a lamp?\n\n", "A", "B")]
     drawn = generate(model.eval(), tokenizer, prompts, range(4), Decoding(max_tokens=30))
     whole = [(prompt, one.ids) for prompt, one in zip(prompts, drawn, strict=True)]
-    assert logprobs(model, whole) == pytest.approx([one.logprob for one in drawn], abs=1e-3)
+    for numbers, one in zip(logprobs(model, whole), drawn, strict=True):
+        assert numbers == pytest.approx(one.logprobs, abs=1e-3)
+        assert sum(numbers) == pytest.approx(one.logprob, abs=1e-3)
     uneven = [(prompt, ids[: 1 + 9 * n]) for n, (prompt, ids) in enumerate(whole)]
-    assert logprobs(model, uneven) == pytest.approx([slowly(model, *row) for row in uneven], abs=1e-3)
+    assert [sum(each) for each in logprobs(model, uneven)] == pytest.approx(
+        [slowly(model, *row) for row in uneven], abs=1e-3
+    )
 
 
 def test_a_model_that_returns_every_place_is_read_alike(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +76,7 @@ def test_a_model_that_returns_every_place_is_read_alike(bench: Bench, monkeypatc
         return forward(input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache)
 
     monkeypatch.setattr(model, "forward", old)
-    assert logprobs(model, rows) == pytest.approx(spare, abs=1e-4)
+    assert logprobs(model, rows) == [pytest.approx(each, abs=1e-4) for each in spare]
 
 
 def test_the_ids_are_the_drawn_tokens_with_the_end_of_the_turn(bench: Bench) -> None:
@@ -89,6 +93,7 @@ def test_the_ids_are_the_drawn_tokens_with_the_end_of_the_turn(bench: Bench) -> 
 def test_a_policy_asked_for_nothing_is_its_own_reference(bench: Bench) -> None:
     rows = sampled(bench, bench.policy, target=())
     assert [row["reference"] for row in rows] == pytest.approx([row["logprob"] for row in rows], abs=1e-3)
+    assert {row["k3"] for row in rows} == {0}
 
 
 @pytest.mark.parametrize("asked", [("short=0.9",), ()])
@@ -96,7 +101,9 @@ def test_reading_changes_nothing_else(asked: tuple[str, ...], bench: Bench) -> N
     read_too = sampled(bench, bench.policy, asked)
     settings = SampleSettings(asked, split="all", limit=12, max_tokens=24)
     sample(bench.policy, bench.examples, "alone.jsonl", settings)
-    assert [{name: row[name] for name in row if name != "reference"} for row in read_too] == read(Path("alone.jsonl"))
+    assert [{name: row[name] for name in row if name not in ("reference", "k3")} for row in read_too] == read(
+        Path("alone.jsonl")
+    )
 
 
 @pytest.mark.parametrize("kind", ["itself", "another policy", "base"])
@@ -117,6 +124,7 @@ def test_the_reference_reads_behind_its_own_prompt_without_rewards(kind: str, be
         expected = slowly(model.eval(), chat.prompt(row["prompt"], {}, 104).ids, drawn.ids)
         assert row["reference"] == pytest.approx(expected, abs=1e-3)
         assert abs(row["reference"] - row["logprob"]) > 1e-3
+        assert row["k3"] > 0
 
 
 @pytest.mark.parametrize("batch", [1, 5])

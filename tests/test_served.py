@@ -71,6 +71,12 @@ class Served(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
+    def listed(self, logprobs: torch.Tensor, drawn: int, body: Mapping[str, Any]) -> dict[str, float]:
+        """Return the likeliest tokens and the drawn one, as vLLM names them when asked for ids."""
+        assert body["return_tokens_as_token_ids"]
+        best = logprobs.topk(body["logprobs"]).indices.tolist()
+        return {f"token_id:{token}": float(logprobs[token]) for token in dict.fromkeys([drawn, *best])}
+
     def completion(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Answer as OpenAI's legacy endpoint does."""
         assert isinstance(body["prompt"], list)
@@ -82,7 +88,10 @@ class Served(ThreadingHTTPServer):
             self.drawn[body["seed"]] = (body["prompt"], one.ids)
         numbers = told[range(len(one.ids)), list(one.ids)].tolist()
         text = self.tokenizer.decode(list(one.ids), skip_special_tokens=True)
-        found = {"tokens": [str(i) for i in one.ids], "token_logprobs": numbers} if "logprobs" in body else None
+        found = None
+        if "logprobs" in body:
+            listed = [self.listed(row, token, body) for row, token in zip(told, one.ids, strict=True)]
+            found = {"tokens": [str(i) for i in one.ids], "token_logprobs": numbers, "top_logprobs": listed}
         choice = {"index": 0, "text": text, "logprobs": found, "finish_reason": one.finish}
         return {"object": "text_completion", "choices": [choice], "usage": {"completion_tokens": one.tokens}}
 
@@ -229,9 +238,11 @@ def test_each_sample_is_drawn_with_its_own_seed_and_read_by_the_policy(bench: Be
     assert {body["seed"] for body in served.asked} == {row["seed"] % 2**31 for row in rows}
     assert len({row["seed"] for row in rows}) == 6
     drawn = [served.drawn[row["seed"] % 2**31] for row in rows]
-    assert [row["logprob"] for row in rows] == pytest.approx(logprobs(served.model, drawn), abs=1e-3)
+    assert [row["logprob"] for row in rows] == pytest.approx(
+        [sum(each) for each in logprobs(served.model, drawn)], abs=1e-3
+    )
     assert [row["tokens"] for row in rows] == [len(ids) for _, ids in drawn]
-    assert not any("entropy" in row for row in rows)
+    assert not any("entropy" in row or "censored" in row for row in rows)
 
 
 @pytest.mark.parametrize("more", [("--temperature", "0.5"), ("--top-p", "0.9")])
@@ -364,38 +375,109 @@ def chosen(answer: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def logprobs_like(change: Callable[[list[float]], Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    return lambda answer: chosen(answer, logprobs=change(answer["choices"][0]["logprobs"]["token_logprobs"]))
+    def changed(answer: dict[str, Any]) -> dict[str, Any]:
+        told = answer["choices"][0]["logprobs"]
+        return chosen(answer, logprobs={**told, **change(told["token_logprobs"])})
+
+    return changed
+
+
+def as_llama_cpp(answer: dict[str, Any]) -> dict[str, Any]:
+    told = answer["choices"][0]["logprobs"]
+    content = [
+        {"token": "a", "logprob": number, "top_logprobs": [{"token": "a", "logprob": one} for one in top.values()]}
+        for number, top in zip(told["token_logprobs"], told["top_logprobs"], strict=True)
+    ]
+    return chosen(answer, logprobs={"content": content})
+
+
+BOUNDS = {"entropy_low", "entropy_high"}
 
 
 @pytest.mark.parametrize(
-    ("change", "missing"),
+    ("change", "missing", "warning"),
     [
-        (lambda answer: chosen(answer, logprobs=None), {"logprob"}),
-        (logprobs_like(lambda numbers: {"token_logprobs": [-9999.0, *numbers[1:]]}), {"logprob"}),
-        (logprobs_like(lambda numbers: {"token_logprobs": [None, *numbers[1:]]}), {"logprob"}),
-        (logprobs_like(lambda numbers: {"token_logprobs": [float("-inf"), *numbers[1:]]}), {"logprob"}),
-        (logprobs_like(lambda numbers: {"token_logprobs": numbers[1:]}), {"logprob"}),
-        (logprobs_like(lambda numbers: {"content": [{"token": "a", "logprob": one} for one in numbers]}), set()),
-        (lambda answer: {"choices": answer["choices"]}, set()),
-        (lambda answer: {"choices": chosen(answer, logprobs=None)["choices"], "usage": None}, {"tokens", "logprob"}),
+        (lambda answer: chosen(answer, logprobs=None), {"logprob", *BOUNDS}, "the logprob of every token"),
+        (logprobs_like(lambda numbers: {"token_logprobs": numbers[1:]}), {"logprob", *BOUNDS}, "the logprob of"),
+        (logprobs_like(lambda _: {"top_logprobs": None}), BOUNDS, "list the likeliest"),
+        (logprobs_like(lambda numbers: {"top_logprobs": [None] * len(numbers)}), BOUNDS, "list the likeliest"),
+        (as_llama_cpp, set(), ""),
+        (lambda answer: {"choices": answer["choices"]}, set(), ""),
+        (
+            lambda answer: {"choices": chosen(answer, logprobs=None)["choices"], "usage": None},
+            {"tokens", "logprob", *BOUNDS},
+            "the logprob of every token",
+        ),
     ],
 )
 def test_what_a_server_does_not_tell_is_not_in_the_row(
-    change: Callable[[dict[str, Any]], Any], missing: set[str], bench: Bench, served: Served
+    change: Callable[[dict[str, Any]], Any], missing: set[str], warning: str, bench: Bench, served: Served
 ) -> None:
     call(*line(bench, served, "whole.jsonl"))
     served.change = change
     outcome = call(*line(bench, served, "less.jsonl"))
     assert told(outcome) == (0, 1 if missing else 0)
-    assert outcome.err.startswith("warning: the server did not give the logprob of every token" if missing else "")
+    assert outcome.err.startswith("warning: the server did not " if missing else "")
+    assert warning in outcome.err
     whole = [{k: v for k, v in row.items() if k not in missing} for row in read(Path("whole.jsonl"))]
     assert read(Path("less.jsonl")) == whole
 
 
+@pytest.mark.parametrize("nothing", [-9999.0, None, float("-inf")])
+def test_a_token_without_its_logprob_is_counted(nothing: float | None, bench: Bench, served: Served) -> None:
+    call(*line(bench, served, "whole.jsonl"))
+    served.change = logprobs_like(lambda numbers: {"token_logprobs": [nothing, *numbers[1:]]})
+    outcome = call(*line(bench, served, "less.jsonl"))
+    assert told(outcome) == (0, 1)
+    whole = [{k: v for k, v in row.items() if k != "logprob"} for row in read(Path("whole.jsonl"))]
+    assert read(Path("less.jsonl")) == [{**row, "censored": 1} for row in whole]
+
+
+def test_what_a_server_lists_bounds_the_entropy_of_the_policy_at_hand(bench: Bench, served: Served) -> None:
+    well(call(*line(bench, served, "there.jsonl")))
+    rows = read(Path("there.jsonl"))
+    for row in rows:
+        prompt, ids = served.drawn[row["seed"] % 2**31]
+        with torch.inference_mode():
+            logits = served.model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
+        shares = logits.double().log_softmax(-1)
+        exact = float(-(shares.exp() * shares).sum(-1).mean())
+        assert row["entropy_low"] <= exact <= row["entropy_high"] < row["entropy_low"] + 5
+
+
+def refuses_above(most: int) -> Fault:
+    def answer(handler: Handler) -> None:
+        body = handler.server.asked[-1]
+        told = f"Requested sample logprobs of {body['logprobs']}, which is greater than max allowed: {most}"
+        if body["logprobs"] > most:
+            handler.say({"error": {"message": told}}, 400)
+        else:
+            handler.say(handler.server.completion(body))
+
+    return answer
+
+
+@pytest.mark.parametrize(("most", "tried"), [(5, [20, 5]), (1, [20, 5, 1])])
+def test_a_server_that_refuses_so_many_is_asked_for_fewer(
+    most: int, tried: list[int], bench: Bench, served: Served
+) -> None:
+    well(call(*line(bench, served, "whole.jsonl", "--concurrency", "1")))
+    served.clear()
+    served.faults = [refuses_above(most)] * 20
+    outcome = call(*line(bench, served, "less.jsonl", "--concurrency", "1"))
+    assert told(outcome) == (0, 1)
+    assert f"the server lists {most} of the likeliest tokens at most" in outcome.err
+    assert [body["logprobs"] for body in served.asked] == [*tried, *[most] * 5]
+    pairs = zip(read(Path("less.jsonl")), read(Path("whole.jsonl")), strict=True)
+    for less, whole in pairs:
+        assert less["entropy_low"] < whole["entropy_low"] < whole["entropy_high"] < less["entropy_high"]
+        assert less["logprob"] == whole["logprob"]
+
+
 def test_a_server_whose_context_is_too_short_is_told_of_once(bench: Bench, served: Served) -> None:
     def cut(answer: dict[str, Any]) -> dict[str, Any]:
-        numbers = answer["choices"][0]["logprobs"]["token_logprobs"][:3]
-        less = chosen(answer, logprobs={"token_logprobs": numbers}, finish_reason="length")
+        less = {name: each[:3] for name, each in answer["choices"][0]["logprobs"].items()}
+        less = chosen(answer, logprobs=less, finish_reason="length")
         return {**less, "usage": {"completion_tokens": 3}}
 
     served.change = cut

@@ -109,9 +109,9 @@ def sample(
     here. The rows are the same, and either engine goes on where the other was.
 
     With --base-url a server that speaks OpenAI's /v1/completions draws, such as
-    vllm serve policy. Prompts are written here and sent as token ids. Entropy,
-    --reference and --guidance need the policy here. A key comes from the
-    environment alone.
+    vllm serve policy. Prompts are written here and sent as token ids. Rows say
+    what the entropy lies between; entropy itself, --reference and --guidance
+    need the policy here. A key comes from the environment alone.
     """
     out = options.output_for(output, prompts, "samples.jsonl")
     settings = resolve("irlhf.sample:SampleSettings")(

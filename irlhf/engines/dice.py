@@ -33,7 +33,7 @@ class Dice(LogitsProcessor):  # type: ignore[misc]
     """Chooses every row's next token with the row's own random numbers.
 
     Which other rows share the batch changes nothing, so a resumed run draws what it would have drawn.
-    Memory does not grow with length but for the tokens themselves: entropy and logprob are summed as they
+    Memory does not grow with length but for the tokens and their logprobs: entropy and logprob are summed as they
     come. Called by `generate` it leaves one token a row, which `generate` then takes.
     """
 
@@ -49,6 +49,7 @@ class Dice(LogitsProcessor):  # type: ignore[misc]
         self.tokens = torch.zeros(len(seeds), dtype=torch.long, device=device)
         self.entropy = torch.zeros(len(seeds), device=device)
         self.logprob = torch.zeros(len(seeds), device=device)
+        self.logprobs = torch.zeros(len(seeds), decoding.max_tokens, device=device)  # of each token
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return scores [rows, vocabulary] that leave one token a row."""
@@ -64,7 +65,9 @@ class Dice(LogitsProcessor):  # type: ignore[misc]
         self.ids[self.rows, self.step] = chosen
         self.tokens[self.rows] += going
         self.entropy[self.rows] -= torch.linalg.vecdot(shares, logprobs.clamp_(min=_LEAST)) * going
-        self.logprob[self.rows] += logprobs.gather(1, chosen[:, None])[:, 0] * going
+        drawn = logprobs.gather(1, chosen[:, None])[:, 0] * going
+        self.logprobs[self.rows, self.step] = drawn
+        self.logprob[self.rows] += drawn
         self.open[self.rows] = going & ~torch.isin(chosen, self.ends)
         self.step += 1
         return chosen

@@ -25,7 +25,12 @@ class Drawn(NamedTuple):
     entropy: float
     logprob: float
     ids: tuple[int, ...]  # of the tokens
+    logprobs: tuple[float, ...] = ()  # of each
     reference: float | None = None  # the logprob of the same tokens under another model
+    k3: float | None = None  # what they say of the KL from it
+    entropy_low: float | None = None  # for those who do not know the entropy itself
+    entropy_high: float | None = None
+    censored: int | None = None
 
 
 def generate(
@@ -71,4 +76,5 @@ def _drawn(tokenizer: Any, dice: Dice, row: int) -> Drawn:
         entropy=round(float(dice.entropy[row]) / count, 4),
         logprob=round(float(dice.logprob[row]), 4),
         ids=tuple(ids),
+        logprobs=tuple(dice.logprobs[row, :count].tolist()),
     )

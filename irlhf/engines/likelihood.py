@@ -13,9 +13,9 @@ _LOGITS = 2**27  # numbers that one pass may return: half a GiB in single precis
 _Row = tuple[Sequence[int], Sequence[int]]  # token ids of a prompt and of its completion
 
 
-def logprobs(model: Any, rows: Sequence[_Row]) -> list[float]:
-    """Return each completion's logprob behind its prompt: the sum over its tokens, at temperature 1, untruncated."""
-    return [logprob for batch in _batches(model, rows) for logprob in _read(model, batch)]
+def logprobs(model: Any, rows: Sequence[_Row]) -> list[list[float]]:
+    """Return the logprobs of each completion's tokens behind its prompt, at temperature 1, untruncated."""
+    return [each for batch in _batches(model, rows) for each in _read(model, batch)]
 
 
 def _batches(model: Any, rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
@@ -26,7 +26,7 @@ def _batches(model: Any, rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
         yield rows[start : start + size]
 
 
-def _read(model: Any, rows: Sequence[_Row]) -> list[float]:
+def _read(model: Any, rows: Sequence[_Row]) -> list[list[float]]:
     """Read one batch. Padding stands on the right, where no token of a causal model looks."""
     width = max(len(prompt) + len(completion) for prompt, completion in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
@@ -42,4 +42,4 @@ def _read(model: Any, rows: Sequence[_Row]) -> list[float]:
         logits = wanted_logits(model, model.get_output_embeddings(), inputs, said[:, 1:])
         found = -cross_entropy(logits.float(), ids[said], reduction="none")
     lengths = [len(completion) for _, completion in rows]
-    return [float(one.sum()) for one in torch.split(found, lengths)]
+    return [one.tolist() for one in torch.split(found, lengths)]

@@ -9,7 +9,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from tokenizers import AddedToken
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from irlhf.engines.chat import PLAIN_CHAT
 from irlhf.engines.dial import undialled
@@ -102,6 +102,19 @@ def add_tokens(model: Any, tokenizer: Any, lines: Sequence[str]) -> None:
 def context_of(model: Any) -> int:
     """Return how many tokens the model takes at once."""
     return int(getattr(model.config, "max_position_embeddings", None) or 2048)
+
+
+def vocabulary_of(name: str, tokenizer: Any) -> int | None:
+    """Return how many tokens a model can say at most, by its folder, without loading it.
+
+    Embeddings are often wider than the tokenizer, and the model gives the spare ones some probability. None where the
+    folder does not tell.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError):
+        return None
+    return max(len(tokenizer), int(config.get_text_config().vocab_size))
 
 
 def size_of(model: Any) -> int:

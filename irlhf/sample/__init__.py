@@ -100,8 +100,12 @@ class Drawn(Protocol):
     finish: str
     tokens: int | None
     entropy: float | None
+    entropy_low: float | None
+    entropy_high: float | None
     logprob: float | None
+    censored: int | None
     reference: float | None
+    k3: float | None
 
 
 def sample(
@@ -293,8 +297,12 @@ def _sampled(ask: Ask, drawn: Drawn, policy: str, decoding: Mapping[str, float])
         finish=drawn.finish,
         tokens=drawn.tokens,
         entropy=drawn.entropy,
+        entropy_low=drawn.entropy_low,
+        entropy_high=drawn.entropy_high,
         logprob=drawn.logprob,
+        censored=drawn.censored,
         reference=drawn.reference,
+        k3=drawn.k3,
         policy=policy,
         seed=ask.seed,
         decoding=decoding,

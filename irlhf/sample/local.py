@@ -1,5 +1,6 @@
 """Draw from a policy's own weights, and read what was drawn with a reference that is asked for nothing."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from irlhf.engines.local import context_of, fitting_threads, load_causal
 from irlhf.errors import ConfigError
 from irlhf.policy import FILE, Policy, read_policy
 from irlhf.sample.prompts import Prompts, prompts_for
+from irlhf.uncertainty import k3
 
 if TYPE_CHECKING:
     from irlhf.sample import Ask, SampleSettings
@@ -73,7 +75,10 @@ def _read(reference: _Loaded, asks: Sequence["Ask"], drawn: Sequence[Drawn]) -> 
     prompts = [reference.prompts(ask, {}) for ask in asks]
     with fitting_threads(reference.model):
         found = logprobs(reference.model, [(prompt, one.ids) for prompt, one in zip(prompts, drawn, strict=True)])
-    return [one._replace(reference=round(number, 4)) for one, number in zip(drawn, found, strict=True)]
+    return [
+        one._replace(reference=round(math.fsum(numbers), 4), k3=round(k3(one.logprobs, numbers), 4))
+        for one, numbers in zip(drawn, found, strict=True)
+    ]
 
 
 def _reference(policy: _Loaded, folder: Path, settings: "SampleSettings") -> _Loaded:

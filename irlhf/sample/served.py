@@ -6,8 +6,8 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from irlhf import console
-from irlhf.engines.local import load_speaker
-from irlhf.engines.server import Completion, Completions, Served
+from irlhf.engines.local import load_speaker, vocabulary_of
+from irlhf.engines.server import TOPS, Completion, Completions, Served
 from irlhf.policy import Policy
 from irlhf.records import LENGTH
 from irlhf.sample.prompts import prompts_for
@@ -21,7 +21,8 @@ class ServedEngine:
 
     def __init__(self, folder: Path, policy: Policy, settings: "SampleSettings") -> None:
         name = str(folder)
-        self.prompts = prompts_for(name, load_speaker(name), policy, policy.context, settings)
+        speaker = load_speaker(name)
+        self.prompts = prompts_for(name, speaker, policy, policy.context, settings)
         self.completions = Completions(
             Served(
                 settings.base_url,
@@ -30,6 +31,7 @@ class ServedEngine:
                 settings.temperature,
                 settings.top_p,
                 settings.max_tokens,
+                vocabulary_of(name, speaker),
             )
         )
         self.lock = Lock()  # tokenizers are for one thread at a time
@@ -48,9 +50,13 @@ class ServedEngine:
 
     def _tell(self, drawn: Completion) -> None:
         """Say once what nobody would look for in the rows."""
-        served = self.completions.served
+        served, top = self.completions.served, self.completions.top
         if served.untouched and drawn.logprob is None:
             self._warn("the server did not give the logprob of every token; rows of which it did not have none")
+        elif served.untouched and drawn.entropy_low is None:
+            self._warn("the server did not list the likeliest tokens; rows do not say what entropy lies between")
+        elif served.untouched and top < TOPS[0]:
+            self._warn(f"the server lists {top} of the likeliest tokens at most, so entropy lies between wide bounds")
         if drawn.finish == LENGTH and drawn.tokens is not None and drawn.tokens < served.max_tokens:
             self._warn(f"the server ended completions before {served.max_tokens} tokens: its context is too short")
 
