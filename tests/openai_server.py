@@ -69,7 +69,7 @@ class Fault:
     """What becomes of one request instead of an answer. With `after` it is done all the same, and the answer lost."""
 
     status: int = 0  # 0 is no fault, but a wait or something to `run`
-    body: Any = None  # bytes are sent as they are
+    body: Any = None  # bytes are sent as they are; a function is called for it
     headers: Mapping[str, str] = field(default_factory=dict)
     after: bool = False
     reset: bool = False  # the connection is torn down
@@ -194,7 +194,8 @@ class Handler(BaseHTTPRequestHandler):
         if fault.reset:
             self.tear()
         elif fault.status:
-            self.say(fault.status, error(fault.status) if fault.body is None else fault.body, fault.headers)
+            body = fault.body() if callable(fault.body) else fault.body
+            self.say(fault.status, error(fault.status) if body is None else body, fault.headers)
         else:
             self.say(status, said)
 
