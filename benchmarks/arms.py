@@ -23,8 +23,9 @@ from irlhf.engines.local import load_causal
 from irlhf.engines.tiny import make_tiny
 from irlhf.finetune import BUCKETED, PADDED, FinetuneSettings
 from irlhf.finetune.batches import IGNORED, Encoded, Family, alone, together
+from irlhf.finetune.chronicle import Plan
 from irlhf.finetune.rows import Row, TrainingSet, read_training_set
-from irlhf.finetune.trainer import Plan, trainer
+from irlhf.finetune.trainer import trainer
 from irlhf.records import as_messages, as_text
 
 CONTEXT = {"mid": 512, "tiny": 256}

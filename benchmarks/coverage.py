@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from irlhf.evaluate.arms import Pair
-from irlhf.evaluate.intervals import Bootstrap
 from irlhf.evaluate.tracking import own_figures, tracking
+from irlhf.intervals import Bootstrap
 from irlhf.records import Example
 
 CLUSTERS = (20, 50, 200)

@@ -26,7 +26,7 @@ from transformers import Trainer
 
 from irlhf.finetune import BUCKETED, SHARED
 from irlhf.finetune.batches import Encoded
-from irlhf.finetune.trainer import Plan
+from irlhf.finetune.chronicle import Plan
 
 BATCHES = {"mid": (4, 16), "tiny": (8, 16, 32, 64, 128)}
 

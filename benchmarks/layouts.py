@@ -18,7 +18,7 @@ from arms import CONTEXT, RATE, families, material, ours
 from side_by_side import finish, measure, options, spread
 
 from irlhf.finetune import BUCKETED, PACKED, PADDED, SHARED
-from irlhf.finetune.trainer import Plan
+from irlhf.finetune.chronicle import Plan
 
 ROWS_A_STEP = 16
 

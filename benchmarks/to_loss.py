@@ -32,7 +32,7 @@ from transformers.trainer_utils import SchedulerType
 from irlhf.engines.projection import wanted_logits
 from irlhf.finetune import SHARED
 from irlhf.finetune.batches import IGNORED, Collator, Encoded, alone
-from irlhf.finetune.trainer import Plan
+from irlhf.finetune.chronicle import Plan
 
 ROWS_A_STEP = 16
 PILOT = 1000  # a seed

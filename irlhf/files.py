@@ -282,7 +282,7 @@ class _StrictLoader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(problem="a name must be plain text", problem_mark=key.start_mark)
             if key.value in seen:
-                problem = f"'{key.value}' stands twice"
+                problem = f"{key.value!r} stands twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)

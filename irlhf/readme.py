@@ -1,4 +1,4 @@
-"""README.md: the model card of a policy's folder, as a hub shows it, with the figures once they are measured."""
+"""README.md: the model card of a policy's or a reward model's folder, as a hub shows it, with its figures."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from irlhf.scales import UNIT, nearest
 
 FILE = "README.md"
 
-_TEMPLATE = "readme.md.jinja"
+_TEMPLATE, _REWARD_TEMPLATE = "readme.md.jinja", "readme-reward.md.jinja"
 _JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 _BEGIN, _END = "<!-- irlhf: figures -->", "<!-- end -->"
 # The last block counts: what stands in quoted prompts above it may look like one.
@@ -38,6 +38,11 @@ _SCALES = {
     "zscore": "`zscore`: standard deviations above the mean of the training rows.",
     "linear": "`linear`: 0 is the worst and 1 the best, both fixed before training.",
     "none": "`none`: the raw reward itself.",
+}
+_TINY_ENCODER = "the built-in `tiny`, here a small encoder from scratch"
+_SHOWN_AS = {
+    "chat": "It reads the conversation through the chat template of its tokenizer.",
+    "pair": "It reads prompt and completion as the two texts of a pair.",
 }
 _HEAD = ("samples", "reward", "n", "within prompts", "pooled", "mean error", "targets dealt anew", "best constant")
 _LEGEND = (
@@ -82,6 +87,25 @@ def write_readme(folder: Path, policy: Policy, dial: bool = False) -> None:
         scales=" ".join(_SCALES[kind] for kind in dict.fromkeys(card.scale.kind for card in policy.rewards)),
         training=list(_training(policy)),
         limits=list(_limits(policy, dial)),
+    )
+    with whole_file(folder / FILE) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def write_reward_readme(folder: Path, card: Mapping[str, Any]) -> None:
+    """Write the model card of a reward model's folder from its reward.json. Raises OutputError."""
+    template = _JINJA.from_string((package_files("irlhf") / _REWARD_TEMPLATE).read_text(encoding="utf-8"))
+    base, found = _base(card["base"]), card.get("validation")
+    text = template.render(
+        base=base,
+        told=_TINY_ENCODER if card["base"] == TINY else base.told,
+        rewards=_fenced('rewards:\n  helpful: {scorer: "./FOLDER"}', "yaml"),
+        command=_fenced("irlhf score examples.jsonl -r rewards.yaml", "sh"),
+        shown=_SHOWN_AS[card["shown"]],
+        pairs=f"{found['n']:,} pairs of {found['prompts']:,} prompts" if found else "",
+        held_out=card["data"]["validation pairs are from"],
+        figures=list(_pair_figures(found)) if found else [],
+        training=list(_pair_training(card)),
     )
     with whole_file(folder / FILE) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8", newline="\n")
@@ -177,9 +201,35 @@ def _training(policy: Policy) -> Iterator[tuple[str, str]]:
             yield "chance that a reward line was left out", f"{settings['drop']:g}"
     yield "seed", str(settings["seed"])
     yield "context", f"{policy.context:,} tokens of prompt and completion together"
+    yield from _made_with(known)
+
+
+def _pair_training(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    plan, settings = card["plan"], card["settings"]
+    yield "pairs", f"{card['data']['pairs']:,}"
+    if settings["half"]:
+        yield "half of the prompts", f"{settings['half']}, which shares no prompt with the other"
+    yield "steps", f"{plan['steps']:,}, each of {settings['batch']} pairs"
+    yield "learning rate", f"{plan['rate']:g} at its peak, then a cosine"
+    yield "seed", str(settings["seed"])
+    yield "context", f"{card['context']:,} tokens of prompt and completion together; longer rows lose their beginning"
+    yield from _made_with(card)
+
+
+def _made_with(known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "numbers of the weights", known["dtype"]
     yield "versions", ", ".join(f"{name} {number}" for name, number in known["versions"].items())
     yield "digest of the weights", f"`{known['weights']}` (sha256 over the sha256 of every file of them)"
+
+
+def _pair_figures(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "prefers the completion that people chose", _interval(found["accuracy"])
+    yield "so does always taking the longer", _interval(found["longer"])
+    yield "so does always taking the shorter", _interval(found["shorter"])
+    yield "above the better of these two by", _interval(found["above_rule"])
+    yield "log loss (a coin has 0.693)", _interval(found["calibration"]["log_loss"])
+    yield "Brier score (a coin has 0.25)", _interval(found["calibration"]["brier"])
+    yield "expected calibration error", _interval(found["calibration"]["ece"])
 
 
 def _limits(policy: Policy, dial: bool) -> Iterator[str]:

@@ -9,6 +9,7 @@ A sample is a legal example, so it may go back through `score` and into the next
 """
 
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ Message = dict[str, Any]  # {"role": "user", "content": "…"}, and whatever els
 Content = str | list[Message]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+CHOSEN, REJECTED = "chosen", "rejected"  # labels of the sides of a preference
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 STOP, LENGTH = "stop", "length"  # how a completion ended: by the model itself, or by the most tokens it may have
 LARGEST = 1e100  # size of a reward; sums of squares of larger ones are beyond what a float holds
@@ -156,6 +158,12 @@ def as_text(value: Content) -> str:
     if isinstance(value, str):
         return value
     return "\n\n".join(message.get("content") or "" for message in value)
+
+
+def words(prompt: Content) -> str:
+    """Return a prompt's words and who says them; spacing, case and width of letters do not matter."""
+    turns = [f"{message['role']} {as_text([message])}" for message in as_messages(prompt)]
+    return " ".join(unicodedata.normalize("NFKC", " ".join(turns)).casefold().split())
 
 
 def unique(examples: Iterable[tuple[Where, Example]]) -> Iterator[Example]:

@@ -31,8 +31,13 @@ FORMATS: Mapping[str, str] = {
 # What stands before the first colon of `scorer:` in rewards.yaml.
 SCORERS: Mapping[str, str] = {
     "length": "irlhf.score.rules:Length",
+    "distinct": "irlhf.score.rules:Distinct",
+    "regex": "irlhf.score.rules:Regex",
+    "format": "irlhf.score.rules:Format",
+    "readability": "irlhf.score.readability:Readability",
     "sentiment": "irlhf.score.sentiment:Sentiment",
     "hf": "irlhf.score.classifier:Classifier",
+    "command": "irlhf.score.command:Command",
 }
 
 # Who works on pools of rows for `score` and `sample`: what `--engine` names, and threads for what a server answers.
@@ -55,6 +60,7 @@ PICTURES: Mapping[str, str] = {
     "profile": "irlhf.plot.profile",
     "price": "irlhf.plot.price",
     "comparison": "irlhf.plot.comparison",
+    "pairs": "irlhf.plot.pairs",
     "distribution": "irlhf.plot.distribution",
     "correlations": "irlhf.plot.correlations",
     "training": "irlhf.plot.training",

@@ -58,6 +58,11 @@ class Reward(_Strict):
         return {name: value for name, value in given.items() if name not in _OURS}
 
     @property
+    def by_path(self) -> bool:
+        """Whether the scorer is a reward model that is named by its folder."""
+        return self.scorer.startswith(("./", "../", "/", "~"))
+
+    @property
     def asks(self) -> str:
         """What two rewards have in common when one question to one scorer answers both."""
         return json.dumps([self.scorer, self.column, self.for_scorer()], sort_keys=True, default=str)
@@ -106,6 +111,7 @@ def _check(name: str, reward: Reward, source: str) -> None:
     check_name(name, source)
     if bool(reward.scorer) == bool(reward.column):
         raise ConfigError(f"{source}: {name} needs either `scorer:` or `column:`")
+    _check_options(name, reward.options, source)
     given = reward.scale.low is not None, reward.scale.high is not None
     if any(given) and reward.scale.kind != "linear":
         raise ConfigError(f"{source}: {name}: low and high belong to a linear scale, not {reward.scale.kind}")
@@ -113,6 +119,15 @@ def _check(name: str, reward: Reward, source: str) -> None:
         raise ConfigError(f"{source}: {name}: a linear scale takes both low and high, or neither")
     if reward.scale.low is not None and reward.scale.high is not None and reward.scale.low >= reward.scale.high:
         raise ConfigError(f"{source}: {name}: low must lie below high (direction says which is better)")
+
+
+def _check_options(name: str, options: Mapping[str, Any], source: str) -> None:
+    """Refuse what could not be written down beside the rows that come of it."""
+    try:
+        json.dumps(options, allow_nan=False, sort_keys=True, default=str)
+    except (TypeError, ValueError, RecursionError) as error:
+        what = "plain numbers (no .nan, no .inf), and names that are text"
+        raise ConfigError(f"{source}: {name}: options take {what}") from error
 
 
 def _check_sum(rewards: Mapping[str, Reward], source: str) -> None:
@@ -135,7 +150,7 @@ def _check_gold(name: str, gold: Reward, rewards: Mapping[str, Reward], source: 
 def _first_problem(error: ValidationError) -> str:
     # A misspelt key is also a missing one; its own name is the better hint.
     problem = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
-    place = ".".join(str(part) for part in problem["loc"])
+    place = ".".join(str(part) for part in problem["loc"]).replace("\n", "\\n")
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{place}'{did_you_mean(str(problem['loc'][-1]), _known_keys(len(problem['loc'])))}"
     if place == "rewards" and problem["type"] == "missing":

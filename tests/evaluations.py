@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 from toolbox import write
 
+from irlhf.intervals import Bootstrap
+from irlhf.pairs import Pair, accuracy
+from irlhf.records import Example
+
 NONE = "not available"
 POLICIES = (("policy", ""), ("plain", "plain"), ("top", "top"))
 WEIGHTINGS = ((1, 0), (2, 1), (1, 1), (1, 2), (0, 1))
@@ -54,6 +58,25 @@ def evaluation(shape: Shape = Shape()) -> dict[str, Any]:
         "tradeoff": _tradeoff(shape, rng),
         "fronts": _fronts(shape, rng) if len(shape.weightings) > 1 and len(shape.rewards) > 1 else {},
         "comparisons": [_comparison(i, shape, rng) for i in range(1, len(shape.policies))],
+    }
+
+
+def evaluation_of_pairs(rewards: Sequence[str], gold: Sequence[str] = (), count: int = 60) -> dict[str, Any]:
+    """Return an eval.json of preference pairs: the first reward is a reward model's logit."""
+    rng = np.random.default_rng(0)
+    one, two = (Example(id=side, prompt="p", completion=side * 3) for side in ("a ", "b "))
+    pairs = [Pair(one, two)] * count
+    counts = {"rows": 2 * count, "unlabelled": 0, "ungrouped": 0, "alone": 0, "equal": 0, "pairs": count}
+
+    def figures(calibrated: bool) -> dict[str, Any]:
+        differences = rng.normal(0.5, 1, count).tolist()
+        return {"direction": "lower", **accuracy(pairs, differences, Bootstrap(100), calibrated)}
+
+    found = {name: figures(number == 0) for number, name in enumerate(rewards)}
+    held = {"rewards": found, "gold": {name: figures(False) for name in gold}}
+    return {
+        **evaluation(Shape(policies=[], weightings=[])),
+        "pairs": {"counts": counts, "splits": {"test": count}, **held},
     }
 
 

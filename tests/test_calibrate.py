@@ -15,8 +15,8 @@ from transformers import AutoTokenizer
 from irlhf.errors import DataError
 from irlhf.evaluate.arms import Pair
 from irlhf.evaluate.calibrate import LEAST_PROMPTS
-from irlhf.evaluate.intervals import Bootstrap
 from irlhf.evaluate.reach import Reached, find_reach, shape_of
+from irlhf.intervals import Bootstrap
 from irlhf.policy import Achieved, Calibration, Policy, Reach, read_policy, write_calibration
 from irlhf.records import Example
 from irlhf.scales import nearest

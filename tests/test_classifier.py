@@ -50,7 +50,7 @@ def bert(folder: Path, **config: Any) -> Path:
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     made = BertForSequenceClassification(
-        BertConfig(vocab_size=len(WORDS), max_position_embeddings=32, initializer_range=0.5, **sizes, **config)
+        BertConfig(vocab_size=len(WORDS), max_position_embeddings=32, **{"initializer_range": 0.5, **sizes, **config})
     )
     made.save_pretrained(folder)
     kinds = ["input_ids", "token_type_ids", "attention_mask"]

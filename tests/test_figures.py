@@ -17,9 +17,9 @@ from irlhf.evaluate.arms import Pair
 from irlhf.evaluate.curve import curve, levels_of
 from irlhf.evaluate.fronts import REFERENCE, dominated_share, hypervolume, undominated
 from irlhf.evaluate.gold import over_optimisation
-from irlhf.evaluate.intervals import Bootstrap, Floats, clustered
 from irlhf.evaluate.price import BUDGET, NOT_AVAILABLE, UNIQUE_OF, distinct, diversity
 from irlhf.evaluate.tracking import own_figures, tracking
+from irlhf.intervals import Bootstrap, Floats, clustered
 from irlhf.records import Example
 
 QUICK = Bootstrap(100, 0)
@@ -196,7 +196,7 @@ def test_the_interval_of_a_mean_is_that_of_scipys_bootstrap() -> None:
 def test_memory_does_not_grow_with_the_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = noisy(20, 3, 0.3)
     whole = tracking(pairs, TOLERANCE, Bootstrap(50, 3))
-    monkeypatch.setattr("irlhf.evaluate.intervals._CELLS", 200)  # three draws at a time
+    monkeypatch.setattr("irlhf.intervals._CELLS", 200)  # three draws at a time
     parts = tracking(pairs, TOLERANCE, Bootstrap(50, 3))
     assert parts["pooled"]["spearman"] == pytest.approx(whole["pooled"]["spearman"])
 

@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from irlhf.errors import ConfigError
 from irlhf.finetune import FinetuneSettings, train
 from irlhf.finetune.batches import Collator, Encoded, Family, alone, lay, packed, together
-from irlhf.finetune.trainer import Plan, layout_agrees, trainer
+from irlhf.finetune.chronicle import Plan
+from irlhf.finetune.trainer import layout_agrees, trainer
 
 Batch = dict[str, torch.Tensor]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluations import NONE, POLICIES, Shape, evaluation, write_evaluation, write_samples
+from evaluations import NONE, POLICIES, Shape, evaluation, evaluation_of_pairs, write_evaluation, write_samples
 from toolbox import Bench, call, example, names, write
 
 from irlhf.plot import PlotSettings, plot
@@ -147,6 +147,30 @@ def test_intervals_that_leave_their_value_out_are_drawn() -> None:
         for level in policy["rewards"]["short"]["curve"]:
             level["actual"] = {"value": 0.5, "low": 0.6, "high": 0.7}
     assert "target-actual" in drawn_of(found)
+
+
+def test_preference_pairs_have_a_picture_of_their_own() -> None:
+    assert drawn_of(evaluation_of_pairs(["helpful", "length"], gold=["helpful"])) == {"pairs"}
+    text = Path("plots/report.html").read_text()
+    assert "Does it prefer what people chose?" in text
+    assert "The price" not in text
+    assert text.count(" of 60 pairs") == 2
+
+
+@pytest.mark.parametrize(
+    ("rewards", "gold", "count"),
+    [(ODD_NAMES, ODD_NAMES, 20), (["x" * 99, "x" * 98], [], 2), (["a"], [], 1), ([], ["a"], 5)],
+)
+def test_any_rewards_of_preference_pairs_are_drawn(rewards: list[str], gold: list[str], count: int) -> None:
+    assert drawn_of(evaluation_of_pairs(rewards, gold, count)) == {"pairs"}
+
+
+def test_what_eval_finds_in_pairs_is_drawn() -> None:
+    sides = [{"label": "chosen", "rewards": {"r": 1.0}}, {"label": "rejected", "rewards": {"r": 0.0}}]
+    write(Path("scored.jsonl"), [example(i, prompt="p", group=f"g{i // 2}", **sides[i % 2]) for i in range(8)])
+    Path("rewards.yaml").write_text('rewards: {r: {scorer: "hf:somebody/rm"}}')
+    assert call("eval", "scored.jsonl", "-r", "rewards.yaml").code == 0
+    assert drawn("eval.json") == {"pairs"}
 
 
 @pytest.mark.parametrize("version", [1, 3, "2", None])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from evaluations import Shape, evaluation, write_evaluation, write_samples
+from evaluations import Shape, evaluation, evaluation_of_pairs, write_evaluation, write_samples
 from playwright.sync_api import Browser, Page, sync_playwright
 from toolbox import call, read, write
 
@@ -132,6 +132,16 @@ def test_hostile_names_stay_text(seen: Seen, first: int) -> None:
     show(seen, "eval.json")
     assert_calm(seen)
     assert seen.page.locator("script").count() == 1
+
+
+@pytest.mark.parametrize("first", [0, 3, 6, 9])
+def test_hostile_names_of_preference_pairs_stay_text(seen: Seen, first: int) -> None:
+    names = HOSTILE[first : first + 3]
+    Path("eval.json").write_text(json.dumps(evaluation_of_pairs(names, gold=names)))
+    show(seen, "eval.json")
+    assert_calm(seen)
+    assert seen.page.locator("h1").inner_text() == "Does it prefer what people chose?"
+    assert seen.page.locator("table").first.locator("tbody tr").count() == 6
 
 
 def test_a_hostile_file_name_stays_text(seen: Seen) -> None:

@@ -1,11 +1,19 @@
 """rewards.yaml: what a user may write, and what each slip of the pen is told."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from irlhf.errors import ConfigError
-from irlhf.rewards import read_rewards
+from irlhf.errors import ConfigError, IrlhfError
+from irlhf.registry import SCORERS
+from irlhf.rewards import Reward, Rewards, parse_rewards, read_rewards
+from irlhf.score.panel import sources
 
 
 def told(text: str, tmp_path: Path) -> str:
@@ -54,6 +62,16 @@ def told(text: str, tmp_path: Path) -> str:
         ("rewards: {'2nd': {scorer: length}}", "'2nd' cannot name a reward"),
         ("rewards: {'a:': {scorer: length}}", "'a:' cannot name a reward"),
         ('rewards: {"a\\n": {scorer: length}}', "cannot name a reward"),
+        ("rewards: {a: {scorer: length, read: odds}}", "rewards.a.read: input should be '', 'logit', 'probability' or"),
+        ("rewards: {a: {scorer: length, input: text}}", "rewards.a.input: input should be '', 'chat', 'pair' or"),
+        ("rewards: {a: {scorer: length, points: [1]}}", "rewards.a.points.1: field required"),
+        ("rewards: {a: {scorer: length, votes: -1}}", "rewards.a.votes: input should be greater than or equal to 0"),
+        ("rewards: {a: {scorer: length, timeout: 0}}", "rewards.a.timeout: input should be greater than 0"),
+        ("rewards: {a: {scorer: length, revison: x}}", "unknown key 'rewards.a.revison'; did you mean 'revision'?"),
+        ("rewards: {a: {scorer: 'm:f', options: {x: {1: a, b: c}}}}", "a: options take plain numbers"),
+        ("rewards: {a: {scorer: 'm:f', options: {x: .nan}}}", "a: options take plain numbers"),
+        ("rewards: {a: {scorer: 'm:f', options: {1: x}}}", "rewards.a.options.1.[key]: input should be a valid string"),
+        ('rewards: {a: {scorer: length, "b\\nc": 1}}', "unknown key 'rewards.a.b"),
         ("rewards:\n  a: {scorer: length}\n  a: {column: x}", ":3: 'a' stands twice"),
         ("rewards:\n  a: &one {scorer: length}\n  b: *one", ":3: aliases (*name) are not read here"),
     ],
@@ -83,3 +101,75 @@ def test_everything_that_may_stand_there_is_read(tmp_path: Path) -> None:
     assert read.rewards["short"].scale.high == 400
     assert read.rewards["own"].options == {"a": [1, 2]}
     assert read.combine == "sum"
+
+
+_ODD = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from([10**400, "\n", "\0"])
+)
+_ANY = st.recursive(_ODD, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_ODD, inner, max_size=3))
+_KINDS = [f"{name}:{rest}" for name in SCORERS if name != "hf" for rest in ("", "1", "json", "lix", "(", "mine")]
+_USUAL: dict[str, list[Any]] = {
+    "scorer": ["", "a\nb", "length", "m:f", "./none", "lenght", *_KINDS],
+    "column": ["", "n"],
+    "label": ["one"],
+    "read": ["logit", "probability", "difference"],
+    "input": ["chat", "pair", "completion"],
+    "options": [{"x": 1}],
+    "points": [[1, 5], [5, 1]],
+    "scale": [{"kind": "linear", "low": 0, "high": 1}, {"kind": "none"}],
+    "weight": [0, 2.5],
+}
+_MOSTLY_SOUND = 5
+
+
+def _mostly(*sound: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(*sound * _MOSTLY_SOUND, _ANY)
+
+
+@st.composite
+def _reward(draw: st.DrawFn) -> Any:
+    names = ["scorer", *draw(st.lists(st.sampled_from(list(Reward.model_fields)), max_size=3))]
+    return {name: draw(_mostly(st.sampled_from(_USUAL.get(name, [1, "x"])))) for name in names}
+
+
+_SECTION = st.dictionaries(st.sampled_from(["a", "b", "c", "d", "e", "a\nb"]), _mostly(_reward()), max_size=3)
+_TREES = st.fixed_dictionaries(
+    {"rewards": _SECTION},
+    optional={"gold": _SECTION | _ANY, "combine": _mostly(st.sampled_from(["sum", "separate"])), "odd\nkey": _ANY},
+)
+
+
+def told_or(made: Callable[[], Any]) -> Any:
+    """Return what is made, or the one line that says why it cannot be."""
+    try:
+        return made()
+    except IrlhfError as error:
+        line = str(error)
+    assert "\n" not in line
+    return line
+
+
+@given(_TREES | st.dictionaries(_ODD, _ANY))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_tree_is_rewards_or_one_line(tree: Any) -> None:
+    found = told_or(lambda: parse_rewards(tree, "r.yaml"))
+    if isinstance(found, str):
+        assert found.startswith("r.yaml: ")
+        return
+    again = json.loads(json.dumps(found.model_dump(exclude_defaults=True), allow_nan=False))
+    assert parse_rewards(again, "r.yaml") == found
+    told_or(lambda: sources({**found.rewards, **found.gold}, Path()))
+
+
+@given(st.text(max_size=60) | _TREES.map(lambda tree: yaml.safe_dump(tree, allow_unicode=True)))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_any_file_is_rewards_or_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_bytes(text.encode(errors="surrogatepass"))
+    found = told_or(lambda: read_rewards(path))
+    assert isinstance(found, Rewards) or found.startswith(str(path))

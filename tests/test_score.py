@@ -158,6 +158,16 @@ def test_a_scorer_that_cannot_answer_stops_the_run(
     assert not Path("out.jsonl").exists()
 
 
+def test_a_scorer_of_an_installed_package_has_its_name_alone(tmp_path: Path) -> None:
+    offered = tmp_path / "theirs-1.dist-info"
+    offered.mkdir()
+    (offered / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
+    (offered / "entry_points.txt").write_text("[irlhf.scorers]\nwordy = mine:words\n")
+    assert rewards_of(ROWS, scorer="wordy") == [1, 2, 3]
+    with pytest.raises(ConfigError, match="a: scorer 'wordy' takes nothing behind its name; its settings stand in"):
+        rewards_of(ROWS, scorer="wordy:fast")
+
+
 def test_a_module_that_does_not_parse_is_named() -> None:
     Path("wrong.py").write_text("def f(:\n")
     with pytest.raises(ConfigError, match="scorer 'wrong:f': SyntaxError"):

@@ -97,14 +97,14 @@ def test_score_ends_with_the_report_and_json_holds_it() -> None:
 
 
 def test_a_run_that_goes_on_reports_on_all_rows() -> None:
-    Path("mine.py").write_text(
+    Path("stumbling.py").write_text(
         "import os\n"
         "def words(examples):\n"
         "    if any(one.id == 'e400' for one in examples) and not os.path.exists('on'): raise KeyError('no')\n"
         "    return [len(one.completion) for one in examples]\n"
     )
     write(Path("in.jsonl"), [example(n, completion="x" * n) for n in range(600)])
-    Path("rewards.yaml").write_text("rewards: {a: {scorer: 'mine:words'}}")
+    Path("rewards.yaml").write_text("rewards: {a: {scorer: 'stumbling:words'}}")
     arguments = ("score", "in.jsonl", "-r", "rewards.yaml", "-o", "out.jsonl", "--json")
     assert call(*arguments).code == 3
     Path("on").touch()

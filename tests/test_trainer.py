@@ -14,7 +14,8 @@ from toolbox import IRLHF, Bench, call, names, read
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from irlhf.finetune.batches import Collator, Encoded, Family, LengthBatches, alone, together
-from irlhf.finetune.trainer import Plan, newest_complete, read_metrics, trainer
+from irlhf.finetune.chronicle import Plan, newest_complete, read_metrics
+from irlhf.finetune.trainer import trainer
 
 ROWS = [
     Encoded([1, 5, 6, 7], [8, 9, 2]),

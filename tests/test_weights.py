@@ -8,9 +8,9 @@ from toolbox import Bench, call, read
 
 from irlhf.errors import ConfigError, DataError
 from irlhf.evaluate.arms import Arm
-from irlhf.evaluate.intervals import Bootstrap
 from irlhf.evaluate.tradeoff import tradeoff
 from irlhf.finetune.baselines import baseline_rows
+from irlhf.intervals import Bootstrap
 from irlhf.policy import Policy, read_policy, read_weights
 from irlhf.records import Example
 from irlhf.sample.requests import Wanted

@@ -15,11 +15,15 @@ irlhf eval scored-samples.jsonl
 
 irlhf eval ours.jsonl plain.jsonl --policy policy --policy policy-plain -o eval.json
 
-irlhf eval scored-validation.jsonl --calibrate policy"""
+irlhf eval scored-validation.jsonl --calibrate policy
+
+irlhf eval scored-pairs.jsonl -r rewards.yaml"""
 
 
 def evaluate(
-    samples: Annotated[list[Path], typer.Argument(help="Scored samples; - is stdin.", metavar="SAMPLES")],
+    samples: Annotated[
+        list[Path], typer.Argument(help="Scored samples, or preference pairs; - is stdin.", metavar="SAMPLES")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write; - is stdout.")] = Path("eval.json"),
     policy: Annotated[
         list[str] | None, typer.Option("--policy", help="Their policies. \\[folders beside the samples]")
@@ -30,11 +34,15 @@ def evaluate(
     calibrate: Annotated[
         str, typer.Option("--calibrate", metavar="POLICY", help="Store in POLICY what it can reach.")
     ] = "",
+    rewards: Annotated[
+        str, typer.Option("-r", "--rewards", metavar="FILE", help="Which way rewards of preference pairs are better.")
+    ] = "",
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure whether the policy gave what was asked."""
-    settings = resolve("irlhf.evaluate:EvalSettings")(tuple(policy or ()), tolerance, resamples, seed, calibrate)
+    """Measure whether the policy gave what was asked, or whether rewards prefer what people chose."""
+    make = resolve("irlhf.evaluate:EvalSettings")
+    settings = make(tuple(policy or ()), tolerance, resamples, seed, calibrate, rewards)
     result = options.run(COMMANDS["eval"], quiet, samples, output, settings)
     for line in _lines(result):
         resolve("irlhf.console:note")(line)
@@ -42,7 +50,10 @@ def evaluate(
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:
-    """Yield one line a policy and reward: the figures that matter most."""
+    """Yield one line a policy and reward, or a reward of preference pairs: the figures that matter most."""
+    for kind, before in (("rewards", ""), ("gold", "gold ")):
+        for name, found in result.get("pairs", {}).get(kind, {}).items():
+            yield f"{before}{name}: {_preferred(found)}"
     for policy in result["policies"].values():
         for name, found in policy["rewards"].items():
             figures = [("within prompts", found["within"].get("spearman")), ("pooled", found["pooled"].get("spearman"))]
@@ -55,6 +66,15 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
             )
         if "calibration" in policy:
             yield from _calibrated(policy["name"], policy["calibration"])
+
+
+def _preferred(found: dict[str, Any]) -> str:
+    """Return how often one reward prefers the chosen completion."""
+    value, low, high = (f"{100 * found['accuracy'][part]:.1f}" for part in ("value", "low", "high"))
+    rules = (f"always the {rule} {found[rule]['value']:.1%}" for rule in ("longer", "shorter"))
+    told = f"{value}% [{low}, {high}] of {found['n']:,} pairs; {', '.join(rules)}"
+    loss = found.get("calibration", {}).get("log_loss")
+    return f"{told}; log loss {_shown(loss)} (a coin 0.69)" if loss else told
 
 
 def _calibrated(policy: str, measured: dict[str, Any]) -> Iterator[str]:

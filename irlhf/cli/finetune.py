@@ -1,11 +1,13 @@
 """irlhf finetune."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from irlhf.cli import options
+from irlhf.errors import ConfigError
 from irlhf.registry import COMMANDS, resolve
 
 EXAMPLES = """Examples:
@@ -18,21 +20,33 @@ irlhf finetune scored.jsonl --model ./Qwen3-0.6B --baseline untouched -o untouch
 
 irlhf finetune scored.jsonl --render-only -o train.jsonl
 
-irlhf finetune scored.jsonl --model openai:NAME --base-url https://HOST/v1 --price-per-mtok 3 -o policy"""
+irlhf finetune scored.jsonl --model openai:NAME --base-url https://HOST/v1 --price-per-mtok 3 -o policy
+
+irlhf finetune pairs.jsonl --objective reward --model ./ModernBERT-base -o reward-model"""
+
+
+class Objective(StrEnum):
+    """What is trained."""
+
+    policy = "policy"
+    reward = "reward"
 
 
 def finetune(
-    scored: Annotated[Path, typer.Argument(help="Scored examples; - is stdin.", metavar="SCORED")],
+    scored: Annotated[Path, typer.Argument(help="Scored examples, or pairs; - is stdin.", metavar="SCORED")],
     model: Annotated[str, typer.Option(help="Base model: a folder, a hub id, tiny, or openai:NAME.")] = "tiny",
     rewards: Annotated[
         str, typer.Option("-r", "--rewards", help="rewards.yaml: directions, weights, scales.", metavar="FILE")
     ] = "",
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The policy's folder. \\[policy]")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The folder. \\[policy or reward-model]")
+    ] = None,
+    objective: Annotated[Objective, typer.Option(help="What is trained, see above.")] = Objective.policy,
     template: Annotated[str, typer.Option(help="How rewards are spelled: a name or a YAML. \\[reward-end]")] = "",
     baseline: Annotated[str, typer.Option(help="plain, chosen, top or untouched, see above.", metavar="KIND")] = "",
     epochs: Annotated[float, typer.Option(min=0, max=10_000, help="Passes over the rows; 0 fits the base.")] = 0.0,
     learning_rate: Annotated[float, typer.Option(min=0, max=1, help="Peak learning rate; 0 fits the base.")] = 0.0,
-    batch: Annotated[int, typer.Option(min=1, help="Rows a step.")] = 16,
+    batch: Annotated[int, typer.Option(min=1, help="Rows, or pairs, a step.")] = 16,
     context: Annotated[int, typer.Option(min=0, help="Tokens of a row at most; 0 is the base's own.")] = 0,
     drop: Annotated[float, typer.Option(min=0, max=0.99, help="Chance that a reward line is left out.")] = 0.1,
     drop_all: Annotated[float, typer.Option(min=0, max=0.99, help="Chance that all of a row are left out.")] = 0.0,
@@ -47,6 +61,9 @@ def finetune(
     ] = "auto",
     seed: options.Seed = 0,
     limit: options.Limit = 0,
+    half: Annotated[
+        str, typer.Option(help="Of a reward model: train on the half proxy or gold of the prompts.", metavar="KIND")
+    ] = "",
     render_only: Annotated[bool, typer.Option("--render-only", help="Write the training file and stop.")] = False,
     preview: Annotated[int, typer.Option(min=0, metavar="N", help="Show N rows as trained, and stop.")] = 0,
     host: Annotated[str, typer.Option(help="openai, azure, nebius or a YAML.", metavar="NAME|FILE")] = "",
@@ -74,6 +91,10 @@ def finetune(
     Baselines: plain learns the same rows without reward lines. chosen learns the rows labelled chosen; without labels,
     the better of two random rows by weighted reward. top learns the best tenth by weighted reward. untouched trains
     nothing: it is the base itself, asked for the same rewards in plain English (template instruction).
+
+    With --objective reward train a reward model instead: on preference pairs (two examples of one group, labelled
+    chosen and rejected, as irlhf prepare writes them), measured on those of the validation split. Its folder is a
+    scorer. --half proxy and --half gold train two that share no prompt.
 
     A base openai:NAME is trained by a host that speaks OpenAI's protocol, at --base-url. (OpenAI itself closed its
     fine-tuning: no new jobs from 2027-01-06, and accounts that had not used it were cut off already.) It says what it
@@ -113,6 +134,13 @@ def finetune(
         job,
         served_name,
     )
+    if objective == Objective.reward:
+        resolve("irlhf.finetune.hosting:refuse_hosted")(hosted)
+        given = resolve("irlhf.finetune.reward:settings_from")(settings, half, preview)
+        _reward_model(scored, output, None if render_only else model, given, (json_, quiet))
+        return
+    if half:
+        raise ConfigError("--half parts the prompts of pairs: it goes with --objective reward")
     if preview:
         shown = options.run("irlhf.finetune:preview", quiet, scored, model, preview, settings)
         typer.echo(resolve("irlhf.console:clean")(shown))
@@ -125,3 +153,17 @@ def finetune(
         summary = options.run(COMMANDS["finetune"], quiet, scored, out, model, settings, hosted)
         name = next(iter(summary.get("rewards", [])), "NAME")
         options.finish(summary, json_, "the policy", f"irlhf sample {out} {scored} -t {name}=0.9")
+
+
+def _reward_model(pairs: Path, output: Path | None, model: str | None, settings: Any, said: tuple[bool, bool]) -> None:
+    """Train a reward model; without a base write the training file of one."""
+    json_, quiet = said
+    if model is None:
+        out = output or Path("train.jsonl")
+        summary = options.run("irlhf.finetune.reward:render_verdicts", quiet, pairs, out, settings)
+        options.finish(summary, json_, f"{summary.get('written', 0):,} training rows")
+        return
+    out = output or Path("reward-model")
+    summary = options.run("irlhf.finetune.reward:reward_model", quiet, pairs, out, model, settings)
+    scorer = out if out.is_absolute() else f"./{out}"
+    options.finish(summary, json_, "the reward model", f'irlhf score EXAMPLES -r FILE, with scorer: "{scorer}" in it')

@@ -87,7 +87,8 @@ def score(
         who = options.engine(engine, workers)
         summary = options.run(COMMANDS["score"], quiet, examples, rewards, out, settings, who)
         written = f"{summary.get('written', 0):,} scored rows"
-        options.finish(summary, json_, written, f"irlhf finetune {out} --model tiny, or irlhf eval {out} for samples")
+        following = f"irlhf finetune {out} --model tiny, or irlhf eval {out} for samples and pairs"
+        options.finish(summary, json_, written, following)
 
 
 def _refuse(given: Mapping[str, bool], reason: str) -> None:

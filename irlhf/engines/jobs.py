@@ -102,9 +102,7 @@ def write_ticket(folder: Path, ticket: Ticket) -> Ticket:
 
 def begin(order: Order, folder: Path) -> Ticket:
     """Return the ticket of an order, a new one where there is none. Raises ConfigError for another order's."""
-    ticket = read_ticket(folder)
-    if ticket is None:
-        return write_ticket(folder, Ticket(order.digest))
+    ticket = read_ticket(folder) or Ticket(order.digest)
     if ticket.digest != order.digest:
         raise ConfigError(
             f"{folder / TICKET} is of other training rows than this irlhf makes; name another output, or delete"
@@ -144,6 +142,7 @@ def again(desk: Desk, ticket: Ticket) -> Ticket:
 def submit(desk: Desk, order: Order, ticket: Ticket, folder: Path) -> Ticket:
     """Return the ticket with the order's one job: the one that is there, else a new one."""
     told = ""
+    write_ticket(folder, ticket)
     for tried in range(1, CREATES + 1):
         ticket = _settled(desk, ticket, folder)
         if ticket.job:

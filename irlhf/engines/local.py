@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -26,16 +27,46 @@ def load_causal(name: str, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
     Its numbers are of `dtype`, or as they were saved. A base without a chat template gets a plain one.
     Raises ConfigError where nothing can be loaded.
     """
-    model = _load(AutoModelForCausalLM, name, dtype)
+    model = _load(AutoModelForCausalLM, name, dtype=dtype or "auto").to(device())
     return model, load_speaker(name)
 
 
 def load_classifier(name: str, revision: str = "") -> tuple[Any, Any]:
     """Return a sequence classifier in evaluation mode and its tokenizer. Raises ConfigError."""
-    model = _load(AutoModelForSequenceClassification, name, revision=revision).eval()
-    tokenizer = load_tokenizer(name, revision)
-    tokenizer.truncation_side = "left"  # the completion stands last, and it is what is judged
-    return model, tokenizer
+    model = _load(AutoModelForSequenceClassification, name, revision=revision or "main").eval()
+    return model.to(device()), load_tokenizer(name, revision)
+
+
+def load_untrained(name: str) -> tuple[Any, Any]:
+    """Return a sequence classifier of one logit in single precision, and its tokenizer, to be trained.
+
+    The head is new unless the base has one of this shape already. A decoder, whose tokenizer does not part two texts,
+    gets a plain chat template where it has none, as a policy does. Raises ConfigError.
+    """
+    single = {"num_labels": 1, "ignore_mismatched_sizes": True, "dtype": torch.float32}
+    model, new = _loaded(AutoModelForSequenceClassification, name, **single)
+    if f"{_head(model)[0]}.weight" in new:
+        soften_head(model)
+    tokenizer = load_tokenizer(name)
+    if tokenizer.sep_token is None:
+        tokenizer.chat_template = tokenizer.chat_template or PLAIN_CHAT
+        tokenizer.padding_side = "right"  # behind their ends, or rows would begin at other positions than alone
+    if tokenizer.pad_token_id is None:
+        raise ConfigError(f"{name}: its tokenizer has no token to pad with, so rows cannot stand side by side")
+    return model.to(device()), tokenizer
+
+
+def soften_head(model: Any) -> None:
+    """Draw a new head so small that at first it prefers nothing (Stiennon et al. 2020, arXiv 2009.01325)."""
+    head = _head(model)[1]
+    torch.nn.init.normal_(head.weight, std=1 / (head.in_features + 1))
+
+
+def _head(model: Any) -> tuple[str, Any]:
+    """Return the layer that gives the logit, and its name."""
+    layers = {name: one for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
+    name = [name for name, one in layers.items() if one.out_features == 1][-1]
+    return name, layers[name]
 
 
 def load_speaker(name: str) -> Any:
@@ -51,6 +82,9 @@ def load_tokenizer(name: str, revision: str = "") -> Any:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: no tokenizer ({_reason(error)})") from error
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        # transformers makes an empty one where a folder holds none.
+        raise ConfigError(f"{name}: no tokenizer with a vocabulary there")
     if tokenizer.pad_token is None:
         # Never attended to and never trained on, so any token serves.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -105,17 +139,28 @@ def fitting_threads(model: Any) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _load(kind: Any, name: str, dtype: torch.dtype | None = None, revision: str = "") -> Any:
+def _load(kind: Any, name: str, **options: Any) -> Any:
+    """Return a model all of whose weights are in its files. Raises ConfigError."""
+    model, new = _loaded(kind, name, **options)
+    if new:
+        # transformers would draw them at random and go on.
+        first, *more = sorted(new)
+        what = f"{first} and {len(more)} more" if more else first
+        raise ConfigError(f"{name}: a model of another kind, without all the weights of this one ({what})")
+    return model
+
+
+def _loaded(kind: Any, name: str, **options: Any) -> tuple[Any, set[str]]:
+    """Return a model, and the names of weights that are new because the files hold none of their name and shape."""
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise ConfigError(f"{name}: no such folder")
+    told = {"dtype": "auto", "use_safetensors": True, "output_loading_info": True, **options}
     try:
         # Without `trust_remote_code=False` transformers would ask on stdin; safetensors hold no code.
-        model = kind.from_pretrained(
-            name, trust_remote_code=False, use_safetensors=True, dtype=dtype or "auto", revision=revision or "main"
-        )
-    except (OSError, ValueError) as error:
+        model, found = kind.from_pretrained(name, trust_remote_code=False, **told)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"{name}: no model of this kind in safetensors there ({_reason(error)})") from error
-    return model.to(device())
+    return model, {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
 
 
 def _base_chat(chat_template: str | dict[str, str] | None) -> str | dict[str, str] | None:

@@ -1,16 +1,26 @@
 """The built-in base `tiny`: a small Llama from scratch, its tokenizer trained on the examples.
 
 It needs no download and learns in a minute on two processor cores. It knows nothing but its examples.
+
+As a reward model it is an encoder of that size whose head reads the mean over all tokens: it learns from a thousand
+pairs what a Llama does not, whose head reads the last token alone.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 
 from irlhf.engines.chat import PLAIN_CHAT, SPEAKERS
-from irlhf.engines.local import device
+from irlhf.engines.local import device, soften_head
 from irlhf.records import Message
 
 _VOCABULARY = 1024  # tokens, before the reward lines
@@ -43,6 +53,31 @@ def make_tiny(conversations: Iterable[list[Message]], lines: Sequence[str], cont
         pad_token_id=tokenizer.pad_token_id,
     )
     return LlamaForCausalLM(config).to(device()), tokenizer
+
+
+def make_tiny_classifier(conversations: Iterable[list[Message]], context: int, seed: int) -> tuple[Any, Any]:
+    """Return a new classifier of one logit and its tokenizer."""
+    tokenizer = _train_tokenizer(map(_spoken, conversations), ())
+    set_seed(seed)
+    config = ModernBertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=_WIDTH,
+        intermediate_size=_INNER,
+        num_hidden_layers=_LAYERS,
+        num_attention_heads=_HEADS,
+        max_position_embeddings=context,
+        global_attn_every_n_layers=1,
+        classifier_pooling="mean",
+        num_labels=1,
+        bos_token_id=None,
+        cls_token_id=None,
+        sep_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = ModernBertForSequenceClassification(config)
+    soften_head(model)
+    return model.to(device()), tokenizer
 
 
 def _train_tokenizer(texts: Iterable[str], lines: Sequence[str]) -> Any:

@@ -1,4 +1,4 @@
-"""Did the policy give what was asked, and at what price? Runs no model: all figures come from scored samples."""
+"""Did the policy give what was asked, at what price, and does a reward prefer what people chose? Runs no model."""
 
 import math
 import os
@@ -11,26 +11,28 @@ from typing import Any
 
 from irlhf import console
 from irlhf.errors import ConfigError, DataError
-from irlhf.evaluate.arms import Arm, read_arms
+from irlhf.evaluate.arms import Arm, arms_of
 from irlhf.evaluate.calibrate import calibrate
 from irlhf.evaluate.comparison import comparisons
 from irlhf.evaluate.crosstalk import crosstalk
 from irlhf.evaluate.curve import curve
 from irlhf.evaluate.fronts import fronts
 from irlhf.evaluate.gold import gold_tracking
-from irlhf.evaluate.intervals import Bootstrap
+from irlhf.evaluate.preferences import preferences, read_specs
 from irlhf.evaluate.price import price
+from irlhf.evaluate.rows import read_all
 from irlhf.evaluate.tracking import tracking
 from irlhf.evaluate.tradeoff import tradeoff
 from irlhf.files import check_output, digest, write_json
+from irlhf.intervals import FEW_PROMPTS, Bootstrap
 from irlhf.policy import Calibration, read_policy, write_calibration
 from irlhf.readme import fill_readme
-from irlhf.records import TRAIN
+from irlhf.records import TRAIN, Example
 from irlhf.registry import resolve
 from irlhf.targets import weights_of
 
 VERSION = 2  # of eval.json's shape
-FEW_PROMPTS = 50  # below this, clustered intervals are too narrow: docs/evaluation.md has the figures
+_NOTHING_ASKED: Mapping[str, Any] = {"policies": {}, "tradeoff": [], "fronts": {}, "comparisons": []}
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class EvalSettings:
     resamples: int = 1000
     seed: int = 0
     calibrate: str = ""  # folder of a policy that is to remember what it can reach
+    rewards: str = ""  # a rewards.yaml that says which way each reward of preference pairs is better
 
 
 def evaluate(
@@ -51,38 +54,52 @@ def evaluate(
 
     Every figure stands with its n and a 95% bootstrap interval clustered by prompt. The README.md in each
     policy's folder gets the same figures, where it has a place for them; with `calibrate` a policy.json gets
-    what the policy can reach. Raises ConfigError where a policy of the samples cannot be found and DataError
-    where nothing can be evaluated.
+    what the policy can reach. Rows without a policy that are labelled chosen and rejected are preference pairs:
+    the figures are then how often each reward prefers the chosen side. Raises ConfigError where a policy of the
+    samples cannot be found and DataError where nothing can be evaluated.
     """
     paths, out = [Path(one) for one in samples], Path(output)
     _check(paths, out, settings)
-    arms, counts = read_arms(paths, settings.policies, [settings.calibrate] if settings.calibrate else [])
-    bootstrap = Bootstrap(settings.resamples, settings.seed)
+    specs, bootstrap = read_specs(settings.rewards), Bootstrap(settings.resamples, settings.seed)
+    rows, counts = read_all(paths)
+    _check_kind(rows[0], settings)
+    another = [settings.calibrate] if settings.calibrate else []
+    arms = arms_of(rows, paths, settings.policies, another) if rows[0].policy else []
     measured = calibrate(arms, Path(settings.calibrate), bootstrap) if settings.calibrate else None
-    found = {arm.key: _one(arm, settings.tolerance, bootstrap) for arm in arms}
-    mixes = tradeoff(arms, bootstrap)
-    if not mixes and not any(one["rewards"] for one in found.values()):
-        raise DataError(f"{paths[0]}: no sample has both a target and its reward; score the samples first")
-    _warn(arms, found.values())
+    if arms:
+        found = _asked(arms, settings, bootstrap, paths[0])
+    else:
+        found = {**_NOTHING_ASKED, "pairs": preferences(rows, specs, bootstrap, paths[0])}
     if measured:
-        found[measured.arm]["calibration"] = measured.summary
+        found["policies"][measured.arm]["calibration"] = measured.summary
+        _remember(Path(settings.calibrate), measured.calibration)
     result = {
         "version": VERSION,
         "samples": [str(path) for path in paths],
         "settings": asdict(settings),
         "provenance": _provenance(paths, counts),
-        "policies": found,
-        "tradeoff": mixes,
-        "fronts": fronts(arms, bootstrap),
-        "comparisons": comparisons(arms, bootstrap),
+        **found,
     }
-    if measured:
-        _remember(Path(settings.calibrate), measured.calibration)
     write_json(out, result)
     for arm in arms:
         if os.access(arm.folder, os.W_OK):
             fill_readme(arm.folder, result, arm.policy.digest)
     return result
+
+
+def _asked(arms: Sequence[Arm], settings: EvalSettings, bootstrap: Bootstrap, path: Path) -> dict[str, Any]:
+    """Return the figures of samples. Raises DataError where nothing was asked that can be measured."""
+    policies = {arm.key: _one(arm, settings.tolerance, bootstrap) for arm in arms}
+    mixes = tradeoff(arms, bootstrap)
+    if not mixes and not any(one["rewards"] for one in policies.values()):
+        raise DataError(f"{path}: no sample has both a target and its reward; score the samples first")
+    _warn(arms, policies.values())
+    return {
+        "policies": policies,
+        "tradeoff": mixes,
+        "fronts": fronts(arms, bootstrap),
+        "comparisons": comparisons(arms, bootstrap),
+    }
 
 
 def _remember(folder: Path, calibration: Calibration) -> None:
@@ -104,6 +121,16 @@ def _check(paths: Sequence[Path], out: Path, settings: EvalSettings) -> None:
         raise ConfigError(f"{out} is a folder; name a file")
     if not math.isfinite(settings.tolerance):
         raise ConfigError(f"a tolerance of {settings.tolerance} calls everything a success; name a number")
+
+
+def _check_kind(row: Example, settings: EvalSettings) -> None:
+    """Refuse what means nothing for rows of this kind."""
+    if row.policy and settings.rewards:
+        raise ConfigError("-r is for preference pairs; the policy of samples knows which way its rewards are better")
+    given = {"--policy": bool(settings.policies), "--calibrate": bool(settings.calibrate)}
+    wrong = [option for option, there in given.items() if there and not row.policy]
+    if wrong:
+        raise ConfigError(f"{' and '.join(wrong)}: these rows are preference pairs, which no policy drew; leave it out")
 
 
 def _warn(arms: Sequence[Arm], policies: Iterable[Mapping[str, Any]]) -> None:

@@ -1,16 +1,14 @@
 """Samples that stand together in a comparison: those of one policy, or those kept from several of its samples."""
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from irlhf.errors import ConfigError, DataError
-from irlhf.files import read_rows
 from irlhf.policy import Policy, find_policies
-from irlhf.records import Example, from_json, unique
+from irlhf.records import Example
 from irlhf.targets import parse_value, weighs, weights_of
 
 _WAYS = ("temperature", "top_p", "guidance")  # what decides which distribution a token comes from
@@ -92,32 +90,23 @@ class Arm:
         ]
 
 
-def read_arms(
-    paths: Sequence[Path], policies: Sequence[str], another: Sequence[str] = ()
-) -> tuple[list[Arm], list[int]]:
-    """Return the arms of the files in the order they appear, baselines last, and how many rows each file has.
+def arms_of(
+    samples: Iterable[Example], paths: Sequence[Path], policies: Sequence[str], another: Sequence[str] = ()
+) -> list[Arm]:
+    """Return the arms of the samples in the order they appear, baselines last.
 
-    `another` names folders that count besides those of `policies`, or besides those that stand beside the files.
-
-    Raises ConfigError where a policy cannot be found, or a file is named twice.
+    Policies are found in the folders `policies`, else beside the files; `another` names folders that count besides.
+    Raises ConfigError where a policy cannot be found.
     """
-    if len(set(map(os.path.realpath, paths))) < len(paths):
-        raise ConfigError("a file of samples is named twice; each counts once")
     found: dict[tuple[str, str], list[Example]] = {}
-    counts = []
-    for path in paths:
-        before = sum(map(len, found.values()))
-        for example in unique((where, from_json(row, where)) for where, row in read_rows(path)):
-            if not example.policy:
-                raise DataError(f"{path}: {example.id} has no 'policy'; eval reads what `irlhf sample` wrote")
-            found.setdefault((example.policy, _kept(example)), []).append(example)
-        counts.append(sum(map(len, found.values())) - before)
+    for example in samples:
+        found.setdefault((example.policy, _kept(example)), []).append(example)
     known = {**find_policies(paths, policies), **find_policies((), another)}
     missing = [digest for digest, _ in found if digest not in known]
     if missing:
         raise ConfigError(f"the policy {missing[0]} of these samples is not here; name its folder with --policy")
     arms = [_arm(known[digest], kept, rows) for (digest, kept), rows in found.items()]
-    return sorted(arms, key=lambda arm: bool(arm.policy.baseline)), counts
+    return sorted(arms, key=lambda arm: bool(arm.policy.baseline))
 
 
 def weightings(arms: Sequence[Arm]) -> list[dict[str, float]]:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from irlhf import console
 from irlhf.errors import ConfigError, DataError
 from irlhf.evaluate.arms import Arm, Pair, by_prompt
-from irlhf.evaluate.intervals import Bootstrap
 from irlhf.evaluate.reach import Reached, find_reach
+from irlhf.intervals import Bootstrap
 from irlhf.policy import Achieved, Calibration, Policy, read_policy
 from irlhf.records import TEST, TRAIN, VALIDATION, Example
 from irlhf.targets import parse_value, weights_of

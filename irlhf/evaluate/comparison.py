@@ -8,8 +8,8 @@ import numpy as np
 
 from irlhf.evaluate import figures
 from irlhf.evaluate.arms import Arm, by_prompt, weightings
-from irlhf.evaluate.intervals import Bootstrap, Floats, clustered
 from irlhf.evaluate.tracking import own_figures
+from irlhf.intervals import Bootstrap, Floats, clustered
 from irlhf.policy import Policy
 from irlhf.records import Example
 from irlhf.targets import weight_text

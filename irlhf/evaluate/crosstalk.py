@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from irlhf.evaluate.arms import Arm, by_prompt
-from irlhf.evaluate.intervals import Bootstrap, Floats, Interval, draws, interval
+from irlhf.intervals import Bootstrap, Floats, Interval, draws, interval
 from irlhf.records import Example
 from irlhf.targets import weights_of
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irlhf.evaluate.arms import Pair, divergence, mean_of
-from irlhf.evaluate.intervals import Bootstrap, Floats, Interval, clustered
+from irlhf.intervals import Bootstrap, Floats, Interval, clustered
 
 Levels = NDArray[np.int64]  # of each row, from 0 on
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from irlhf.evaluate.intervals import Floats
+from irlhf.intervals import Floats
 
 _NOTHING = 1e-12  # a variance below this is rounding
 

@@ -8,7 +8,7 @@ import moocore
 import numpy as np
 
 from irlhf.evaluate.arms import Arm, weightings
-from irlhf.evaluate.intervals import Bootstrap, Floats, clustered
+from irlhf.intervals import Bootstrap, Floats, clustered
 from irlhf.policy import Policy
 from irlhf.records import Example
 

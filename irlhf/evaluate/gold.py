@@ -7,8 +7,8 @@ import numpy as np
 
 from irlhf.evaluate.arms import Pair
 from irlhf.evaluate.curve import level_means, levels_of
-from irlhf.evaluate.intervals import Bootstrap, Floats, clustered
 from irlhf.evaluate.tracking import rank_tracking
+from irlhf.intervals import Bootstrap, Floats, clustered
 
 _LEAST_LEVELS = 3  # for a peak between the ends
 _LEAST_PROMPTS = 4  # two in each half

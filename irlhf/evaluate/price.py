@@ -7,7 +7,7 @@ import numpy as np
 
 from irlhf.evaluate import figures
 from irlhf.evaluate.arms import Arm, divergence
-from irlhf.evaluate.intervals import Bootstrap, Floats, clustered
+from irlhf.intervals import Bootstrap, Floats, clustered
 from irlhf.records import LENGTH, Example, as_text
 
 NOT_AVAILABLE = "not available"  # never 0, which would be a claim

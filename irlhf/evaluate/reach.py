@@ -11,7 +11,7 @@ from scipy.optimize import isotonic_regression
 from irlhf.evaluate import figures
 from irlhf.evaluate.arms import Pair
 from irlhf.evaluate.curve import Levels, level_means, levels_of
-from irlhf.evaluate.intervals import Bootstrap, Floats, Interval, clustered
+from irlhf.intervals import Bootstrap, Floats, Interval, clustered
 from irlhf.policy import Reach
 
 LEVELS = 20  # at most

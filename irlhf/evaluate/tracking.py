@@ -7,7 +7,7 @@ import numpy as np
 
 from irlhf.evaluate import figures
 from irlhf.evaluate.arms import ROUNDING, Pair, by_prompt
-from irlhf.evaluate.intervals import Bootstrap, Floats, Interval, clustered, draws, interval
+from irlhf.intervals import Bootstrap, Floats, Interval, clustered, draws, interval
 
 POINTS = 2000  # (target, actual) pairs that eval.json keeps for the picture
 _LEAST_TARGETS = 3  # different targets a prompt needs before its own correlation means anything

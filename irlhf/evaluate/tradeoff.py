@@ -7,7 +7,7 @@ import numpy as np
 
 from irlhf.evaluate import figures
 from irlhf.evaluate.arms import Arm, divergence, mean_of, weightings
-from irlhf.evaluate.intervals import Bootstrap, Floats, clustered
+from irlhf.intervals import Bootstrap, Floats, clustered
 from irlhf.policy import Policy
 from irlhf.records import Example
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from irlhf import console
 from irlhf.errors import DataError
 from irlhf.policy import Policy
-from irlhf.records import Example, as_text
+from irlhf.records import CHOSEN, Example, as_text
 
 BLIND = ("plain", "chosen", "top")  # trained on prompts that hold no reward
 UNTOUCHED = "untouched"  # the base itself, asked for rewards and not trained
@@ -45,7 +45,7 @@ def _plain(rows: Sequence[Example], policy: Policy, seed: int) -> list[Example]:
 
 
 def _chosen(rows: Sequence[Example], policy: Policy, seed: int) -> list[Example]:
-    labelled = [row for row in rows if row.label == "chosen"]
+    labelled = [row for row in rows if row.label == CHOSEN]
     if labelled:
         return labelled
     console.note("chosen: no labels, so the better of two random rows by weighted reward")

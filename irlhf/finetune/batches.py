@@ -137,6 +137,7 @@ class LengthBatches(Sampler[list[int]]):
 
     def __init__(self, widths: Sequence[int], batch: float, seed: int, share: tuple[int, int] = (0, 1)) -> None:
         self.widths, self.batch, self.seed = widths, batch, seed
+        self.costs = widths  # what batches have equally much of
         self.process, self.processes = share
         self.epoch = 0
 
@@ -170,10 +171,10 @@ class LengthBatches(Sampler[list[int]]):
         """Return a pool's rows, by width, in parts of about equally many tokens."""
         alike = sorted(rows, key=lambda i: self.widths[i])
         parts = self._parts(len(alike))
-        tokens = list(accumulate(self.widths[i] for i in alike))
+        costs = list(accumulate(self.costs[i] for i in alike))
         cuts = [0]
         for part in range(1, parts):
-            wanted = bisect_left(tokens, part * tokens[-1] / parts) + 1
+            wanted = bisect_left(costs, part * costs[-1] / parts) + 1
             least, most = cuts[-1] + self.processes, len(alike) - (parts - part) * self.processes
             cuts.append(min(max(wanted, least), most))
         return [alike[start:end] for start, end in zip(cuts, [*cuts[1:], len(alike)], strict=True)]

@@ -25,7 +25,6 @@ from irlhf.engines.jobs import (
     find,
     read_ticket,
     submit,
-    write_ticket,
 )
 from irlhf.errors import ConfigError
 from irlhf.files import STREAM, read_json, whole_file, write_json
@@ -95,6 +94,8 @@ def finetune(
     plan = _plan(model, settings, hosted)
     if hosted.cancel:
         return _cancel(plan, out)
+    if console.PROCESSES > 1:
+        raise ConfigError("a host is asked by one process; start irlhf without torchrun")
     if source == STREAM:
         raise ConfigError("a job is found again by its rows, and stdin cannot be read again; name a file")
     if hosted.dry_run:
@@ -159,7 +160,7 @@ def _trained(training: TrainingSet, plan: Plan, folder: Path) -> dict[str, Any]:
     if plan.hosted.job:
         ticket = adopt(desk, ticket, folder, plan.hosted.job)
     elif plan.hosted.again:
-        ticket = _anew(plan, sheet, ticket, folder)
+        ticket = _anew(plan, sheet, ticket)
     ticket = submit(desk, order, ticket, folder)
     if not plan.hosted.wait:
         console.note(f"job {ticket.job} goes on at {plan.url}; without --no-wait the same command waits for it")
@@ -208,11 +209,16 @@ def _agree(plan: Plan, sheet: Sheet, doubts: str) -> None:
     if plan.hosted.yes:
         console.note(told)
         return
-    if not sys.stdin.isatty():
+    if not at_a_terminal():
         raise ConfigError(f"this costs money ({told}); --yes submits it, --dry-run does not")
     print(f"{told}\nsubmit it to {plan.url}? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise ConfigError("nothing was submitted")
+
+
+def at_a_terminal() -> bool:
+    """Return whether somebody can be asked."""
+    return sys.stdin.isatty()
 
 
 def _price(plan: Plan, sheet: Sheet) -> str:
@@ -242,12 +248,11 @@ def _shutdown(desk: Desk, base: str) -> str:
     return f"; it can be asked until {ends}"
 
 
-def _anew(plan: Plan, sheet: Sheet, ticket: Ticket, folder: Path) -> Ticket:
+def _anew(plan: Plan, sheet: Sheet, ticket: Ticket) -> Ticket:
     renewed = again(plan.desk, ticket)
     if renewed != ticket:
         _agree(plan, sheet, "")
-        return write_ticket(folder, renewed)
-    return ticket
+    return renewed
 
 
 def _tried(plan: Plan, source: Path, out: Path) -> dict[str, Any]:

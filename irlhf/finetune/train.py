@@ -1,12 +1,10 @@
 """Train locally with transformers: loss on the completion alone, checkpoints that survive a kill."""
 
-import hashlib
 import math
 import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +21,11 @@ from irlhf.errors import ConfigError, DataError
 from irlhf.finetune import AUTO, BUCKETED, PADDED, SHARED
 from irlhf.finetune.baselines import UNTOUCHED
 from irlhf.finetune.batches import Encoded, Family, alone, together
+from irlhf.finetune.chronicle import Plan, check_tracker, forget_checkpoints, newest_complete
 from irlhf.finetune.lora import with_lora
 from irlhf.finetune.rows import VALIDATION_ROWS, Row, TrainingSet
-from irlhf.finetune.trainer import (
-    Plan,
-    check_tracker,
-    forget_checkpoints,
-    layout_agrees,
-    newest_complete,
-    trainer,
-)
+from irlhf.finetune.trainer import layout_agrees, trainer
+from irlhf.finetune.weights import digest, refuse_broken, save, versions
 from irlhf.policy import TINY, Policy, read_policy, write_policy
 from irlhf.readme import write_readme
 from irlhf.records import as_messages
@@ -55,7 +48,6 @@ _DIGITS = ("decimal", "integer")
 _READS_DIGITS = 1_000_000  # parameters; a base of a quarter of them read none
 _SPARES = 0.1  # of the tokens, at least
 _WIDEST = 2  # times the longest row that a family may be
-_VERSIONS = ("irlhf", "torch", "transformers")
 
 
 def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSettings") -> dict[str, Any]:
@@ -84,7 +76,7 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
         trainer(model, tokenizer.pad_token_id, (families, alone(validation)), folder, plan).train(
             resume_from_checkpoint=from_first(newest_complete(folder) if console.FIRST else None)
         )
-    _refuse_broken(model)
+    refuse_broken(model)
     if not console.FIRST:
         return {}
     completion = sum(len(row.completion) for row in rows)
@@ -228,16 +220,7 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> None:
         eos_token_id=end_tokens(model, tokenizer),
         pad_token_id=tokenizer.pad_token_id,
     )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    for file in folder.glob("*.safetensors"):
-        file.chmod((folder / "tokenizer_config.json").stat().st_mode)  # safetensors makes them private
-
-
-def _refuse_broken(model: Any) -> None:
-    """Raise ConfigError where a weight is no number any more."""
-    if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
-        raise ConfigError("training diverged: some weights are no numbers any more; learn slower, with --learning-rate")
+    save(model, tokenizer, folder)
 
 
 def _made(model: Any, settings: "FinetuneSettings") -> dict[str, Any]:
@@ -246,16 +229,7 @@ def _made(model: Any, settings: "FinetuneSettings") -> dict[str, Any]:
 
 def _remember(folder: Path, policy: Policy, figures: dict[str, Any]) -> None:
     """Write policy.json, which vouches for the weights, what serves them, and the card that a hub shows."""
-    versions = {name: version(name) for name in _VERSIONS}
-    training = {**figures, "weights": _weights_digest(folder), "versions": versions}
+    training = {**figures, "weights": digest(folder), "versions": versions()}
     write_policy(folder, replace(policy, training=training))
     kept = read_policy(folder)
     write_readme(folder, kept, write_dial(folder, kept))
-
-
-def _weights_digest(folder: Path) -> str:
-    hashed = hashlib.sha256()
-    for shard in sorted(folder.glob("*.safetensors")):
-        with shard.open("rb") as stream:
-            hashed.update(hashlib.file_digest(stream, "sha256").digest())
-    return hashed.hexdigest()

@@ -68,9 +68,9 @@ class Found:
 def plot(sources: Sequence[str | Path], output: str | Path, settings: PlotSettings = PlotSettings()) -> dict[str, Any]:
     """Draw every picture that the files allow into the folder `output`, write report.html, return the paths.
 
-    Reads eval.json (tracking, gold, cross-talk, trade-off, price, comparisons), scored rows (distributions and
-    correlations; samples go into the report's browser) and policy folders (training curves). Raises DataError
-    for a file without a picture.
+    Reads eval.json (tracking, gold, cross-talk, trade-off, price, comparisons, preference pairs), scored rows
+    (distributions and correlations; samples go into the report's browser) and policy folders (training curves).
+    Raises DataError for a file without a picture.
     """
     folder = Path(output)
     page = Path(settings.report) if settings.report else folder / REPORT

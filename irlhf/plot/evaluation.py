@@ -10,7 +10,7 @@ from irlhf.files import read_json
 
 VERSION = 2  # of eval.json's shape
 
-_PARTS = {"policies": dict, "tradeoff": list, "fronts": dict, "comparisons": list}
+_PARTS = {"policies": dict, "tradeoff": list, "fronts": dict, "comparisons": list, "pairs": dict}
 
 
 def holds(first: Mapping[str, Any]) -> bool:
@@ -20,7 +20,7 @@ def holds(first: Mapping[str, Any]) -> bool:
 
 def read(path: Path) -> dict[str, Any]:
     """Return an evaluation whose texts are safe to show. Raises DataError where it is of another shape."""
-    found = read_json(path)
+    found = {"pairs": {}, **read_json(path)}
     if found["version"] != VERSION:
         told = f"version {found['version']!r:.20} of eval.json, and plot reads version {VERSION}"
         raise DataError(f"{path}: {told}; run `irlhf eval` on the samples again")

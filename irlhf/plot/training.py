@@ -1,4 +1,4 @@
-"""The training curve: loss on completion tokens, in training and on held-out prompts."""
+"""The training curve: loss on completion tokens, or of a reward model on pairs, in training and on held-out prompts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import Any
 
 from irlhf.files import read_rows
 from irlhf.plot import style
+from irlhf.policy import REWARD_FILE
 
-CAPTION = "Training: loss on completion tokens, in training and on held-out prompts."
+CAPTION = "Training: loss on completion tokens (a reward model: on pairs), in training and on held-out prompts."
 
 _CURVES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "loss": ("training", {"color": style.BLUE, "linestyle": style.SOLID}),
@@ -16,7 +17,7 @@ _CURVES: Mapping[str, tuple[str, dict[str, Any]]] = {
 
 
 def wants(path: Path, first: dict[str, Any]) -> bool:
-    """Return whether this is a policy's metrics.jsonl."""
+    """Return whether this is the metrics.jsonl of a policy or a reward model."""
     return "step" in first and ("loss" in first or "validation_loss" in first)
 
 
@@ -28,7 +29,8 @@ def draw(path: Path) -> list[tuple[str, Any]]:
         curve = [(row["step"], row[key]) for row in rows if key in row]
         if curve:
             axis.plot(*zip(*curve, strict=True), markersize=5, linewidth=2, label=label, **look)
-    folder = path.resolve().parent.name
-    axis.set(xlabel="step", ylabel="nats a completion token", title=style.short(folder))
+    folder = path.resolve().parent
+    learnt = "pair" if (folder / REWARD_FILE).is_file() else "completion token"
+    axis.set(xlabel="step", ylabel=f"nats a {learnt}", title=style.short(folder.name))
     style.legend_below(axis, columns=2)
-    return [(f"training-{folder}", figure)]
+    return [(f"training-{folder.name}", figure)]

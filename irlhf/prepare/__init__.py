@@ -1,7 +1,6 @@
 """Turn raw data of any known shape into one clean record per completion, split by prompt."""
 
 import hashlib
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +12,7 @@ from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, parse_row, read_lines
 from irlhf.journal import Journal, RunCard, journal
 from irlhf.prepare.formats import Row, detect, find_format
-from irlhf.records import TEST, TRAIN, VALIDATION, Content, Example, Where, as_messages, as_text, unique
+from irlhf.records import TEST, TRAIN, VALIDATION, Content, Example, Where, unique, words
 from irlhf.registry import FORMATS
 
 _HASH_RANGE = 2**64
@@ -91,9 +90,7 @@ def _rows(path: Path, settings: PrepareSettings, book: Journal) -> Iterator[Row]
 
 def _split(prompt: Content, settings: PrepareSettings) -> str:
     """Return the split of a prompt: a hash of its words, so that spacing, case and width do not matter."""
-    turns = [f"{message['role']} {as_text([message])}" for message in as_messages(prompt)]
-    words = unicodedata.normalize("NFKC", " ".join(turns)).casefold().split()
-    point = int.from_bytes(hashlib.sha256(" ".join(words).encode()).digest()[:8]) / _HASH_RANGE
+    point = int.from_bytes(hashlib.sha256(words(prompt).encode()).digest()[:8]) / _HASH_RANGE
     if point < settings.test:
         return TEST
     return VALIDATION if point < settings.test + settings.validation else TRAIN

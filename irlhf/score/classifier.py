@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from irlhf.errors import ConfigError
+from irlhf.errors import ConfigError, DataError
 from irlhf.files import read_json
 from irlhf.journal import digest_of
 from irlhf.records import Example
@@ -20,23 +20,38 @@ class Classifier:
     """
 
     def __init__(self, name: str, *, input: str = "", revision: str = "") -> None:
-        self.name, self.input, self.revision = name, input, revision
+        self.input = input
         folder = _folder(name, revision)
-        known = digest_of(folder) if Path(name).expanduser().is_dir() else f"{name} {folder.name}"
+        here = Path(name).expanduser().is_dir()
+        if here and revision:
+            raise ConfigError(f"{name}: a folder has no `revision:`; leave it out")
+        # Of the hub the very commit is loaded whose name the replies are kept under.
+        self.name, self.revision = (str(folder.absolute()), "") if here else (name, folder.name)
+        known = digest_of(folder) if here else f"{name} {folder.name}"
         self.traits = Traits(f"hf {known} {input}", link=_link(read_json(folder / "config.json")))
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
         """Return the logits of each example."""
-        rows = [self._reader.shown(example.prompt, example.completion) for example in examples]
-        return [dict(zip(self._reader.labels, logits, strict=True)) for logits in self._reader.logits(rows)]
+        shown = [self._shown(example) for example in examples]
+        read = iter(self._reader.logits([row for row in shown if not isinstance(row, Failure)]))
+        labels = self._reader.labels
+        return [row if isinstance(row, Failure) else dict(zip(labels, next(read), strict=True)) for row in shown]
+
+    def _shown(self, example: Example) -> Any:
+        try:
+            return self._reader.shown(example.prompt, example.completion)
+        except DataError as error:
+            return Failure(str(error), DataError)
 
     @cached_property
     def _reader(self) -> Any:
-        return resolve("irlhf.engines.classify:Reader")(self.name, self.revision, self.input)
+        return resolve("irlhf.engines.classify:load_reader")(self.name, self.revision, self.input)
 
 
 def _folder(name: str, revision: str) -> Path:
     """Return where the model's files lie; of one on the hub its configuration is fetched, which names the commit."""
+    if not name:
+        raise ConfigError("hf needs a folder or a model of the hub behind its name, as in hf:some/reward-model")
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return folder

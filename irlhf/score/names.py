@@ -25,15 +25,17 @@ def find(name: str, reward: Reward, beside: Path) -> Scorer:
         return _made(name, Column, reward.column, given)
     kind, _, argument = reward.scorer.partition(":")
     known = scorer_names()
-    if kind not in known and _is_model(reward.scorer, beside):
+    if kind not in known and (reward.by_path or _is_model(reward.scorer, beside)):
         kind, argument = "hf", reward.scorer
     if kind in SCORERS:
         given |= {"rubric": beside / Path(given["rubric"]).expanduser()} if "rubric" in given else {}
         if kind == "hf" and not Path(argument).is_dir() and (beside / argument).is_dir():
             argument = str(beside / argument)
         return _made(name, resolve(SCORERS[kind]), argument, given)
+    if kind in known and argument:
+        raise ConfigError(f"{name}: scorer '{kind}' takes nothing behind its name; its settings stand in `options:`")
     if kind not in known and not argument:
-        raise ConfigError(f"{name}: unknown scorer '{reward.scorer}'{did_you_mean(reward.scorer, known)}")
+        raise ConfigError(f"{name}: unknown scorer {reward.scorer!r}{did_you_mean(reward.scorer, known)}")
     return _made(name, Function, known.get(kind, reward.scorer), {"beside": beside, **given})
 
 
@@ -44,7 +46,7 @@ def _made(name: str, factory: Any, argument: str, given: Mapping[str, Any]) -> S
     arguments = [argument] if any(one.kind is one.POSITIONAL_OR_KEYWORD for one in named) else []
     if argument and not arguments:
         raise ConfigError(f"{name}: this scorer takes nothing behind its name; leave out ':{argument}'")
-    for key in given.keys() - _TOLD - set(keys):
+    for key in (one for one in given if one not in {*keys, *_TOLD}):
         takes = f"it takes {', '.join(keys)}" if keys else "it takes none"
         raise ConfigError(f"{name}: `{key}:` means nothing to this scorer ({takes}); leave it out")
     try:
@@ -54,7 +56,6 @@ def _made(name: str, factory: Any, argument: str, given: Mapping[str, Any]) -> S
     return scorer
 
 
-def _is_model(scorer: str, beside: Path) -> bool:
-    """Return whether a reward model is named by its folder alone."""
-    there = any((place / "config.json").is_file() for place in (Path(scorer), beside / scorer))
-    return there or scorer.startswith(("./", "../", "/", "~"))
+def _is_model(name: str, beside: Path) -> bool:
+    """Return whether a folder with a model in it has this name."""
+    return any((place / "config.json").is_file() for place in (Path(name), beside / name))

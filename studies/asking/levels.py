@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from irlhf.evaluate.intervals import Bootstrap, clustered
 from irlhf.files import read_rows, write_json
+from irlhf.intervals import Bootstrap, clustered
 from irlhf.policy import RewardCard, read_policy
 from irlhf.records import Example, from_json
 from irlhf.targets import parse_value

@@ -18,8 +18,8 @@ import numpy as np
 
 import irlhf
 from irlhf.console import be_quiet
-from irlhf.evaluate.intervals import Bootstrap, Floats, draws, interval
 from irlhf.files import read_rows, write_json
+from irlhf.intervals import Bootstrap, Floats, draws, interval
 from irlhf.policy import Policy, read_policy
 from irlhf.records import from_json
 from irlhf.sample import SampleSettings

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from irlhf.evaluate.intervals import Bootstrap, Floats, clustered
 from irlhf.files import read_rows, whole_file, write_json
+from irlhf.intervals import Bootstrap, Floats, clustered
 from irlhf.policy import read_policy
 from irlhf.records import TEST, as_text, dumps, from_json
 

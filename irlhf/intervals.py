@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.95
+FEW_PROMPTS = 50  # below this, clustered intervals are too narrow: docs/evaluation.md has the figures
 
 Floats = NDArray[np.float64]
 Interval = dict[str, float]  # value, low, high

@@ -1,0 +1,141 @@
+"""Train a reward model locally: a classifier of one logit that reads in training what it will read in scoring."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import set_seed
+
+from irlhf import console
+from irlhf.engines.chat import Refused
+from irlhf.engines.classify import Reader, Shown
+from irlhf.engines.local import device, fitting_threads, load_untrained, size_of
+from irlhf.engines.tiny import make_tiny_classifier
+from irlhf.errors import DataError
+from irlhf.finetune.bradley_terry import EncodedPair, pair_trainer
+from irlhf.finetune.chronicle import Plan, check_tracker, forget_checkpoints, newest_complete
+from irlhf.finetune.preferences import FROM_NOWHERE, Preferences
+from irlhf.finetune.weights import digest, refuse_broken, save, versions
+from irlhf.intervals import Bootstrap
+from irlhf.pairs import Pair, accuracy
+from irlhf.policy import TINY
+from irlhf.records import as_messages
+
+if TYPE_CHECKING:
+    from irlhf.finetune.reward import RewardModelSettings
+
+_TINY_CONTEXT = 512  # tokens
+_TINY_EPOCHS = 2.0  # from the second on it learns its rows by heart
+_DEFAULT_EPOCHS = 1.0
+_CURVE = 128  # validation pairs, enough for a curve
+# Parameters below which a learning rate fits.
+_LEARNING_RATES = ((1e6, 1e-3), (3e7, 1e-4), (1e9, 2e-5), (math.inf, 5e-6))
+
+Read = tuple[list[Pair], list[EncodedPair]]
+
+
+def train(preferences: Preferences, base: str, folder: Path, settings: "RewardModelSettings") -> dict[str, Any]:
+    """Fill `folder` with a trained reward model; return what its card says of it, and what the summary says."""
+    check_tracker(settings.report_to)
+    model, tokenizer = _start(preferences, base, settings)
+    shown = Shown(tokenizer, model)
+    counts: Counter[str] = Counter()
+    _, learnt = _encode(preferences.train, shown, counts)
+    held_out, validation = _encode(preferences.validation, shown, counts)
+    if not learnt:
+        raise DataError("no pair is left to learn from: the base's chat template refuses every conversation")
+    for what, number in counts.items():
+        console.warn(f"{number:,} {what} (context of {shown.limit:,} tokens)")
+    plan = _plan(model, base, len(learnt), settings)
+    console.note(f"training on {device()}: {plan.steps:,} steps of {settings.batch} pairs, learning rate {plan.rate:g}")
+    started = time.monotonic()
+    with fitting_threads(model):
+        pair_trainer(model, tokenizer, (learnt, validation[:_CURVE]), folder, plan).train(
+            resume_from_checkpoint=newest_complete(folder)
+        )
+        refuse_broken(model)
+        figures = _measured(Reader(model.eval(), tokenizer), held_out, validation)
+    save(model, tokenizer, folder)
+    forget_checkpoints(folder)
+    made = {"shown": shown.how, "context": shown.limit, "dtype": str(model.dtype).removeprefix("torch.")}
+    card = {**counts, **figures, **made, "plan": asdict(plan), "weights": digest(folder), "versions": versions()}
+    share = {"accuracy": figures["validation"]["accuracy"]["value"]} if figures else {}
+    # Not in the card: equal runs make equal reward models.
+    return {"card": card, "summary": {**share, "steps": plan.steps, "seconds": round(time.monotonic() - started, 1)}}
+
+
+def _start(preferences: Preferences, base: str, settings: "RewardModelSettings") -> tuple[Any, Any]:
+    """Return the base with a head of one logit, and its tokenizer, which from now on knows how long a row may be."""
+    set_seed(settings.seed)
+    if base == TINY:
+        rows = (example for pair in preferences.train for example in pair)
+        conversations = (as_messages(one.prompt) + as_messages(one.completion, "assistant") for one in rows)
+        model, tokenizer = make_tiny_classifier(conversations, settings.context or _TINY_CONTEXT, settings.seed)
+    else:
+        model, tokenizer = load_untrained(base)
+    model.config.pad_token_id = tokenizer.pad_token_id  # by it a decoder finds the end of a row, where its head reads
+    model.config.use_cache = False
+    limit = Shown(tokenizer, model).limit
+    tokenizer.model_max_length = min(settings.context or limit, limit)
+    return model, tokenizer
+
+
+def _encode(pairs: Sequence[Pair], shown: Shown, counts: Counter[str]) -> Read:
+    """Return the pairs that the base can read, and what it reads of them."""
+    kept, encoded = [], []
+    for pair in pairs:
+        try:
+            rows = [shown(one.prompt, one.completion) for one in pair]
+        except Refused:
+            counts["pairs left out: the base's chat template refuses the conversation"] += 1
+            continue
+        full = [one for one, row in zip(pair, rows, strict=True) if len(row["input_ids"]) == shown.limit]
+        cut = sum(len(shown.whole(one.prompt, one.completion)["input_ids"]) > shown.limit for one in full)
+        if cut:
+            counts["rows shortened at the beginning"] += cut
+        kept.append(pair)
+        encoded.append(EncodedPair(*(dict(row) for row in rows)))
+    return kept, encoded
+
+
+def _plan(model: Any, base: str, pairs: int, settings: "RewardModelSettings") -> Plan:
+    """Choose what the user left open."""
+    epochs = settings.epochs or (_TINY_EPOCHS if base == TINY else _DEFAULT_EPOCHS)
+    return Plan(
+        steps=math.ceil(pairs / settings.batch * epochs),
+        batch=settings.batch,
+        rate=settings.learning_rate or next(rate for limit, rate in _LEARNING_RATES if size_of(model) < limit),
+        seed=settings.seed,
+        accumulate=settings.accumulate,
+        report_to=settings.report_to,
+    )
+
+
+def _measured(reader: Reader, pairs: Sequence[Pair], rows: Sequence[EncodedPair]) -> dict[str, Any]:
+    """Return how often the model, read as in scoring, prefers what people chose; nothing where no pair was held out."""
+    if not pairs:
+        console.note(f"validation: {FROM_NOWHERE} was held out to measure on")
+        return {}
+    logits = [logit for (logit,) in reader.logits([row for pair in rows for row in pair])]
+    differences = [chosen - rejected for chosen, rejected in zip(logits[::2], logits[1::2], strict=True)]
+    found = accuracy(pairs, differences, Bootstrap(), calibrated=True)
+    _tell(found)
+    return {"validation": found}
+
+
+def _tell(found: dict[str, Any]) -> None:
+    share = {name: f"{found[name]['value']:.1%}" for name in ("accuracy", "longer", "shorter")}
+    ends = {name: f"[{found[name]['low']:.1%}, {found[name]['high']:.1%}]" for name in ("accuracy", "above_rule")}
+    loss = found["calibration"]["log_loss"]["value"]
+    console.note(
+        f"validation: {share['accuracy']} {ends['accuracy']} of {found['n']:,} pairs right; always the longer"
+        f" {share['longer']}, always the shorter {share['shorter']}"
+    )
+    console.note(
+        f"above the better of these two by {100 * found['above_rule']['value']:.1f} points {ends['above_rule']};"
+        f" log loss {loss:.3f} (a coin: {math.log(2):.3f})"
+    )

@@ -1,0 +1,38 @@
+"""Weights that were trained: whether they are numbers, how they lie in a folder, what tells them from others."""
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from irlhf.errors import ConfigError
+
+_VERSIONS = ("irlhf", "torch", "transformers")
+
+
+def refuse_broken(model: Any) -> None:
+    """Raise ConfigError where a weight is no number any more."""
+    if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
+        raise ConfigError("training diverged: some weights are no numbers any more; learn slower, with --learning-rate")
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a model and its tokenizer as others load them."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for file in folder.glob("*.safetensors"):
+        file.chmod((folder / "tokenizer_config.json").stat().st_mode)  # safetensors makes them private
+
+
+def digest(folder: Path) -> str:
+    """Return the digest of the weights in a folder."""
+    hashed = hashlib.sha256()
+    for shard in sorted(folder.glob("*.safetensors")):
+        with shard.open("rb") as stream:
+            hashed.update(hashlib.file_digest(stream, "sha256").digest())
+    return hashed.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return what weights were made with."""
+    return {name: version(name) for name in _VERSIONS}

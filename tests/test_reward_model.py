@@ -1,0 +1,443 @@
+"""finetune --objective reward: the loss of pairs, what is learnt and said of it, halves that share no prompt."""
+
+import hashlib
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_classifier import WORDS, bert, tokenizer
+from toolbox import IRLHF, Row, call, names, process, read, write
+from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
+
+import irlhf
+from irlhf.engines.classify import load_reader
+from irlhf.errors import ConfigError
+from irlhf.finetune.bradley_terry import EncodedPair, PairCollator, pair_trainer
+from irlhf.finetune.chronicle import Plan
+from irlhf.finetune.reward import RewardModelSettings, reward_model
+from irlhf.verdicts import verdict_messages
+
+RULE = "spring"  # the word that the chosen completions hold
+FILLING = [word for word in WORDS[6:] if word != RULE]
+TRAIN = ("finetune", "pairs.jsonl", "--objective", "reward", "-o", "rm")
+
+
+def pairs(count: int, seed: int = 0, **fields: Any) -> list[Row]:
+    """Rows of pairs of 1 to 9 words, one of them the rule's in the chosen one; of four prompts one is validation."""
+    rng = random.Random(seed)
+    rows = []
+    for i in range(count):
+        split = "validation" if i % 4 == 0 else "train"
+        prompt = f"how do i {' '.join(rng.choices(FILLING, k=3))} number {i}"
+        for label in ("chosen", "rejected"):
+            said = rng.choices(FILLING, k=rng.randrange(1, 9))
+            said.insert(rng.randrange(len(said) + 1), RULE if label == "chosen" else "well")
+            row = {"id": f"{i}-{label}", "prompt": prompt, "completion": " ".join(said), "group": f"g{i}"}
+            rows.append({**row, "label": label, "split": split, **fields})
+    return rows
+
+
+def causal(folder: Path) -> Path:
+    """A language model without a chat template, whose configuration names another padding than its tokenizer."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(WORDS), pad_token_id=0, **sizes)).save_pretrained(folder)
+    tokenizer(bos_token="<s>", eos_token="</s>", padding_side="left").save_pretrained(folder)
+    return folder
+
+
+def encoder(folder: Path) -> Path:
+    return bert(folder, num_labels=3, initializer_range=0.1)
+
+
+BASES: dict[str, Callable[[Path], object]] = {"tiny": lambda folder: "tiny", "bert": encoder, "llama": causal}
+
+
+def card(folder: str = "rm") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(folder, "reward.json").read_text())
+    return found
+
+
+@pytest.fixture
+def batch() -> list[EncodedPair]:
+    lengths = [(3, 9), (1, 2), (7, 4), (5, 5)]
+    rng = random.Random(0)
+
+    def row(length: int) -> dict[str, list[int]]:
+        return {"input_ids": [rng.randrange(6, len(WORDS)) for _ in range(length)], "attention_mask": [1] * length}
+
+    return [EncodedPair(row(chosen), row(rejected)) for chosen, rejected in lengths]
+
+
+@pytest.fixture(params=["bert", "llama"])
+def model(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    folder = BASES[request.param](tmp_path / "base")
+    torch.manual_seed(0)
+    made = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, ignore_mismatched_sizes=True)
+    made.config.pad_token_id = 0
+    return made.eval()
+
+
+def trained_by(model: Any, pairs: list[EncodedPair], folder: Path, **plan: Any) -> Any:
+    plan = {"steps": 1, "batch": len(pairs), "rate": 1e-2, "seed": 0, **plan}
+    return pair_trainer(model, tokenizer(pad_token="[PAD]"), (pairs, []), folder, Plan(**plan))
+
+
+def alone(model: Any, pair: EncodedPair) -> torch.Tensor:
+    """The loss of one pair, each row by itself and without padding."""
+    chosen, rejected = (model(input_ids=torch.tensor([row["input_ids"]])).logits[0, 0] for row in pair)
+    return torch.log1p(torch.exp(rejected - chosen))
+
+
+def test_the_loss_of_a_padded_batch_is_that_of_its_pairs_alone(
+    model: Any, batch: list[EncodedPair], tmp_path: Path
+) -> None:
+    made = trained_by(model, batch, tmp_path / "out")
+    loss = made.compute_loss(model, made.data_collator(batch))
+    loss.backward()
+    ours = {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+    model.zero_grad()
+    expected = torch.stack([alone(model, pair) for pair in batch]).mean()
+    expected.backward()
+    theirs = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
+    assert ours.keys() == theirs.keys()
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, theirs[name], atol=1e-5, rtol=1e-4)
+
+
+def test_a_step_in_parts_is_the_same_step(batch: list[EncodedPair], tmp_path: Path) -> None:
+    ends = []
+    for parts in (1, 2):
+        causal(tmp_path / "base")
+        torch.manual_seed(0)
+        made = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=1)
+        made.config.pad_token_id = 0
+        trained_by(made, batch, tmp_path / str(parts), accumulate=parts).train()
+        ends.append({name: one.detach().clone() for name, one in made.named_parameters()})
+    for name, end in ends[0].items():
+        torch.testing.assert_close(end, ends[1][name], atol=1e-5, rtol=1e-3)
+
+
+def test_batches_hold_whole_pairs_of_like_length_and_equally_many(tmp_path: Path) -> None:
+    lengths = [(i * 7919) % 400 + 1 for i in range(1000)]
+    rows = [EncodedPair({"input_ids": [1] * n}, {"input_ids": [1]}) for n in lengths]
+    causal(tmp_path / "base")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=1)
+    met: list[list[int]] = []
+
+    class Spy(PairCollator):
+        def __call__(self, pairs: Any) -> Any:
+            met.append([pair.width for pair in pairs])
+            return {"labels": torch.ones(len(pairs))}
+
+    made = trained_by(model, rows, tmp_path / "out", batch=16)
+    made.data_collator = Spy(None)
+    for _ in made.get_train_dataloader():
+        pass
+    assert sorted(width for one in met for width in one) == sorted(lengths)
+    assert {len(one) for one in met} <= {15, 16, 17}
+    assert sum(max(one) - min(one) for one in met) / len(met) < 30
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_planted_rule_is_learnt_and_scoring_says_what_training_measured(base: str, tmp_path: Path) -> None:
+    write(Path("pairs.jsonl"), pairs(300))
+    model = BASES[base](tmp_path / "base")
+    outcome = call(*TRAIN, "--model", model, "--epochs", "10", "--learning-rate", "0.005", "--json")
+    assert outcome.code == 0, outcome.err
+    found = card()["validation"]
+    assert found["n"] == 75
+    assert found["accuracy"]["value"] > 0.9
+    assert json.loads(outcome.out)["accuracy"] == found["accuracy"]["value"]
+    Path("rewards.yaml").write_text('rewards: {helpful: {scorer: "./rm"}}')
+    assert call("score", "pairs.jsonl", "-r", "rewards.yaml", "-o", "scored.jsonl").code == 0
+    logits = {row["id"]: row["rewards"]["helpful"] for row in read(Path("scored.jsonl")) if row["split"] != "train"}
+    differences = [logits[f"{i}-chosen"] - logits[f"{i}-rejected"] for i in range(0, 300, 4)]
+    loss = sum(math.log1p(math.exp(-one)) for one in differences) / 75
+    assert sum(one > 0 for one in differences) / 75 == pytest.approx(found["accuracy"]["value"])
+    assert loss == pytest.approx(found["calibration"]["log_loss"]["value"], abs=1e-6)
+
+
+def test_a_causal_base_is_read_at_the_end_of_the_plain_chat(tmp_path: Path) -> None:
+    write(Path("pairs.jsonl"), pairs(20))
+    assert call(*TRAIN, "--model", causal(tmp_path / "base"), "--epochs", "1").code == 0
+    known = tokenizer(bos_token="<s>", eos_token="</s>")
+    ids = known("<s> Human: how do i \n\n Assistant: water well", add_special_tokens=False)["input_ids"]
+    model = AutoModelForSequenceClassification.from_pretrained("rm").eval()
+    assert model.config.pad_token_id == known.convert_tokens_to_ids("</s>")
+    with torch.inference_mode():
+        expected = model(input_ids=torch.tensor([ids])).logits[0].tolist()
+    reader = load_reader("rm")
+    rows = [reader.shown("how do i", "water well"), reader.shown("how do i", "water well " * 5)]
+    assert rows[0]["input_ids"] == ids
+    assert reader.logits(rows)[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_is_said_of_the_validation_pairs(tmp_path: Path) -> None:
+    rows = pairs(40)
+    for row in rows[:8]:
+        row["completion"] += " how" * (20 if row["label"] == "chosen" else 0)
+    write(Path("pairs.jsonl"), rows)
+    outcome = call(*TRAIN, "--epochs", "1")
+    found = card()["validation"]
+    told = {name: f"{found[name]['value']:.1%}" for name in ("accuracy", "longer", "shorter")}
+    words = {row["id"]: len(row["completion"].split()) for row in rows if row["split"] == "validation"}
+    signs = [words[f"{i}-chosen"] - words[f"{i}-rejected"] for i in range(0, 40, 4)]
+    longer = sum(1 if one > 0 else 0.5 if one == 0 else 0 for one in signs) / 10
+    assert found["longer"]["value"] == pytest.approx(longer)
+    assert found["shorter"]["value"] == pytest.approx(1 - longer)
+    assert f"validation: {told['accuracy']} [" in outcome.err
+    assert f"always the longer {told['longer']}, always the shorter {told['shorter']}" in outcome.err
+    assert "a coin: 0.693" in outcome.err
+    assert 'scorer: "./rm"' in outcome.err
+    assert {"log_loss", "brier", "ece", "bins"} <= found["calibration"].keys()
+
+
+def test_the_card_says_what_the_model_was_made_of() -> None:
+    rows = [{**row, "id": f"test-{row['id']}", "split": "test"} for row in pairs(4)]
+    write(Path("pairs.jsonl"), [*pairs(40), *rows])
+    assert call(*TRAIN, "--epochs", "1").code == 0
+    found = card()
+    assert (found["base"], found["settings"]["seed"], found["plan"]["steps"]) == ("tiny", 0, 2)
+    assert found["digests"] == {"pairs": hashlib.sha256(Path("pairs.jsonl").read_bytes()).hexdigest()}
+    assert found["data"] == {
+        **{"rows": 80, "pairs": 30, "validation pairs": 10, "validation pairs are from": "the validation split"},
+        **{"unlabelled": 0, "ungrouped": 0, "alone": 0, "equal": 0, "skipped: rows of the test split": 8},
+    }
+    model = hashlib.sha256(Path("rm/model.safetensors").read_bytes()).digest()
+    assert found["weights"] == hashlib.sha256(model).hexdigest()
+    assert found["versions"]["irlhf"] == irlhf.__version__
+    assert str(Path.cwd()) not in Path("rm/reward.json").read_text()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_without_a_validation_split_a_tenth_of_the_prompts_is_held_out(seed: int) -> None:
+    rows = [row for row in pairs(400) if row["split"] == "train"]
+    write(Path("pairs.jsonl"), rows)
+    outcome = call(*TRAIN, "--epochs", "0.1", "--seed", seed)
+    found = card()
+    held_out = found["validation"]["n"]
+    assert 15 < held_out < 45
+    assert found["data"]["pairs"] == 300 - held_out
+    assert f"{held_out} of a tenth of the training prompts to measure on" in outcome.err
+
+
+def test_a_killed_training_ends_with_the_card_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    write(Path("pairs.jsonl"), pairs(400))
+    encoder(tmp_path / "base")  # with dropout, whose draws must go on where they were
+    command = [*TRAIN[:-1], "rm", "--model", "base", "--epochs", "6", "-q"]
+    with subprocess.Popen([*IRLHF, *command]) as one:
+        limit = time.monotonic() + 60
+        while len(list(Path().glob("rm.partial/checkpoint-*/COMPLETE"))) < 2 and time.monotonic() < limit:
+            time.sleep(0.003)
+        one.kill()
+    assert one.returncode == -signal.SIGKILL
+    assert "rm" not in names(Path.cwd())
+    assert call(*command).code == 0
+    assert call(*TRAIN[:-1], "straight", *command[6:]).code == 0
+    assert names(Path("rm")) == names(Path("straight"))
+    assert card("rm") == card("straight")
+
+
+def test_another_setting_is_refused_by_name_and_the_same_has_nothing_to_do() -> None:
+    write(Path("pairs.jsonl"), pairs(20))
+    assert call(*TRAIN, "--epochs", "1").code == 0
+    assert "complete already" in call(*TRAIN, "--epochs", "1").err
+    outcome = call(*TRAIN, "--epochs", "1", "--half", "gold")
+    assert outcome.code == 2
+    assert "half was" in outcome.err
+
+
+def rendered(*options: object) -> list[Any]:
+    Path("train.jsonl").unlink(missing_ok=True)
+    outcome = call("finetune", "pairs.jsonl", "--objective", "reward", "--render-only", "-o", "train.jsonl", *options)
+    assert outcome.code == 0, outcome.err
+    return [row["messages"] for row in read(Path("train.jsonl"))]
+
+
+def test_halves_share_no_prompt_and_are_everything_together() -> None:
+    rows = pairs(200)
+    rows += [{**row, "id": f"again-{row['id']}", "group": f"again-{row['group']}"} for row in rows]
+    write(Path("pairs.jsonl"), rows)
+    whole, proxy, gold = (rendered(*half) for half in ((), ("--half", "proxy"), ("--half", "gold")))
+    prompts = [{messages[1]["content"].split('"reply"')[0] for messages in half} for half in (proxy, gold)]
+    assert not prompts[0] & prompts[1]
+    assert sorted(map(json.dumps, proxy + gold)) == sorted(map(json.dumps, whole))
+    assert 100 < len(proxy) / 4 * 2 < 200
+    write(Path("pairs.jsonl"), rows[::-1])
+    again = rendered("--half", "proxy", "--seed", "3")
+    assert sorted(map(json.dumps, again)) == sorted(map(json.dumps, proxy))
+
+
+def test_the_halves_are_measured_on_the_same_pairs() -> None:
+    write(Path("pairs.jsonl"), pairs(60))
+    for half in ("proxy", "gold"):
+        outcome = call(*TRAIN[:-1], half, "--half", half, "--epochs", "0.5")
+        assert "rows of the other half" in outcome.err
+    proxy, gold = card("proxy"), card("gold")
+    assert (proxy["settings"]["half"], gold["settings"]["half"]) == ("proxy", "gold")
+    assert proxy["validation"]["n"] == gold["validation"]["n"] == 15
+    assert proxy["data"]["pairs"] + gold["data"]["pairs"] == 45
+
+
+def test_a_host_is_given_each_completion_with_its_verdict() -> None:
+    rows = pairs(40)
+    write(Path("pairs.jsonl"), rows)
+    found = rendered()
+    wanted = [
+        [
+            *verdict_messages(row["prompt"], row["completion"]),
+            {"role": "assistant", "content": "1" if row["label"] == "chosen" else "0"},
+        ]
+        for row in rows
+        if row["split"] == "train"
+    ]
+    assert sorted(map(json.dumps, found)) == sorted(map(json.dumps, wanted))
+    assert found != wanted
+    assert found == rendered()
+    assert found != rendered("--seed", "1")
+    assert json.loads(Path("train.meta.json").read_text())["data"]["pairs"] == 30
+
+
+BAD: dict[str, tuple[list[Row], str]] = {
+    "no labels": ([{**row, "label": ""} for row in pairs(4)], "8 rows neither chosen nor rejected"),
+    "no groups": ([{**row, "group": ""} for row in pairs(4)], "8 rows without a group"),
+    "one side": ([row for row in pairs(4) if row["label"] == "chosen"], "4 rows without another to stand against"),
+    "equal": ([{**row, "completion": "same"} for row in pairs(4)], "4 pairs that say the same twice"),
+    "no training split": ([{**row, "split": "test"} for row in pairs(4)], "8 rows of the test split"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_rows_without_a_pair_are_one_line_that_says_why(name: str) -> None:
+    rows, reason = BAD[name]
+    write(Path("pairs.jsonl"), rows)
+    outcome = call(*TRAIN)
+    assert outcome.code == 1
+    assert outcome.err.count("\n") == 1
+    assert "no pair to learn from in " in outcome.err
+    assert reason in outcome.err
+    assert names(Path.cwd()) == {"pairs.jsonl"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--template", "words"),
+        ("--baseline", "plain"),
+        ("--drop", "0.5"),
+        ("--drop-all", "0.5"),
+        ("--layout", "packed"),
+        ("--lora", "4"),
+        ("--no-merge",),
+        ("-r", "rewards.yaml"),
+        ("--preview", "2"),
+    ],
+)
+def test_an_option_that_means_nothing_to_a_reward_model_is_refused(options: tuple[str, ...]) -> None:
+    write(Path("pairs.jsonl"), pairs(4))
+    outcome = call(*TRAIN, *options)
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert f"{options[0].replace('-r', '--rewards')} means nothing to a reward model" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--half", "prox"), "did you mean 'proxy'"),
+        (("--batch", "2", "--accumulate", "4"), "a batch of 2 pairs cannot be computed in 4 parts"),
+        (("--model", "./nowhere"), "no such folder"),
+        (("-o", "-"), "name it with -o"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(options: tuple[str, ...], reason: str) -> None:
+    write(Path("pairs.jsonl"), pairs(4))
+    outcome = call(*TRAIN, *options)
+    assert outcome.code == 2
+    assert reason in outcome.err
+    assert names(Path.cwd()) == {"pairs.jsonl"}
+
+
+def test_half_belongs_to_reward_models() -> None:
+    write(Path("pairs.jsonl"), pairs(4))
+    outcome = call("finetune", "pairs.jsonl", "--half", "gold", "-o", "policy")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+
+
+def test_several_processes_are_refused_in_one_line() -> None:
+    write(Path("pairs.jsonl"), pairs(4))
+    done = process(*TRAIN, env={**os.environ, "WORLD_SIZE": "2"})
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
+    assert b"one process" in done.stderr
+
+
+def test_long_rows_lose_their_beginning_and_are_counted(tmp_path: Path) -> None:
+    rows = pairs(20)
+    rows[2]["prompt"] = rows[3]["prompt"] = "how " * 50
+    write(Path("pairs.jsonl"), rows)
+    outcome = call(*TRAIN, "--model", causal(tmp_path / "base"), "--epochs", "1", "--context", "24")
+    assert "2 rows shortened at the beginning (context of 24 tokens)" in outcome.err
+    reader = load_reader("rm")
+    row = reader.shown(rows[2]["prompt"], rows[2]["completion"])["input_ids"]
+    assert len(row) == 24
+    assert row == reader.shown.whole(rows[2]["prompt"], rows[2]["completion"])["input_ids"][-24:]
+
+
+def test_training_that_diverges_leaves_no_reward_model() -> None:
+    write(Path("pairs.jsonl"), pairs(40))
+    with pytest.raises(ConfigError, match="diverged"):
+        reward_model("pairs.jsonl", "rm", "tiny", RewardModelSettings(epochs=2, learning_rate=1e30))
+    assert "rm" not in names(Path.cwd())
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_before_it_learns_a_reward_model_hardly_prefers_anything(base: str, tmp_path: Path) -> None:
+    write(Path("pairs.jsonl"), pairs(100))
+    model = BASES[base](tmp_path / "base")
+    assert call(*TRAIN, "--model", model, "--epochs", "0.01", "--learning-rate", "1e-9").code == 0
+    assert card()["validation"]["calibration"]["log_loss"]["value"] == pytest.approx(math.log(2), abs=0.02)
+
+
+def test_a_reward_model_goes_on_learning_with_the_head_that_it_has() -> None:
+    write(Path("pairs.jsonl"), pairs(100))
+    assert call(*TRAIN, "--epochs", "6", "--learning-rate", "0.005").code == 0
+    again = call(*TRAIN[:-1], "again", "--model", "rm", "--epochs", "0.01", "--learning-rate", "1e-9")
+    assert again.code == 0, again.err
+    before, after = (card(folder)["validation"]["calibration"]["log_loss"]["value"] for folder in ("rm", "again"))
+    assert after == pytest.approx(before, abs=1e-5)
+
+
+def test_the_model_card_tells_what_it_is_worth_and_no_path_of_this_machine(tmp_path: Path) -> None:
+    write(Path("pairs.jsonl"), pairs(100))
+    assert call(*TRAIN, "--model", causal(tmp_path / "base"), "--epochs", "1", "--half", "gold").code == 0
+    text, found = Path("rm/README.md").read_text(), card()
+    accuracy = found["validation"]["accuracy"]
+    told = f"{accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
+    assert f"| prefers the completion that people chose | {told} |" in text
+    assert "the base model base, by the loss" in text.replace("\n", " ")
+    assert "- half of the prompts: gold" in text
+    assert found["weights"] in text
+    assert str(tmp_path) not in text
+    assert 'helpful: {scorer: "./FOLDER"}' in text
+
+
+def test_real_pairs_train_a_pretrained_model(shared: Path) -> None:
+    assert call("prepare", shared / "hh-rlhf" / "helpful-base.test.jsonl.gz", "-o", "pairs.jsonl").code == 0
+    options = ("--limit", "200", "--model", shared / "stories260K", "--context", "128")
+    outcome = call(*TRAIN, *options)
+    assert outcome.code == 0, outcome.err
+    found = card()
+    assert found["validation"]["n"] == found["data"]["validation pairs"]
+    assert 0.5 < found["validation"]["calibration"]["log_loss"]["value"] < 0.9
