@@ -9,14 +9,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
-from openai_server import BASE, Fault, OpenAIServer, error, hosting
-from toolbox import Outcome, example, names, write
+from openai_acts import error
+from openai_server import BASE, Fault, OpenAIServer, hosting
+from toolbox import Outcome, example, names, process, write
 
 from irlhf.policy import read_policy
 
@@ -369,3 +372,25 @@ def assert_policy(host: OpenAIServer) -> None:
     assert policy.names == ("short", "loud")
     assert KEY not in "".join(path.read_text() for path in Path("policy").iterdir())
     assert names(Path.cwd()) == {"scored.jsonl", "policy", "policy.run.json", "out.txt", "err.txt"}
+
+
+def test_the_program_trains_at_a_host_in_another_process() -> None:
+    """Nothing here is shortened, forked or patched: two programs and a socket."""
+    scored()
+    script = Path(__file__).with_name("openai_server.py")
+    with subprocess.Popen([sys.executable, script, "address.txt"]) as server:
+        try:
+            while not Path("address.txt").exists():
+                time.sleep(0.05)
+            url = Path("address.txt").read_text()
+            command = ("finetune", "scored.jsonl", "--model", f"openai:{BASE}", "--base-url", url, "--yes")
+            for _ in range(2):
+                done = process(*command, env={**os.environ, "OPENAI_API_KEY": KEY})
+                assert done.returncode == 0, done.stderr
+            state = json.loads(urlopen(url.removesuffix("v1") + "state").read())
+        finally:
+            server.kill()
+    assert (len(state["jobs"]), state["charged"]) == (1, 1)
+    policy = read_policy(Path("policy"))
+    assert policy.hosted is not None
+    assert policy.hosted.model == state["jobs"][0]["fine_tuned_model"]

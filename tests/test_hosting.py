@@ -63,6 +63,21 @@ def test_the_rows_are_those_of_a_training_here(host: OpenAIServer) -> None:
     assert [json.loads(row)["messages"][-1]["content"] for row in held_out] == [f"Answer {i}." for i in (1, 11, 21, 31)]
 
 
+def test_earlier_answers_of_a_conversation_are_not_learnt(host: OpenAIServer) -> None:
+    talk = [("user", "Hello?"), ("assistant", "Yes?"), ("user", "How are you?")]
+    given = rows()
+    given[3]["prompt"] = [{"role": role, "content": content} for role, content in talk]
+    assert train(host, "--yes", given=given).code == 0
+    sent = [row["messages"] for row in read(Path("policy/train.jsonl"))]
+    (weighed,) = [row for row in sent if len(row) == 4]
+    assert [one.get("weight") for one in weighed] == [None, 0, None, None]
+    host.begin()
+    host.quirks.takes = ("trainingType",)
+    outcome = train(host, "--yes", "--host", "azure", "-o", "other", given=given)
+    assert "1 rows with earlier answers of the conversation: host azure learns those as well" in outcome.err
+    assert "weight" not in Path("other/train.jsonl").read_text()
+
+
 def test_the_folder_says_how_the_policy_is_asked(host: OpenAIServer) -> None:
     outcome = train(host, "--yes", "--context", "512")
     job = host.jobs[0]["job"]

@@ -27,6 +27,7 @@ class HostCard(BaseModel):
     validation: bool = True
     metadata: bool = True
     lists: bool = True
+    weights: bool = False
     deployment: bool = False
     extra_body: dict[str, Any] = Field(default_factory=dict)
     refused: str = ""

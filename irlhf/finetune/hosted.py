@@ -32,7 +32,7 @@ from irlhf.finetune import card_of, read_training
 from irlhf.finetune.baselines import UNTOUCHED
 from irlhf.finetune.hosting import HostedSettings, read_hyperparameters
 from irlhf.finetune.rows import TrainingSet
-from irlhf.finetune.sheet import LEFT_OUT, SHARED, Sheet, estimate, write_sheet
+from irlhf.finetune.sheet import EARLIER, LEFT_OUT, SHARED, Sheet, estimate, write_sheet
 from irlhf.hosted import KEY as HOSTED
 from irlhf.hosted import PREFIX, Hosted
 from irlhf.journal import PARTIAL, RunCard, beside, workshop
@@ -75,11 +75,14 @@ class Plan:
 
     def sheet(self, training: TrainingSet, folder: Path) -> Sheet:
         """Write the files for the host, and say what is left out."""
-        sheet = write_sheet(training, self.policy(training), folder, self.settings, self.host.rows)
+        sheet = write_sheet(training, self.policy(training), folder, self.settings, self.host)
         if sheet.counts[LEFT_OUT]:
             console.warn(f"{sheet.counts[LEFT_OUT]:,} rows {LEFT_OUT} ({self.settings.context:,} tokens, --context)")
         if sheet.counts[SHARED]:
             console.warn(f"{sheet.counts[SHARED]:,} {SHARED}")
+        if sheet.counts[EARLIER] and not self.host.weights:
+            told = f"host {self.host.name} learns those as well, for all we know"
+            console.warn(f"{sheet.counts[EARLIER]:,} {EARLIER} of the conversation: {told}")
         return sheet
 
 

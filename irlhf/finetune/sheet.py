@@ -4,11 +4,12 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irlhf.engines.hosts import HostCard
 from irlhf.errors import DataError
 from irlhf.files import whole_file
 from irlhf.finetune.rows import VALIDATION_ROWS, TrainingSet
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 TRAINING, VALIDATING = "train.jsonl", "validation.jsonl"
 LEFT_OUT = "left out: longer than the context"
 SHARED = "validation rows left out: trained on as well"
+EARLIER = "rows with earlier answers"
 _CHARACTERS = 4  # a token, in English; other scripts have fewer
 _FRAME = 4  # tokens around a message
 _SPECIAL = re.compile(r"<\|[^|<>\s]{1,40}\|>")  # a host fails the whole job for one
@@ -36,17 +38,19 @@ class Sheet:
     counts: Counter[str]
 
 
-def write_sheet(training: TrainingSet, policy: Policy, folder: Path, settings: "FinetuneSettings", least: int) -> Sheet:
+def write_sheet(
+    training: TrainingSet, policy: Policy, folder: Path, settings: "FinetuneSettings", host: HostCard
+) -> Sheet:
     """Write the files into a folder. Raises DataError for rows that would fail the job."""
     counts: Counter[str] = Counter()
-    learnt = training.learnt(policy, settings)
-    lines = [*_lines(training, policy, learnt, settings, counts)]
+    learnt = training.messages(policy, training.learnt(policy, settings), settings)
+    lines = [*_lines(learnt, policy.context, host, counts)]
     tokens = sum(size for _, size in lines)
-    if len(lines) < least:
-        raise DataError(f"{len(lines)} training rows, and the host takes no fewer than {least}; score more of them")
+    if len(lines) < host.rows:
+        raise DataError(f"{len(lines)} training rows, and the host takes no fewer than {host.rows}; score more of them")
     known = {hashlib.sha256(line).digest() for line, _ in lines}
-    held = training.validation[:VALIDATION_ROWS]
-    validation = [line for line, _ in _lines(training, policy, held, settings, Counter())]
+    held = training.messages(policy, training.validation[:VALIDATION_ROWS], settings)
+    validation = [line for line, _ in _lines(held, policy.context, host, Counter())]
     fresh = [line for line in validation if hashlib.sha256(line).digest() not in known]
     counts[SHARED] = len(validation) - len(fresh)
     counts["training file"], counts["validation file"] = len(lines), len(fresh)
@@ -57,28 +61,29 @@ def write_sheet(training: TrainingSet, policy: Policy, folder: Path, settings: "
 
 
 def _lines(
-    training: TrainingSet,
-    policy: Policy,
-    rows: list[Example],
-    settings: "FinetuneSettings",
-    counts: Counter[str],
+    rows: Iterable[tuple[Example, list[Message]]], context: int, host: HostCard, counts: Counter[str]
 ) -> Iterator[tuple[bytes, int]]:
     """Yield each line that fits, and its tokens; a row that no host takes stops it, with the number of all like it."""
     wrong: dict[str, list[str]] = {}
-    number = 0
-    for example, messages in training.messages(policy, rows, settings):
+    for example, messages in rows:
         if problem := _problem(messages):
             wrong.setdefault(problem, []).append(example.id)
             continue
         size = estimate(messages)
-        if size > policy.context:
+        if size > context:
             counts[LEFT_OUT] += 1
             continue
-        number += 1
-        yield dumps({"messages": messages}), size
+        counts[EARLIER] += any(one.get("role") == "assistant" for one in messages[:-1])
+        yield dumps({"messages": _weighed(messages) if host.weights else messages}), size
     for problem, ids in wrong.items():
         more = f" and {len(ids) - 1:,} more" if len(ids) > 1 else ""
         raise DataError(f"row '{ids[0]}'{more}: {problem}")
+
+
+def _weighed(messages: list[Message]) -> list[Message]:
+    """Return messages that say that earlier answers are not to be learnt, as training here does not learn them."""
+    earlier = [{**one, "weight": 0} if one.get("role") == "assistant" else one for one in messages[:-1]]
+    return [*earlier, messages[-1]]
 
 
 def estimate(messages: list[Message]) -> int:
