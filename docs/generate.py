@@ -22,7 +22,7 @@ from asking import shown as _shown
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
-PAGES = ("quickstart.md", "asking.md", "rewards.md", "hh.md", "evaluation.md", "benchmarks.md")
+PAGES = ("quickstart.md", "asking.md", "reward-models.md", "hh.md", "evaluation.md", "benchmarks.md")
 # A result, and the function of pictures.py that draws it.
 _PICTURES = {"bench-memory.json": "memory", "asking-reach.jsonl": "asking_reach"}
 _UNITS = {"finetune": "finetune (completion tokens)", "sample": "sample (tokens)", "score": "score (texts)"}

@@ -25,21 +25,13 @@ def percent(figure: dict[str, float]) -> str:
 
 def noisy() -> Iterator[str]:
     """Each seed and base: how often a reward model of noisy labels agrees with the rule on clean pairs."""
-    heads = (
-        "seed",
-        "base",
-        "agrees with the rule, %",
-        "better length rule, %",
-        "more than it by, points",
-        "log loss",
-        "n",
-    )
-    yield f"| {' | '.join(heads)} |"
-    yield "|---" * len(heads) + "|"
+    yield "| seed | base | agrees with the rule, % | better length rule, % | above it by, points | n |"
+    yield "|---|---|---|---|---|---|"
     for row in read("noisy"):
         for name, found in row["results"]["eval"]["pairs"]["rewards"].items():
-            figures = [percent(found[one]) for one in ("accuracy", "best_rule", "above_rule")]
-            yield f"| {row['cell']['seed']} | {name} | {' | '.join(figures)} | {found['n']} |"
+            if name != "rule":  # which agrees with itself
+                figures = [percent(found[one]) for one in ("accuracy", "best_rule", "above_rule")]
+                yield f"| {row['cell']['seed']} | {name} | {' | '.join(figures)} | {found['n']} |"
 
 
 def anthropic() -> Iterator[str]:

@@ -68,6 +68,8 @@ class Reward(_Strict):
         return json.dumps([self.scorer, self.column, self.for_scorer()], sort_keys=True, default=str)
 
 
+REACH = {"api_key_env", "timeout"}  # what says how a server is reached, and not what it says
+
 # What says how a reward is read and used, and not who gives it.
 _OURS = ("scorer", "column", "description", "direction", "weight", "scale", "label", "read")
 

@@ -12,6 +12,7 @@ from irlhf.score.columns import Column
 from irlhf.score.own import Function
 from irlhf.score.scorers import Scorer
 
+_ADDRESSES = ("http", "https")  # of servers, which are named by them
 _TOLD = {"beside"}  # what a scorer is told without a key in the rewards.yaml
 
 
@@ -24,6 +25,8 @@ def find(name: str, reward: Reward, beside: Path) -> Scorer:
     if reward.column:
         return _made(name, Column, reward.column, given)
     kind, _, argument = reward.scorer.partition(":")
+    if kind in _ADDRESSES:
+        argument = reward.scorer
     known = scorer_names()
     if kind not in known and (reward.by_path or _is_model(reward.scorer, beside)):
         kind, argument = "hf", reward.scorer
