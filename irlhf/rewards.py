@@ -43,7 +43,7 @@ class Reward(_Strict):
     read: Literal["", "logit", "probability", "difference"] = ""  # of a classifier; empty is the logit
     # What follows is the scorer's own: each takes some of them, and refuses the others.
     options: dict[str, Any] = Field(default_factory=dict)  # for your own module:callable
-    input: Literal["", "chat", "pair", "completion"] = ""  # what a classifier is shown; empty fits its tokenizer
+    input: Literal["", "chat", "pair", "completion"] = ""  # what a model is shown; empty is what suits it
     revision: str = ""  # of a model on the hub, or of your own code
     rubric: str = ""  # a file that tells a judge what is good, beside the rewards.yaml
     points: tuple[int, int] | None = None  # the fewest and the most that a judge gives

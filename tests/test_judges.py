@@ -257,7 +257,7 @@ def test_an_answer_that_is_no_verdict_is_a_failure(answer: Row, reason: str) -> 
         ({"scorer": "openai:m", "rubric": "latin.md"}, "latin.md: the rubric cannot be read (it is no UTF-8)"),
         ({"scorer": "openai:m", "rubric": "rubric.md", "points": [0, 10]}, "a digit is one token in every vocabulary"),
         ({"scorer": "openai:m", "rubric": "rubric.md", "points": [5, 5]}, "`points: [5, 5]` is no range within 0 to 9"),
-        ({"scorer": "openai", "rubric": "rubric.md"}, "name the model behind the colon, as in openai:gpt-4.1-mini"),
+        ({"scorer": "openai", "rubric": "rubric.md"}, "name the model behind the colon, as in openai:qwen3-8b"),
         ({"scorer": "binary:"}, "name the model behind the colon"),
         ({"scorer": "binary:m", "rubric": "rubric.md"}, "`rubric:` means nothing to this scorer (it takes base_url,"),
         ({"scorer": "binary:m", "base_url": f"http://me:{KEY}@h/v1"}, "a server's address is like http://127.0.0.1"),

@@ -157,7 +157,7 @@ def _probability(first: Mapping[str, float]) -> float | Failure:
 def _chats(model: str, server: Server) -> tuple[Chats, str]:
     """Return who is asked, and what its answers depend on."""
     if not model:
-        raise ConfigError("name the model behind the colon, as in openai:gpt-4.1-mini")
+        raise ConfigError("name the model behind the colon, as in openai:qwen3-8b")
     return Chats(server, model), f"{server.url} {model}"
 
 
