@@ -194,7 +194,7 @@ def _remember(plan: Plan, folder: Path, policy: Policy, trained: str, figures: d
     write_policy(folder, replace(policy, training=training, hosted=there))
     if not name:
         what = trained or f"what job {figures['job']} made"
-        console.note(f"{what} must be deployed at {plan.url}; then tell its name with --served-name NAME, same command")
+        console.warn(f"{what} must be deployed at {plan.url}; then tell its name with --served-name NAME, same command")
 
 
 def _finished(out: Path, served_name: str) -> dict[str, Any]:
