@@ -124,6 +124,9 @@ def sample(
     _check(settings)
     _check_server(settings, engine)
     card = read_policy(folder)
+    if card.hosted:
+        there = f"{card.hosted.base_url} holds its weights, as '{card.hosted.model}'"
+        raise ConfigError(f"{folder}: {there}, and irlhf sample asks only policies that stand here or are served")
     wanted = _wanted(card, settings)
     _check_guidance(settings.guidance, wanted)
     inputs = {"policy": folder, "prompts": source}
