@@ -7,7 +7,7 @@ import jinja2
 import torch
 
 from irlhf.engines.chat import Refused
-from irlhf.engines.local import load_classifier
+from irlhf.engines.local import fitting_threads, load_classifier
 from irlhf.errors import ConfigError
 from irlhf.records import Content, as_messages, as_text
 
@@ -90,9 +90,9 @@ class Reader:
         """Return the logits of each row, unrounded, in the order of `labels`."""
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
         found: dict[int, list[float]] = {}
-        for places in self._batches(order, rows):
-            padded = self._padded([rows[i] for i in places])
-            with torch.inference_mode():
+        with fitting_threads(self.model), torch.inference_mode():
+            for places in self._batches(order, rows):
+                padded = self._padded([rows[i] for i in places])
                 found |= zip(places, self.model(**padded).logits.float().tolist(), strict=True)
         return [found[i] for i in range(len(rows))]
 
