@@ -11,6 +11,8 @@ from typing import Any
 
 from irlhf import files
 from irlhf.errors import ConfigError, DataError
+from irlhf.hosted import KEY as HOSTED
+from irlhf.hosted import Hosted, read_hosted
 from irlhf.records import finite
 from irlhf.registry import did_you_mean
 from irlhf.rewards import check_name, read_rewards
@@ -131,6 +133,7 @@ class Policy:
     training: Mapping[str, Any] = field(default_factory=dict)  # settings, seed, rows, digests, versions
     calibration: Calibration | None = None  # once it is measured
     digest: str = ""  # of the file without the calibration; not in it
+    hosted: Hosted | None = None  # where the weights are, if not in the folder
 
     @property
     def blind(self) -> bool:
@@ -216,6 +219,7 @@ class Policy:
             "reservoir": [list(vector) for vector in self.reservoir],
             "context": self.context,
             "training": dict(self.training),
+            **({HOSTED: self.hosted.to_json()} if self.hosted else {}),
             **measured,
         }
 
@@ -255,6 +259,7 @@ def read_policy(folder: Path) -> Policy:
             context=int(_number(tree["context"])),
             training=dict(tree["training"]),
             digest=digest(tree),
+            hosted=read_hosted(tree),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: damaged ({error}); fine-tune again") from error
