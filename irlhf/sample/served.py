@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from irlhf import console
 from irlhf.engines.local import load_speaker, vocabulary_of
-from irlhf.engines.server import TOPS, Completion, Completions, Served
+from irlhf.engines.server import Completions
+from irlhf.engines.told import TOPS, Completion, Served
 from irlhf.policy import Policy
 from irlhf.records import LENGTH
 from irlhf.sample.prompts import prompts_for
