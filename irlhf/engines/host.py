@@ -207,6 +207,11 @@ class Host:
             self._stop(ConfigError(unknown or f"{self._shown(path)}: {fault.told}, and no request was answered before"))
         raise Unanswered(fault.told, refused=True)
 
+    def forgive(self) -> None:
+        """Count one refusal less: it was of words that will not be said again."""
+        with self._lock:
+            self._refused -= 1
+
     def _give_up(self, path: str, fault: Fault, tries: int, alone: bool) -> NoReturn:
         """Raise what a request comes to whose tries are used up; `alone` is one beside which none was answered."""
         with self._lock:

@@ -53,6 +53,12 @@ class Completion(NamedTuple):
     k3: float | None = None
 
 
+class Lost(NamedTuple):
+    """A completion that did not come, or is none to go by."""
+
+    reason: str
+
+
 class Listed(BaseModel):
     """One of the likeliest tokens."""
 
