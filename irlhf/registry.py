@@ -38,6 +38,12 @@ SCORERS: Mapping[str, str] = {
     "sentiment": "irlhf.score.sentiment:Sentiment",
     "hf": "irlhf.score.classifier:Classifier",
     "command": "irlhf.score.command:Command",
+    "openai": "irlhf.score.judge:Judge",
+    "binary": "irlhf.score.judge:Verdict",
+    "vllm": "irlhf.score.served:Served",
+    "moderation": "irlhf.score.served:Moderation",
+    "http": "irlhf.score.served:Endpoint",
+    "https": "irlhf.score.served:Endpoint",
 }
 
 # Who works on pools of rows for `score` and `sample`: what `--engine` names, and threads for what a server answers.

@@ -43,7 +43,7 @@ class Reward(_Strict):
     read: Literal["", "logit", "probability", "difference"] = ""  # of a classifier; empty is the logit
     # What follows is the scorer's own: each takes some of them, and refuses the others.
     options: dict[str, Any] = Field(default_factory=dict)  # for your own module:callable
-    input: Literal["", "chat", "pair", "completion"] = ""  # what a classifier is shown; empty fits its tokenizer
+    input: Literal["", "chat", "pair", "completion"] = ""  # what a model is shown; empty is what suits it
     revision: str = ""  # of a model on the hub, or of your own code
     rubric: str = ""  # a file that tells a judge what is good, beside the rewards.yaml
     points: tuple[int, int] | None = None  # the fewest and the most that a judge gives
@@ -58,10 +58,17 @@ class Reward(_Strict):
         return {name: value for name, value in given.items() if name not in _OURS}
 
     @property
+    def by_path(self) -> bool:
+        """Whether the scorer is a reward model that is named by its folder."""
+        return self.scorer.startswith(("./", "../", "/", "~"))
+
+    @property
     def asks(self) -> str:
         """What two rewards have in common when one question to one scorer answers both."""
         return json.dumps([self.scorer, self.column, self.for_scorer()], sort_keys=True, default=str)
 
+
+REACH = {"api_key_env", "timeout"}  # what says how a server is reached, and not what it says
 
 # What says how a reward is read and used, and not who gives it.
 _OURS = ("scorer", "column", "description", "direction", "weight", "scale", "label", "read")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from openai_server import Said
+from openai_acts import Said
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 

@@ -10,7 +10,8 @@ from typing import Any
 import openai
 import pytest
 from openai import OpenAI
-from openai_server import BASE, Fault, OpenAIServer, error, hosting
+from openai_acts import error
+from openai_server import BASE, Fault, OpenAIServer, hosting
 from toolbox import write
 
 pytestmark = pytest.mark.timeout(60)

@@ -73,6 +73,8 @@ def test_gold_has_the_direction_of_its_reward(rewards: str, accuracy: float) -> 
     ("rewards", "calibrated"),
     [
         ('r: {scorer: "hf:somebody/rm"}', True),
+        ("r: {scorer: ./rm}", True),
+        ("r: {scorer: ./rm, read: probability}", False),
         ('r: {scorer: "hf:somebody/classifier", label: polite}', False),
         (HIGHER, False),
         ("r: {column: r}", False),

@@ -17,7 +17,7 @@ from irlhf.rewards import Reward
 from irlhf.score import readings
 from irlhf.score.panel import Panel, sources
 from irlhf.score.replies import Cache
-from irlhf.score.scorers import Failure
+from irlhf.score.scorers import Failure, Traits
 
 NO = Example(id="b", prompt="how", completion="no")  # [CLS] how [SEP] no [SEP]
 NO_IDS = ([2, WORDS.index("how"), 3, WORDS.index("no"), 3], [0, 0, 0, 1, 1])
@@ -78,7 +78,7 @@ def test_the_difference_of_two_labels_is_that_of_their_logits(tmp_path: Path) ->
 
 
 def number(logits: dict[str, float], how: str, link: str) -> Any:
-    return readings.read("a", Reward(scorer="x", label="one", read=how), logits, link)
+    return readings.read("a", Reward(scorer="x", label="one", read=how), logits, Traits(link=link))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_readings_hold_where_exponentials_overflow(
 def test_probabilities_sum_to_one_and_differences_order_as_they_do(values: list[float]) -> None:
     logits = {str(place): value for place, value in enumerate(values)}
     specs = [Reward(scorer="x", label=label, read="probability") for label in logits]
-    shares = [readings.read("a", spec, logits, "softmax") for spec in specs]
+    shares = [readings.read("a", spec, logits, Traits(link="softmax")) for spec in specs]
     assert math.fsum(one for one in shares if isinstance(one, float)) == pytest.approx(1, abs=1e-9)
 
 

@@ -20,6 +20,8 @@ irlhf finetune scored.jsonl --model ./Qwen3-0.6B --baseline untouched -o untouch
 
 irlhf finetune scored.jsonl --render-only -o train.jsonl
 
+irlhf finetune scored.jsonl --model openai:NAME --base-url https://HOST/v1 --price-per-mtok 3 -o policy
+
 irlhf finetune pairs.jsonl --objective reward --model ./ModernBERT-base -o reward-model"""
 
 
@@ -32,7 +34,7 @@ class Objective(StrEnum):
 
 def finetune(
     scored: Annotated[Path, typer.Argument(help="Scored examples, or pairs; - is stdin.", metavar="SCORED")],
-    model: Annotated[str, typer.Option(help="Base model: a folder, a hub id, or tiny.")] = "tiny",
+    model: Annotated[str, typer.Option(help="Base model: a folder, a hub id, tiny, or openai:NAME.")] = "tiny",
     rewards: Annotated[
         str, typer.Option("-r", "--rewards", help="rewards.yaml: directions, weights, scales.", metavar="FILE")
     ] = "",
@@ -64,6 +66,23 @@ def finetune(
     ] = "",
     render_only: Annotated[bool, typer.Option("--render-only", help="Write the training file and stop.")] = False,
     preview: Annotated[int, typer.Option(min=0, metavar="N", help="Show N rows as trained, and stop.")] = 0,
+    host: Annotated[str, typer.Option(help="openai, azure, nebius or a YAML.", metavar="NAME|FILE")] = "",
+    base_url: Annotated[str, typer.Option(help="The host's address, up to and with /v1.", metavar="URL")] = "",
+    hyperparameter: Annotated[
+        list[str] | None, typer.Option(help="For the host, like batch_size=8.", metavar="KEY=VALUE")
+    ] = None,
+    extra_body: Annotated[str, typer.Option(help="JSON with more keys for the host.", metavar="FILE")] = "",
+    api_key_env: Annotated[
+        str, typer.Option(help="Variable that holds the key. \\[OPENAI_API_KEY]", metavar="NAME")
+    ] = "",
+    price_per_mtok: Annotated[float, typer.Option(min=0, help="What the host takes for a million tokens.")] = 0.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Pay without being asked.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and count, and send nothing.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Submit the job and do not wait for it.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the job of this output.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Pay for another job after one that failed.")] = False,
+    job: Annotated[str, typer.Option(help="Go on with this job of the host's.", metavar="ID")] = "",
+    served_name: Annotated[str, typer.Option(help="Name under which you deployed it.", metavar="NAME")] = "",
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -76,6 +95,11 @@ def finetune(
     With --objective reward train a reward model instead: on preference pairs (two examples of one group, labelled
     chosen and rejected, as irlhf prepare writes them), measured on those of the validation split. Its folder is a
     scorer. --half proxy and --half gold train two that share no prompt.
+
+    A base openai:NAME is trained by a host that speaks OpenAI's protocol, at --base-url. (OpenAI itself closed its
+    fine-tuning: no new jobs from 2027-01-06, and accounts that had not used it were cut off already.) It says what it
+    comes to and asks first. Ctrl-C stops watching and never the job; the same command again goes on, and never pays
+    twice.
     """
     settings = resolve("irlhf.finetune:FinetuneSettings")(
         rewards,
@@ -95,7 +119,23 @@ def finetune(
         drop_all=drop_all,
         layout=layout,
     )
+    hosted = resolve("irlhf.finetune.hosting:HostedSettings")(
+        host,
+        base_url,
+        tuple(hyperparameter or ()),
+        extra_body,
+        api_key_env,
+        price_per_mtok,
+        yes,
+        dry_run,
+        not no_wait,
+        cancel,
+        again,
+        job,
+        served_name,
+    )
     if objective == Objective.reward:
+        resolve("irlhf.finetune.hosting:refuse_hosted")(hosted)
         given = resolve("irlhf.finetune.reward:settings_from")(settings, half, preview)
         _reward_model(scored, output, None if render_only else model, given, (json_, quiet))
         return
@@ -110,7 +150,7 @@ def finetune(
         options.finish(summary, json_, f"{summary.get('written', 0):,} training rows")
     else:
         out = output or Path("policy")
-        summary = options.run(COMMANDS["finetune"], quiet, scored, out, model, settings)
+        summary = options.run(COMMANDS["finetune"], quiet, scored, out, model, settings, hosted)
         name = next(iter(summary.get("rewards", [])), "NAME")
         options.finish(summary, json_, "the policy", f"irlhf sample {out} {scored} -t {name}=0.9")
 

@@ -61,6 +61,8 @@ def finish(summary: Mapping[str, Any], as_json: bool, what: str, following: str 
     if as_json:
         typer.echo(json.dumps(summary, ensure_ascii=False))
         return
+    if summary.get("open"):  # nothing is written yet, and what was done is said already
+        return
     output = summary.get("output", "")
     if summary.get("finished"):
         text = f"{output} is complete already: nothing to do"

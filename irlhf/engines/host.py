@@ -40,7 +40,7 @@ NOTED_WAIT = 5.0  # seconds from which on somebody at a terminal wonders
 ROW = 8  # requests in a row that show that it is not the requests
 CONNECT = 5.0  # seconds until somebody must have picked up
 
-_SPENT = {"insufficient_quota", "daily_rate_limit_exceeded", "billing_hard_limit_reached", "billing_not_active"}
+SPENT = {"insufficient_quota", "daily_rate_limit_exceeded", "billing_hard_limit_reached", "billing_not_active"}
 _PLAIN = {"accept", "content-type", "user-agent"}  # headers for whoever is asked
 
 
@@ -168,7 +168,7 @@ class Host:
 
     def _pause(self, seconds: float) -> None:
         if self.gate.pause(seconds) and seconds >= NOTED_WAIT:
-            console.note(f"{self._shown(self.url)} asks for a pause of {_span(seconds)}")
+            console.note(f"{self._shown(self.url)} asks for a pause of {span(seconds)}")
 
     def _rest(self, fault: Fault, tried: int) -> None:
         """Wait before the next try, where the server did not say how long; the gate waits where it did."""
@@ -179,7 +179,7 @@ class Host:
     def _judge(self, path: str, body: Mapping[str, object], fault: Fault) -> None:
         """Raise what another try does not mend."""
         told = f"{self._shown(path)}: {fault.told}"
-        if fault.status == 402 or fault.codes & _SPENT:
+        if fault.status == 402 or fault.codes & SPENT:
             self._stop(BackendError(f"{told}; once there is credit again, {GOES_ON}"))
         # A key that opened the door before is right: gateways forbid text as well.
         refused = fault.status in REFUSED or (fault.status == 403 and self._answered)
@@ -188,7 +188,7 @@ class Host:
         if fault.status in (401, 403):
             self._stop(ConfigError(f"{told}; {self._unlocked(path)}"))
         if fault.wait > LONGEST_WAIT:
-            self._stop(BackendError(f"{told}; come back in {_span(fault.wait)}: {GOES_ON}"))
+            self._stop(BackendError(f"{told}; come back in {span(fault.wait)}: {GOES_ON}"))
         if not fault.passes:
             mend = "is the address right, and the model's name?"
             self._stop(ConfigError(self._unknown(path, body) or f"{told}; {mend}"))
@@ -258,7 +258,7 @@ def _whole(path: str) -> bool:
     return httpx2.URL(path).is_absolute_url
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """Return a time to wait as people say it."""
     if seconds < 120:
         return f"{seconds:.0f} s"

@@ -2,8 +2,8 @@
 
 It needs no download and learns in a minute on two processor cores. It knows nothing but its examples.
 
-As a reward model it is an encoder of that size whose head reads the mean over all tokens: it learns from a thousand
-pairs what a Llama does not, whose head reads the last token alone.
+As a reward model it is an encoder of that size whose head reads the mean over all tokens: from a thousand pairs it
+learns which words matter better than a Llama, whose head reads the last token alone, or a BERT, which reads the first.
 """
 
 from collections.abc import Iterable, Sequence

@@ -63,7 +63,7 @@ def preferences(
 def _one(column: _Column, spec: Reward, bootstrap: Bootstrap) -> dict[str, Any]:
     sign = -1 if spec.direction == "lower" else 1
     # The logit of one class among several is no logit of being preferred.
-    logits = spec.scorer.startswith(_LOGITS) and not spec.label
+    logits = (spec.by_path or spec.scorer.startswith(_LOGITS)) and not spec.label and spec.read in ("", "logit")
     differences = [sign * difference for difference in column.differences]
     return {"direction": spec.direction, **accuracy(column.pairs, differences, bootstrap, logits)}
 

@@ -10,10 +10,10 @@ from irlhf import console
 from irlhf.errors import ConfigError
 from irlhf.files import STREAM, write_json
 from irlhf.finetune.baselines import BLIND, UNTOUCHED
+from irlhf.finetune.hosting import NOWHERE, HostedSettings, check_there, is_hosted, refuse_hosted
 from irlhf.finetune.rows import TrainingSet, read_training_set
 from irlhf.journal import RunCard, journal, workshop
 from irlhf.policy import TINY
-from irlhf.records import as_messages
 from irlhf.registry import did_you_mean, resolve
 from irlhf.templates import DEFAULT, INSTRUCTION, find_template
 
@@ -54,24 +54,34 @@ class FinetuneSettings:
 
 
 def finetune(
-    scored: str | Path, output: str | Path, model: str, settings: FinetuneSettings = FinetuneSettings()
+    scored: str | Path,
+    output: str | Path,
+    model: str,
+    settings: FinetuneSettings = FinetuneSettings(),
+    hosted: HostedSettings = NOWHERE,
 ) -> dict[str, Any]:
     """Write a policy's folder, a plain Hugging Face one with a policy.json, and return what was done.
 
     Only rows of the training split (or of none) are trained on. The same command again goes on behind
     the last complete checkpoint. The baseline `untouched` trains nothing: its folder holds the base's own
-    weights, and the rows give it the scales. Raises ConfigError, DataError and BackendError.
+    weights, and the rows give it the scales. A base called `openai:NAME` is trained at a host, as `hosted` says.
+    Raises ConfigError, DataError and BackendError.
     """
     settings = _checked(settings)
-    _check_base(model, settings)
     source, out = Path(scored), Path(output)
     if out == STREAM:
         raise ConfigError("a policy is a folder; name it with -o")
-    card = _card("finetune", source, model, settings)
+    if is_hosted(model):
+        check_there(settings, FinetuneSettings())
+        there: dict[str, Any] = resolve("irlhf.finetune.hosted:finetune")(source, out, model, settings, hosted)
+        return there
+    refuse_hosted(hosted)
+    _check_base(model, settings)
+    card = card_of("finetune", source, model, settings)
     with _joined(out, card) as folder:
         if folder is None:
             return {"output": str(out), "finished": True}
-        training = _read(source, settings)
+        training = read_training(source, settings)
         work = "leave" if settings.baseline == UNTOUCHED else "train"
         trained: dict[str, Any] = resolve(f"irlhf.finetune.train:{work}")(training, model, folder, settings)
     return {"output": str(out), "finished": False, "rewards": list(training.specs), **training.counts, **trained}
@@ -99,14 +109,13 @@ def render(scored: str | Path, output: str | Path, settings: FinetuneSettings = 
     """
     settings = _with_training(_checked(settings))
     source, out = Path(scored), Path(output)
-    with journal(out, _card("finetune --render-only", source, "", settings), resumable=False) as book:
+    with journal(out, card_of("finetune --render-only", source, "", settings), resumable=False) as book:
         if book.finished:
             return book.summary()
-        training = _read(source, settings)
+        training = read_training(source, settings)
         policy = training.policy("", settings)
-        for example, asked in training.asked(policy, training.train, settings):
-            prompt = policy.template.render(example.prompt, asked, policy.names)
-            book.write_row({"messages": prompt + as_messages(example.completion, "assistant")})
+        for _, messages in training.messages(policy, training.learnt(policy, settings), settings):
+            book.write_row({"messages": messages})
         if out != STREAM:
             write_json(out.with_name(f"{out.stem}.meta.json"), policy.to_json())
     return {**training.counts, **book.summary()}
@@ -115,12 +124,14 @@ def render(scored: str | Path, output: str | Path, settings: FinetuneSettings = 
 def preview(scored: str | Path, model: str, count: int, settings: FinetuneSettings = FinetuneSettings()) -> str:
     """Return the exact text, tokens and loss mask of the first `count` training rows."""
     settings = _with_training(_checked(settings))
-    training = _read(Path(scored), settings)
-    text: str = resolve("irlhf.finetune.train:preview")(training, model, count, settings)
+    training = read_training(Path(scored), settings)
+    work = "hosted" if is_hosted(model) else "train"
+    text: str = resolve(f"irlhf.finetune.{work}:preview")(training, model, count, settings)
     return text
 
 
-def _read(source: Path, settings: FinetuneSettings) -> TrainingSet:
+def read_training(source: Path, settings: FinetuneSettings) -> TrainingSet:
+    """Read the rows, and say how many are trained on and how many are not."""
     training = read_training_set(source, settings.rewards, settings.limit)
     skipped = {name: n for name, n in training.counts.items() if name.startswith("skipped")}
     told = "".join(f"; {name} {n:,}" for name, n in skipped.items())
@@ -129,7 +140,8 @@ def _read(source: Path, settings: FinetuneSettings) -> TrainingSet:
     return training
 
 
-def _card(command: str, source: Path, model: str, settings: FinetuneSettings) -> RunCard:
+def card_of(command: str, source: Path, model: str, settings: FinetuneSettings) -> RunCard:
+    """Return what a run makes."""
     named = {"rewards": settings.rewards, "model": model, "template": settings.template}
     inputs = {role: Path(name) for role, name in named.items() if name and Path(name).exists()}
     return RunCard(command, {"examples": source, **inputs}, {**asdict(settings), "model": model})

@@ -12,8 +12,6 @@ from irlhf.files import STREAM, write_json
 from irlhf.finetune import CHECKPOINTS, FinetuneSettings
 from irlhf.finetune.preferences import HALVES, Preferences, read_preferences, tell
 from irlhf.journal import RunCard, journal, workshop
-from irlhf.policy import REWARD_FILE
-from irlhf.readme import write_reward_readme
 from irlhf.records import CHOSEN, Example, as_messages
 from irlhf.registry import did_you_mean, resolve
 from irlhf.verdicts import NO, YES, verdict_messages
@@ -61,11 +59,9 @@ def reward_model(
             return {"output": str(out), "finished": True}
         preferences = read_preferences(source, settings)
         tell(preferences)
-        made: dict[str, Any] = resolve("irlhf.finetune.train_reward:train")(preferences, model, folder, settings)
-        known = {**_shown(card, preferences), **made["card"]}
-        write_json(folder / REWARD_FILE, known)
-        write_reward_readme(folder, known)
-    return {"output": str(out), "finished": False, **preferences.counts, **made["summary"]}
+        learn = resolve("irlhf.finetune.train_reward:train")
+        made: dict[str, Any] = learn(preferences, model, folder, settings, _origin(card, preferences))
+    return {"output": str(out), "finished": False, **preferences.counts, **made}
 
 
 def render_verdicts(
@@ -89,7 +85,7 @@ def render_verdicts(
             answer = as_messages(YES if example.label == CHOSEN else NO, "assistant")
             book.write_row({"messages": verdict_messages(example.prompt, example.completion) + answer})
         if out != STREAM:
-            write_json(out.with_name(f"{out.stem}.meta.json"), _shown(card, preferences))
+            write_json(out.with_name(f"{out.stem}.meta.json"), _origin(card, preferences))
     return {**preferences.counts, **book.summary()}
 
 
@@ -98,8 +94,9 @@ def settings_from(policy: FinetuneSettings, half: str = "", preview: int = 0) ->
     own = {one.name for one in fields(RewardModelSettings)}
     useless = [one for one in fields(policy) if one.name not in own and getattr(policy, one.name) != one.default]
     flags = [f"--{'no-' * (one.name == 'merge')}{one.name.replace('_', '-')}" for one in useless]
-    for flag in flags + ["--preview"] * bool(preview):
-        raise ConfigError(f"{flag} means nothing to a reward model; leave it out")
+    flags += ["--preview"] * bool(preview)
+    if flags:
+        raise ConfigError(f"{flags[0]} means nothing to a reward model; leave it out")
     return RewardModelSettings(half=half, **{name: getattr(policy, name) for name in own - {"half"}})
 
 
@@ -116,8 +113,8 @@ def _card(command: str, source: Path, model: str, settings: RewardModelSettings)
     return RunCard(command, {"pairs": source, **inputs}, {**asdict(settings), "model": model})
 
 
-def _shown(card: RunCard, preferences: Preferences) -> dict[str, Any]:
-    """Return what reward.json says of the data: no path of this machine, and the digest of every input."""
+def _origin(card: RunCard, preferences: Preferences) -> dict[str, Any]:
+    """Return what a reward model is made of: the base, the digest of every input, the settings, what was left out."""
     made = card.to_json()
     digests = {role: one["sha256"] for role, one in made["inputs"].items()}
     settings = {name: value for name, value in made["settings"].items() if name != "model"}

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from irlhf import console
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import read_rows
-from irlhf.finetune.baselines import BLIND
+from irlhf.finetune.baselines import BLIND, baseline_rows
 from irlhf.policy import RESERVOIR, Part, Policy, RewardCard, sum_of
-from irlhf.records import TRAIN, VALIDATION, Example, from_json, unique
+from irlhf.records import TRAIN, VALIDATION, Example, Message, as_messages, from_json, unique
 from irlhf.rewards import SUM, Reward, ScaleSpec, read_rewards
 from irlhf.scales import PERCENTILES, UNIT, fit, percentile
 from irlhf.templates import PLAIN, Bound, Kind, Template, Wish, find_template
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from irlhf.finetune import FinetuneSettings
 
 Row = tuple[Example, dict[str, Wish]]  # an example and what its prompt asks for
+VALIDATION_ROWS = 128  # enough for a curve
 
 
 @dataclass
@@ -69,6 +70,18 @@ class TrainingSet:
                 if rng.random() < policy.template.bounded:
                     asked[name] = _threshold(rng.choice(kinds), scaled[name], known[name], rng)
             yield example, asked
+
+    def learnt(self, policy: Policy, settings: "FinetuneSettings") -> list[Example]:
+        """Return the examples that are trained on: all, or those of a baseline."""
+        return baseline_rows(settings.baseline, self.train, policy, settings.seed) if settings.baseline else self.train
+
+    def messages(
+        self, policy: Policy, rows: Sequence[Example], settings: "FinetuneSettings"
+    ) -> Iterator[tuple[Example, list[Message]]]:
+        """Yield each example with the messages of its row in a training file, the completion last."""
+        for example, asked in self.asked(policy, rows, settings):
+            prompt = policy.template.render(example.prompt, asked, policy.names)
+            yield example, prompt + as_messages(example.completion, "assistant")
 
     def _card(self, name: str, spec: Reward) -> RewardCard:
         return _fitted(name, spec, sorted(one.rewards[name] for one in self.train if name in one.rewards))

@@ -19,11 +19,11 @@ from irlhf.engines.processes import from_first
 from irlhf.engines.tiny import make_tiny
 from irlhf.errors import ConfigError, DataError
 from irlhf.finetune import AUTO, BUCKETED, PADDED, SHARED
-from irlhf.finetune.baselines import UNTOUCHED, baseline_rows
+from irlhf.finetune.baselines import UNTOUCHED
 from irlhf.finetune.batches import Encoded, Family, alone, together
 from irlhf.finetune.chronicle import Plan, check_tracker, forget_checkpoints, newest_complete
 from irlhf.finetune.lora import with_lora
-from irlhf.finetune.rows import Row, TrainingSet
+from irlhf.finetune.rows import VALIDATION_ROWS, Row, TrainingSet
 from irlhf.finetune.trainer import layout_agrees, trainer
 from irlhf.finetune.weights import digest, refuse_broken, save, versions
 from irlhf.policy import TINY, Policy, read_policy, write_policy
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 _TINY_CONTEXT = 512  # tokens
 _TINY_EPOCHS = 8.0
 _DEFAULT_EPOCHS = 2.0
-_VALIDATION_ROWS = 128  # enough for a curve
 # Parameters below which a learning rate fits: small models need large steps.
 _LEARNING_RATES = ((1e6, 3e-3), (1e8, 5e-4), (1e9, 5e-5), (math.inf, 1e-5))
 # Low-rank updates learn best at about ten times the rate of all weights (Schulman et al. 2025, "LoRA Without
@@ -57,12 +56,10 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
     model, tokenizer, policy = _start(training, base, settings)
     chat = Chat(tokenizer, policy.template, policy.names)
     counts: Counter[str] = Counter()
-    learnt = training.train
-    if settings.baseline:
-        learnt = baseline_rows(settings.baseline, learnt, policy, settings.seed)
+    learnt = training.learnt(policy, settings)
     room = policy.context - _reserve(tokenizer, policy, settings)
     rows = _encode(chat, training.asked(policy, learnt, settings), room, counts)
-    held_out = training.asked(policy, training.validation[:_VALIDATION_ROWS], settings)
+    held_out = training.asked(policy, training.validation[:VALIDATION_ROWS], settings)
     validation = _encode(chat, held_out, room, Counter())
     if not rows:
         raise DataError(f"no completion fits into the context of {policy.context} tokens")

@@ -16,30 +16,34 @@ from irlhf.engines.classify import Reader, Shown
 from irlhf.engines.local import device, fitting_threads, load_untrained, size_of
 from irlhf.engines.tiny import make_tiny_classifier
 from irlhf.errors import DataError
+from irlhf.files import write_json
 from irlhf.finetune.bradley_terry import EncodedPair, pair_trainer
 from irlhf.finetune.chronicle import Plan, check_tracker, forget_checkpoints, newest_complete
 from irlhf.finetune.preferences import FROM_NOWHERE, Preferences
 from irlhf.finetune.weights import digest, refuse_broken, save, versions
 from irlhf.intervals import Bootstrap
 from irlhf.pairs import Pair, accuracy
-from irlhf.policy import TINY
+from irlhf.policy import REWARD_FILE, TINY
+from irlhf.readme import write_reward_readme
 from irlhf.records import as_messages
 
 if TYPE_CHECKING:
     from irlhf.finetune.reward import RewardModelSettings
 
 _TINY_CONTEXT = 512  # tokens
-_TINY_EPOCHS = 2.0  # from the second on it learns its rows by heart
+_TINY_EPOCHS = 2.0  # beyond, it learns its rows by heart
 _DEFAULT_EPOCHS = 1.0
 _CURVE = 128  # validation pairs, enough for a curve
 # Parameters below which a learning rate fits.
-_LEARNING_RATES = ((1e6, 1e-3), (3e7, 1e-4), (1e9, 2e-5), (math.inf, 5e-6))
+_LEARNING_RATES = ((1e6, 5e-4), (3e7, 1e-4), (1e9, 2e-5), (math.inf, 5e-6))
 
 Read = tuple[list[Pair], list[EncodedPair]]
 
 
-def train(preferences: Preferences, base: str, folder: Path, settings: "RewardModelSettings") -> dict[str, Any]:
-    """Fill `folder` with a trained reward model; return what its card says of it, and what the summary says."""
+def train(
+    preferences: Preferences, base: str, folder: Path, settings: "RewardModelSettings", origin: dict[str, Any]
+) -> dict[str, Any]:
+    """Fill `folder` with a trained reward model, on whose card its `origin` stands; return its figures."""
     check_tracker(settings.report_to)
     model, tokenizer = _start(preferences, base, settings)
     shown = Shown(tokenizer, model)
@@ -60,12 +64,19 @@ def train(preferences: Preferences, base: str, folder: Path, settings: "RewardMo
         refuse_broken(model)
         figures = _measured(Reader(model.eval(), tokenizer), held_out, validation)
     save(model, tokenizer, folder)
-    forget_checkpoints(folder)
     made = {"shown": shown.how, "context": shown.limit, "dtype": str(model.dtype).removeprefix("torch.")}
-    card = {**counts, **figures, **made, "plan": asdict(plan), "weights": digest(folder), "versions": versions()}
+    known = {**origin, "data": {**origin["data"], **counts}, **figures, **made, "plan": asdict(plan)}
+    _remember(folder, {**known, "weights": digest(folder), "versions": versions()})
+    forget_checkpoints(folder)
     share = {"accuracy": figures["validation"]["accuracy"]["value"]} if figures else {}
-    # Not in the card: equal runs make equal reward models.
-    return {"card": card, "summary": {**share, "steps": plan.steps, "seconds": round(time.monotonic() - started, 1)}}
+    # Not on the card: equal runs make equal reward models.
+    return {**counts, **share, "steps": plan.steps, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _remember(folder: Path, card: dict[str, Any]) -> None:
+    """Write reward.json, and the card that a hub shows."""
+    write_json(folder / REWARD_FILE, card)
+    write_reward_readme(folder, card)
 
 
 def _start(preferences: Preferences, base: str, settings: "RewardModelSettings") -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ from irlhf.ids import parse_shard
 from irlhf.journal import PARTIAL, Journal, RunCard, beside, journal
 from irlhf.records import Example, from_json, unique
 from irlhf.registry import resolve
-from irlhf.rewards import Reward, read_rewards
+from irlhf.rewards import REACH, Reward, read_rewards
 from irlhf.score.panel import Answer, Source, sources
 from irlhf.score.replies import NAME, Cache
 from irlhf.score.scorers import Failure
@@ -82,8 +82,8 @@ def score(
 
 
 def _card(source: Path, wanted: Mapping[str, Reward], asked: Sequence[Source], settings: ScoreSettings) -> RunCard:
-    """Return what the run makes. Where replies are kept changes no row."""
-    specs = {name: reward.model_dump(exclude_defaults=True) for name, reward in wanted.items()}
+    """Return what the run makes. Where replies are kept, and how a server is reached, changes no row."""
+    specs = {name: reward.model_dump(exclude_defaults=True, exclude=REACH) for name, reward in wanted.items()}
     known = {name: one.scorer.traits.identity for one in asked for name in one.rewards}
     scorers = {name: hashlib.sha256(identity.encode()).hexdigest() for name, identity in known.items() if identity}
     made = {name: value for name, value in asdict(settings).items() if name != "cache"}

@@ -12,6 +12,7 @@ from irlhf.score.columns import Column
 from irlhf.score.own import Function
 from irlhf.score.scorers import Scorer
 
+_ADDRESSES = ("http", "https")  # of servers, which are named by them
 _TOLD = {"beside"}  # what a scorer is told without a key in the rewards.yaml
 
 
@@ -24,8 +25,10 @@ def find(name: str, reward: Reward, beside: Path) -> Scorer:
     if reward.column:
         return _made(name, Column, reward.column, given)
     kind, _, argument = reward.scorer.partition(":")
+    if kind in _ADDRESSES:
+        argument = reward.scorer
     known = scorer_names()
-    if kind not in known and _is_model(reward.scorer, beside):
+    if kind not in known and (reward.by_path or _is_model(reward.scorer, beside)):
         kind, argument = "hf", reward.scorer
     if kind in SCORERS:
         given |= {"rubric": beside / Path(given["rubric"]).expanduser()} if "rubric" in given else {}
@@ -56,7 +59,6 @@ def _made(name: str, factory: Any, argument: str, given: Mapping[str, Any]) -> S
     return scorer
 
 
-def _is_model(scorer: str, beside: Path) -> bool:
-    """Return whether a reward model is named by its folder alone."""
-    there = any((place / "config.json").is_file() for place in (Path(scorer), beside / scorer))
-    return there or scorer.startswith(("./", "../", "/", "~"))
+def _is_model(name: str, beside: Path) -> bool:
+    """Return whether a folder with a model in it has this name."""
+    return any((place / "config.json").is_file() for place in (Path(name), beside / name))

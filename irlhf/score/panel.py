@@ -33,7 +33,7 @@ class Source:
             return said
         found: dict[str, float] = {}
         for name, reward in self.rewards.items():
-            number = read(name, reward, said, self.scorer.traits.link)
+            number = read(name, reward, said, self.scorer.traits)
             if isinstance(number, Failure):
                 return number
             found[name] = number

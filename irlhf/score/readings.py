@@ -6,10 +6,10 @@ from irlhf.errors import ConfigError
 from irlhf.records import finite
 from irlhf.registry import did_you_mean
 from irlhf.rewards import Reward
-from irlhf.score.scorers import Failure, Reply
+from irlhf.score.scorers import Failure, Reply, Traits
 
 
-def read(name: str, reward: Reward, reply: Reply, link: str) -> float | Failure:
+def read(name: str, reward: Reward, reply: Reply, traits: Traits) -> float | Failure:
     """Return the number that `label:` and `read:` point at.
 
     logit        as the model says it
@@ -17,9 +17,13 @@ def read(name: str, reward: Reward, reply: Reply, link: str) -> float | Failure:
     difference   the logit less the log of the summed exponentials of all others: the log-odds of the label, and of
                  two labels the difference of their logits
 
-    Raises ConfigError where the reply has no such number.
+    Raises ConfigError where the scorer has no such number.
     """
-    label = _label(name, reward.label, reply)
+    label = _label(reward.label, reply, traits)
+    if isinstance(label, Failure):
+        if traits.varies:
+            return label
+        raise ConfigError(f"{name}: {label.reason}")
     number = reply[label]
     if not finite(number):
         return Failure(f"reward '{name}' is {number!r:.40}, not a finite number")
@@ -28,19 +32,20 @@ def read(name: str, reward: Reward, reply: Reply, link: str) -> float | Failure:
     others = [other for key, other in reply.items() if key != label]
     if not all(map(finite, others)):
         return Failure(f"reward '{name}': one of the logits beside it is not a finite number")
-    odds = number if link == "sigmoid" or not others else number - _summed(others)
+    odds = number if traits.link == "sigmoid" or not others else number - _summed(others)
     return odds if reward.read == "difference" else _logistic(odds)
 
 
-def _label(name: str, label: str, reply: Reply) -> str:
+def _label(label: str, reply: Reply, traits: Traits) -> str | Failure:
     if not label and len(reply) == 1:
         return next(iter(reply))
-    if label in reply:
-        return label
+    wanted = label or traits.usual
+    if wanted in reply:
+        return wanted
     if label:
-        raise ConfigError(f"{name}: the scorer has no label '{label}'{did_you_mean(label, reply)}")
+        return Failure(f"the scorer has no label '{label}'{did_you_mean(label, reply)}", ConfigError)
     several = ", ".join(reply)
-    raise ConfigError(f"{name}: the scorer gives {len(reply)} numbers ({several}); name one as `label:`")
+    return Failure(f"the scorer gives {len(reply)} numbers ({several}); name one as `label:`", ConfigError)
 
 
 def _summed(logits: list[float]) -> float:

@@ -26,13 +26,16 @@ class Traits:
     the weights' digest, the rubric, the address, whatever a reply depends on besides the text. Empty: too cheap to
     keep, or unknown. `link` says how the numbers become probabilities, where they are logits. A scorer that `waits`
     for somebody else's answers may be called by many threads at a time, an example each. One that sees the
-    `whole_row` may read more than prompt and completion.
+    `whole_row` may read more than prompt and completion. `usual` is the number that is read where a reward names no
+    label. Where it `varies` which numbers there are, a label that is not among them is a row's failure, not the run's.
     """
 
     identity: str = ""
     link: Literal["", "softmax", "sigmoid"] = ""
     waits: bool = False
     whole_row: bool = False
+    usual: str = ""
+    varies: bool = False
 
 
 class Scorer(Protocol):

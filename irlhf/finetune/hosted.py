@@ -1,0 +1,286 @@
+"""Train at a host that speaks OpenAI's fine-tuning protocol: the same rows as here, one job, one price."""
+
+import os
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from datetime import date, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irlhf import console
+from irlhf.engines.answers import NOBODY, PAGE, Fault
+from irlhf.engines.desk import Desk, patient
+from irlhf.engines.follow import DONE, follow, metrics_of, model_of
+from irlhf.engines.hosts import USUAL, HostCard, find_host
+from irlhf.engines.jobs import (
+    DEAD,
+    TICKET,
+    Order,
+    Ticket,
+    adopt,
+    again,
+    begin,
+    find,
+    read_ticket,
+    submit,
+)
+from irlhf.errors import ConfigError
+from irlhf.files import STREAM, read_json, whole_file, write_json
+from irlhf.finetune import card_of, read_training
+from irlhf.finetune.baselines import UNTOUCHED
+from irlhf.finetune.hosting import HostedSettings, read_hyperparameters
+from irlhf.finetune.rows import TrainingSet
+from irlhf.finetune.sheet import EARLIER, LEFT_OUT, SHARED, Sheet, estimate, write_sheet
+from irlhf.hosted import KEY as HOSTED
+from irlhf.hosted import PREFIX, Hosted
+from irlhf.journal import PARTIAL, RunCard, beside, workshop
+from irlhf.policy import FILE, METRICS, Policy, write_policy
+from irlhf.records import dumps
+
+if TYPE_CHECKING:
+    from irlhf.finetune import FinetuneSettings
+
+_CONTEXT = 8192  # tokens; hosts do not tell theirs
+_EPOCHS = 2
+_SEEDS = 2**31
+_MARGIN = "give or take a third"
+_SOON = timedelta(days=90)
+_MILLION = 1e6
+_WHERE = "OPENAI_BASE_URL"
+_VERSIONS = ("irlhf", "openai")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of which host, and how."""
+
+    base: str  # without the prefix
+    host: HostCard
+    url: str
+    epochs: int
+    body: dict[str, Any]  # of the request for a job, without model and files
+    settings: "FinetuneSettings"
+    hosted: HostedSettings
+
+    @property
+    def desk(self) -> Desk:
+        """The host."""
+        return Desk(self.host, self.url, self.hosted.api_key_env)
+
+    def policy(self, training: TrainingSet) -> Policy:
+        """Return the card of what is trained."""
+        return training.policy(PREFIX + self.base, self.settings)
+
+    def sheet(self, training: TrainingSet, folder: Path) -> Sheet:
+        """Write the files for the host, and say what is left out."""
+        sheet = write_sheet(training, self.policy(training), folder, self.settings, self.host)
+        if sheet.counts[LEFT_OUT]:
+            console.warn(f"{sheet.counts[LEFT_OUT]:,} rows {LEFT_OUT} ({self.settings.context:,} tokens, --context)")
+        if sheet.counts[SHARED]:
+            console.warn(f"{sheet.counts[SHARED]:,} {SHARED}")
+        if sheet.counts[EARLIER] and not self.host.weights:
+            told = f"host {self.host.name} learns those as well, for all we know"
+            console.warn(f"{sheet.counts[EARLIER]:,} {EARLIER} of the conversation: {told}")
+        return sheet
+
+
+class Left(Exception):
+    """The job goes on, and nobody waits for it."""
+
+
+def finetune(
+    source: Path, out: Path, model: str, settings: "FinetuneSettings", hosted: HostedSettings
+) -> dict[str, Any]:
+    """Fill a policy's folder with all but the weights, which the host keeps; return what was done."""
+    plan = _plan(model, settings, hosted)
+    if hosted.cancel:
+        return _cancel(plan, out)
+    if console.PROCESSES > 1:
+        raise ConfigError("a host is asked by one process; start irlhf without torchrun")
+    if source == STREAM:
+        raise ConfigError("a job is found again by its rows, and stdin cannot be read again; name a file")
+    if hosted.dry_run:
+        return _tried(plan, source, out)
+    work = _untouched if settings.baseline == UNTOUCHED else _trained
+    try:
+        with workshop(out, _card(plan, source, model), TICKET) as folder:
+            if folder is None:
+                return _finished(out, hosted.served_name)
+            training = read_training(source, plan.settings)
+            done = work(training, plan, folder)
+    except Left as left:
+        return {"output": str(out), "open": True, "job": str(left)}
+    return {"output": str(out), "finished": False, "rewards": list(training.specs), **training.counts, **done}
+
+
+def preview(training: TrainingSet, model: str, count: int, settings: "FinetuneSettings") -> str:
+    """Return the first rows as the host gets them: it learns the last message of each."""
+    policy = training.policy(model, settings)
+    shown = training.messages(policy, training.learnt(policy, settings)[:count], settings)
+    return "\n".join(
+        f"── {example.id}: about {estimate(messages):,} tokens\n{dumps({'messages': messages}).decode()}"
+        for example, messages in shown
+    )
+
+
+def _plan(model: str, settings: "FinetuneSettings", hosted: HostedSettings) -> Plan:
+    base = model.removeprefix(PREFIX)
+    host = find_host(hosted.host or USUAL)
+    environment = "" if hosted.host else os.environ.get(_WHERE, "")
+    url = (hosted.base_url or environment or host.base_url).rstrip("/")
+    if not base:
+        raise ConfigError(f"--model {PREFIX}: which? name the host's base model behind the colon")
+    if not url:
+        raise ConfigError(f"--host {host.name} has no address of its own; name yours with --base-url")
+    epochs = int(settings.epochs) or _EPOCHS
+    hyperparameters = {"n_epochs": epochs, **read_hyperparameters(hosted.hyperparameters)}
+    if settings.learning_rate and not host.learning_rate:
+        told = "say --hyperparameter learning_rate_multiplier=X, which multiplies the host's own rate"
+        raise ConfigError(f"--learning-rate: host {host.name} takes no rate; {told}")
+    if settings.learning_rate:
+        hyperparameters[host.learning_rate] = settings.learning_rate
+    extra = read_json(Path(hosted.extra_body)) if hosted.extra_body else {}
+    body = {**host.placed(hyperparameters), "seed": settings.seed % _SEEDS, **host.extra_body, **extra}
+    return Plan(base, host, url, epochs, body, replace(settings, context=settings.context or _CONTEXT), hosted)
+
+
+def _card(plan: Plan, source: Path, model: str) -> RunCard:
+    card = card_of("finetune", source, model, plan.settings)
+    there = {"host": plan.host.name, "base_url": plan.url, "request": plan.body}
+    return RunCard(card.command, card.inputs, {**card.settings, **there})
+
+
+def _trained(training: TrainingSet, plan: Plan, folder: Path) -> dict[str, Any]:
+    """Fill `folder` with a policy that the host has trained, and return its figures."""
+    sheet = plan.sheet(training, folder)
+    order = Order(plan.base, sheet.training, sheet.validation if plan.host.validation else None, plan.body)
+    desk = plan.desk
+    if read_ticket(folder) is None and not plan.hosted.job:
+        _agree(plan, sheet, _shutdown(desk, plan.base))
+    ticket = begin(order, folder)
+    if plan.hosted.job:
+        ticket = adopt(desk, ticket, folder, plan.hosted.job)
+    elif plan.hosted.again:
+        ticket = _anew(plan, sheet, ticket)
+    ticket = submit(desk, order, ticket, folder)
+    if not plan.hosted.wait:
+        console.note(f"job {ticket.job} goes on at {plan.url}; without --no-wait the same command waits for it")
+        raise Left(ticket.job)
+    job = follow(desk, ticket.job)
+    curve = metrics_of(desk, job)
+    if curve:
+        with whole_file(folder / METRICS) as temporary:
+            temporary.write_bytes(b"".join(map(dumps, curve)))
+    figures = {**sheet.counts, "trained tokens": job.trained_tokens, "job": job.id}
+    _remember(plan, folder, plan.policy(training), model_of(desk, job), figures)
+    return figures
+
+
+def _untouched(training: TrainingSet, plan: Plan, folder: Path) -> dict[str, Any]:
+    """Fill `folder` with the card by which the host's base is asked as it is; nothing is sent."""
+    _remember(plan, folder, plan.policy(training), plan.base, {"job": ""})
+    return {"job": ""}
+
+
+def _remember(plan: Plan, folder: Path, policy: Policy, trained: str, figures: dict[str, Any]) -> None:
+    """Write policy.json, and say what is still to be done before the policy can be asked."""
+    deployed = plan.host.deployment and bool(figures["job"])
+    name = plan.hosted.served_name or ("" if deployed else trained)
+    there = Hosted(name, plan.url, plan.host.name, figures["job"], trained)
+    versions = {one: version(one) for one in _VERSIONS}
+    training = {**figures, "settings": asdict(plan.settings), "request": plan.body, "versions": versions}
+    write_policy(folder, replace(policy, training=training, hosted=there))
+    if not name:
+        what = trained or f"what job {figures['job']} made"
+        console.warn(f"{what} must be deployed at {plan.url}; then tell its name with --served-name NAME, same command")
+
+
+def _finished(out: Path, served_name: str) -> dict[str, Any]:
+    """Return what there is to say of a policy that is complete, with the name under which it is deployed now."""
+    tree = read_json(out / FILE)
+    if served_name and tree.get(HOSTED, {}).get("model") != served_name:
+        write_json(out / FILE, {**tree, HOSTED: {**tree[HOSTED], "model": served_name}})
+        console.note(f"{out / FILE}: the policy is asked for as {served_name} from now on")
+    return {"output": str(out), "finished": True}
+
+
+def _agree(plan: Plan, sheet: Sheet, doubts: str) -> None:
+    """Say what it comes to, and raise ConfigError unless somebody says yes."""
+    told = _price(plan, sheet) + doubts
+    if plan.hosted.yes:
+        console.note(told)
+        return
+    if not at_a_terminal():
+        raise ConfigError(f"this costs money ({told}); --yes submits it, --dry-run does not")
+    print(f"{told}\nsubmit it to {plan.url}? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ConfigError("nothing was submitted")
+
+
+def at_a_terminal() -> bool:
+    """Return whether somebody can be asked."""
+    return sys.stdin.isatty()
+
+
+def _price(plan: Plan, sheet: Sheet) -> str:
+    tokens = sheet.tokens * plan.epochs
+    rows = f"{sheet.counts['training file']:,} rows of about {sheet.tokens:,} tokens (estimated, {_MARGIN})"
+    price = plan.hosted.price
+    cost = f"about {price * tokens / _MILLION:,.2f}" if price else "unknown here (--price-per-mtok tells)"
+    return f"{rows} × {plan.epochs} epochs = {tokens:,} tokens to pay for; price: {cost}"
+
+
+def _shutdown(desk: Desk, base: str) -> str:
+    """Return a doubt about a base that is shut down soon. Raises ConfigError where it is already."""
+    card = patient(lambda: desk.model(base))
+    if isinstance(card, Fault):
+        if card.status in (401, PAGE, NOBODY):
+            desk.fail(card)
+        return ""
+    try:
+        ends = date.fromisoformat(card.shutdown_date or "")
+    except ValueError:
+        return ""
+    if ends <= date.today():
+        raise ConfigError(f"{desk.url} shut {base} down on {ends}; name another base with --model")
+    if ends - date.today() > _SOON:
+        return ""
+    console.warn(f"{base} and what is trained from it will be shut down on {ends}")
+    return f"; it can be asked until {ends}"
+
+
+def _anew(plan: Plan, sheet: Sheet, ticket: Ticket) -> Ticket:
+    renewed = again(plan.desk, ticket)
+    if renewed != ticket:
+        _agree(plan, sheet, "")
+    return renewed
+
+
+def _tried(plan: Plan, source: Path, out: Path) -> dict[str, Any]:
+    """Do all but ask the host, and leave nothing behind."""
+    training = read_training(source, plan.settings)
+    with tempfile.TemporaryDirectory() as folder:
+        sheet = plan.sheet(training, Path(folder))
+    console.note(f"{_price(plan, sheet)}; nothing was sent to {plan.url}")
+    return {"output": str(out), "open": True, "tokens": sheet.tokens, "epochs": plan.epochs, **sheet.counts}
+
+
+def _cancel(plan: Plan, out: Path) -> dict[str, Any]:
+    """Cancel the job of an output."""
+    folder = beside(out, PARTIAL)
+    ticket = read_ticket(folder) if folder.is_dir() else None
+    if ticket is None:
+        raise ConfigError(f"{out}: no job of it is under way, so there is nothing to cancel")
+    desk = plan.desk
+    job = find(desk, ticket)
+    if job is None:
+        raise ConfigError(f"{out}: the host has no job of it, so there is nothing to cancel")
+    if job.status in DEAD or job.status == DONE:
+        raise ConfigError(f"job {job.id} is over: {job.status}")
+    found = patient(lambda: desk.cancel(job.id))
+    if isinstance(found, Fault):
+        desk.fail(found, f"job {job.id} was not cancelled: ")
+    console.note(f"job {job.id} is {found.status}; --again submits it anew, and pays for it")
+    return {"output": str(out), "open": True, "job": job.id}
