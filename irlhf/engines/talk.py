@@ -20,10 +20,11 @@ from irlhf.engines.habits import Habits, lesson
 from irlhf.engines.host import Host, Unanswered
 from irlhf.engines.told import SEEDS, WHOLE, Completion, Logprobs, Lost, Served, Token, mean_bracket
 from irlhf.engines.words import CACHED, CENSORED, PROMPT, cleaned, key_of
-from irlhf.errors import ConfigError
+from irlhf.errors import BackendError, ConfigError
 from irlhf.records import LENGTH, STOP, Message
 
 _PATH = "chat/completions"
+_FIRST = 16  # completions of which one must be of use
 _TIMEOUT = 600.0  # seconds until an answer begins, which is when it is whole
 
 
@@ -66,6 +67,7 @@ class Talk:
         self.name = served.name or self._only()
         self.extra = {**WHOLE, **extra}
         self.spent = spent
+        self.kept = self.lost = 0  # completions
         self.habits = Habits()
         self.met = False  # whether the server has said yes or no to what it is asked
         self.first = Lock()  # of those who ask before that
@@ -92,7 +94,20 @@ class Talk:
             self._learn(habits, habits.singly())
         self._count(answer.usage or _Usage(), size)
         alone = answer.usage.completion_tokens if answer.usage and len(answer.choices) == 1 else None
-        return [self._completion(choice, alone, habits) for choice in choices]
+        found = [self._completion(choice, alone, habits) for choice in choices]
+        self._judge(found)
+        return found
+
+    def _judge(self, found: Sequence[Completion | Lost]) -> None:
+        """Raise BackendError where nothing that came was of use: it may have been paid for."""
+        with self.lock:
+            self.lost += sum(isinstance(one, Lost) for one in found)
+            self.kept += sum(not isinstance(one, Lost) for one in found)
+            hopeless = self.lost >= _FIRST and not self.kept
+        if hopeless:
+            (reason, *_) = (one.reason for one in found if isinstance(one, Lost))
+            told = f"none of {self.lost} completions is one to go by ({reason})"
+            raise BackendError(f"{self.served.url}: {told}; look at what they are asked")
 
     def _answer(self, messages: Sequence[Message], seeds: Sequence[int]) -> tuple[_Answer, Habits]:
         """Return an answer, and what was known of the server when it was asked."""
@@ -164,6 +179,8 @@ class Talk:
         """Return why a choice is no sample, if it is none."""
         if choice.message.refusal:
             return f"the model refused: {cleaned(choice.message.refusal, self.key)}"
+        if choice.finish_reason is None:
+            return "the completion does not say how it ended"
         if choice.finish_reason not in (STOP, LENGTH):
             return f"the completion ended with '{cleaned(str(choice.finish_reason), self.key)}'"
         return "" if text else f"a completion without text, ended with '{choice.finish_reason}'"
@@ -176,7 +193,8 @@ class Talk:
         if size is not None and usage.prompt_tokens not in (None, size):
             self._warn(
                 f"the server reads {usage.prompt_tokens} tokens where the prompt has {size}: its chat template writes"
-                " messages otherwise than training did, so the policy may not see what is asked"
+                " messages otherwise than training did, so the policy may not see what is asked",
+                "size",
             )
 
     def _only(self) -> str:
@@ -196,14 +214,14 @@ class Talk:
         if self._is_new(text):
             console.note(text)
 
-    def _warn(self, text: str) -> None:
-        if self._is_new(text):
+    def _warn(self, text: str, matter: str = "") -> None:
+        if self._is_new(matter or text):
             console.warn(text)
 
-    def _is_new(self, text: str) -> bool:
+    def _is_new(self, matter: str) -> bool:
         with self.lock:
-            new = text not in self.told
-            self.told.add(text)
+            new = matter not in self.told
+            self.told.add(matter)
         return new
 
 
