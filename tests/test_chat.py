@@ -34,8 +34,8 @@ def test_a_prompt_reads_as_turns_with_the_reward_lines_in_the_last(chat: Chat) -
 
 
 def test_the_token_ids_are_those_of_the_text(chat: Chat, tokenizer: Any) -> None:
-    ids, cut = chat.prompt("How?", {"short": 0.9}, room=100)
-    assert tokenizer.decode(ids) == chat.text("How?", {"short": 0.9})
+    ids, cut, left = chat.prompt("How?", {"short": 0.9}, room=100)
+    assert tokenizer.decode(ids) == chat.text("How?", {"short": 0.9}) == chat.text(left, {"short": 0.9})
     assert not cut
 
 
@@ -47,24 +47,26 @@ def test_a_completion_ends_with_the_end_of_the_turn(chat: Chat, tokenizer: Any) 
 
 def test_a_long_conversation_loses_whole_turns_from_its_beginning(chat: Chat, tokenizer: Any) -> None:
     conversation = turns("first " * 30, "second " * 30, "third", "fourth", "last")
-    ids, cut = chat.prompt(conversation, {"short": 0.9}, room=40)
+    ids, cut, left = chat.prompt(conversation, {"short": 0.9}, room=40)
     text = tokenizer.decode(ids)
     assert cut
     assert len(ids) <= 40
-    assert text == chat.text(turns("third", "fourth", "last"), {"short": 0.9})
+    assert left == turns("third", "fourth", "last")
+    assert text == chat.text(left, {"short": 0.9})
 
 
 def test_a_system_message_stays(chat: Chat, tokenizer: Any) -> None:
     conversation = [{"role": "system", "content": "Be kind."}, *turns("first " * 30, "second " * 30, "last")]
-    ids, _ = chat.prompt(conversation, {"short": 0.9}, room=40)
+    ids, _, _ = chat.prompt(conversation, {"short": 0.9}, room=40)
     assert tokenizer.decode(ids).startswith("System: Be kind.\n\nHuman: last")
 
 
 @pytest.mark.parametrize("room", range(16, 60, 3))
 def test_a_long_question_loses_its_first_words_and_never_a_reward_line(room: int, chat: Chat, tokenizer: Any) -> None:
     words = [f"w{i}" for i in range(60)]
-    ids, cut = chat.prompt(" ".join(words), {"short": 0.9, "colour": 0.25}, room)
+    ids, cut, left = chat.prompt(" ".join(words), {"short": 0.9, "colour": 0.25}, room)
     text = tokenizer.decode(ids)
+    assert text == chat.text(left, {"short": 0.9, "colour": 0.25})
     kept = text.removeprefix("Human: ").split("\n\n")[0].split()
     assert cut
     assert len(ids) <= room

@@ -27,7 +27,7 @@ from jinja2 import TemplateError
 from toolbox import Bench
 
 from irlhf.engines.chat import PLAIN_CHAT, Chat
-from irlhf.engines.dial import _JINJA, NoDial, dial, undialled
+from irlhf.engines.dial import _JINJA, AS_WRITTEN, NoDial, dial, undialled
 from irlhf.engines.local import load_tokenizer
 from irlhf.policy import Policy, read_policy
 from irlhf.spoof import ESCAPE
@@ -163,6 +163,17 @@ def test_what_cannot_be_asked_is_told_why(asked: dict[str, Any], told: str, poli
 def test_nothing_asked_is_nothing_added(asked: dict[str, Any], policy: Policy, tokenizer: Any) -> None:
     text = dial(policy, PLAIN_CHAT, tokenizer)
     assert rendered(tokenizer, text, [USER], **asked) == "Human: How do I repot a fern?\n\nAssistant:"
+
+
+@pytest.mark.parametrize("prompt", CONVERSATIONS)
+def test_messages_whose_rewards_are_written_are_left_as_they_are(
+    prompt: list[dict[str, Any]], policy: Policy, tokenizer: Any
+) -> None:
+    asked = {"short": 0.9, "colour": 0.25}
+    written = Chat(tokenizer, policy.template, policy.names).messages(prompt, wishes(policy, asked))
+    text = dial(policy, PLAIN_CHAT, tokenizer)
+    assert rendered(tokenizer, text, written, **AS_WRITTEN) == expected(tokenizer, policy, prompt, asked)
+    assert rendered(tokenizer, text, written) != expected(tokenizer, policy, prompt, asked)
 
 
 def test_rewards_without_a_user_turn_are_refused(policy: Policy, tokenizer: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from dials import CALIBRATION, CHATML, CONVERSATIONS, USER, expected, wishes
-from toolbox import Bench, call
+from toolbox import Bench, call, read, write
 from transformers import AutoTokenizer
 
 from irlhf.engines.chat import PLAIN_CHAT, Chat
@@ -136,6 +136,25 @@ def server(bench: Bench) -> Iterator[int]:
             yield port
         finally:
             process.terminate()
+
+
+def test_sample_draws_from_transformers_serve_and_says_what_it_ignores(server: int, bench: Bench) -> None:
+    """The server's chat template is the dial, which must leave alone what was written and disarmed here."""
+    rows = [{"id": "a", "prompt": "How do I clean the oven?\nshort: 0.10"}, {"id": "b", "prompt": "Why? <|endoftext|>"}]
+    write(Path("in.jsonl"), rows)
+    there = ["--base-url", f"http://127.0.0.1:{server}/v1", "--api", "chat", "--served-name", bench.policy]
+    command = ["sample", bench.policy, "in.jsonl", "-t", "short=0.02", "-n", "2", "--max-tokens", "24", *there]
+    outcome = call(*command, "-o", "out.jsonl")
+    assert outcome.code == 0, outcome.err
+    told = [line for line in outcome.err.split("\n") if "the server" in line]
+    assert told == [
+        "the server takes no min_p, repetition_penalty, top_k: its own defaults hold",
+        "the server gives one completion a request, so every sample is a request of its own",
+        "warning: the server gives no logprobs; rows of which it does not have none, nor what entropy lies between",
+    ]
+    found = [*read(Path("out.jsonl")), *(read(aside) if (aside := Path("out.jsonl.rejected.jsonl")).exists() else [])]
+    assert len(found) == 4
+    assert all("entropy_low" not in row and "logprob" not in row for row in found)
 
 
 @pytest.mark.parametrize("asked", [{}, {"short": 0.9}, {"rewards": {"short": 0.9, "colour": "0.25"}}])

@@ -29,7 +29,9 @@ irlhf sample policy examples.jsonl -t helpful=data -n 8 --shard 2/8 -o samples-2
 
 irlhf sample policy examples.jsonl -t helpful=data -n 8 --engine ray
 
-irlhf sample policy prompts.jsonl -t helpful=0.9 --base-url http://127.0.0.1:8000/v1"""
+irlhf sample policy prompts.jsonl -t helpful=0.9 --base-url http://127.0.0.1:8000/v1
+
+irlhf sample policy prompts.jsonl -t helpful=0.9 --base-url http://127.0.0.1:8000/v1 --api chat --served-name policy"""
 
 
 class Pick(StrEnum):
@@ -46,6 +48,13 @@ class Spoof(StrEnum):
     escape = "escape"
     refuse = "refuse"
     allow = "allow"
+
+
+class Api(StrEnum):
+    """What a server is asked with."""
+
+    completions = "completions"
+    chat = "chat"
 
 
 def sample(
@@ -84,7 +93,10 @@ def sample(
         str, typer.Option(help="A server that holds the policy, up to and with /v1.", metavar="URL")
     ] = "",
     served_name: Annotated[str, typer.Option(help="What it calls the policy. \\[the only one]", metavar="NAME")] = "",
-    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Requests to it at a time.")] = 16,
+    api: Annotated[
+        Api | None, typer.Option(help="Token ids, or messages. \\[completions; chat where a host keeps the weights]")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Requests to it at a time, at most.")] = 16,
     api_key_env: Annotated[
         str, typer.Option(help="The variable that holds its key. \\[OPENAI_API_KEY]", metavar="NAME")
     ] = "",
@@ -112,6 +124,12 @@ def sample(
     vllm serve policy. Prompts are written here and sent as token ids. Rows say
     what the entropy lies between; entropy itself, --reference and --guidance
     need the policy here. A key comes from the environment alone.
+
+    With --api chat prompts are written here and sent as messages to
+    /v1/chat/completions, which transformers serve, llama.cpp, Ollama and all
+    hosts have. A policy that a host trained is asked so where it lives, without
+    --base-url. What is no whole answer (a refusal, one that a filter ended, no
+    text) is set aside with its reason.
     """
     out = options.output_for(output, prompts, "samples.jsonl")
     settings = resolve("irlhf.sample:SampleSettings")(
@@ -135,6 +153,7 @@ def sample(
         served_name=served_name,
         api_key_env=api_key_env,
         concurrency=concurrency,
+        api=api.value if api else "",
     )
     who = options.engine(engine, workers)
     summary = options.run(COMMANDS["sample"], quiet, policy, prompts, out, settings, who)

@@ -40,6 +40,7 @@ class Tokens(NamedTuple):
 
     ids: list[int]
     cut: bool
+    turns: list[Message]  # what is left of the conversation, without rewards
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Chat:
         turns = list(as_messages(prompt))
         ids = self._ids(self.text(turns, asked))
         if len(ids) <= room:
-            return Tokens(ids, cut=False)
+            return Tokens(ids, False, turns)
         start = 1 if turns[0]["role"] in ("system", "developer") else 0
         while any(turn["role"] == "user" for turn in turns[start + 1 :]):
             del turns[start]
@@ -80,8 +81,8 @@ class Chat:
                 continue  # an answer whose question is gone goes too
             ids = self._ids(self.text(turns, asked))
             if len(ids) <= room:
-                return Tokens(ids, cut=True)
-        return Tokens(self._shortened(turns, asked, room, start), cut=True)
+                return Tokens(ids, True, turns)
+        return self._shortened(turns, asked, room, start)
 
     def completion(self, completion: Content, prompt: Content) -> list[int]:
         """Return the completion's token ids, the end of the turn included."""
@@ -96,22 +97,22 @@ class Chat:
             raise DataError("a completion of several messages needs a base whose chat template can hold it")
         return [*self._ids(" " + said[0]["content"]), self.tokenizer.eos_token_id]
 
-    def _shortened(self, turns: list[Message], asked: Mapping[str, Wish], room: int, at: int) -> list[int]:
+    def _shortened(self, turns: list[Message], asked: Mapping[str, Wish], room: int, at: int) -> Tokens:
         """Drop the fewest first words of the turn at `at` that make it fit."""
         text = turns[at]["content"]
         starts = [word.start() for word in _WORD.finditer(text)] + [len(text)]
 
-        def ids_from(word: int) -> list[int]:
-            shorter = {**turns[at], "content": text[starts[word] :]}
-            return self._ids(self.text([*turns[:at], shorter, *turns[at + 1 :]], asked))
+        def begun(word: int) -> Tokens:
+            left = [*turns[:at], {**turns[at], "content": text[starts[word] :]}, *turns[at + 1 :]]
+            return Tokens(self._ids(self.text(left, asked)), True, left)
 
         low, high = 0, len(starts) - 1
-        if len(ids_from(high)) > room:
+        if len(begun(high).ids) > room:
             raise NoRoom(f"the prompt's frame alone takes more than the {room} tokens that are left for it")
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if len(ids_from(middle)) <= room else (middle + 1, high)
-        return ids_from(high)
+            low, high = (low, middle) if len(begun(middle).ids) <= room else (middle + 1, high)
+        return begun(high)
 
     def _chat_text(self, messages: list[Message], generation: bool) -> str:
         try:

@@ -33,6 +33,7 @@ _END = "{# irlhf: the base's own chat template follows #}\n"  # nothing of it tr
 _PROGRAM = "dial.jinja"
 _OWN = "irlhf"  # how the program's own variables begin
 _ALL = "rewards"
+_WRITTEN = "written"
 # What Jinja, and those who hand the words of a call on to it, take for themselves.
 _TAKEN = {_ALL, "self", "loop", "super", "caller", "varargs", "kwargs", "conversations", "messages"}
 _TAKEN |= {"raise_exception", "strftime_now", "add_special_tokens", *jinja2.defaults.DEFAULT_NAMESPACE}
@@ -41,6 +42,8 @@ _SERVED = {"temperature": 1.0, "top_p": 1.0, "guidance": 1.0}
 _PLAINEST = set(ascii_letters + digits + " ,:._-")
 _PROBES = [i / 200 for i in range(-400, 601)]  # numbers that a template is tried with
 
+# What a request hands on to the dial where `irlhf sample` has written the rewards into the messages.
+AS_WRITTEN: Mapping[str, str] = {_ALL: _WRITTEN}
 
 Rim = tuple[float, float, str]  # the middle of a spelling, a training row's number that is spelled so, the spelling
 
@@ -123,6 +126,7 @@ def _constants(policy: Policy, tokenizer: Any) -> dict[str, Any]:
     openings = tuple(sorted(known, key=lambda one: (-len(one), one)))
     folds, specials = folds_of(openings), specials_of(tokenizer, template, names)
     return {
+        "written": _WRITTEN,
         "order": list(names),
         "place": template.place,
         "lines": _lines(template, names),

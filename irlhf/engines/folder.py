@@ -9,7 +9,7 @@ from transformers.utils import CHAT_TEMPLATE_DIR, CHAT_TEMPLATE_FILE
 
 from irlhf import console
 from irlhf.engines.chat import Chat
-from irlhf.engines.dial import NoDial, dial, put, undialled
+from irlhf.engines.dial import NoDial, dial, has_dial, put, undialled
 from irlhf.engines.local import load_tokenizer
 from irlhf.files import whole_file
 from irlhf.policy import Policy
@@ -37,6 +37,11 @@ def write_dial(folder: Path, policy: Policy) -> bool:
             with whole_file(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
     return bool(known) and all(known)
+
+
+def knows_rewards(folder: Path) -> bool:
+    """Return whether whoever serves the folder has a chat template that knows the rewards."""
+    return any(has_dial(path.read_text(encoding="utf-8")) for path in _chat_templates(folder))
 
 
 def _chat_templates(folder: Path) -> list[Path]:

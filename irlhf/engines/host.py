@@ -19,13 +19,13 @@ from typing import NoReturn
 
 import httpx2
 import openai
-from openai import Omit, OpenAI, omit
+from openai import Omit, OpenAI, RequestOptions, omit
 from pydantic import BaseModel, ValidationError
 
 from irlhf import console
 from irlhf.engines import answers
 from irlhf.engines.answers import BUSY, LATE, NOBODY, PAGE, REFUSED, Fault, Shape
-from irlhf.engines.gate import Gate
+from irlhf.engines.gate import FIRST, MOST, Gate
 from irlhf.engines.words import GOES_ON, KEY, NO_KEY, is_address, key_of, origin
 from irlhf.errors import BackendError, ConfigError, IrlhfError
 from irlhf.registry import did_you_mean
@@ -47,6 +47,10 @@ _PLAIN = {"accept", "content-type", "user-agent"}  # headers for whoever is aske
 class Unanswered(Exception):
     """This one request gets no answer, for the reason that it says; others may."""
 
+    def __init__(self, reason: str, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.refused = refused  # as it stands; the reason may say what the server would have
+
 
 class _Model(BaseModel):
     id: str
@@ -65,14 +69,14 @@ class Host:
     Neither goes to another server.
     """
 
-    def __init__(self, url: str, key_env: str = "", timeout: float = 60.0) -> None:
+    def __init__(self, url: str, key_env: str = "", timeout: float = 60.0, most: int = MOST) -> None:
         if not is_address(url):
             # Not repeated: it may hold a password.
             raise ConfigError("a server's address is like http://127.0.0.1:8000/v1 (keys come from the environment)")
         self.url = url
         self.key_env = key_env  # the environment variable that holds the key; empty is OPENAI_API_KEY
         self.timeout = timeout  # seconds until the first word of an answer, or the next
-        self.gate = Gate()
+        self.gate = Gate(min(FIRST, most), most)
         self._lock = Lock()
         self._client: OpenAI | None = None
         self._key = ""
@@ -82,15 +86,22 @@ class Host:
         self._failed = 0  # since the last answer
         self._end: IrlhfError | None = None  # which every thread hears, once one has
 
-    def __reduce__(self) -> tuple[type["Host"], tuple[str, str, float]]:
-        return Host, (self.url, self.key_env, self.timeout)
+    def __reduce__(self) -> tuple[type["Host"], tuple[str, str, float, int]]:
+        return Host, (self.url, self.key_env, self.timeout, self.gate.most)
 
-    def ask(self, path: str, body: Mapping[str, object], shape: type[Shape]) -> Shape:
-        """Post to a path below `url`, or to a whole address. Raises Unanswered, ConfigError and BackendError."""
+    def models(self) -> list[str]:
+        """Return the names of the models that the server tells of. Raises Unanswered, ConfigError and BackendError."""
+        return sorted({model.id for model in self.ask("models", None, Models).data})
+
+    def ask(self, path: str, body: Mapping[str, object] | None, shape: type[Shape]) -> Shape:
+        """Post to a path below `url`, or to a whole address; without a body, get what is there.
+
+        Raises Unanswered, ConfigError and BackendError.
+        """
         before, tried, late = self._answered, 0, 0  # requests answered until now, and tries of this one
         found = self._try(path, body, shape)
         while isinstance(found, Fault):
-            self._judge(path, body, found)
+            self._judge(path, body or {}, found)
             tried += 1
             late += found.status == LATE
             alone = self._answered == before
@@ -100,7 +111,7 @@ class Host:
             found = self._try(path, body, shape)
         return found
 
-    def _try(self, path: str, body: Mapping[str, object], shape: type[Shape]) -> Shape | Fault:
+    def _try(self, path: str, body: Mapping[str, object] | None, shape: type[Shape]) -> Shape | Fault:
         with self.gate.slot() as cuts:
             if self._end:
                 raise type(self._end)(str(self._end))
@@ -117,12 +128,14 @@ class Host:
             self._failed = 0
         return found
 
-    def _post(self, path: str, body: Mapping[str, object], shape: type[Shape]) -> Shape | Fault:
+    def _post(self, path: str, body: Mapping[str, object] | None, shape: type[Shape]) -> Shape | Fault:
         client = self._ready()
+        options: RequestOptions = {"headers": self._headers(client, path)}
         try:
-            reply = client.post(
-                path, cast_to=httpx2.Response, body=body, options={"headers": self._headers(client, path)}
-            )
+            if body is None:
+                reply = client.get(path, cast_to=httpx2.Response, options=options)
+            else:
+                reply = client.post(path, cast_to=httpx2.Response, body=body, options=options)
         except openai.APIStatusError as error:
             return answers.refused(error.response, self._key)
         except openai.APIConnectionError as error:
@@ -192,7 +205,12 @@ class Host:
         if every:
             unknown = self._unknown(path, body)
             self._stop(ConfigError(unknown or f"{self._shown(path)}: {fault.told}, and no request was answered before"))
-        raise Unanswered(fault.told)
+        raise Unanswered(fault.told, refused=True)
+
+    def forgive(self) -> None:
+        """Count one refusal less: it was of words that will not be said again."""
+        with self._lock:
+            self._refused -= 1
 
     def _give_up(self, path: str, fault: Fault, tries: int, alone: bool) -> NoReturn:
         """Raise what a request comes to whose tries are used up; `alone` is one beside which none was answered."""

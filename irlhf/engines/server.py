@@ -2,14 +2,12 @@
 
 A request says how every token is drawn, because servers have defaults of their own: vLLM and SGLang those of the
 model's generation_config.json, llama.cpp a temperature of 0.8 with a cut tail. And what came back is what counts, not
-what was asked for: a number that a server leaves out is None here. No server tells entropy; the logprobs of the
-likeliest tokens say what it lies between.
+what was asked for.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import openai
 from openai import OpenAI, omit
@@ -17,88 +15,19 @@ from pydantic import BaseModel, ValidationError
 
 from irlhf.engines.answers import Shape
 from irlhf.engines.host import Models, unknown_model
+from irlhf.engines.told import SEEDS, TOPS, WHOLE, Completion, Logprobs, Served, mean_bracket
 from irlhf.engines.words import GOES_ON, KEY, NO_KEY, cleaned, key_of, said
 from irlhf.errors import BackendError, ConfigError
 from irlhf.records import LENGTH, STOP
-from irlhf.uncertainty import bracket, likeliest
 
 _RETRIES = 4  # after the first try: half a second to 8 s apart or as the server says
-_SEEDS = 2**31  # llama.cpp takes 32 bits and reads the last of those numbers as "any", others 64 with a sign
-_CENSORED = -9999.0  # what vLLM and OpenAI write for a logprob that they cannot give
-_WHOLE = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}  # nothing cut, nothing punished
-TOPS = (20, 5, 1)  # likeliest tokens to ask for: what vLLM gives unless told otherwise, OpenAI's most, and the least
 _BY_ID = {"return_tokens_as_token_ids": True}  # to vLLM, so that two tokens of one text are two
-_ID = "token_id:"
-
-
-@dataclass(frozen=True)
-class Served:
-    """Which model of which server, and how it draws."""
-
-    url: str  # up to and with /v1
-    name: str  # that the model is served under; empty where the server holds one
-    key: str  # the environment variable that holds the key; empty is OPENAI_API_KEY
-    temperature: float
-    top_p: float
-    max_tokens: int
-    vocabulary: int | None = None  # tokens at most; None where nobody says
-
-    @property
-    def untouched(self) -> bool:
-        """Whether tokens come from the model's own distribution, whose logprobs servers then agree on."""
-        return (self.temperature, self.top_p) == (1, 1)
-
-
-class Completion(NamedTuple):
-    """One completion as the server tells it, with what it did not tell left None."""
-
-    text: str
-    finish: str
-    tokens: int | None  # the end of the turn included, where the server counts it
-    logprob: float | None  # the sum over those tokens, at temperature 1, untruncated
-    censored: int | None  # of those tokens, without a logprob
-    entropy_low: float | None  # what the mean entropy of a token lies between
-    entropy_high: float | None
-    entropy: float | None = None
-    reference: float | None = None
-    k3: float | None = None
-
-
-class _Listed(BaseModel):
-    logprob: float
-
-
-class _Token(BaseModel):
-    logprob: float | None = None
-    top_logprobs: list[_Listed] | None = None
-
-
-class _Logprobs(BaseModel):
-    token_logprobs: list[float | None] | None = None  # as OpenAI has them, vLLM and SGLang too
-    top_logprobs: list[dict[str, float | None] | None] | None = None
-    content: list[_Token] | None = None  # as llama.cpp has them
-
-    @property
-    def numbers(self) -> list[float | None]:
-        return self.token_logprobs or [one.logprob for one in self.content or ()]
-
-    def brackets(self, asked: int, vocabulary: int | None) -> list[tuple[float, float | None]]:
-        """Return what each token's entropy lies between; none of a token without a list of the likeliest."""
-        if self.top_logprobs:
-            distinct = all(name.startswith(_ID) for one in self.top_logprobs for name in one or ())
-            lists = [[number for number in (one or {}).values() if number is not None] for one in self.top_logprobs]
-        else:
-            distinct = True
-            lists = [[listed.logprob for listed in one.top_logprobs or ()] for one in self.content or ()]
-        pairs = zip(self.numbers, lists, strict=False)
-        found = [likeliest(top, _CENSORED if drawn is None else drawn, asked, distinct) for drawn, top in pairs if top]
-        return [bracket(top, vocabulary, whole) for top, whole in found]
 
 
 class _Choice(BaseModel):
     text: str
     finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
+    logprobs: Logprobs | None = None
 
 
 class _Usage(BaseModel):
@@ -140,14 +69,14 @@ class Completions:
             model=self.name,
             prompt=list(prompt),
             n=1,
-            seed=seed % _SEEDS,
+            seed=seed % SEEDS,
             max_tokens=self.served.max_tokens,
             temperature=self.served.temperature,
             top_p=self.served.top_p,
             presence_penalty=0,
             frequency_penalty=0,
             logprobs=top if untouched else omit,
-            extra_body={**_WHOLE, **(_BY_ID if untouched else {})},
+            extra_body={**WHOLE, **(_BY_ID if untouched else {})},
         ).content
 
     def _takes_less(self, error: openai.APIError, top: int) -> bool:
@@ -165,13 +94,12 @@ class Completions:
                 f"{self.served.url}: a completion ended with '{choice.finish_reason}', which is neither the model's"
                 f" own end nor the most tokens asked for; {GOES_ON}"
             )
-        given = choice.logprobs if choice.logprobs and self.served.untouched else _Logprobs()
-        numbers = given.numbers
+        given = choice.logprobs if choice.logprobs and self.served.untouched else Logprobs()
+        numbers, known = given.numbers, given.known
         told = usage.completion_tokens if usage else None
         tokens = told if told is not None else len(numbers) or None
-        known = [one for one in numbers if one is not None and math.isfinite(one) and one > _CENSORED]
         logprob = round(math.fsum(known), 4) if known and len(known) == len(numbers) == tokens else None
-        low, high = _mean_bracket(given.brackets(top, self.served.vocabulary), tokens)
+        low, high = mean_bracket(given.brackets(top, self.served.vocabulary), tokens)
         censored = len(numbers) - len(known) or None
         return Completion(choice.text.strip(), choice.finish_reason, tokens, logprob, censored, low, high)
 
@@ -216,20 +144,3 @@ class Completions:
             raise ConfigError(f"{told}; put a key of this server's into {self.served.key or KEY}") from error
         mend = f"; does --base-url end in /v1, and does the server take token ids at {url}/completions?"
         raise ConfigError(unknown_model(self.client, url, getattr(self, "name", "")) or told + mend) from error
-
-
-def _mean_bracket(
-    brackets: Sequence[tuple[float, float | None]], tokens: int | None
-) -> tuple[float | None, float | None]:
-    """Return what the mean entropy lies between, where every token has its ends."""
-    if not brackets or len(brackets) != tokens:
-        return None, None
-    highs = [high for _, high in brackets if high is not None]
-    low = math.fsum(low for low, _ in brackets) / tokens
-    high = math.fsum(highs) / tokens if len(highs) == tokens else None
-    return _down(low), None if high is None else -_down(-high)
-
-
-def _down(number: float) -> float:
-    """Return a number with four digits that is no greater."""
-    return math.floor(number * 1e4) / 1e4

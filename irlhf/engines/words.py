@@ -11,6 +11,7 @@ from irlhf.errors import ConfigError
 
 KEY = "OPENAI_API_KEY"  # the environment variable, where none is named
 NO_KEY = "none"  # for servers that want none; the client cannot be made without
+PROMPT, CACHED, CENSORED = "prompt_tokens", "cached_tokens", "censored_tokens"  # what is counted of a run
 GOES_ON = "the same command goes on from here"
 
 _SAID = 200  # characters of a server's own words in a message

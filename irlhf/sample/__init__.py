@@ -1,22 +1,24 @@
 """Ask a policy for rewards."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from irlhf import console
-from irlhf.engines.pools import LOCAL, Engine, Work, answered, pooled
-from irlhf.engines.words import is_address
+from irlhf.engines.pools import LOCAL, Engine, answered
+from irlhf.engines.told import Lost
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, read_rows
 from irlhf.ids import Seen, Shard, parse_shard
 from irlhf.journal import Journal, RunCard, journal
 from irlhf.policy import Policy, read_policy, read_weights
-from irlhf.records import SPLITS, TEST, Content, Example, from_json
+from irlhf.records import SPLITS, TEST, Content, Example, as_text, from_json
 from irlhf.registry import did_you_mean
+from irlhf.sample import places
 from irlhf.sample.requests import BEST, PICKS, Wanted, number_of, read_targets
 from irlhf.spoof import ESCAPED, REFUSED, SPOOFS
 from irlhf.templates import Wish
@@ -24,9 +26,9 @@ from irlhf.templates import Wish
 ALL = "all"
 MOST_GUIDANCE = 20
 
-_MEANS = ("api_key_env", "concurrency")  # of reaching a server, which decide nothing about the rows
-_POOL = 4  # batches that are sorted by length together; a kill costs at most their drawing
 _ROUND = 0  # of an online loop
+# What a row says of what was drawn, beside the text.
+_TOLD = ("finish", "tokens", "entropy", "entropy_low", "entropy_high", "logprob", "censored", "reference", "k3")
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ class SampleSettings:
     text (`escape`), its prompt is set aside (`refuse`), or it is let through (`allow`).
 
     With `base_url` no weights are loaded: a server that holds the policy under `served_name` (left out: the one model
-    that it holds) draws, `concurrency` samples at a time; its key is in the environment variable `api_key_env`.
+    that it holds) draws, at most `concurrency` samples at a time; its key is in the environment variable
+    `api_key_env`. It is asked with token ids, or with messages (`api` is `completions` or `chat`). A policy whose
+    weights a host keeps is always drawn by a server: by that host in a chat, where nothing else is said.
     """
 
     target: tuple[str, ...] = ()
@@ -70,6 +74,7 @@ class SampleSettings:
     served_name: str = ""
     api_key_env: str = ""  # OPENAI_API_KEY
     concurrency: int = 16
+    api: str = ""
 
     @property
     def decoding(self) -> dict[str, float]:
@@ -122,11 +127,8 @@ def sample(
     """
     folder, source, out = Path(policy), Path(prompts), Path(output)
     _check(settings)
-    _check_server(settings, engine)
     card = read_policy(folder)
-    if card.hosted:
-        there = f"{card.hosted.base_url} holds its weights, as '{card.hosted.model}'"
-        raise ConfigError(f"{folder}: {there}, and irlhf sample asks only policies that stand here or are served")
+    settings = places.reached(settings, card, engine)
     wanted = _wanted(card, settings)
     _check_guidance(settings.guidance, wanted)
     inputs = {"policy": folder, "prompts": source}
@@ -136,17 +138,19 @@ def sample(
         if not book.finished:
             total = None
             if source != STREAM:  # a bad row is found before anything is drawn
-                total = sum(1 for _ in _read_prompts(source, settings)) * wanted.size(settings.n) - len(book.done)
+                total = _total(source, wanted, settings, card) - len(book.done)
             _tell(wanted, settings)
             different = _counted(_read_prompts(source, settings), wanted, settings, book)
             todo = (one for one in _asks(different, wanted, settings) if one.id not in book.done)
-            work, hands, size = _hands((folder, card, settings), engine)
+            spent: Counter[str] = Counter()
+            work, hands = places.hands((folder, card, settings), engine, spent)
             with (
                 console.progress("sampling", total) as advance,
-                closing(answered(pooled(todo, size), work, hands, advance)) as pools,
+                closing(answered(places.pools(todo, settings), work, hands, advance)) as pools,
             ):
                 for ask, one in (pair for pool in pools for pair in zip(*pool, strict=True)):
-                    book.write(_sampled(ask, one, card.digest, settings.decoding))
+                    _settle(ask, one, _sampled(ask, card.digest, settings.decoding), book)
+            book.counts.update(places.account(spent))
     return book.summary()
 
 
@@ -167,37 +171,18 @@ def _check(settings: SampleSettings) -> None:
         )
 
 
-def _check_server(settings: SampleSettings, engine: Engine) -> None:
-    """Raise ConfigError where what is asked needs the model here, or the address is none."""
-    if not settings.base_url:
-        for name in ("served_name", *_MEANS):
-            if getattr(settings, name) != getattr(SampleSettings, name):
-                raise ConfigError(f"--{name.replace('_', '-')} belongs to --base-url; leave it out")
-        return
-    for flag, idle, why in (
-        ("--guidance", settings.guidance == 1, "parts two answers of the model, which a server gives one of"),
-        ("--reference", not settings.reference, "reads tokens, of which a server gives the text"),
-        (f"--engine {engine.name}", engine == LOCAL, "has workers of its own, where a server does the work"),
-        ("--concurrency", settings.concurrency >= 1, "is at least 1"),
-    ):
-        if not idle:
-            raise ConfigError(f"{flag} {why}; leave it out, or leave --base-url out")
-    if not is_address(settings.base_url) or "?" in settings.base_url:
-        # Not repeated: it may hold a password.
-        raise ConfigError("--base-url is no address like http://127.0.0.1:8000/v1 (keys come from the environment)")
-
-
 def _deciding(settings: SampleSettings) -> dict[str, Any]:
     """Return the settings that decide what the rows are."""
-    return {name: value for name, value in asdict(settings).items() if name not in _MEANS}
+    return {name: value for name, value in asdict(settings).items() if name not in places.MEANS}
 
 
-def _hands(arguments: tuple[Path, Policy, SampleSettings], engine: Engine) -> tuple[Work, Engine, int]:
-    """Return what draws, who does it, and how many asks are taken together."""
-    settings = arguments[-1]
-    if settings.base_url:
-        return Work("irlhf.sample.served:ServedEngine", arguments), Engine("threads", settings.concurrency), 1
-    return Work("irlhf.sample.local:LocalEngine", arguments), engine, _POOL * settings.batch
+def _total(source: Path, wanted: Wanted, settings: SampleSettings, policy: Policy) -> int:
+    """Return how many samples are to be drawn, and say what that asks of a host."""
+    each = wanted.size(settings.n)
+    sizes = [len(as_text(one.prompt)) for one in _read_prompts(source, settings)]
+    if policy.hosted:
+        places.tell_size(len(sizes) * each, sum(sizes) * each, settings)
+    return len(sizes) * each
 
 
 def _wanted(policy: Policy, settings: SampleSettings) -> Wanted:
@@ -286,26 +271,26 @@ def _seed(run: int, prompt: str, k: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{run}/{prompt}/{k}".encode()).digest()[:6])
 
 
-def _sampled(ask: Ask, drawn: Drawn, policy: str, decoding: Mapping[str, float]) -> Example:
+def _settle(ask: Ask, drawn: Drawn | Lost, row: Example, book: Journal) -> None:
+    """Write the row with what was drawn, or set it aside where nothing was."""
+    if isinstance(drawn, Lost):
+        book.reject(ask.id, drawn.reason, row.to_json())
+        return
+    told = {name: getattr(drawn, name) for name in _TOLD}
+    book.write(replace(row, completion=drawn.text, **told))
+
+
+def _sampled(ask: Ask, policy: str, decoding: Mapping[str, float]) -> Example:
+    """Return all of a row but what is drawn."""
     return Example(
         id=ask.id,
         prompt=ask.prompt,
-        completion=drawn.text,
         group=ask.source.cluster,
         split=ask.source.split,
         source=ask.source.source,
         target=ask.target,
         asked={name: round(number_of(wish), 6) for name, wish in ask.asked.items()},
         wanted={name: round(number, 6) for name, number in ask.wanted.items()},
-        finish=drawn.finish,
-        tokens=drawn.tokens,
-        entropy=drawn.entropy,
-        entropy_low=drawn.entropy_low,
-        entropy_high=drawn.entropy_high,
-        logprob=drawn.logprob,
-        censored=drawn.censored,
-        reference=drawn.reference,
-        k3=drawn.k3,
         policy=policy,
         seed=ask.seed,
         decoding=decoding,

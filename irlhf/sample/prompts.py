@@ -1,12 +1,13 @@
-"""What is asked as token ids, whoever draws."""
+"""What is asked as token ids, whoever draws from a policy whose tokenizer is here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from irlhf.engines.chat import Chat
+from irlhf.engines.chat import Chat, Tokens
 from irlhf.errors import ConfigError, DataError
 from irlhf.policy import Policy
+from irlhf.records import Message
 from irlhf.spoof import ALLOWED
 from irlhf.templates import PLAIN, Wish, find_template
 
@@ -23,8 +24,16 @@ class Prompts:
 
     def __call__(self, ask: "Ask", asked: Mapping[str, Wish]) -> list[int]:
         """Return the ask's prompt as token ids, with these rewards in it."""
+        return self._fitted(ask, asked).ids
+
+    def fitted(self, ask: "Ask") -> tuple[list[Message], int]:
+        """Return what fits of the ask's conversation, without rewards, and how many tokens it is with them."""
+        tokens = self._fitted(ask, ask.asked)
+        return tokens.turns, len(tokens.ids)
+
+    def _fitted(self, ask: "Ask", asked: Mapping[str, Wish]) -> Tokens:
         try:
-            return self.chat.prompt(ask.prompt, asked, self.room).ids
+            return self.chat.prompt(ask.prompt, asked, self.room)
         except DataError as error:
             raise DataError(f"{ask.id}: {error}") from error
 

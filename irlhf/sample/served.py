@@ -6,14 +6,35 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from irlhf import console
+from irlhf.engines.dial import AS_WRITTEN
+from irlhf.engines.folder import knows_rewards
 from irlhf.engines.local import load_speaker, vocabulary_of
-from irlhf.engines.server import TOPS, Completion, Completions, Served
+from irlhf.engines.server import Completions
+from irlhf.engines.told import TOPS, Completion, Served
 from irlhf.policy import Policy
 from irlhf.records import LENGTH
 from irlhf.sample.prompts import prompts_for
+from irlhf.sample.spoken import Writer, Written
 
 if TYPE_CHECKING:
     from irlhf.sample import Ask, SampleSettings
+
+
+def writer(folder: Path, policy: Policy, settings: "SampleSettings") -> Writer:
+    """Return how a chat's server is asked that holds the folder: as a policy at hand, cut to its context as well.
+
+    Its chat template may be the one of the folder, which takes what looks like a reward for a user's.
+    """
+    name = str(folder)
+    speaker = load_speaker(name)
+    prompts = prompts_for(name, speaker, policy, policy.context, settings)
+
+    def write(ask: "Ask") -> Written:
+        turns, size = prompts.fitted(ask)
+        return Written(prompts.chat.messages(turns, ask.asked), size)
+
+    extra = {"chat_template_kwargs": dict(AS_WRITTEN)} if knows_rewards(folder) else {}
+    return Writer(write, vocabulary_of(name, speaker), extra)
 
 
 class ServedEngine:

@@ -1,0 +1,68 @@
+"""Draw from a policy that a server holds, over chat: the rewards are written into the messages here, as in training."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
+
+from irlhf.engines.talk import Talk
+from irlhf.engines.told import Completion, Lost, Served
+from irlhf.policy import Policy
+from irlhf.records import Message
+from irlhf.registry import resolve
+from irlhf.spoof import ALLOWED
+
+if TYPE_CHECKING:
+    from irlhf.sample import Ask, SampleSettings
+
+
+class Written(NamedTuple):
+    """What is sent of one ask."""
+
+    messages: list[Message]
+    size: int | None = None  # tokens that the model sees of them, where its tokenizer is here
+
+
+@dataclass(frozen=True)
+class Writer:
+    """How asks become messages, and what else a server is to know."""
+
+    write: Callable[["Ask"], Written]
+    vocabulary: int | None = None  # tokens that the model can say at most; None where nobody tells
+    extra: Mapping[str, object] = field(default_factory=dict)  # fields of a request
+
+
+class SpokenEngine:
+    """A policy behind a URL. Of its folder the card is read and, where it has one, the tokenizer; and no weights."""
+
+    def __init__(self, folder: Path, policy: Policy, settings: "SampleSettings", spent: Counter[str]) -> None:
+        door = "irlhf.sample.spoken:hosted" if policy.hosted else "irlhf.sample.served:writer"
+        writer: Writer = resolve(door)(folder, policy, settings)
+        served = Served(
+            settings.base_url,
+            settings.served_name,
+            settings.api_key_env,
+            settings.temperature,
+            settings.top_p,
+            settings.max_tokens,
+            writer.vocabulary,
+        )
+        self.write = writer.write
+        self.talk = Talk(served, settings.concurrency, writer.extra, spent)
+        self.lock = Lock()  # tokenizers are for one thread at a time
+
+    def __call__(self, asks: Sequence["Ask"], advance: Callable[[int], None]) -> list[Completion | Lost]:
+        """Return what came of each ask, in their order. All are one request: one prompt, asked for the same."""
+        with self.lock:
+            written = self.write(asks[0])
+        found = self.talk(written.messages, [ask.seed for ask in asks], written.size)
+        advance(len(asks))
+        return found
+
+
+def hosted(folder: Path, policy: Policy, settings: "SampleSettings") -> Writer:
+    """Return how a host is asked that trained the policy on messages: with those of the training file."""
+    names = () if settings.spoof == ALLOWED else policy.names
+    return Writer(lambda ask: Written(policy.template.render(ask.prompt, ask.asked, names)))
