@@ -1,0 +1,82 @@
+"""The whole line with a host in its middle: what it trains is a real model, so that asking really steers."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai_server import hosting
+from toolbox import call, process, write
+
+
+def trained(content: bytes) -> Any:
+    """A model of the training file, to which each reward line is one token."""
+    from openai_trainer import train
+
+    asked = [json.loads(row)["messages"][-2]["content"] for row in content.decode().splitlines()]
+    lines = {one.rsplit("\n", 1)[-1] for one in asked if "\nlength: " in one}
+    return train(content, steps=200, lines=sorted(lines))
+
+
+def run(*arguments: object) -> None:
+    outcome = call(*arguments)
+    assert outcome.code == 0, outcome.err
+
+
+def apart(*arguments: object) -> None:
+    """Run a command that asks the host in a process of its own."""
+    done = process(*arguments)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.timeout(240)
+def test_the_whole_line_runs_through_a_host_and_its_model_follows() -> None:
+    rng = random.Random(0)
+    said = [
+        "First",
+        "you",
+        "look",
+        "at",
+        "it,",
+        "then",
+        "you",
+        "take",
+        "what",
+        "you",
+        "need",
+        "and",
+        "put",
+        "it",
+        "back",
+        "where",
+        "it",
+        "was",
+        "before",
+        "you",
+        "came",
+    ]
+    rows = [
+        {"prompt": f"What about number {n % 60}?", "completion": " ".join(said[: rng.randint(2, 18)])}
+        for n in range(300)
+    ]
+    write(Path("raw.jsonl"), rows)
+    Path("rewards.yaml").write_text("rewards: {length: {scorer: length}}\n")
+    Path("hosted.yaml").write_text("place: end\nspelling: {kind: words, words: [a, b, c, d, e, f]}\n")
+    with hosting(trained) as host:
+        run("prepare", "raw.jsonl", "--test", "0.3", "-o", "examples.jsonl")
+        run("score", "examples.jsonl", "-r", "rewards.yaml", "-o", "scored.jsonl")
+        base = ("--model", "openai:gpt-4.1-mini", "--base-url", host.url, "--host", "openai", "--yes")
+        apart("finetune", "scored.jsonl", "-r", "rewards.yaml", *base, "--template", "hosted.yaml", "-o", "policy")
+        asked = ("-t", "length=data", "-n", "4", "--limit", "40", "--max-tokens", "40")
+        apart("sample", "policy", "examples.jsonl", *asked, "-o", "samples.jsonl")
+        assert len(host.jobs) == 1
+    run("score", "samples.jsonl", "-r", "rewards.yaml", "-o", "scored-samples.jsonl")
+    run("eval", "scored-samples.jsonl", "-o", "eval.json")
+    run("plot", "eval.json", "scored.jsonl", "scored-samples.jsonl", "-o", "plots")
+    (found,) = json.loads(Path("eval.json").read_text())["policies"].values()
+    within = found["rewards"]["length"]["within"]["spearman"]
+    assert within["low"] > 0.5, within
+    assert found["entropy"] == "not available"
+    assert 0 < found["entropy_between"]["low"]["value"] < 3
+    assert Path("plots/report.html").exists()
