@@ -225,6 +225,21 @@ def coverage() -> Iterator[str]:
         yield f"| {name} | {' | '.join(f'{100 * shares[name]:.1f}%' for shares in by_prompts.values())} |"
 
 
+def uncertainty() -> Iterator[str]:
+    """What little says of entropy and KL, beside what whole distributions say of the same samples."""
+    result = json.loads((RESULTS / "uncertainty.json").read_text(encoding="utf-8"))
+    tops = list(next(iter(result["pairs"].values()))["between"])
+    ends = " | ".join(f"{top} likeliest" for top in tops)
+    yield f"| reference | entropy, nats a token | {ends} | sampled | KL, nats a completion | k1 | k3 | n |"
+    yield "|---" * (len(tops) + 7) + "|"
+    for name, found in result["pairs"].items():
+        between = " | ".join(f"{one['low']:.2f} to {one['high']:.2f}" for one in found["between"].values())
+        kls = " | ".join(f"{one['mean']:.3f} ± {one['error']:.3f}" for one in found["kl"].values())
+        exact, sampled = (f"{found['entropy'][kind]:.3f}" for kind in ("exact", "sampled"))
+        n = f"{found['tokens']:,} tokens of {result['samples']:,}"
+        yield f"| {name} | {exact} | {between} | {sampled} | {kls} | {n} |"
+
+
 def benchmarks() -> Iterator[str]:
     """Each load: ours and the best peer, side by side."""
     yield "| load | irlhf, a second | best peer | peer, a second | ratio: median [least, most] | n |"
@@ -340,6 +355,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "quickstart-fronts": quickstart_fronts,
     "hh-tracking": hh_tracking,
     "coverage": coverage,
+    "uncertainty": uncertainty,
     "benchmarks": benchmarks,
     "to-loss": to_loss,
     "layouts": layouts,

@@ -15,9 +15,10 @@ from sklearn.metrics import mean_absolute_error, r2_score
 from irlhf.evaluate import figures
 from irlhf.evaluate.arms import Pair
 from irlhf.evaluate.curve import curve, levels_of
+from irlhf.evaluate.entropy import NOT_AVAILABLE
 from irlhf.evaluate.fronts import REFERENCE, dominated_share, hypervolume, undominated
 from irlhf.evaluate.gold import over_optimisation
-from irlhf.evaluate.price import BUDGET, NOT_AVAILABLE, UNIQUE_OF, distinct, diversity
+from irlhf.evaluate.price import BUDGET, UNIQUE_OF, distinct, diversity
 from irlhf.evaluate.tracking import own_figures, tracking
 from irlhf.intervals import Bootstrap, Floats, clustered
 from irlhf.records import Example

@@ -143,6 +143,17 @@ def divergence(row: Example) -> float | None:
     return row.logprob - row.reference
 
 
+def costs(rows: Sequence[Example]) -> dict[str, float | None]:
+    """Return the means of entropy, of what it lies between where only the likeliest tokens are known, and of KL."""
+    closed = all(row.entropy_high is not None for row in rows if row.entropy_low is not None)
+    return {
+        "entropy": mean_of(rows, lambda row: row.entropy),
+        "entropy_low": mean_of(rows, lambda row: row.entropy_low),
+        "entropy_high": mean_of(rows, lambda row: row.entropy_high) if closed else None,
+        "kl": mean_of(rows, divergence),
+    }
+
+
 def _arm(found: tuple[Path, Policy], kept: str, rows: Sequence[Example]) -> Arm:
     folder, policy = found
     own = [replace(row, rewards={**row.rewards, **policy.own(row.rewards)}) for row in rows]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irlhf.evaluate.arms import Pair, divergence, mean_of
+from irlhf.evaluate.arms import Pair, costs
 from irlhf.intervals import Bootstrap, Floats, Interval, clustered
 
 Levels = NDArray[np.int64]  # of each row, from 0 on
@@ -35,8 +35,7 @@ def curve(pairs: Sequence[Pair], bootstrap: Bootstrap) -> list[dict[str, Any]]:
             "p10": float(low),
             "p90": float(high),
             "at_least": enough[level],
-            "entropy": mean_of(rows, lambda row: row.entropy),
-            "kl": mean_of(rows, divergence),
+            **costs(rows),
         }
         entries.append(entry | ({"gold": gold[level]} if level in gold else {}))
     return entries

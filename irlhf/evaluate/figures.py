@@ -20,6 +20,13 @@ def mean(times: Floats, x: Floats) -> Floats:
     return result
 
 
+def ratio(times: Floats, above: Floats, below: Floats) -> Floats:
+    """Return the sum of one over the sum of the other; nan where no row counts."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result: Floats = _sum(times, above) / _sum(times, below)
+    return result
+
+
 def pearson(times: Floats, x: Floats, y: Floats) -> Floats:
     """Return Pearson's r; 0 where either side is constant, because then nothing follows anything."""
     covariance, first, second = _moments(times, x, y)

@@ -1,35 +1,29 @@
 """What following costs: entropy, distance from a reference, length, tokens, diversity."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from irlhf.evaluate import figures
-from irlhf.evaluate.arms import Arm, divergence
-from irlhf.intervals import Bootstrap, Floats, clustered
-from irlhf.records import LENGTH, Example, as_text
+from irlhf.evaluate.arms import Arm
+from irlhf.evaluate.entropy import NOT_AVAILABLE, entropy_and_kl, mean_figure
+from irlhf.intervals import Bootstrap
+from irlhf.records import LENGTH, as_text
 
-NOT_AVAILABLE = "not available"  # never 0, which would be a claim
 BUDGET = 1000  # words that a distinct-n is counted over
 UNIQUE_OF = 100  # completions that a unique share is counted over
 
 
 def price(arm: Arm, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Return entropy (nats a token), KL from the reference that `sample` was given (nats a completion), length.
-
-    KL is the mean of logprob - reference over the policy's own samples, an unbiased estimate. Where only
-    some samples know a figure, it is that of those.
-    """
+    """Return entropy, KL, length, what was drawn for each sample that counts, and diversity."""
     rows = arm.drawn
     tokens = [row.tokens for row in rows]
     spent = [row.spent if row.kept else row.tokens for row in rows]
     return {
-        "entropy": _mean(rows, lambda row: row.entropy, bootstrap),
-        "kl": _mean(rows, divergence, bootstrap),
+        **entropy_and_kl(rows, bootstrap),
         "length": {
-            "tokens": _mean(rows, lambda row: row.tokens, bootstrap) if None not in tokens else NOT_AVAILABLE,
-            "words": _mean(rows, lambda row: len(as_text(row.completion).split()), bootstrap),
+            "tokens": mean_figure(rows, lambda row: row.tokens, bootstrap) if None not in tokens else NOT_AVAILABLE,
+            "words": mean_figure(rows, lambda row: len(as_text(row.completion).split()), bootstrap),
         },
         "cost": {
             "candidates": sum(row.candidates or 1 for row in rows) / len(rows),
@@ -87,17 +81,3 @@ def _told(shares: Sequence[float]) -> dict[str, Any] | str:
         return NOT_AVAILABLE
     error = float(np.std(shares, ddof=1) / np.sqrt(len(shares))) if len(shares) > 1 else None
     return {"value": float(np.mean(shares)), "error": error}
-
-
-def _mean(
-    rows: Sequence[Example], measure: Callable[[Example], float | None], bootstrap: Bootstrap
-) -> dict[str, float] | str:
-    known = [(row.cluster, number) for row in rows if (number := measure(row)) is not None]
-    if not known:
-        return NOT_AVAILABLE
-    numbers = np.array([number for _, number in known], dtype=float)
-
-    def mean(times: Floats) -> dict[str, Floats]:
-        return {"mean": figures.mean(times, numbers)}
-
-    return clustered([prompt for prompt, _ in known], mean, bootstrap)["mean"]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from irlhf.evaluate import figures
-from irlhf.evaluate.arms import Arm, divergence, mean_of, weightings
+from irlhf.evaluate.arms import Arm, costs, weightings
 from irlhf.intervals import Bootstrap, Floats, clustered
 from irlhf.policy import Policy
 from irlhf.records import Example
@@ -49,6 +49,5 @@ def _answer(
         "prompts": len({row.cluster for row in rows}),
         "weighted": found.pop("weighted"),
         "rewards": {name.removeprefix("reward "): one for name, one in found.items()},
-        "entropy": mean_of(rows, lambda row: row.entropy),
-        "kl": mean_of(rows, divergence),
+        **costs(rows),
     }

@@ -47,6 +47,12 @@ def shown(figure: Mapping[str, float], digits: int = 2) -> str:
     return f"{value} [{low}, {high}]"
 
 
+def between(ends: Mapping[str, Any]) -> str:
+    """Return what a figure lies between, as in 1.20 to 2.91 or 1.20 or more."""
+    low = number(ends["low"]["value"])
+    return f"{low} to {number(ends['high']['value'])}" if measured(ends["high"]) else f"{low} or more"
+
+
 def number(value: float, digits: int = 2) -> str:
     """Return a number with a true minus, and none before what rounds to 0."""
     return f"{value:z,.{digits}f}".replace("-", "−")

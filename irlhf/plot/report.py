@@ -52,7 +52,7 @@ def _jinja() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(number=_number, ratio=evaluation.ratio, mix=_mix)
+    made.filters.update(number=_number, between=evaluation.between, ratio=evaluation.ratio, mix=_mix)
     made.filters["zip"] = zip
     made.tests["measured"] = evaluation.measured
     return made
