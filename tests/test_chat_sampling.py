@@ -154,6 +154,18 @@ def test_requests_of_one_prompt_go_one_after_the_other(host: OpenAIServer) -> No
     assert len(set(asked)) == 6
 
 
+def test_of_a_long_prompt_one_request_goes_ahead_to_fill_the_cache(scripted: Callable[..., Server]) -> None:
+    write(Path("scored.jsonl"), [example(i, prompt=f"{i} " + "Mind this. " * 400) for i in range(2)])
+    server = scripted(lambda asked: Reply(whole(asked).body, delay=0.4))
+    run("--concurrency", "8", "--max-tokens", "8")
+    times: dict[str, list[float]] = {}
+    for asked in server.seen[1:]:  # the first of all goes alone
+        times.setdefault(asked.body["messages"][0]["content"][:1], []).append(asked.at)
+    (other,) = [sent for sent in times.values() if len(sent) == 3]
+    assert other[1] - other[0] > 0.39
+    assert other[2] - other[1] < 0.35
+
+
 def test_a_server_that_gives_one_completion_a_request_is_asked_for_each(host: OpenAIServer) -> None:
     host.quirks.plural = False
     outcome = run("-n", "3", "--concurrency", "1")

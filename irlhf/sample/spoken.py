@@ -1,10 +1,11 @@
 """Draw from a policy that a server holds, over chat: the rewards are written into the messages here, as in training."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from irlhf.engines.talk import Talk
@@ -16,6 +17,10 @@ from irlhf.spoof import ALLOWED
 
 if TYPE_CHECKING:
     from irlhf.sample import Ask, SampleSettings
+
+
+_LONG = 4000  # characters, about the 1,024 tokens from which on hosts keep the beginning of a prompt
+_PROMPTS = 1000  # that are remembered; the requests of one come one after the other
 
 
 class Written(NamedTuple):
@@ -32,6 +37,29 @@ class Writer:
     write: Callable[["Ask"], Written]
     vocabulary: int | None = None  # tokens that the model can say at most; None where nobody tells
     extra: Mapping[str, object] = field(default_factory=dict)  # fields of a request
+
+
+class Ahead:
+    """Lets one request of a prompt go ahead of its others, so that these find its beginning in the server's cache."""
+
+    def __init__(self) -> None:
+        self.answered: dict[str, Event] = {}
+        self.lock = Lock()
+
+    @contextmanager
+    def turn(self, prompt: str) -> Iterator[None]:
+        """Go ahead, or wait until the one that does is back."""
+        with self.lock:
+            first = prompt not in self.answered
+            event = self.answered.setdefault(prompt, Event())
+            if len(self.answered) > _PROMPTS:
+                del self.answered[next(iter(self.answered))]
+        if not first:
+            event.wait()
+        try:
+            yield
+        finally:
+            event.set()
 
 
 class SpokenEngine:
@@ -51,13 +79,16 @@ class SpokenEngine:
         )
         self.write = writer.write
         self.talk = Talk(served, settings.concurrency, writer.extra, spent)
+        self.ahead = Ahead()
         self.lock = Lock()  # tokenizers are for one thread at a time
 
     def __call__(self, asks: Sequence["Ask"], advance: Callable[[int], None]) -> list[Completion | Lost]:
         """Return what came of each ask, in their order. All are one request: one prompt, asked for the same."""
         with self.lock:
             written = self.write(asks[0])
-        found = self.talk(written.messages, [ask.seed for ask in asks], written.size)
+        long = sum(len(message.get("content") or "") for message in written.messages) >= _LONG
+        with self.ahead.turn(asks[0].source.cluster) if long else nullcontext():
+            found = self.talk(written.messages, [ask.seed for ask in asks], written.size)
         advance(len(asks))
         return found
 
