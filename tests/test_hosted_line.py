@@ -9,6 +9,8 @@ import pytest
 from openai_server import hosting
 from toolbox import call, process, write
 
+SAID = "First you look at it, then you take what you need and put it back where it was before you came"
+
 
 def trained(content: bytes) -> Any:
     """A model of the training file, to which each reward line is one token."""
@@ -33,33 +35,9 @@ def apart(*arguments: object) -> None:
 @pytest.mark.timeout(240)
 def test_the_whole_line_runs_through_a_host_and_its_model_follows() -> None:
     rng = random.Random(0)
-    said = [
-        "First",
-        "you",
-        "look",
-        "at",
-        "it,",
-        "then",
-        "you",
-        "take",
-        "what",
-        "you",
-        "need",
-        "and",
-        "put",
-        "it",
-        "back",
-        "where",
-        "it",
-        "was",
-        "before",
-        "you",
-        "came",
-    ]
-    rows = [
-        {"prompt": f"What about number {n % 60}?", "completion": " ".join(said[: rng.randint(2, 18)])}
-        for n in range(300)
-    ]
+    said = SAID.split()
+    asked = [f"What about number {n % 60}?" for n in range(300)]
+    rows = [{"prompt": one, "completion": " ".join(said[: rng.randint(2, len(said))])} for one in asked]
     write(Path("raw.jsonl"), rows)
     Path("rewards.yaml").write_text("rewards: {length: {scorer: length}}\n")
     Path("hosted.yaml").write_text("place: end\nspelling: {kind: words, words: [a, b, c, d, e, f]}\n")
