@@ -39,6 +39,14 @@ def test_the_share_within_prompts_is_the_one_that_was_drawn(share: float) -> Non
     assert survey(rows)["a"]["within_prompts"] == pytest.approx(share, abs=0.04)
 
 
+def test_rows_without_a_group_belong_to_their_prompt() -> None:
+    made = Survey()
+    for number in range(60):
+        made.add(Example(id=str(number), prompt=f"What of {number % 20}?", completion="", rewards={"a": number % 20}))
+    found = made.report(["a"])["a"]
+    assert (found["prompts"], found["within_prompts"]) == (20, 0)
+
+
 def test_prompts_with_one_completion_say_nothing_of_what_lies_within() -> None:
     found = survey([(str(n), {"a": n}) for n in range(50)])["a"]
     assert (found["within_prompts"], found["prompts"]) == (None, 0)

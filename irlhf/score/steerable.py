@@ -39,7 +39,7 @@ class Survey:
 
     def add(self, example: Example) -> None:
         """Look at one scored row."""
-        prompt = fingerprint(example.cluster)
+        prompt = fingerprint(example.group or str(example.prompt))
         if prompt >= self.below:
             return
         for name in example.rewards:
