@@ -1,16 +1,22 @@
-"""Where a policy lives whose weights a host keeps: the part of policy.json that says how it is asked."""
+"""Where a model lives whose weights a host keeps: the part of its folder's card that says how it is asked."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from irlhf.errors import DataError
+from irlhf.files import read_json
+
 PREFIX = "openai:"  # before the name of a base that is trained at a host
-KEY = "hosted"  # of policy.json
+KEY = "hosted"  # of policy.json and reward.json
+REWARD_FILE = "reward.json"  # what a reward model's folder has in place of a policy.json
 
 
 @dataclass(frozen=True)
 class Hosted:
-    """A policy at a host that speaks OpenAI's protocol."""
+    """A model at a host that speaks OpenAI's protocol."""
 
     model: str  # the name to sample; empty until somebody has deployed what was trained
     base_url: str  # up to and with /v1
@@ -19,12 +25,12 @@ class Hosted:
     trained: str  # as the host calls what the job made
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as policy.json keeps it."""
+        """Return it as the card keeps it."""
         return asdict(self)
 
 
 def read_hosted(tree: Mapping[str, Any]) -> Hosted | None:
-    """Return where the policy of a policy.json lives; None where its weights stand beside it. Raises ValueError."""
+    """Return where the model of a card lives; None where its weights stand beside it. Raises ValueError."""
     given = tree.get(KEY)
     if given is None:
         return None
@@ -32,3 +38,18 @@ def read_hosted(tree: Mapping[str, Any]) -> Hosted | None:
     if any(not isinstance(given[name], str) for name in names):
         raise ValueError(f"what it says of the host is no text ({given!r:.80})")
     return Hosted(*(given[name] for name in names))
+
+
+def find_reward_model(name: str, beside: Path) -> Hosted | None:
+    """Return where the reward model lives that is named by its folder, here or in `beside`; None if not at a host.
+
+    Raises DataError for a folder whose card is damaged.
+    """
+    places = (Path(os.path.expanduser(name)) / REWARD_FILE, beside / name / REWARD_FILE)
+    card = next((one for one in places if one.is_file()), None)
+    if card is None:
+        return None
+    try:
+        return read_hosted(read_json(card))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{card}: damaged ({error}); fine-tune again") from error

@@ -22,7 +22,6 @@ from irlhf.templates import Template, parse_template
 
 FILE = "policy.json"
 METRICS = "metrics.jsonl"  # beside it, the training curve
-REWARD_FILE = "reward.json"  # what a reward model's folder has in its place
 VERSION = 1  # of the file's shape
 TINY = "tiny"  # the built-in base model, which starts from random weights
 RESERVOIR = 1000  # joint reward vectors of training rows that are kept

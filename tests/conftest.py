@@ -1,6 +1,7 @@
 """What several test files stand on: a shell without colours, the shared data, one small trained policy."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything imports the program: plain output of a fixed width, one thread, no network.
@@ -13,7 +14,7 @@ os.environ.update(
 )
 
 import pytest
-from toolbox import SHARED, Bench, call, examples, write
+from toolbox import SHARED, Bench, Forks, call, examples, write
 
 
 @pytest.fixture
@@ -43,3 +44,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
         outcome = call(*command)
         assert outcome.code == 0, outcome.err
     return made
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    made = Forks()
+    yield made
+    made.process.kill()
+    made.process.communicate()

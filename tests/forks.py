@@ -22,7 +22,6 @@ from irlhf.cli import main as irlhf
 from irlhf.engines import desk
 
 SHORT = 0.001  # of every wait
-TIMEOUT = 0.4  # seconds for an answer
 
 
 def main() -> None:
@@ -46,7 +45,7 @@ def run(order: dict[str, Any]) -> None:
         for name, handle in (("stdin", 0), ("out.txt", 1), ("err.txt", 2)):
             flags = os.O_RDONLY if handle == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             os.dup2(os.open(os.devnull if handle == 0 else name, flags, 0o666), handle)
-        shorten()
+        shorten(order["patience"])
         crash(**order["crash"])
         sys.argv = ["irlhf", *order["arguments"]]
         os.environ.update(order["environment"])
@@ -63,10 +62,10 @@ def run(order: dict[str, Any]) -> None:
         os._exit(code)
 
 
-def shorten() -> None:
+def shorten(patience: float) -> None:
     sleep = time.sleep
     time.sleep = lambda seconds: sleep(seconds * SHORT)
-    desk.TIMEOUT = TIMEOUT
+    desk.TIMEOUT = patience
 
 
 def crash(at: int = 0, after: bool = False) -> None:

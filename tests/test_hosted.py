@@ -19,49 +19,13 @@ from urllib.request import urlopen
 import pytest
 from openai_acts import error
 from openai_server import BASE, Fault, OpenAIServer, hosting
-from toolbox import Outcome, example, names, process, write
+from toolbox import CANARY, Forks, Outcome, example, names, process, write
 
 from irlhf.policy import read_policy
 
 pytestmark = pytest.mark.timeout(60)
 
-KEY = "sk-canary-41c9d"
-DATA, CONFIG, BACKEND, STOPPED, ENDED, KILLED = 1, 2, 3, 130, 143, -signal.SIGKILL
-
-
-class Forks:
-    """Runs of the command line, one after the other."""
-
-    def __init__(self) -> None:
-        script = str(Path(__file__).with_name("forks.py"))
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen([sys.executable, script], **pipes)
-        self.now = 0  # the process that runs
-
-    def __call__(self, *arguments: object, at: int = 0, after: bool = False, **environment: str) -> Outcome:
-        assert self.process.stdin is not None
-        order = {"folder": str(Path.cwd()), "arguments": list(map(str, arguments))}
-        order |= {"crash": {"at": at, "after": after}, "environment": {"OPENAI_API_KEY": KEY, **environment}}
-        print(json.dumps(order), file=self.process.stdin, flush=True)
-        self.now = self.heard()["pid"]
-        code = self.heard()["code"]
-        return Outcome(code, Path("out.txt").read_text(), Path("err.txt").read_text())
-
-    def heard(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        said: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return said
-
-    def send(self, number: int) -> None:
-        os.kill(self.now, number)
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    made = Forks()
-    yield made
-    made.process.kill()
-    made.process.communicate()
+DATA, CONFIG, BACKEND, OUTPUT, STOPPED, ENDED, KILLED = 1, 2, 3, 4, 130, 143, -signal.SIGKILL
 
 
 @pytest.fixture(scope="module")
@@ -357,7 +321,7 @@ def armed(fault: Fault, host: OpenAIServer, forks: Forks) -> Fault:
 def assert_one_sentence(outcome: Outcome) -> None:
     """Hold stderr to what a user should see: one line that says what happened and what to do, and no secret."""
     assert "Traceback" not in outcome.err
-    assert KEY not in outcome.err + outcome.out
+    assert CANARY not in outcome.err + outcome.out
     errors = [line for line in outcome.err.splitlines() if line.startswith("irlhf:")]
     assert len(errors) == (outcome.code > 0)
     assert all(len(line) < 500 for line in errors)
@@ -370,8 +334,31 @@ def assert_policy(host: OpenAIServer) -> None:
     assert job["status"] == "succeeded"
     assert policy.hosted.model in ("", job["fine_tuned_model"], f"ft:{BASE}:org::{job['id']}:ckpt-step-3")
     assert policy.names == ("short", "loud")
-    assert KEY not in "".join(path.read_text() for path in Path("policy").iterdir())
+    assert CANARY not in "".join(path.read_text() for path in Path("policy").iterdir())
     assert names(Path.cwd()) == {"scored.jsonl", "policy", "policy.run.json", "out.txt", "err.txt"}
+
+
+@pytest.mark.parametrize("moment", ["jobs.list", "files.create", "jobs.create", "jobs.retrieve"])
+def test_two_processes_on_one_output_make_one_job(moment: str, host: OpenAIServer, forks: Forks) -> None:
+    """The second comes while the first waits for an answer of the host's, and is refused."""
+    scored()
+    seen: list[subprocess.CompletedProcess[bytes]] = []
+    asked: list[int] = []  # requests, before and after
+
+    def intrude() -> None:
+        asked.append(len(host.state.seen))
+        seen.append(process(*command(host), env={**os.environ, "OPENAI_API_KEY": CANARY}))
+        asked.append(len(host.state.seen))
+
+    host.faults[moment] = [Fault(run=intrude)]
+    outcome = forks(*command(host), patience=30.0)
+    assert outcome.code == 0, outcome.err
+    (second,) = seen
+    assert second.returncode == OUTPUT
+    assert asked[0] == asked[1]
+    assert b"policy: another irlhf process is writing it" in second.stderr
+    assert (len(host.jobs), host.charges) == (1, 1)
+    assert_policy(host)
 
 
 def test_the_program_trains_at_a_host_in_another_process() -> None:
@@ -385,7 +372,7 @@ def test_the_program_trains_at_a_host_in_another_process() -> None:
             url = Path("address.txt").read_text()
             command = ("finetune", "scored.jsonl", "--model", f"openai:{BASE}", "--base-url", url, "--yes")
             for _ in range(2):
-                done = process(*command, env={**os.environ, "OPENAI_API_KEY": KEY})
+                done = process(*command, env={**os.environ, "OPENAI_API_KEY": CANARY})
                 assert done.returncode == 0, done.stderr
             state = json.loads(urlopen(url.removesuffix("v1") + "state").read())
         finally:

@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("IRLHF_SHARED_DATA") or "/nowhere").resolve()
 IRLHF = (sys.executable, "-m", "irlhf")
 
+CANARY = "sk-canary-41c9d"  # the key that hosts are asked with, which nothing may repeat
+
 Row = dict[str, Any]
 
 
@@ -66,6 +68,34 @@ def process(*arguments: object, given: bytes = b"", **options: Any) -> subproces
     """Run the program in a process of its own, to its end."""
     command = [*IRLHF, *map(str, arguments)]
     return subprocess.run(command, input=given, capture_output=True, timeout=120, check=False, **options)
+
+
+class Forks:
+    """Runs of the command line, one after the other, each a process of its own (see forks.py)."""
+
+    def __init__(self) -> None:
+        script = str(Path(__file__).with_name("forks.py"))
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen([sys.executable, script], **pipes)
+        self.now = 0  # the process that runs
+
+    def __call__(self, *arguments: object, at: int = 0, after: bool = False, patience: float = 0.4) -> Outcome:
+        """Run one. `patience` is in seconds for an answer."""
+        assert self.process.stdin is not None
+        order = {"folder": str(Path.cwd()), "arguments": list(map(str, arguments)), "patience": patience}
+        order |= {"crash": {"at": at, "after": after}, "environment": {"OPENAI_API_KEY": CANARY}}
+        print(json.dumps(order), file=self.process.stdin, flush=True)
+        self.now = self.heard()["pid"]
+        code = self.heard()["code"]
+        return Outcome(code, Path("out.txt").read_text(), Path("err.txt").read_text())
+
+    def heard(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        said: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return said
+
+    def send(self, number: int) -> None:
+        os.kill(self.now, number)
 
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:

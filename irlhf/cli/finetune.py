@@ -94,7 +94,8 @@ def finetune(
 
     With --objective reward train a reward model instead: on preference pairs (two examples of one group, labelled
     chosen and rejected, as irlhf prepare writes them), measured on those of the validation split. Its folder is a
-    scorer. --half proxy and --half gold train two that share no prompt.
+    scorer. --half proxy and --half gold train two that share no prompt. At a host it learns to answer 1 or 0, and is
+    not measured.
 
     A base openai:NAME is trained by a host that speaks OpenAI's protocol, at --base-url. (OpenAI itself closed its
     fine-tuning: no new jobs from 2027-01-06, and accounts that had not used it were cut off already.) It says what it
@@ -135,9 +136,12 @@ def finetune(
         served_name,
     )
     if objective == Objective.reward:
-        resolve("irlhf.finetune.hosting:refuse_hosted")(hosted)
         given = resolve("irlhf.finetune.reward:settings_from")(settings, half, preview)
-        _reward_model(scored, output, None if render_only else model, given, (json_, quiet))
+        if render_only:
+            resolve("irlhf.finetune.hosting:refuse_hosted")(hosted)
+            _verdicts(scored, output, given, (json_, quiet))
+        else:
+            _reward_model(scored, output, (model, given, hosted), (json_, quiet))
         return
     if half:
         raise ConfigError("--half parts the prompts of pairs: it goes with --objective reward")
@@ -155,15 +159,21 @@ def finetune(
         options.finish(summary, json_, "the policy", f"irlhf sample {out} {scored} -t {name}=0.9")
 
 
-def _reward_model(pairs: Path, output: Path | None, model: str | None, settings: Any, said: tuple[bool, bool]) -> None:
-    """Train a reward model; without a base write the training file of one."""
+def _verdicts(pairs: Path, output: Path | None, settings: Any, said: tuple[bool, bool]) -> None:
+    """Write the training file of a reward model that answers in words."""
     json_, quiet = said
-    if model is None:
-        out = output or Path("train.jsonl")
-        summary = options.run("irlhf.finetune.reward:render_verdicts", quiet, pairs, out, settings)
-        options.finish(summary, json_, f"{summary.get('written', 0):,} training rows")
-        return
+    out = output or Path("train.jsonl")
+    summary = options.run("irlhf.finetune.reward:render_verdicts", quiet, pairs, out, settings)
+    options.finish(summary, json_, f"{summary.get('written', 0):,} training rows")
+
+
+def _reward_model(pairs: Path, output: Path | None, how: tuple[str, Any, Any], said: tuple[bool, bool]) -> None:
+    """Train a reward model from a base, as its settings say, here or at a host."""
+    json_, quiet = said
     out = output or Path("reward-model")
-    summary = options.run("irlhf.finetune.reward:reward_model", quiet, pairs, out, model, settings)
+    summary = options.run("irlhf.finetune.reward:reward_model", quiet, pairs, out, *how)
     scorer = out if out.is_absolute() else f"./{out}"
-    options.finish(summary, json_, "the reward model", f'irlhf score EXAMPLES -r FILE, with scorer: "{scorer}" in it')
+    # A host is paid for every answer, so nobody has asked it yet how often it is right.
+    measure = "; irlhf eval on the scored pairs then says how often it is right" if "job" in summary else ""
+    following = f'irlhf score EXAMPLES -r FILE, with scorer: "{scorer}" in it{measure}'
+    options.finish(summary, json_, "the reward model", following)

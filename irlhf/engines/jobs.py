@@ -117,12 +117,14 @@ def adopt(desk: Desk, ticket: Ticket, folder: Path, name: str) -> Ticket:
     if isinstance(job, Fault):
         desk.fail(job, f"--job {name}: ")
     if (job.mark and job.mark != ticket.mark) or (ticket.files and job.training_file not in ticket.files.values()):
-        raise ConfigError(f"--job {name}: it trains on another file ({job.training_file}), so it is not this policy's")
+        raise ConfigError(
+            f"--job {name}: it trains on another file ({job.training_file}), so it is not the one of this output"
+        )
     return write_ticket(folder, replace(ticket, job=job.id, asked=0.0))
 
 
 def again(desk: Desk, ticket: Ticket) -> Ticket:
-    """Return the ticket of another attempt, to be written. Raises ConfigError where a job may still bring a policy."""
+    """Return the ticket of another attempt, to be written. Raises ConfigError where a job may still succeed."""
     if ticket.job:
         job = patient(lambda: desk.job(ticket.job))
         if isinstance(job, Fault) and job.status not in _GONE:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from irlhf import console
 from irlhf.errors import DataError
+from irlhf.hosted import find_reward_model
 from irlhf.intervals import FEW_PROMPTS, Bootstrap
 from irlhf.pairs import Pair, accuracy, left_out, pairs_of
 from irlhf.records import TRAIN, Example
@@ -28,12 +29,19 @@ def read_specs(path: str) -> dict[str, dict[str, Reward]]:
     if not path:
         return {"rewards": {}, "gold": {}}
     found = read_rewards(Path(path))
+    beside = Path(path).parent
     # Gold has the direction of its reward, also where this file does not say who gave it.
     gold = {
-        name: found.gold.get(name, Reward()).model_copy(update={"direction": reward.direction})
+        name: _asked(found.gold.get(name, Reward()), beside).model_copy(update={"direction": reward.direction})
         for name, reward in found.rewards.items()
     }
-    return {"rewards": found.rewards, "gold": gold}
+    return {"rewards": {name: _asked(reward, beside) for name, reward in found.rewards.items()}, "gold": gold}
+
+
+def _asked(reward: Reward, beside: Path) -> Reward:
+    """Return a reward; one whose folder leads to a host by the name of who is asked there, for a probability."""
+    hosted = find_reward_model(reward.scorer, beside) if reward.by_path else None
+    return reward.model_copy(update={"scorer": f"binary:{hosted.model}"}) if hosted else reward
 
 
 def preferences(

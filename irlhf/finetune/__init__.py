@@ -73,7 +73,8 @@ def finetune(
         raise ConfigError("a policy is a folder; name it with -o")
     if is_hosted(model):
         check_there(settings, FinetuneSettings())
-        there: dict[str, Any] = resolve("irlhf.finetune.hosted:finetune")(source, out, model, settings, hosted)
+        subject = resolve("irlhf.finetune.lessons:policy")(source, model, settings)
+        there: dict[str, Any] = resolve("irlhf.finetune.hosted:finetune")(subject, out, model, hosted)
         return there
     refuse_hosted(hosted)
     _check_base(model, settings)

@@ -3,11 +3,12 @@
 import os
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date, timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from irlhf import console
 from irlhf.engines.answers import NOBODY, PAGE, Fault
@@ -28,21 +29,17 @@ from irlhf.engines.jobs import (
 )
 from irlhf.errors import ConfigError
 from irlhf.files import STREAM, read_json, whole_file, write_json
-from irlhf.finetune import card_of, read_training
-from irlhf.finetune.baselines import UNTOUCHED
+from irlhf.finetune import FinetuneSettings
 from irlhf.finetune.hosting import HostedSettings, read_hyperparameters
+from irlhf.finetune.lessons import Lesson, Subject
 from irlhf.finetune.rows import TrainingSet
 from irlhf.finetune.sheet import EARLIER, LEFT_OUT, SHARED, Sheet, estimate, write_sheet
 from irlhf.hosted import KEY as HOSTED
 from irlhf.hosted import PREFIX, Hosted
 from irlhf.journal import PARTIAL, RunCard, beside, workshop
-from irlhf.policy import FILE, METRICS, Policy, write_policy
+from irlhf.policy import METRICS
 from irlhf.records import dumps
 
-if TYPE_CHECKING:
-    from irlhf.finetune import FinetuneSettings
-
-_CONTEXT = 8192  # tokens; hosts do not tell theirs
 _EPOCHS = 2
 _SEEDS = 2**31
 _MARGIN = "give or take a third"
@@ -56,12 +53,12 @@ _VERSIONS = ("irlhf", "openai")
 class Plan:
     """What is asked of which host, and how."""
 
+    subject: Subject
     base: str  # without the prefix
     host: HostCard
     url: str
     epochs: int
     body: dict[str, Any]  # of the request for a job, without model and files
-    settings: "FinetuneSettings"
     hosted: HostedSettings
 
     @property
@@ -69,15 +66,12 @@ class Plan:
         """The host."""
         return Desk(self.host, self.url, self.hosted.api_key_env)
 
-    def policy(self, training: TrainingSet) -> Policy:
-        """Return the card of what is trained."""
-        return training.policy(PREFIX + self.base, self.settings)
-
-    def sheet(self, training: TrainingSet, folder: Path) -> Sheet:
+    def sheet(self, lesson: Lesson, folder: Path) -> Sheet:
         """Write the files for the host, and say what is left out."""
-        sheet = write_sheet(training, self.policy(training), folder, self.settings, self.host)
+        context = self.subject.settings.context
+        sheet = write_sheet(lesson, folder, context, self.host)
         if sheet.counts[LEFT_OUT]:
-            console.warn(f"{sheet.counts[LEFT_OUT]:,} rows {LEFT_OUT} ({self.settings.context:,} tokens, --context)")
+            console.warn(f"{sheet.counts[LEFT_OUT]:,} rows {LEFT_OUT} ({context:,} tokens, --context)")
         if sheet.counts[SHARED]:
             console.warn(f"{sheet.counts[SHARED]:,} {SHARED}")
         if sheet.counts[EARLIER] and not self.host.weights:
@@ -90,32 +84,30 @@ class Left(Exception):
     """The job goes on, and nobody waits for it."""
 
 
-def finetune(
-    source: Path, out: Path, model: str, settings: "FinetuneSettings", hosted: HostedSettings
-) -> dict[str, Any]:
-    """Fill a policy's folder with all but the weights, which the host keeps; return what was done."""
-    plan = _plan(model, settings, hosted)
+def finetune(subject: Subject, out: Path, model: str, hosted: HostedSettings) -> dict[str, Any]:
+    """Fill a folder with all but the weights, which the host keeps; return what was done."""
+    plan = _plan(subject, model, hosted)
     if hosted.cancel:
         return _cancel(plan, out)
     if console.PROCESSES > 1:
         raise ConfigError("a host is asked by one process; start irlhf without torchrun")
-    if source == STREAM:
+    if STREAM in subject.card.inputs.values():
         raise ConfigError("a job is found again by its rows, and stdin cannot be read again; name a file")
     if hosted.dry_run:
-        return _tried(plan, source, out)
-    work = _untouched if settings.baseline == UNTOUCHED else _trained
+        return _tried(plan, out)
+    work = _untouched if subject.untouched else _trained
     try:
-        with workshop(out, _card(plan, source, model), TICKET) as folder:
+        with workshop(out, _card(plan), TICKET) as folder:
             if folder is None:
-                return _finished(out, hosted.served_name)
-            training = read_training(source, plan.settings)
-            done = work(training, plan, folder)
+                return _finished(out / subject.file, hosted.served_name)
+            lesson = subject.read()
+            done = work(lesson, plan, folder)
     except Left as left:
         return {"output": str(out), "open": True, "job": str(left)}
-    return {"output": str(out), "finished": False, "rewards": list(training.specs), **training.counts, **done}
+    return {"output": str(out), "finished": False, **lesson.counts, **done}
 
 
-def preview(training: TrainingSet, model: str, count: int, settings: "FinetuneSettings") -> str:
+def preview(training: TrainingSet, model: str, count: int, settings: FinetuneSettings) -> str:
     """Return the first rows as the host gets them: it learns the last message of each."""
     policy = training.policy(model, settings)
     shown = training.messages(policy, training.learnt(policy, settings)[:count], settings)
@@ -125,8 +117,8 @@ def preview(training: TrainingSet, model: str, count: int, settings: "FinetuneSe
     )
 
 
-def _plan(model: str, settings: "FinetuneSettings", hosted: HostedSettings) -> Plan:
-    base = model.removeprefix(PREFIX)
+def _plan(subject: Subject, model: str, hosted: HostedSettings) -> Plan:
+    settings, base = subject.settings, model.removeprefix(PREFIX)
     host = find_host(hosted.host or USUAL)
     environment = "" if hosted.host else os.environ.get(_WHERE, "")
     url = (hosted.base_url or environment or host.base_url).rstrip("/")
@@ -143,18 +135,18 @@ def _plan(model: str, settings: "FinetuneSettings", hosted: HostedSettings) -> P
         hyperparameters[host.learning_rate] = settings.learning_rate
     extra = read_json(Path(hosted.extra_body)) if hosted.extra_body else {}
     body = {**host.placed(hyperparameters), "seed": settings.seed % _SEEDS, **host.extra_body, **extra}
-    return Plan(base, host, url, epochs, body, replace(settings, context=settings.context or _CONTEXT), hosted)
+    return Plan(subject, base, host, url, epochs, body, hosted)
 
 
-def _card(plan: Plan, source: Path, model: str) -> RunCard:
-    card = card_of("finetune", source, model, plan.settings)
+def _card(plan: Plan) -> RunCard:
+    card = plan.subject.card
     there = {"host": plan.host.name, "base_url": plan.url, "request": plan.body}
     return RunCard(card.command, card.inputs, {**card.settings, **there})
 
 
-def _trained(training: TrainingSet, plan: Plan, folder: Path) -> dict[str, Any]:
-    """Fill `folder` with a policy that the host has trained, and return its figures."""
-    sheet = plan.sheet(training, folder)
+def _trained(lesson: Lesson, plan: Plan, folder: Path) -> dict[str, Any]:
+    """Fill `folder` with what there is of a model that the host has trained, and return its figures."""
+    sheet = plan.sheet(lesson, folder)
     order = Order(plan.base, sheet.training, sheet.validation if plan.host.validation else None, plan.body)
     desk = plan.desk
     if read_ticket(folder) is None and not plan.hosted.job:
@@ -174,36 +166,36 @@ def _trained(training: TrainingSet, plan: Plan, folder: Path) -> dict[str, Any]:
         with whole_file(folder / METRICS) as temporary:
             temporary.write_bytes(b"".join(map(dumps, curve)))
     figures = {**sheet.counts, "trained tokens": job.trained_tokens, "job": job.id}
-    _remember(plan, folder, plan.policy(training), model_of(desk, job), figures)
+    _remember(plan, folder, lesson, model_of(desk, job), figures)
     return figures
 
 
-def _untouched(training: TrainingSet, plan: Plan, folder: Path) -> dict[str, Any]:
+def _untouched(lesson: Lesson, plan: Plan, folder: Path) -> dict[str, Any]:
     """Fill `folder` with the card by which the host's base is asked as it is; nothing is sent."""
-    _remember(plan, folder, plan.policy(training), plan.base, {"job": ""})
+    _remember(plan, folder, lesson, plan.base, {"job": ""})
     return {"job": ""}
 
 
-def _remember(plan: Plan, folder: Path, policy: Policy, trained: str, figures: dict[str, Any]) -> None:
-    """Write policy.json, and say what is still to be done before the policy can be asked."""
+def _remember(plan: Plan, folder: Path, lesson: Lesson, trained: str, figures: Mapping[str, Any]) -> None:
+    """Write the card, and say what is still to be done before the model can be asked."""
     deployed = plan.host.deployment and bool(figures["job"])
     name = plan.hosted.served_name or ("" if deployed else trained)
     there = Hosted(name, plan.url, plan.host.name, figures["job"], trained)
     versions = {one: version(one) for one in _VERSIONS}
-    training = {**figures, "settings": asdict(plan.settings), "request": plan.body, "versions": versions}
-    write_policy(folder, replace(policy, training=training, hosted=there))
+    card = lesson.card(there, {**figures, "request": plan.body, "versions": versions})
+    write_json(folder / plan.subject.file, card)
     if not name:
         what = trained or f"what job {figures['job']} made"
         console.warn(f"{what} must be deployed at {plan.url}; then tell its name with --served-name NAME, same command")
 
 
-def _finished(out: Path, served_name: str) -> dict[str, Any]:
-    """Return what there is to say of a policy that is complete, with the name under which it is deployed now."""
-    tree = read_json(out / FILE)
+def _finished(card: Path, served_name: str) -> dict[str, Any]:
+    """Return what there is to say of a model that is complete, with the name under which it is deployed now."""
+    tree = read_json(card)
     if served_name and tree.get(HOSTED, {}).get("model") != served_name:
-        write_json(out / FILE, {**tree, HOSTED: {**tree[HOSTED], "model": served_name}})
-        console.note(f"{out / FILE}: the policy is asked for as {served_name} from now on")
-    return {"output": str(out), "finished": True}
+        write_json(card, {**tree, HOSTED: {**tree[HOSTED], "model": served_name}})
+        console.note(f"{card}: the model is asked for as {served_name} from now on")
+    return {"output": str(card.parent), "finished": True}
 
 
 def _agree(plan: Plan, sheet: Sheet, doubts: str) -> None:
@@ -258,11 +250,14 @@ def _anew(plan: Plan, sheet: Sheet, ticket: Ticket) -> Ticket:
     return renewed
 
 
-def _tried(plan: Plan, source: Path, out: Path) -> dict[str, Any]:
+def _tried(plan: Plan, out: Path) -> dict[str, Any]:
     """Do all but ask the host, and leave nothing behind."""
-    training = read_training(source, plan.settings)
+    lesson = plan.subject.read()
+    if plan.subject.untouched:
+        console.note(f"nothing is trained, so nothing is to be paid for; nothing was sent to {plan.url}")
+        return {"output": str(out), "open": True}
     with tempfile.TemporaryDirectory() as folder:
-        sheet = plan.sheet(training, Path(folder))
+        sheet = plan.sheet(lesson, Path(folder))
     console.note(f"{_price(plan, sheet)}; nothing was sent to {plan.url}")
     return {"output": str(out), "open": True, "tokens": sheet.tokens, "epochs": plan.epochs, **sheet.counts}
 

@@ -12,8 +12,9 @@ from irlhf.hosted import PREFIX
 
 if TYPE_CHECKING:
     from irlhf.finetune import FinetuneSettings
+    from irlhf.finetune.reward import RewardModelSettings
 
-# Of FinetuneSettings, what means nothing at a host, and what to say instead.
+# Of the settings of a training here, what means nothing at a host, and what to say instead.
 _HERE: Mapping[str, str] = {
     "lora": "a host decides what it trains; see --hyperparameter",
     "merge": "a host decides what it trains",
@@ -58,10 +59,12 @@ def refuse_hosted(hosted: HostedSettings) -> None:
             raise ConfigError(f"{flag} is for a host that trains: name its base with --model {PREFIX}NAME")
 
 
-def check_there(settings: FinetuneSettings, usual: FinetuneSettings) -> None:
+def check_there(
+    settings: FinetuneSettings | RewardModelSettings, usual: FinetuneSettings | RewardModelSettings
+) -> None:
     """Raise ConfigError for a setting that no host takes."""
     for name, mend in _HERE.items():
-        if getattr(settings, name) != getattr(usual, name):
+        if getattr(settings, name, None) != getattr(usual, name, None):
             raise ConfigError(f"{_flag(name)} means nothing at a host: {mend}")
     if settings.epochs != int(settings.epochs):
         raise ConfigError(f"--epochs {settings.epochs:g}: a host trains whole passes over the rows")

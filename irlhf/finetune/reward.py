@@ -1,8 +1,8 @@
 """Reward models: learn from preference pairs which completion people choose."""
 
 import random
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,11 @@ from irlhf import console
 from irlhf.errors import ConfigError
 from irlhf.files import STREAM, write_json
 from irlhf.finetune import CHECKPOINTS, FinetuneSettings
+from irlhf.finetune.hosting import NOWHERE, HostedSettings, check_there, is_hosted, refuse_hosted
 from irlhf.finetune.preferences import HALVES, Preferences, read_preferences, tell
 from irlhf.journal import RunCard, journal, workshop
-from irlhf.records import CHOSEN, Example, as_messages
+from irlhf.pairs import Pair
+from irlhf.records import CHOSEN, Message, as_messages
 from irlhf.registry import did_you_mean, resolve
 from irlhf.verdicts import NO, YES, verdict_messages
 
@@ -40,27 +42,39 @@ class RewardModelSettings:
 
 
 def reward_model(
-    pairs: str | Path, output: str | Path, model: str, settings: RewardModelSettings = RewardModelSettings()
+    pairs: str | Path,
+    output: str | Path,
+    model: str,
+    settings: RewardModelSettings = RewardModelSettings(),
+    hosted: HostedSettings = NOWHERE,
 ) -> dict[str, Any]:
     """Write a reward model's folder, a plain Hugging Face classifier with a reward.json, and return what was done.
 
     It learns from the pairs of the training split (or of none) and is measured on those of the validation split. The
-    same command again goes on behind the last complete checkpoint. Raises ConfigError and DataError.
+    same command again goes on behind the last complete checkpoint. A base called `openai:NAME` is taught at a host, as
+    `hosted` says, to answer 1 or 0; its folder holds all but the weights, and it is not measured. Raises ConfigError,
+    DataError and BackendError.
     """
     _check(settings)
     source, out = Path(pairs), Path(output)
     if out == STREAM:
         raise ConfigError("a reward model is a folder; name it with -o")
+    if is_hosted(model):
+        check_there(settings, RewardModelSettings())
+        subject = resolve("irlhf.finetune.lessons:reward_model")(source, model, settings)
+        there: dict[str, Any] = resolve("irlhf.finetune.hosted:finetune")(subject, out, model, hosted)
+        return there
+    refuse_hosted(hosted)
     if console.PROCESSES > 1:
         raise ConfigError("a reward model is trained by one process; start irlhf without torchrun")
-    card = _card(_COMMAND, source, model, settings)
+    card = card_of_pairs(source, model, settings)
     with workshop(out, card, CHECKPOINTS) as folder:
         if folder is None:
             return {"output": str(out), "finished": True}
         preferences = read_preferences(source, settings)
         tell(preferences)
         learn = resolve("irlhf.finetune.train_reward:train")
-        made: dict[str, Any] = learn(preferences, model, folder, settings, _origin(card, preferences))
+        made: dict[str, Any] = learn(preferences, model, folder, settings, origin(card, preferences))
     return {"output": str(out), "finished": False, **preferences.counts, **made}
 
 
@@ -75,17 +89,17 @@ def render_verdicts(
     """
     _check(settings)
     source, out = Path(pairs), Path(output)
-    card = _card(f"{_COMMAND} --render-only", source, "", settings)
+    made = card_of_pairs(source, "", settings)
+    card = replace(made, command=f"{made.command} --render-only")
     with journal(out, card, resumable=False) as book:
         if book.finished:
             return book.summary()
         preferences = read_preferences(source, settings)
         tell(preferences)
-        for example in _shuffled(preferences, settings.seed):
-            answer = as_messages(YES if example.label == CHOSEN else NO, "assistant")
-            book.write_row({"messages": verdict_messages(example.prompt, example.completion) + answer})
+        for _, messages in verdict_rows(preferences.train, settings.seed):
+            book.write_row({"messages": messages})
         if out != STREAM:
-            write_json(out.with_name(f"{out.stem}.meta.json"), _origin(card, preferences))
+            write_json(out.with_name(f"{out.stem}.meta.json"), origin(card, preferences))
     return {**preferences.counts, **book.summary()}
 
 
@@ -108,12 +122,13 @@ def _check(settings: RewardModelSettings) -> None:
         raise ConfigError(f"{told}; each needs a pair")
 
 
-def _card(command: str, source: Path, model: str, settings: RewardModelSettings) -> RunCard:
+def card_of_pairs(source: Path, model: str, settings: RewardModelSettings) -> RunCard:
+    """Return what a run makes."""
     inputs = {"model": Path(model)} if model and Path(model).exists() else {}
-    return RunCard(command, {"pairs": source, **inputs}, {**asdict(settings), "model": model})
+    return RunCard(_COMMAND, {"pairs": source, **inputs}, {**asdict(settings), "model": model})
 
 
-def _origin(card: RunCard, preferences: Preferences) -> dict[str, Any]:
+def origin(card: RunCard, preferences: Preferences) -> dict[str, Any]:
     """Return what a reward model is made of: the base, the digest of every input, the settings, what was left out."""
     made = card.to_json()
     digests = {role: one["sha256"] for role, one in made["inputs"].items()}
@@ -122,7 +137,9 @@ def _origin(card: RunCard, preferences: Preferences) -> dict[str, Any]:
     return {"base": made["settings"]["model"], "digests": digests, "settings": settings, "data": counts}
 
 
-def _shuffled(preferences: Preferences, seed: int) -> Iterator[Example]:
-    """Yield each completion of the training pairs once, at random."""
-    rows = {example.id: example for pair in preferences.train for example in pair}
-    yield from random.Random(f"{seed}/verdicts").sample(list(rows.values()), len(rows))
+def verdict_rows(pairs: Sequence[Pair], seed: int) -> Iterator[tuple[str, list[Message]]]:
+    """Yield each completion of the pairs once, at random: its id, the question and the answer 1 or 0."""
+    rows = {example.id: example for pair in pairs for example in pair}
+    for example in random.Random(f"{seed}/verdicts").sample(list(rows.values()), len(rows)):
+        answer = as_messages(YES if example.label == CHOSEN else NO, "assistant")
+        yield example.id, verdict_messages(example.prompt, example.completion) + answer

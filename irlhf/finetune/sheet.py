@@ -4,20 +4,15 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from irlhf.engines.hosts import HostCard
 from irlhf.errors import DataError
-from irlhf.files import whole_file
-from irlhf.finetune.rows import VALIDATION_ROWS, TrainingSet
-from irlhf.policy import Policy
-from irlhf.records import Example, Message, dumps
-
-if TYPE_CHECKING:
-    from irlhf.finetune import FinetuneSettings
+from irlhf.files import read_rows, whole_file
+from irlhf.finetune.lessons import Lesson, Row
+from irlhf.records import Message, dumps
 
 TRAINING, VALIDATING = "train.jsonl", "validation.jsonl"
 LEFT_OUT = "left out: longer than the context"
@@ -38,19 +33,18 @@ class Sheet:
     counts: Counter[str]
 
 
-def write_sheet(
-    training: TrainingSet, policy: Policy, folder: Path, settings: "FinetuneSettings", host: HostCard
-) -> Sheet:
+def write_sheet(lesson: Lesson, folder: Path, context: int, host: HostCard) -> Sheet:
     """Write the files into a folder. Raises DataError for rows that would fail the job."""
     counts: Counter[str] = Counter()
-    learnt = training.messages(policy, training.learnt(policy, settings), settings)
-    lines = [*_lines(learnt, policy.context, host, counts)]
+    try:
+        lines = [*_lines(lesson.learnt, context, host, counts)]
+        validation = [line for line, _ in _lines(lesson.held_out, context, host, Counter())]
+    except _Unfit as unfit:
+        raise DataError(f"{_place(lesson.source, unfit.name)}: {unfit}") from unfit
     tokens = sum(size for _, size in lines)
     if len(lines) < host.rows:
-        raise DataError(f"{len(lines)} training rows, and the host takes no fewer than {host.rows}; score more of them")
+        raise DataError(f"{len(lines)} training rows, and the host takes no fewer than {host.rows}; give it more")
     known = {hashlib.sha256(line).digest() for line, _ in lines}
-    held = training.messages(policy, training.validation[:VALIDATION_ROWS], settings)
-    validation = [line for line, _ in _lines(held, policy.context, host, Counter())]
     fresh = [line for line in validation if hashlib.sha256(line).digest() not in known]
     counts[SHARED] = len(validation) - len(fresh)
     counts["training file"], counts["validation file"] = len(lines), len(fresh)
@@ -60,14 +54,26 @@ def write_sheet(
     return Sheet(folder / TRAINING, folder / VALIDATING if fresh else None, tokens, +counts)
 
 
-def _lines(
-    rows: Iterable[tuple[Example, list[Message]]], context: int, host: HostCard, counts: Counter[str]
-) -> Iterator[tuple[bytes, int]]:
+class _Unfit(Exception):
+    """Rows that no host takes. `name` is the id of the first."""
+
+    def __init__(self, names: Sequence[str], problem: str) -> None:
+        more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+        super().__init__(f"row '{names[0]}'{more}: {problem}")
+        self.name = names[0]
+
+
+def _place(source: Path, name: str) -> str:
+    """Return where the row of an id stands, which nobody kept while all was well."""
+    return next((str(where) for where, row in read_rows(source) if str(row.get("id")) == name), str(source))
+
+
+def _lines(rows: Iterable[Row], context: int, host: HostCard, counts: Counter[str]) -> Iterator[tuple[bytes, int]]:
     """Yield each line that fits, and its tokens; a row that no host takes stops it, with the number of all like it."""
     wrong: dict[str, list[str]] = {}
-    for example, messages in rows:
+    for name, messages in rows:
         if problem := _problem(messages):
-            wrong.setdefault(problem, []).append(example.id)
+            wrong.setdefault(problem, []).append(name)
             continue
         size = estimate(messages)
         if size > context:
@@ -75,9 +81,8 @@ def _lines(
             continue
         counts[EARLIER] += any(one.get("role") == "assistant" for one in messages[:-1])
         yield dumps({"messages": _weighed(messages) if host.weights else messages}), size
-    for problem, ids in wrong.items():
-        more = f" and {len(ids) - 1:,} more" if len(ids) > 1 else ""
-        raise DataError(f"row '{ids[0]}'{more}: {problem}")
+    for problem, names in wrong.items():
+        raise _Unfit(names, problem)
 
 
 def _weighed(messages: list[Message]) -> list[Message]:

@@ -21,9 +21,10 @@ from irlhf.finetune.bradley_terry import EncodedPair, pair_trainer
 from irlhf.finetune.chronicle import Plan, check_tracker, forget_checkpoints, newest_complete
 from irlhf.finetune.preferences import FROM_NOWHERE, Preferences
 from irlhf.finetune.weights import digest, refuse_broken, save, versions
+from irlhf.hosted import REWARD_FILE
 from irlhf.intervals import Bootstrap
 from irlhf.pairs import Pair, accuracy
-from irlhf.policy import REWARD_FILE, TINY
+from irlhf.policy import TINY
 from irlhf.readme import write_reward_readme
 from irlhf.records import as_messages
 

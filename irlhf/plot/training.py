@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from irlhf.files import read_rows
+from irlhf.files import read_json, read_rows
+from irlhf.hosted import KEY, REWARD_FILE
 from irlhf.plot import style
-from irlhf.policy import REWARD_FILE
 
 CAPTION = "Training: loss on completion tokens (a reward model: on pairs), in training and on held-out prompts."
 
@@ -30,7 +30,9 @@ def draw(path: Path) -> list[tuple[str, Any]]:
         if curve:
             axis.plot(*zip(*curve, strict=True), markersize=5, linewidth=2, label=label, **look)
     folder = path.resolve().parent
-    learnt = "pair" if (folder / REWARD_FILE).is_file() else "completion token"
+    card = folder / REWARD_FILE
+    # At a host a reward model learns to answer in words, as a policy does.
+    learnt = "pair" if card.is_file() and KEY not in read_json(card) else "completion token"
     axis.set(xlabel="step", ylabel=f"nats a {learnt}", title=style.short(folder.name))
     style.legend_below(axis, columns=2)
     return [(f"training-{folder.name}", figure)]

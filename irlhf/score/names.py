@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from irlhf.errors import ConfigError
+from irlhf.hosted import Hosted, find_reward_model
 from irlhf.registry import SCORERS, did_you_mean, resolve, scorer_names
 from irlhf.rewards import Reward
 from irlhf.score.columns import Column
@@ -28,6 +29,9 @@ def find(name: str, reward: Reward, beside: Path) -> Scorer:
     if kind in _ADDRESSES:
         argument = reward.scorer
     known = scorer_names()
+    hosted = None if kind in known else find_reward_model(reward.scorer, beside)
+    if hosted:
+        return _made(name, resolve(SCORERS["binary"]), _deployed(name, hosted), {"base_url": hosted.base_url, **given})
     if kind not in known and (reward.by_path or _is_model(reward.scorer, beside)):
         kind, argument = "hf", reward.scorer
     if kind in SCORERS:
@@ -57,6 +61,15 @@ def _made(name: str, factory: Any, argument: str, given: Mapping[str, Any]) -> S
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from error
     return scorer
+
+
+def _deployed(name: str, hosted: Hosted) -> str:
+    """Return the model to ask. Raises ConfigError where there is none yet."""
+    if not hosted.model:
+        what = hosted.trained or f"what job {hosted.job} made"
+        told = "then tell its name to irlhf finetune, same command, with --served-name NAME"
+        raise ConfigError(f"{name}: {what} must be deployed at {hosted.base_url}; {told}")
+    return hosted.model
 
 
 def _is_model(name: str, beside: Path) -> bool:
