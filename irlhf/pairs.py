@@ -10,10 +10,9 @@ import numpy as np
 
 from irlhf.ids import fingerprint
 from irlhf.intervals import Bootstrap, Floats, clustered
-from irlhf.records import CHOSEN, REJECTED, Content, Example, as_messages, as_text
+from irlhf.records import CHOSEN, PAIR, REJECTED, Content, Example, as_messages, as_text
 
 BINS = 10  # of the reliability table
-PAIR = "pair"  # the key of rows by which several pairs of one prompt are told apart
 
 _LEFT_OUT = {
     "unlabelled": "rows neither chosen nor rejected",

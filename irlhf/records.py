@@ -23,6 +23,7 @@ Content = str | list[Message]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 CHOSEN, REJECTED = "chosen", "rejected"  # labels of the sides of a preference
+PAIR = "pair"  # the key of rows by which several pairs of one prompt are told apart
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 STOP, LENGTH = "stop", "length"  # how a completion ended: by the model itself, or by the most tokens it may have
 LARGEST = 1e100  # size of a reward; sums of squares of larger ones are beyond what a float holds

@@ -21,9 +21,33 @@ COMMANDS: Mapping[str, str] = {
     "plot": "irlhf.plot:plot",
 }
 
-# Raw data that `prepare` reads. The first row whose `matches` accepts a file's first row reads it.
+# Raw data that `prepare` reads. The first row whose `matches` accepts a file's first row reads it: the most specific
+# shape stands first.
 FORMATS: Mapping[str, str] = {
     "hh": "irlhf.prepare.hh",
+    "red-team": "irlhf.prepare.red_team",
+    "helpsteer3": "irlhf.prepare.helpsteer3",
+    "helpsteer2-preference": "irlhf.prepare.helpsteer2_preference",
+    "helpsteer": "irlhf.prepare.helpsteer",
+    "ultrafeedback": "irlhf.prepare.ultrafeedback",
+    "ultrafeedback-binarized": "irlhf.prepare.ultrafeedback_binarized",
+    "argilla": "irlhf.prepare.argilla",
+    "oasst-trees": "irlhf.prepare.oasst_trees",
+    "oasst": "irlhf.prepare.oasst",
+    "shp": "irlhf.prepare.shp",
+    "pku-saferlhf": "irlhf.prepare.pku_saferlhf",
+    "nectar": "irlhf.prepare.nectar",
+    "nemo-rl": "irlhf.prepare.nemo_rl",
+    "arena": "irlhf.prepare.arena",
+    "summarize": "irlhf.prepare.summarize",
+    "openai-dpo": "irlhf.prepare.openai_dpo",
+    "sharegpt": "irlhf.prepare.sharegpt",
+    "rewardbench2": "irlhf.prepare.rewardbench2",
+    "rewardbench": "irlhf.prepare.rewardbench",
+    "alpaca": "irlhf.prepare.alpaca",
+    "trl-preference": "irlhf.prepare.trl_preference",
+    "trl-unpaired": "irlhf.prepare.trl_unpaired",
+    "trl-stepwise": "irlhf.prepare.trl_stepwise",
     "messages": "irlhf.prepare.messages",
     "prompt-completion": "irlhf.prepare.prompt_completion",
 }

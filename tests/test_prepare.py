@@ -214,7 +214,7 @@ def test_the_same_file_twice_is_refused() -> None:
 def test_stdin_is_read_packed_or_not(pack: Any) -> None:
     given = pack(json.dumps({"prompt": "p", "completion": "c"}).encode())
     done = process("prepare", "-", "-o", "-", given=given)
-    assert (done.returncode, done.stderr.count(b"\n")) == (0, 1)
+    assert (done.returncode, done.stderr.count(b"\n")) == (0, 2)
     assert json.loads(done.stdout)["id"] == "stdin-0"
 
 

@@ -14,6 +14,8 @@ import pytest
 from toolbox import ROOT, SHARED, Row, read
 
 from irlhf.prepare import prepare
+from irlhf.prepare.clean import BEGUN, JOINED
+from irlhf.prepare.shapes import DIFFER, EQUAL
 
 DIRT: dict[str, dict[str, Any]] = {
     "harmless": {
@@ -21,6 +23,7 @@ DIRT: dict[str, dict[str, Any]] = {
         "differ": {1254, 1688, 1950, 1952, 2036},
         "empty": {86, 516, 925, 1103},
         "equal": set(),
+        "joined": 8,  # of prompts with two answers in a row
         "paragraphs": {"chosen": 48, "rejected": 79},  # completions with a blank line in them
     },
     "helpful": {
@@ -28,6 +31,7 @@ DIRT: dict[str, dict[str, Any]] = {
         "differ": {168, 354, 567, 743, 960, 1011, 1166, 1307, 1450},
         "empty": {120, 740, 1214, 2063},
         "equal": {721, 2168},
+        "joined": 14,
         "paragraphs": {"chosen": 171, "rejected": 117},
     },
 }
@@ -77,28 +81,49 @@ def test_pairs_that_are_equal_are_kept(pairs: tuple[str, list[Row], list[Row]]) 
 
 def test_prompts_end_with_a_question_and_completions_hold_no_turn(pairs: tuple[str, list[Row], list[Row]]) -> None:
     name, examples, _ = pairs
+    roles = [[turn["role"] for turn in row["prompt"]] for row in examples]
+    assert all(one == ["user", "assistant"] * (len(one) // 2) + ["user"] for one in roles)
     # Where the two prompts of a pair differ, one of them has two answers in a row.
-    assert {number(row) for row in examples if row["prompt"][-1]["role"] != "user"} <= DIRT[name]["differ"]
-    assert all(row["prompt"][0]["role"] == "user" for row in examples)
-    assert not [row for row in examples if "\n\nHuman:" in row["completion"] or "\n\nAssistant:" in row["completion"]]
+    assert {number(row) for row in examples if BEGUN in row.get("noted", ())} <= DIRT[name]["differ"]
+    whole = [row["completion"] for row in examples if BEGUN not in row.get("noted", ())]
+    assert not [text for text in whole if "\n\nHuman:" in text or "\n\nAssistant:" in text]
     assert all(row["completion"].strip() == row["completion"] != "" for row in examples)
+
+
+def test_what_was_done_to_the_data_is_counted(pairs: tuple[str, list[Row], list[Row]]) -> None:
+    name, examples, _ = pairs
+    noted = Counter(one for row in examples for one in row.get("noted", ()))
+    assert {number(row) for row in examples if DIFFER in row.get("noted", ())} == DIRT[name]["differ"]
+    assert {number(row) for row in examples if EQUAL in row.get("noted", ())} == DIRT[name]["equal"]
+    assert noted[JOINED] == DIRT[name]["joined"]
+    assert noted[BEGUN] == len(DIRT[name]["differ"])
 
 
 def test_every_word_of_the_data_is_still_there(pairs: tuple[str, list[Row], list[Row]], shared: Path) -> None:
     name, examples, _ = pairs
-    with gzip.open(shared / "hh-rlhf" / f"{name}-base.test.jsonl.gz") as raw:
-        rows = [json.loads(line) for line in raw]
     speaker = {"user": "Human", "assistant": "Assistant"}
-    for row in examples:
+    for row, raw in zip(examples, raws(name, examples, shared), strict=True):
         said = [f"{speaker[turn['role']]}: {turn['content']}" for turn in row["prompt"]]
         whole = " ".join([*said, f"Assistant: {row['completion']}"]).split()
-        assert rows[number(row)][row["label"]].split() == " ".join(whole).split()
+        joined = {JOINED, BEGUN} & set(row.get("noted", ()))
+        # Two turns of one speaker are one, which names the speaker once.
+        dropped = {"Human:", "Assistant:"} if joined else set()
+        assert [word for word in raw.split() if word not in dropped] == [word for word in whole if word not in dropped]
 
 
-def test_answers_of_several_paragraphs_are_whole(pairs: tuple[str, list[Row], list[Row]]) -> None:
+def test_answers_of_several_paragraphs_are_whole(pairs: tuple[str, list[Row], list[Row]], shared: Path) -> None:
     name, examples, _ = pairs
-    found = Counter(row["label"] for row in examples if "\n\n" in row["completion"])
-    assert found == DIRT[name]["paragraphs"]
+    answers = [raw.rpartition("\n\nAssistant:")[2].strip() for raw in raws(name, examples, shared)]
+    assert all(row["completion"].endswith(answer) for row, answer in zip(examples, answers, strict=True))
+    both = zip(examples, answers, strict=True)
+    assert Counter(row["label"] for row, answer in both if "\n\n" in answer) == DIRT[name]["paragraphs"]
+
+
+def raws(name: str, examples: list[Row], shared: Path) -> list[str]:
+    """The transcript that each example was made of."""
+    with gzip.open(shared / "hh-rlhf" / f"{name}-base.test.jsonl.gz") as raw:
+        rows = [json.loads(line) for line in raw]
+    return [rows[number(row)][row["label"]] for row in examples]
 
 
 def test_no_prompt_stands_in_two_splits(pairs: tuple[str, list[Row], list[Row]]) -> None:

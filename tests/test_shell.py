@@ -72,13 +72,14 @@ def test_data_goes_to_stdout_and_everything_else_to_stderr() -> None:
     write(Path("raw.jsonl"), [example(i) for i in range(5)])
     done = process("prepare", "raw.jsonl", "-o", "-")
     assert [json.loads(line)["id"] for line in done.stdout.split(b"\n")[:-1]] == [f"e{i}" for i in range(5)]
-    assert done.stderr.startswith(b"wrote 5 examples to -")
+    assert done.stderr.splitlines()[-1].startswith(b"wrote 5 examples to -")
 
 
 def test_the_last_line_names_the_next_command() -> None:
     write(Path("raw.jsonl"), [example(i) for i in range(5)])
     outcome = call("prepare", "raw.jsonl", "-o", "out.jsonl")
-    assert outcome.err == "wrote 5 examples to out.jsonl; next: irlhf score out.jsonl -r rewards.yaml\n"
+    assert outcome.err.endswith("\nwrote 5 examples to out.jsonl; next: irlhf score out.jsonl -r rewards.yaml\n")
+    assert outcome.err.startswith('raw.jsonl: read as prompt-completion, because of "prompt" and "completion"\n')
     assert outcome.out == ""
 
 

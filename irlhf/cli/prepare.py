@@ -12,7 +12,15 @@ EXAMPLES = """Examples:
 
 irlhf prepare hh.jsonl.gz -o examples.jsonl
 
+irlhf prepare qa.jsonl --map prompt=question --map completion=answer.text --map label=good
+
 zcat hh.jsonl.gz | irlhf prepare - -o - | irlhf score - -r rewards.yaml"""
+
+
+def _list(asked: bool) -> None:
+    if asked:
+        typer.echo(resolve("irlhf.prepare.formats:table")())
+        raise typer.Exit
 
 
 def prepare(
@@ -20,7 +28,16 @@ def prepare(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to write; - is stdout. \\[examples.jsonl]")
     ] = None,
-    format: Annotated[str, typer.Option(help="Shape of the data: auto, hh, messages, prompt-completion.")] = "auto",
+    format: Annotated[str, typer.Option(help="Shape of the data: auto, or a name of --list-formats.")] = "auto",
+    list_formats: Annotated[
+        bool, typer.Option("--list-formats", help="Show every shape and stop.", callback=_list, is_eager=True)
+    ] = False,
+    map_: Annotated[
+        list[str], typer.Option("--map", metavar="NAME=COLUMN", help="Read COLUMN as NAME; dots lead inside objects.")
+    ] = [],  # noqa: B006 - never changed
+    drop_duplicates: Annotated[
+        bool, typer.Option("--drop-duplicates", help="Set aside what stood before, prompt and completion.")
+    ] = False,
     test: Annotated[float, typer.Option(min=0, max=1, help="Share of prompts for the test split.")] = 0.1,
     validation: Annotated[float, typer.Option(min=0, max=1, help="Share of prompts for validation.")] = 0.05,
     limit: options.Limit = 0,
@@ -30,7 +47,9 @@ def prepare(
 ) -> None:
     """Turn raw data into one clean record per completion, split by prompt."""
     out = options.output_for(output, sources[0], "examples.jsonl")
-    settings = resolve("irlhf.prepare:PrepareSettings")(format, test, validation, limit, on_bad_row.value)
+    names = resolve("irlhf.prepare.columns:parse_map")(map_)
+    make = resolve("irlhf.prepare:PrepareSettings")
+    settings = make(format, test, validation, limit, on_bad_row.value, names, drop_duplicates)
     summary = options.run(COMMANDS["prepare"], quiet, sources, out, settings)
     written = f"{summary.get('written', 0):,} examples"
     options.finish(summary, json_, written, f"irlhf score {out} -r rewards.yaml")

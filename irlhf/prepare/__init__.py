@@ -2,16 +2,19 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, parse_row, read_lines
 from irlhf.journal import Journal, RunCard, journal
-from irlhf.prepare.formats import Row, detect, find_format
+from irlhf.prepare.clean import clean
+from irlhf.prepare.columns import renamed
+from irlhf.prepare.findings import Findings
+from irlhf.prepare.formats import Known, Rejected, Row, detect, find_format
 from irlhf.records import TEST, TRAIN, VALIDATION, Content, Example, Where, unique, words
 from irlhf.registry import FORMATS
 
@@ -27,6 +30,8 @@ class PrepareSettings:
     validation: float = 0.05
     limit: int = 0  # rows of each source; 0 is all
     on_bad_row: Literal["stop", "skip"] = "stop"
+    map: Mapping[str, str] = field(default_factory=dict)  # what columns are to be called → what they are called
+    drop_duplicates: bool = False  # rows whose prompt and completion stood before
 
 
 def prepare(
@@ -42,33 +47,61 @@ def prepare(
     paths, out = [Path(source) for source in sources], Path(output)
     _check(paths, settings)
     card = RunCard("prepare", {f"source {n}": path for n, path in enumerate(paths, 1)}, asdict(settings))
+    findings = Findings()
     with journal(out, card, resumable=False) as book:
         if not book.finished:
             names = _names(paths)
-            found = (pair for path in paths for pair in _read(path, names[path], settings, book))
+            found = (pair for path in paths for pair in _read(path, names[path], settings, (book, findings)))
             for example in unique(found):
                 split = example.split or _split(example.prompt, settings)
                 book.write(replace(example, split=split))
                 book.counts[f"split {split}"] += 1
-    return book.summary()
+            book.counts.update(findings.counts)
+    findings.tell()
+    return {**book.summary(), "formats": findings.formats}
 
 
-def _read(path: Path, name: str, settings: PrepareSettings, book: Journal) -> Iterator[tuple[Where, Example]]:
-    reader = find_format(settings.format) if settings.format != "auto" else None
-    for row in islice(_rows(path, settings, book), settings.limit or None):
+def _read(
+    path: Path, name: str, settings: PrepareSettings, books: tuple[Journal, Findings]
+) -> Iterator[tuple[Where, Example]]:
+    """Yield the examples of one source as its format reads it and the rules of `clean` leave them."""
+    book, findings = books
+    known, rows = _recognised(islice(_rows(path, settings, book), settings.limit or None), settings, book)
+    if known is None:
+        return
+    findings.formats[str(path)] = known.reason
+    gathered = getattr(known.reader, "gathered", None)
+    for row in gathered(rows) if gathered else rows:
         try:
-            reader = reader or detect(row)
-            found = list(reader.read(row, name))
+            found = [_cleaned(one, row) for one in known.reader.read(row, name)]
         except DataError as error:
-            if settings.on_bad_row == "stop":
-                raise
-            book.reject(row.where, _reason(error, row.where), row.fields)
+            _set_aside(error, row.where, row.fields, settings, book)
             continue
         for one in found:
-            if isinstance(one, Example):
-                yield row.where, one
-            else:
+            if isinstance(one, Rejected):
                 book.reject(row.where, one.reason, one.row)
+            elif settings.drop_duplicates and findings.is_again(one):
+                book.reject(row.where, "an earlier row has the same prompt and completion", one.to_json())
+                findings.counts["duplicates dropped"] += 1
+            else:
+                findings.look(row.where, one)
+                yield row.where, one
+
+
+def _recognised(rows: Iterator[Row], settings: PrepareSettings, book: Journal) -> tuple[Known | None, Iterator[Row]]:
+    """Return the format of the first row that has a known one, and the rows from there on."""
+    if settings.format != "auto":
+        return find_format(settings.format), rows
+    for row in rows:
+        try:
+            return detect(row), chain([row], rows)
+        except DataError as error:
+            _set_aside(error, row.where, row.fields, settings, book)
+    return None, rows
+
+
+def _cleaned(found: Example | Rejected, row: Row) -> Example | Rejected:
+    return clean(found, row.fields) if isinstance(found, Example) else found
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
@@ -81,11 +114,21 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
 def _rows(path: Path, settings: PrepareSettings, book: Journal) -> Iterator[Row]:
     for where, line in read_lines(path):
         try:
-            yield Row(where, parse_row(line, where))
+            row = Row(where, parse_row(line, where))
         except DataError as error:
-            if settings.on_bad_row == "stop":
-                raise
-            book.reject(where, _reason(error, where), line.decode("utf-8", "replace"))
+            _set_aside(error, where, line.decode("utf-8", "replace"), settings, book)
+            continue
+        try:
+            yield renamed(row, settings.map) if settings.map else row
+        except DataError as error:
+            _set_aside(error, row.where, row.fields, settings, book)
+
+
+def _set_aside(error: DataError, where: Where, given: object, settings: PrepareSettings, book: Journal) -> None:
+    """Keep what cannot be read, with the reason; raise it where that is to stop the run."""
+    if settings.on_bad_row == "stop":
+        raise error
+    book.reject(where, str(error).removeprefix(f"{where}: "), given)
 
 
 def _split(prompt: Content, settings: PrepareSettings) -> str:
@@ -103,7 +146,3 @@ def _check(paths: Sequence[Path], settings: PrepareSettings) -> None:
         find_format(settings.format)
     if min(settings.test, settings.validation) < 0 or settings.test + settings.validation > 1:
         raise ConfigError(f"shares of {settings.test} test and {settings.validation} validation leave no room")
-
-
-def _reason(error: DataError, where: Where) -> str:
-    return str(error).removeprefix(f"{where}: ")

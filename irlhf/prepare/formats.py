@@ -1,12 +1,17 @@
 """What a raw format is: a module with `matches` and `read`. Adding one is a file and a row in the registry."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any, NamedTuple, Protocol
 
 from irlhf.errors import DataError
 from irlhf.records import Example, Where
 from irlhf.registry import FORMATS, lookup, resolve
+
+_KEY = re.compile(r'"([^"]+)"')
+_ALIKE = 0.75  # of 1: how near a column's name is to the one that a format reads
 
 
 class Row(NamedTuple):
@@ -25,9 +30,14 @@ class Rejected:
 
 
 class Format(Protocol):
-    """A reader of one family of raw rows."""
+    """A reader of one family of raw rows.
 
-    FIELDS: str  # the keys it reads, as an error message lists them
+    One whose examples take several rows has `gathered` as well, which turns an iterator of rows into one of the rows
+    that `read` takes.
+    """
+
+    FIELDS: str  # the keys it reads, the needed ones in quotation marks
+    BECOMES: str  # what is made of a row
 
     def matches(self, row: dict[str, Any]) -> bool:
         """Return whether a row has this shape."""
@@ -36,17 +46,67 @@ class Format(Protocol):
         """Yield the examples of a row. Raises DataError for a row that does not have the shape."""
 
 
-def find_format(name: str) -> Format:
+class Known(NamedTuple):
+    """One format by its name."""
+
+    name: str
+    reader: Format
+
+    @property
+    def reason(self) -> str:
+        """Why a file was taken for this."""
+        return f"{self.name}, because of {self.reader.FIELDS}"
+
+
+def find_format(name: str) -> Known:
     """Return the format called `name`. Raises ConfigError with the nearest name."""
-    found: Format = lookup(FORMATS, name, "format")
-    return found
+    return Known(name, lookup(FORMATS, name, "format"))
 
 
-def detect(row: Row) -> Format:
+def formats() -> list[Known]:
+    """Return every format, the most specific first."""
+    return [Known(name, resolve(door)) for name, door in FORMATS.items()]
+
+
+def detect(row: Row) -> Known:
     """Return the first format that fits a file's first row. Raises DataError with the keys found."""
-    formats: dict[str, Format] = {name: resolve(door) for name, door in FORMATS.items()}
-    for reader in formats.values():
-        if reader.matches(row.fields):
-            return reader
-    known = "; ".join(f"{name}: {reader.FIELDS}" for name, reader in formats.items())
-    raise DataError(f"{row.where}: no known format has the keys {', '.join(row.fields) or 'none'} ({known})")
+    for known in formats():
+        if known.reader.matches(row.fields):
+            return known
+    keys = ", ".join(list(row.fields)[:40]) or "none"
+    raise DataError(
+        f"{row.where}: no known format has the keys {keys}; {_nearest(row.fields)}"
+        "; --map prompt=COLUMN --map completion=COLUMN reads any other, `irlhf prepare --list-formats` shows all"
+    )
+
+
+def table() -> str:
+    """Return every format with what it reads and what that becomes, one a line."""
+    known = formats()
+    width = max(len(one.name) for one in known)
+    return "\n".join(f"{one.name:{width}}  {one.reader.FIELDS}\n{'':{width}}  → {one.reader.BECOMES}" for one in known)
+
+
+def needed(reader: Format) -> list[str]:
+    """Return the keys that a format cannot do without."""
+    return _KEY.findall(reader.FIELDS)
+
+
+def _nearest(fields: dict[str, Any]) -> str:
+    """Say which format a row is nearest to, and what it lacks."""
+    # The last, because the most general one is the likeliest of those that are as near.
+    found = max(reversed(formats()), key=lambda known: _nearness(known.reader, fields))
+    lacking = [key for key in needed(found.reader) if key not in fields]
+    if lacking:
+        return f"the nearest, {found.name}, lacks {', '.join(lacking)}"
+    return f"the nearest is {found.name}, which reads {found.reader.FIELDS}"
+
+
+def _nearness(reader: Format, fields: dict[str, Any]) -> float:
+    keys = needed(reader)
+    return sum(max((_alike(key, name) for name in fields), default=0.0) for key in keys) / len(keys)
+
+
+def _alike(key: str, name: str) -> float:
+    ratio = 1.0 if key == name else SequenceMatcher(None, key, name[:80].lower()).ratio() * 0.9
+    return ratio if ratio > _ALIKE else 0.0

@@ -5,31 +5,31 @@ An empty completion cannot be trained on and is set aside. Where the two prompts
 completion keeps its own prompt and its own group, so that no comparison crosses them.
 """
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
-from irlhf.errors import DataError
 from irlhf.prepare.formats import Rejected, Row
-from irlhf.records import Example, Message, from_json
+from irlhf.prepare.shapes import DIFFER, EQUAL, NOTED
+from irlhf.prepare.transcript import divide, is_transcript, messages
+from irlhf.records import Example, from_json
 
 FIELDS = '"chosen" and "rejected" transcripts of \\n\\nHuman: and \\n\\nAssistant:'
+BECOMES = "two rows a pair, labelled, split at the last answer"
 
-_ASSISTANT = "\n\nAssistant:"
-_TURN = re.compile(r"\n\n(Human|Assistant):")
-_ROLES = {"Human": "user", "Assistant": "assistant"}
 _SIDES = {"chosen": "a", "rejected": "b"}
 
 
 def matches(row: dict[str, Any]) -> bool:
     """Return whether both sides are transcripts."""
-    return all(isinstance(row.get(side), str) and _TURN.match(row[side]) for side in _SIDES)
+    return all(is_transcript(row.get(side)) for side in _SIDES)
 
 
 def read(row: Row, source: str) -> Iterator[Example | Rejected]:
     """Yield the chosen and the rejected completion."""
-    pair = {side: _divide(row, side) for side in _SIDES}
+    pair = {side: divide(row, side) for side in _SIDES}
     same_prompt = pair["chosen"][0] == pair["rejected"][0]
+    equal = same_prompt and pair["chosen"][1].strip() == pair["rejected"][1].strip()
+    noted = [EQUAL] if equal else [] if same_prompt else [DIFFER]
     rest = {name: value for name, value in row.fields.items() if name not in _SIDES}
     number = rest.get("id") or f"{source}-{row.where.line - 1}"  # 0-based, as the data set counts its rows
     for side, letter in _SIDES.items():
@@ -40,23 +40,9 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
             continue
         known = {
             "id": identifier,
-            "prompt": _messages(prompt),
+            "prompt": messages(prompt),
             "completion": completion.strip(),
             "group": f"{number}" if same_prompt else identifier,
             "label": side,
         }
-        yield from_json({"source": source, **rest, **known}, row.where)
-
-
-def _divide(row: Row, side: str) -> tuple[str, str]:
-    transcript = row.fields.get(side)
-    if not isinstance(transcript, str) or not transcript.startswith("\n\nHuman:") or _ASSISTANT not in transcript:
-        raise DataError(f"{row.where}: '{side}' is no transcript of \\n\\nHuman: and \\n\\nAssistant: turns")
-    prompt, _, completion = transcript.rpartition(_ASSISTANT)
-    return prompt, completion
-
-
-def _messages(prompt: str) -> list[Message]:
-    _, *parts = _TURN.split(prompt)
-    turns = zip(parts[::2], parts[1::2], strict=True)
-    return [{"role": _ROLES[speaker], "content": text.strip()} for speaker, text in turns]
+        yield from_json({"source": source, **rest, **known, **({NOTED: noted} if noted else {})}, row.where)

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from irlhf.prepare.formats import Rejected, Row
-from irlhf.records import Example, as_text, from_json
+from irlhf.records import Example, from_json
 
 FIELDS = '"prompt" and "completion"'
+BECOMES = "one row, every other key kept; an irlhf example stays what it is"
 
 
 def matches(row: dict[str, Any]) -> bool:
@@ -19,11 +20,7 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
     yield example(row, source)
 
 
-def example(row: Row, source: str) -> Example | Rejected:
+def example(row: Row, source: str) -> Example:
     """Return one row as an example; without an `id` it is called after its file and 0-based row."""
     given = {name: value for name, value in row.fields.items() if value is not None or name not in ("id", "source")}
-    named = {"id": f"{source}-{row.where.line - 1}", "source": source, **given}
-    found = from_json(named, row.where)
-    if not as_text(found.completion).strip() and isinstance(found.completion, str):
-        return Rejected("the completion is empty", row.fields)
-    return found
+    return from_json({"id": f"{source}-{row.where.line - 1}", "source": source, **given}, row.where)

@@ -1,0 +1,48 @@
+"""What there is to say of the data once all of it is read: how it was taken, what was done to it, what stands in it."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+
+from irlhf import console
+from irlhf.ids import Seen
+from irlhf.prepare.clean import special_text
+from irlhf.prepare.shapes import NOTED
+from irlhf.records import Example, Where, as_messages
+
+SPECIAL = "special tokens"  # the count of rows that hold text like one
+
+
+@dataclass
+class Findings:
+    """Counts of what examples hold, and of those that stand twice."""
+
+    formats: dict[str, str] = field(default_factory=dict)  # of each source, and because of what
+    counts: Counter[str] = field(default_factory=Counter)
+    first: str = ""  # place and text of what is like a special token
+    seen: Seen = field(default_factory=Seen)
+
+    def is_again(self, example: Example) -> bool:
+        """Return whether an earlier example had this very prompt and completion."""
+        said = [as_messages(example.prompt), as_messages(example.completion, "assistant")]
+        return not self.seen.add(json.dumps(said, sort_keys=True))
+
+    def look(self, where: Where, example: Example) -> None:
+        """Count what an example holds."""
+        noted = example.extra.get(NOTED, ())
+        for one in noted if isinstance(noted, list) else ():
+            self.counts[f"{NOTED} {one!s:.80}"] += 1
+        special = special_text(example)
+        if special:
+            self.counts[SPECIAL] += 1
+            self.first = self.first or f"'{special}' at {where}"
+
+    def tell(self) -> None:
+        """Say it, a line each."""
+        for source, reason in self.formats.items():
+            console.note(f"{source}: read as {reason}")
+        for name, count in sorted(self.counts.items()):
+            if name == SPECIAL:
+                console.warn(f"{count:,} rows hold text that a tokenizer may read as a command, first {self.first}")
+            else:
+                console.note(f"{name}: {count:,} rows")

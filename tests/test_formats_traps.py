@@ -1,0 +1,368 @@
+"""The traps of each format, by name: what real files hold that a careless reader gets wrong."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rawrows import ASKED, BAD, GOOD, LABELS, ROWS, TRANSCRIPT, USER, completion, oasst, parts, rated
+from toolbox import SHARED, Row, read, write
+
+from irlhf.errors import DataError
+from irlhf.pairs import pairs_of
+from irlhf.prepare import PrepareSettings, prepare
+from irlhf.prepare.clean import BEGUN, JOINED
+from irlhf.prepare.shapes import CUT, DIFFER, EQUAL, TIE
+from irlhf.prepare.ultrafeedback import MENDED, UNRATED
+from irlhf.records import Where, from_json
+
+
+def prepared(*rows: Row, **settings: Any) -> list[Row]:
+    write(Path("raw.jsonl"), rows)
+    Path("out.jsonl").unlink(missing_ok=True)
+    prepare(["raw.jsonl"], "out.jsonl", PrepareSettings(**settings))
+    return read(Path("out.jsonl"))
+
+
+def like(name: str, **changed: Any) -> Row:
+    return {**copy.deepcopy(ROWS[name]), **changed}
+
+
+def labels(rows: list[Row]) -> list[str]:
+    return [row.get("label", "") for row in rows]
+
+
+def noted(rows: list[Row]) -> list[list[str]]:
+    return [row.get("noted", []) for row in rows]
+
+
+def test_hh_prefixes_that_differ() -> None:
+    found = prepared(like("hh", rejected="\n\nHuman: Why is it red?\n\nAssistant: It is painted."))
+    assert [row["group"] for row in found] == ["raw-0a", "raw-0b"]
+    assert noted(found) == [[DIFFER], [DIFFER]]
+
+
+def test_hh_roles_that_do_not_alternate() -> None:
+    twice = "\n\nHuman: a\n\nAssistant: b\n\nAssistant: c\n\nHuman: d\n\nAssistant:"
+    found = prepared({"chosen": f"{twice} e", "rejected": f"{twice} f"})
+    assert [turn["content"] for turn in found[0]["prompt"]] == ["a", "b\n\nc", "d"]
+    assert noted(found) == [[JOINED], [JOINED]]
+    (last, _) = prepared({"chosen": f"{TRANSCRIPT} b\n\nAssistant: c", "rejected": f"{TRANSCRIPT} d"})
+    assert (last["prompt"], last["completion"], last["noted"]) == ([USER], "b\n\nc", [DIFFER, BEGUN])
+
+
+def test_hh_empty_chosen() -> None:
+    assert labels(prepared(like("hh", chosen=f"{TRANSCRIPT} "))) == ["rejected"]
+
+
+def test_hh_a_literal_human_inside_text() -> None:
+    words = "He said: Human: yes.\nHuman: again. Assistant: no."
+    assert prepared(like("hh", chosen=f"{TRANSCRIPT} {words}"))[0]["completion"] == words
+
+
+def test_red_team_a_transcript_that_ends_with_a_question() -> None:
+    (found,) = prepared(like("red-team", transcript=f"{TRANSCRIPT} Air.\n\nHuman: And?"))
+    assert (found["prompt"], found["completion"], found["noted"]) == ([USER], "Air.", [CUT])
+
+
+def test_helpsteer2_rows_that_come_in_pairs_share_a_group() -> None:
+    found = prepared(like("helpsteer"), like("helpsteer", response="Paint.", helpfulness=0))
+    assert found[0]["group"] == found[1]["group"]
+    assert [row["helpfulness"] for row in found] == [4, 0]
+
+
+def test_helpsteer2_disagreements_are_lists() -> None:
+    (found,) = prepared(like("helpsteer", helpfulness=[4, 3, 3, 2]))
+    assert (found["helpfulness"], found["helpfulness_each"]) == (3, [4, 3, 3, 2])
+
+
+def test_helpsteer2_prompts_of_several_turns() -> None:
+    prompt = "Hi\n<extra_id_1>Assistant\nHello.\n<extra_id_1>User\nWhy?"
+    (found,) = prepared(like("helpsteer", prompt=prompt))
+    assert [(turn["role"], turn["content"]) for turn in found["prompt"]] == [
+        ("user", "Hi"), ("assistant", "Hello."), ("user", "Why?"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("strength", "expected"), [(-3, ["chosen", "rejected"]), (1, ["rejected", "chosen"]), (0, ["", ""])]
+)
+@pytest.mark.parametrize("name", ["helpsteer2-preference", "helpsteer3"])
+def test_helpsteer_preferences_below_zero_prefer_the_first(name: str, strength: int, expected: list[str]) -> None:
+    key = {"helpsteer3": "overall_preference"}.get(name, "preference_strength")
+    assert labels(prepared(like(name, **{key: strength}))) == expected
+
+
+def test_helpsteer3_a_tie_keeps_both_without_labels_and_is_counted() -> None:
+    write(Path("raw.jsonl"), [like("helpsteer3", overall_preference=0)])
+    summary = prepare(["raw.jsonl"], "out.jsonl")
+    assert (summary["written"], summary[f"noted {TIE}"]) == (2, 2)
+    assert noted(read(Path("out.jsonl"))) == [[TIE], [TIE]]
+
+
+def test_ultrafeedback_a_rating_that_is_not_available() -> None:
+    one, two = prepared(like("ultrafeedback"))
+    assert "honesty" not in two
+    assert (two["helpfulness"], two["noted"], one.get("noted")) == (2, [UNRATED], None)
+    assert two["annotations"]["honesty"]["Rating"] == "N/A"
+
+
+def test_ultrafeedback_a_score_of_10_that_should_be_1() -> None:
+    answers = [completion("Good.", 10, rated("5")), completion("Bad.", 10, rated("2"))]
+    good, bad = prepared(like("ultrafeedback", completions=answers))
+    assert (good["overall_score"], bad["overall_score"]) == (10, 1)
+    assert noted([good, bad]) == [[], [MENDED]]
+    assert labels([good, bad]) == ["chosen", "rejected"]
+
+
+def test_ultrafeedback_ratings_that_are_equal_are_a_tie() -> None:
+    answers = [completion("One.", 8, rated("4")), completion("Two.", 8, rated("4"))]
+    assert noted(prepared(like("ultrafeedback", completions=answers))) == [[TIE], [TIE]]
+
+
+def test_ultrafeedback_binarized_a_prompt_that_stands_in_both_chats_too() -> None:
+    found = prepared(like("ultrafeedback-binarized"))
+    assert [(row["prompt"], row["completion"]) for row in found] == [(ASKED, GOOD["content"]), (ASKED, BAD["content"])]
+    assert "messages" not in found[0]
+
+
+def test_argilla_ratings_with_hyphens_belong_to_their_side() -> None:
+    row = {"prompt": ASKED, "chosen": [USER, GOOD], "chosen-rating": 5, "rejected": [USER, BAD], "rejected-rating": 2}
+    assert [(one["rating"], one["label"]) for one in prepared(row)] == [(5, "chosen"), (2, "rejected")]
+
+
+def test_oasst_labels_in_parallel_lists_or_objects_become_numbers() -> None:
+    tree = ROWS["oasst-trees"]["prompt"]
+    flat = [
+        like("oasst"),
+        oasst("m1", "Air.", "m0", 0, message_tree_id="m0", labels=LABELS, detoxify={"toxicity": 0.1}),
+    ]
+    assert prepared(*flat)[0]["labels"] == {"spam": 0.0, "quality": 0.75, "humor": 0.25}
+    assert prepared({"message_tree_id": "m0", "prompt": tree})[1]["labels"] == {"quality": 0.75}
+
+
+def test_oasst_rank_0_is_best_and_every_path_has_its_replies() -> None:
+    found = prepared(like("oasst-trees"))
+    assert [(row["id"], row["rank"], row.get("label"), row["group"]) for row in found] == [
+        ("m1", 1, "rejected", "m0"), ("m2", 0, "chosen", "m0"), ("m4", 0, None, "m3"),
+    ]  # fmt: skip
+    assert [turn["role"] for turn in found[2]["prompt"]] == ["user", "assistant", "user"]
+
+
+def test_oasst_flat_rows_are_the_same_examples_as_their_tree() -> None:
+    tree = prepared(like("oasst-trees"))
+    rows: list[Row] = []
+    waiting = [ROWS["oasst-trees"]["prompt"]]
+    while waiting:
+        node = waiting.pop()
+        waiting += reversed(node.get("replies", []))
+        kept = {name: value for name, value in node.items() if name != "replies"}
+        rows.append({**kept, "message_tree_id": "m0", "tree_state": "ready_for_export"})
+    assert prepared(*rows) == tree
+
+
+def test_oasst_flat_a_message_without_its_parent_is_set_aside() -> None:
+    rows = [like("oasst"), oasst("m9", "Air.", "gone", 0, message_tree_id="m0")]
+    assert prepared(*rows) == []
+    (aside,) = read(Path("out.jsonl.rejected.jsonl"))
+    assert "does not stand before it" in aside["reason"]
+
+
+def test_oasst_a_deleted_message_is_set_aside_with_what_follows_it() -> None:
+    row = like("oasst-trees")
+    row["prompt"]["replies"][1]["deleted"] = True
+    assert [one["id"] for one in prepared(row)] == ["m1"]
+
+
+def test_shp_labels_of_0_prefer_b_and_pairs_of_a_post_share_a_group() -> None:
+    found = prepared(like("shp", labels=0), like("shp", human_ref_B="Rain."))
+    assert labels(found) == ["rejected", "chosen", "chosen", "rejected"]
+    assert [row["score"] for row in found[:2]] == [340, 166]
+    assert len({row["group"] for row in found}) == 1
+    pairs, _ = pairs_of(from_json(row, Where("out.jsonl", 1)) for row in found)
+    assert len(pairs) == 2
+
+
+def test_nectar_ranks_are_floats_and_a_list_of_sources_is_kept() -> None:
+    found = prepared(like("nectar"))
+    assert [row["rank"] for row in found] == [1.0, 2.0, 3.0]
+    assert (found[0]["source"], found[0]["given_source"]) == ("raw", ["anthropic-hh"])
+
+
+@pytest.mark.parametrize("name", ["better_response_id", "safer_response_id"])
+def test_pku_saferlhf_a_schema_that_changed_is_an_error_with_the_columns(name: str) -> None:
+    row = like("pku-saferlhf")
+    row[f"new_{name}"] = row.pop(name)
+    with pytest.raises(DataError, match=rf"raw\.jsonl:1: '{name}' of PKU-SafeRLHF is missing .*new_{name}"):
+        prepared(row)
+
+
+def test_pku_saferlhf_better_and_safer_are_two_things() -> None:
+    found = prepared(like("pku-saferlhf", safer_response_id=0))
+    assert [(row["label"], row["safer"]) for row in found] == [("rejected", True), ("chosen", False)]
+
+
+def test_rewardbench2_ties_has_many_chosen() -> None:
+    row = like("rewardbench2", chosen=["red", "blue"], rejected=["dog", "cat"], subset="Ties")
+    found = prepared(row)
+    assert labels(found) == ["chosen"] * 2 + ["rejected"] * 2
+    pairs, _ = pairs_of(from_json(one, Where("out.jsonl", 1)) for one in found)
+    assert len(pairs) == 4
+
+
+@pytest.mark.parametrize("counted", ["num_rejected", "num_incorrect"])
+def test_rewardbench2_is_known_by_whichever_count(counted: str) -> None:
+    row = like("rewardbench2")
+    row[counted] = row.pop("num_rejected")
+    assert len(prepared(row)) == 4
+
+
+LATER = [USER, GOOD, {"role": "user", "content": "And at night?"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt", "completions"),
+    [
+        ({"prompt": "The sky is", "completion": " blue."}, "The sky is", [" blue."]),
+        ({"prompt": [USER], "completion": [GOOD]}, [USER], [[GOOD]]),
+        ({"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}, "The sky is", [" blue.", " green."]),
+        ({"chosen": "The sky is blue.", "rejected": "The sky is black."}, "The sky is", [" blue.", " black."]),
+        ({"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}, [USER], [GOOD["content"], BAD["content"]]),
+        ({"chosen": [*LATER, GOOD], "rejected": [*LATER, BAD]}, LATER, [GOOD["content"], BAD["content"]]),
+        ({"prompt": "The sky is", "completion": " blue.", "label": True}, "The sky is", [" blue."]),
+        ({"prompt": [USER], "completion": [BAD], "label": False}, [USER], [BAD["content"]]),
+        ({"prompt": "p", "completions": ["a", "b"], "labels": [True, True]}, "p", ["a\nb"]),
+    ],
+)
+def test_trl_every_type_of_its_table(row: Row, prompt: Any, completions: list[Any]) -> None:
+    found = prepared(row)
+    assert [one["completion"] for one in found] == completions
+    assert all(one["prompt"] == prompt for one in found)
+
+
+def test_trl_the_implicit_prompt_ends_at_a_turn() -> None:
+    alike = [{**GOOD, "content": "Air, and light."}, {**BAD, "content": "Air, and paint."}]
+    found = prepared({"chosen": [USER, alike[0]], "rejected": [USER, alike[1]]})
+    assert [row["completion"] for row in found] == ["Air, and light.", "Air, and paint."]
+
+
+def test_trl_chats_that_part_before_the_last_turn_are_no_pair() -> None:
+    found = prepared({"chosen": [*LATER, GOOD], "rejected": [USER, BAD, LATER[2], BAD]})
+    assert [row["completion"] for row in found] == [GOOD["content"], BAD["content"]]
+    assert found[0]["group"] != found[1]["group"]
+    assert noted(found) == [[DIFFER], [DIFFER]]
+
+
+def test_trl_texts_without_a_common_beginning_are_set_aside() -> None:
+    assert len(prepared({"chosen": "The sky", "rejected": "The sea"}, {"chosen": "x", "rejected": "y"})) == 2
+    (aside,) = read(Path("out.jsonl.rejected.jsonl"))
+    assert aside["reason"] == "the two texts begin differently, and there is no prompt"
+
+
+def test_a_pair_that_says_the_same_twice_is_noted() -> None:
+    assert noted(prepared(like("trl-preference", rejected=[GOOD]))) == [[EQUAL], [EQUAL]]
+
+
+def test_messages_that_end_on_the_users_turn_are_caught() -> None:
+    with pytest.raises(DataError, match=r"raw\.jsonl:1: .*end with the assistant's message; they end with the user's"):
+        prepared({"messages": [USER, GOOD, USER]})
+
+
+def test_messages_with_a_weight_of_0_are_not_trained_on() -> None:
+    last = {**BAD, "weight": 0}
+    (found,) = prepared({"messages": [USER, {**GOOD, "weight": 1}, USER, last]})
+    assert (found["prompt"], found["completion"], found["noted"]) == ([USER], GOOD["content"], [CUT])
+    assert prepared({"messages": [USER, last]}) == []
+
+
+def test_messages_keep_tools_and_calls() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "sky", "arguments": "{}"}}
+    calls = [{"role": "assistant", "content": None, "tool_calls": [call]}]
+    tools = [{"type": "function", "function": {"name": "sky", "parameters": {}}}]
+    answer = {"role": "tool", "tool_call_id": "c", "content": "blue"}
+    (found,) = prepared({"messages": [USER, *calls, answer, GOOD], "tools": tools, "parallel_tool_calls": False})
+    assert (found["prompt"], found["tools"]) == ([USER, *calls, answer], tools)
+    (only,) = prepared({"messages": [USER, *calls], "tools": tools})
+    assert only["completion"] == calls
+
+
+def test_openai_dpo_keeps_its_tools() -> None:
+    assert prepared(like("openai-dpo"))[0]["parallel_tool_calls"] is True
+
+
+@pytest.mark.parametrize("key", ["conversations", "conversation"])
+@pytest.mark.parametrize(("asks", "answers"), [("human", "gpt"), ("user", "assistant"), ("Human", "bot")])
+def test_sharegpt_by_every_name_of_roles_and_keys(key: str, asks: str, answers: str) -> None:
+    turns = [{"from": asks, "value": ASKED}, {"from": answers, "value": "Air."}]
+    (found,) = prepared({key: turns})
+    assert (found["prompt"], found["completion"]) == ([USER], "Air.")
+    (other,) = prepared({key: [{"role": asks, "content": ASKED}, {"role": answers, "content": "Air."}]})
+    assert (other["prompt"], other["completion"]) == ([USER], "Air.")
+
+
+def test_sharegpt_system_calls_and_a_question_without_an_answer() -> None:
+    turns = [
+        {"from": "human", "value": ASKED},
+        {"from": "function_call", "value": '{"name": "sky", "arguments": {"at": "noon"}}'},
+        {"from": "observation", "value": "blue"},
+        {"from": "gpt", "value": "Blue."},
+        {"from": "human", "value": "And?"},
+    ]
+    (found,) = prepared({"conversations": turns, "system": "Be short."})
+    assert [turn["role"] for turn in found["prompt"]] == ["system", "user", "assistant", "tool"]
+    assert found["prompt"][2]["tool_calls"][0]["function"] == {"name": "sky", "arguments": '{"at": "noon"}'}
+    assert (found["completion"], found["noted"]) == ("Blue.", [CUT])
+
+
+def test_sharegpt_a_ranking_is_a_pair() -> None:
+    sides = {"chosen": {"from": "gpt", "value": "Air."}, "rejected": {"from": "gpt", "value": "Paint."}}
+    found = prepared({"conversations": [{"from": "human", "value": ASKED}], **sides})
+    assert [(row["label"], row["completion"], row["prompt"]) for row in found] == [
+        ("chosen", "Air.", [USER]), ("rejected", "Paint.", [USER]),
+    ]  # fmt: skip
+
+
+def test_alpaca_input_history_system_and_ranking() -> None:
+    (plain,) = prepared(like("alpaca"))
+    assert plain["prompt"] == f"Answer.\n{ASKED}"
+    assert prepared(like("alpaca", input=""))[0]["prompt"] == "Answer."
+    (long,) = prepared(like("alpaca", input="", system="Be short.", history=[["Hi", "Hello."]]))
+    assert [turn["content"] for turn in long["prompt"]] == ["Be short.", "Hi", "Hello.", "Answer."]
+    assert labels(prepared({"instruction": ASKED, "chosen": "Air.", "rejected": "Paint."})) == ["chosen", "rejected"]
+    assert labels(prepared(like("alpaca", kto_tag=False))) == ["rejected"]
+
+
+@pytest.mark.parametrize("winner", ["tie", "both_bad", "tie (bothbad)"])
+def test_arena_a_tie_keeps_both_without_labels(winner: str) -> None:
+    found = prepared(like("arena", winner=winner))
+    assert (labels(found), noted(found)) == (["", ""], [[TIE], [TIE]])
+
+
+def test_arena_chats_of_several_turns_are_no_pair() -> None:
+    row = like("arena")
+    for letter in "ab":
+        row[f"conversation_{letter}"] += [{"role": "user", "content": "And?"}, {**GOOD, "content": parts("Yes.")}]
+    found = prepared(row)
+    assert noted(found) == [[DIFFER], [DIFFER]]
+    assert found[0]["group"] != found[1]["group"]
+
+
+def test_summarize_prompts_as_the_paper_has_them() -> None:
+    found = prepared(like("summarize"))
+    assert found[0]["prompt"] == "SUBREDDIT: r/weather\nTITLE: Sky\nPOST: The sky was blue today.\nTL;DR:"
+    assert (found[0]["given_split"], found[0]["model"]) == ("valid1", "sup2")
+
+
+def test_tulu_a_text_prompt_beside_whole_chats() -> None:
+    found = prepared({"id": "t", "prompt": ASKED, "chosen": [USER, GOOD], "rejected": [USER, BAD]})
+    assert [row["id"] for row in found] == ["t/1", "t/2"]
+    assert found[0]["completion"] == GOOD["content"]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="IRLHF_SHARED_DATA names no folder with the shared data")
+def test_real_trees_give_every_reply_once() -> None:
+    summary = prepare([SHARED / "oasst" / "en_100_tree.jsonl"], "out.jsonl")
+    found = read(Path("out.jsonl"))
+    assert (len(found), summary.get("rejected", 0)) == (687, 0)  # all the assistant's messages of the file
+    assert {row["rank"] for row in found if row.get("label") == "chosen"} == {0}
+    assert sum(row.get("label") == "chosen" for row in found) == 212  # messages with ranked replies
