@@ -1,98 +1,95 @@
 """Plain files in and out: rows read one at a time, whole files that appear complete or not at all."""
 
-import gzip
 import hashlib
 import json
-import math
 import os
 import re
-import shutil
 import sys
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
+from irlhf import packing
 from irlhf.errors import ConfigError, DataError, IrlhfError, OutputError
 from irlhf.records import Where
+from irlhf.registry import resolve
+from irlhf.tables import Broken, Given, first_line, refuse, rows_of
 
 STREAM = Path("-")  # stdin where a file is read, stdout where one is written
-LINE_LIMIT = 16 * 2**20  # bytes; a longer line is a broken file, or somebody's bomb
 YAML_LIMIT = 2**20  # bytes
 # C0 but newline and tab, DEL, C1, and the characters that turn the direction of text: a model or a data
 # set could use them to rewrite the screen or to hide what it says.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 TEMPORARY = ".irlhf."  # how the names of unfinished files begin
-DEPTH_LIMIT = 100  # levels of nesting in one row, well below Python's own
 
-_GZIP = b"\x1f\x8b"
-_NOT_READ = {b"\x28\xb5\x2f\xfd": "zstandard", b"PAR1": "parquet", b"PK\x03\x04": "zip"}
+_PARQUET, _ZIP = b"PAR1", b"PK\x03\x04"  # what such files begin with
 
 
 def read_rows(path: Path) -> Iterator[tuple[Where, dict[str, Any]]]:
-    """Yield every row of a JSONL file (plain or gzip, `-` for stdin) with its place.
+    """Yield every row of a file (`-` for stdin) with its place.
 
     Raises ConfigError for a path that cannot be read and DataError for a row that cannot.
     """
-    for where, line in read_lines(path):
-        yield where, parse_row(line, where)
+    for where, row in read_each(path):
+        if isinstance(row, Broken):
+            raise row.error
+        yield where, row
 
 
-def read_lines(path: Path) -> Iterator[tuple[Where, bytes]]:
-    """Yield every line that is not blank, without its line end, with its place."""
+def read_each(path: Path) -> Iterator[tuple[Where, Given]]:
+    """Yield every row with its place, and those that cannot be read as `Broken`.
+
+    JSONL, tables (.csv, .tsv), a list in one JSON value and parquet are told by what they begin with and by their
+    names; all but parquet may be packed by gzip or zstandard. The place is a line of JSONL, else a row.
+    """
     number = 0
-    found = False
     try:
-        with open_input(path) as stream:
-            while line := stream.readline(LINE_LIMIT + 1):
-                number += 1
-                if len(line) > LINE_LIMIT:
-                    raise DataError(f"{path}:{number}: a line of over {LINE_LIMIT >> 20} MiB; is it JSONL?")
-                if line.strip():
-                    found = True
-                    yield Where(str(path), number), line
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}:{number + 1}: the gzip file is cut short or damaged; fetch it again") from error
+        with _open(path) as raw:
+            head = _head(raw, path)
+            stream, packer = packing.unpacked(raw, head)
+            try:
+                for where, row in _rows(stream, path, packer):
+                    number = where.line
+                    yield where, row
+            except packing.DAMAGE as error:
+                reason = f"the {packer} file is cut short or damaged; fetch it again"
+                raise DataError(f"{path}:{number + 1}: {reason}") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    if not found:
+    if not number:
         raise DataError(f"{path}: no rows in it")
 
 
-def parse_row(line: bytes, where: Where) -> dict[str, Any]:
-    """Return the object on one line. Raises DataError."""
-    try:
-        text = line.decode("utf-8-sig" if where.line == 1 else "utf-8")
-        row = json.loads(text, parse_constant=_refuse, parse_float=_float)
-        if line.count(b"{") + line.count(b"[") > DEPTH_LIMIT and _depth(row) > DEPTH_LIMIT:
-            raise RecursionError
-        if isinstance(row, dict) and b"\\u" in line:
-            json.dumps(row, ensure_ascii=False).encode()  # a lone surrogate has no bytes to be written as
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
-    except UnicodeEncodeError as error:
-        raise DataError(f"{where}: half a character (a lone surrogate \\ud800-\\udfff); mend the text") from error
-    except RecursionError as error:
-        raise DataError(f"{where}: nested too deeply (over {DEPTH_LIMIT} levels)") from error
-    except ValueError as error:
-        raise DataError(f"{where}: not JSON ({_first_line(error)})") from error
-    if not isinstance(row, dict):
-        raise DataError(f'{where}: not a JSON object; each line must be one, like {{"prompt": …}}')
-    return row
+def _rows(stream: Any, path: Path, packer: str) -> Iterator[tuple[Where, Given]]:
+    if _head(stream, path) != _PARQUET:
+        return rows_of(stream, path)
+    if packer or not stream.seekable():
+        raise DataError(f"{path}: parquet is read from its end; give it as a file of its own, not packed or by a pipe")
+    found: Iterator[tuple[Where, Given]] = resolve("irlhf.parquet:rows_of")(stream, path)
+    return found
+
+
+def _head(stream: Any, path: Path) -> bytes:
+    """Return the first bytes without taking them. Raises DataError for what is not read here."""
+    head: bytes = stream.peek(4)[:4]
+    if head == _ZIP:
+        raise DataError(f"{path}: a zip file (or a spreadsheet), which is not read; unpack it (or save it as CSV)")
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path}: saved as UTF-16; save it as UTF-8")
+    return head
 
 
 @contextmanager
-def open_input(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
-    """Open a file or stdin for reading, unpacked where it is gzip."""
+def _open(path: Path) -> Iterator[Any]:
+    """Open a file or stdin for reading."""
     if path == STREAM:
         if sys.stdin.isatty():
             print("irlhf: waiting for JSONL on stdin (Ctrl-D ends it)", file=sys.stderr)
-        with _unpacked(sys.stdin.buffer, path) as rows:
-            yield rows
+        yield sys.stdin.buffer
         return
     if path.is_dir():
         raise ConfigError(f"{path} is a folder, not a file of rows")
@@ -102,22 +99,7 @@ def open_input(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
         raise ConfigError(f"{path}: no such file") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    with raw, _unpacked(raw, path) as rows:
-        yield rows
-
-
-@contextmanager
-def _unpacked(raw: Any, path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
-    """Look at the first bytes without taking them, and unpack gzip."""
-    head = raw.peek(4)[:4]
-    if head in _NOT_READ:
-        raise DataError(f"{path}: a {_NOT_READ[head]} file, which is not read yet; unpack it to JSONL first")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path}: saved as UTF-16; save it as UTF-8")
-    if head.startswith(_GZIP):
-        with gzip.open(raw, "rb") as unpacked:
-            yield unpacked
-    else:
+    with raw:
         yield raw
 
 
@@ -137,11 +119,11 @@ def digest(path: Path) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file of ours. Raises ConfigError, or DataError where it is damaged."""
     try:
-        value = json.loads(path.read_bytes(), parse_constant=_refuse)
+        value = json.loads(path.read_bytes(), parse_constant=refuse)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({_first_line(error)})") from error
+        raise DataError(f"{path}: not JSON ({first_line(error)})") from error
     if not isinstance(value, dict):
         raise DataError(f"{path}: not a JSON object")
     return value
@@ -165,7 +147,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}:{line}: {error.problem or 'not YAML'}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not YAML ({_first_line(error)})") from error
+        raise ConfigError(f"{path}: not YAML ({first_line(error)})") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: no mapping of names to settings in it")
     return value
@@ -257,16 +239,6 @@ def disk_error(path: Path, error: OSError) -> IrlhfError:
     return OutputError(f"{path}: cannot be written ({error.strerror or error}); free some room or name another")
 
 
-def pack(source: Path, target: Path) -> None:
-    """Write `source` as the gzip file `target`, with no time stamp in it: equal rows, equal bytes."""
-    with (
-        source.open("rb") as rows,
-        target.open("wb") as raw,
-        gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as packed,
-    ):
-        shutil.copyfileobj(rows, packed, 2**20)
-
-
 class _StrictLoader(yaml.SafeLoader):
     """YAML without aliases and without doubled keys."""
 
@@ -286,31 +258,6 @@ class _StrictLoader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not a number")
-
-
-def _float(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise ValueError(f"{digits:.20} is beyond what a number can be")
-    return number
-
-
-def _depth(value: object) -> int:
-    """Return how many levels a value is nested, found level by level: no recursion, no limit."""
-    depth, level = 0, [value]
-    while level:
-        depth += 1
-        inside = [one for one in level if isinstance(one, dict | list)]
-        level = [item for one in inside for item in (one.values() if isinstance(one, dict) else one)]
-    return depth
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).split("\n", 1)[0]
 
 
 def _temporary(path: Path) -> tuple[int, str]:

@@ -27,11 +27,12 @@ import filelock
 from irlhf import files
 from irlhf.errors import ConfigError, DataError, OutputError
 from irlhf.ids import Seen
+from irlhf.packing import PACKED, pack
 from irlhf.records import Example, Where, dumps
+from irlhf.tables import parse_row
 
 SYNC_ROWS = 32  # rows that a power cut may cost; a kill costs none
 SYNC_SECONDS = 1.0
-PACKED = ".gz"
 PARTIAL = ".partial"  # behind the name of an output that is not complete
 
 
@@ -223,7 +224,7 @@ def _recover(partial: Path) -> Seen:
             if not line.endswith(b"\n"):
                 break
             where = Where(str(partial), number)
-            identifier = files.parse_row(line, where).get("id")
+            identifier = parse_row(line, where).get("id")
             if not isinstance(identifier, str) or not done.add(identifier):
                 raise DataError(f"{where}: damaged; delete {partial} to start afresh")
             whole += len(line)
@@ -254,9 +255,9 @@ def _complete(book: Journal, made: Mapping[str, Any]) -> None:
         else:
             beside(book.output, ".rejected.partial").unlink()
             rejected.unlink(missing_ok=True)
-        if book.output.suffix == PACKED:
+        if book.output.suffix in PACKED:
             with files.whole_file(book.output) as temporary:
-                files.pack(partial, temporary)
+                pack(partial, temporary)
             partial.unlink()
         else:
             partial.replace(book.output)

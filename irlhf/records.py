@@ -34,7 +34,7 @@ class Where(NamedTuple):
     """Where a row came from, as a user would look it up."""
 
     path: str
-    line: int  # 1-based
+    line: int  # 1-based; the row, where a file is not a row a line
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}"

@@ -14,7 +14,6 @@ from rawrows import ASKED, BAD, GOOD, ROWS, USER
 from toolbox import ROOT, call, read, write
 
 from irlhf.errors import DataError
-from irlhf.files import DEPTH_LIMIT
 from irlhf.ids import fingerprint
 from irlhf.pairs import pairs_of
 from irlhf.prepare import PrepareSettings, prepare
@@ -22,6 +21,7 @@ from irlhf.prepare.clean import clean
 from irlhf.prepare.formats import Known, Rejected, Row, detect, find_format, formats
 from irlhf.records import Example, Where, from_json
 from irlhf.registry import FORMATS
+from irlhf.tables import DEPTH_LIMIT
 
 FUZZ = int(os.environ.get("IRLHF_FUZZ_EXAMPLES") or 200)  # a format
 HERE = Where("raw.jsonl", 1)

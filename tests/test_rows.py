@@ -14,6 +14,7 @@ from irlhf import files
 from irlhf.errors import ConfigError, DataError, OutputError
 from irlhf.files import read_json, read_rows, read_yaml, whole_file, write_json
 from irlhf.records import LARGEST, Example, Where, as_text, dumps, finite, from_json, unique
+from irlhf.tables import LINE_LIMIT, parse_row
 
 
 def rows_of(text: bytes, tmp_path: Path) -> list[dict[str, object]]:
@@ -85,7 +86,7 @@ def test_nesting_up_to_the_limit_is_read(tmp_path: Path) -> None:
 
 def test_a_line_over_the_limit_is_refused_unread(tmp_path: Path) -> None:
     packed = tmp_path / "bomb.jsonl.gz"
-    packed.write_bytes(gzip.compress(b'{"a": "' + b"x" * (files.LINE_LIMIT + 10) + b'"}'))
+    packed.write_bytes(gzip.compress(b'{"a": "' + b"x" * (LINE_LIMIT + 10) + b'"}'))
     assert packed.stat().st_size < 50_000
     with pytest.raises(DataError, match=r"bomb\.jsonl\.gz:1: a line of over 16 MiB"):
         list(read_rows(packed))
@@ -230,14 +231,14 @@ records = st.builds(
 def test_an_example_written_and_read_is_the_same(record: Example) -> None:
     line = dumps(record.to_json())
     assert line.count(b"\n") == 1
-    assert from_json(files.parse_row(line, Where("rows.jsonl", 2)), "here") == record
+    assert from_json(parse_row(line, Where("rows.jsonl", 2)), "here") == record
 
 
 @given(st.binary(max_size=60))
 @settings(max_examples=300, deadline=None)
 def test_no_bytes_break_the_reader(line: bytes) -> None:
     try:
-        row = files.parse_row(line, Where("rows.jsonl", 1))
+        row = parse_row(line, Where("rows.jsonl", 1))
     except DataError:
         return
     json.dumps(row, allow_nan=False).encode()

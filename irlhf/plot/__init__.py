@@ -1,5 +1,6 @@
 """Draw the pictures: what the rewards are, how training went, whether the policy gave what was asked."""
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from irlhf.errors import ConfigError, DataError
-from irlhf.files import STREAM, check_output, digest, parse_row, read_json, read_lines, read_rows, whole_file
+from irlhf.files import STREAM, check_output, digest, read_json, read_rows, whole_file
 from irlhf.plot import evaluation
 from irlhf.policy import FILE, METRICS
 from irlhf.records import Example, from_json
@@ -94,7 +95,7 @@ def plot(sources: Sequence[str | Path], output: str | Path, settings: PlotSettin
 
 def _read(source: Path, found: Found) -> None:
     path = _metrics(source) if source.is_dir() else source
-    first = read_json(path) if path.suffix == ".json" else _first_row(path)
+    first = _first_row(path)
     found.sources[str(path)] = digest(path)
     is_evaluation = evaluation.holds(first)
     if is_evaluation:
@@ -130,5 +131,9 @@ def _draw(path: Path, first: dict[str, Any]) -> dict[str, Drawn]:
 def _first_row(path: Path) -> dict[str, Any]:
     if path == STREAM:
         raise ConfigError("plot reads files, not a stream")
-    where, line = next(iter(read_lines(path)))
-    return parse_row(line, where)
+    if path.suffix == ".json":
+        with contextlib.suppress(DataError):  # then it is a file of rows, or read_rows says what is wrong
+            found = read_json(path)
+            if evaluation.holds(found):
+                return found
+    return next(row for _, row in read_rows(path))

@@ -1,6 +1,7 @@
 """Turn raw data of any known shape into one clean record per completion, split by prompt."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from irlhf.errors import ConfigError, DataError
-from irlhf.files import STREAM, parse_row, read_lines
+from irlhf.files import STREAM, read_each
 from irlhf.journal import Journal, RunCard, journal
 from irlhf.prepare.clean import clean
 from irlhf.prepare.columns import renamed
@@ -17,8 +18,10 @@ from irlhf.prepare.findings import Findings
 from irlhf.prepare.formats import Known, Rejected, Row, detect, find_format
 from irlhf.records import TEST, TRAIN, VALIDATION, Content, Example, Where, unique, words
 from irlhf.registry import FORMATS
+from irlhf.tables import Broken, bare
 
 _HASH_RANGE = 2**64
+_SHAPE = re.compile(r"\.(json.*|csv|tsv|parquet)$", re.IGNORECASE)  # what a file's name says of its rows
 
 
 @dataclass(frozen=True)
@@ -106,18 +109,17 @@ def _cleaned(found: Example | Rejected, row: Row) -> Example | Rejected:
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
     """Name each source for its rows' ids: by its file, and by its folder too where two files are called alike."""
-    short = {path: "stdin" if path == STREAM else path.name.split(".json")[0] for path in paths}
+    short = {path: "stdin" if path == STREAM else _SHAPE.sub("", bare(path.name)) for path in paths}
     alike = Counter(short.values())
     return {path: name if alike[name] == 1 else f"{path.resolve().parent.name}-{name}" for path, name in short.items()}
 
 
 def _rows(path: Path, settings: PrepareSettings, book: Journal) -> Iterator[Row]:
-    for where, line in read_lines(path):
-        try:
-            row = Row(where, parse_row(line, where))
-        except DataError as error:
-            _set_aside(error, where, line.decode("utf-8", "replace"), settings, book)
+    for where, fields in read_each(path):
+        if isinstance(fields, Broken):
+            _set_aside(fields.error, where, fields.given, settings, book)
             continue
+        row = Row(where, fields)
         try:
             yield renamed(row, settings.map) if settings.map else row
         except DataError as error:

@@ -6,7 +6,8 @@ from typing import Any
 from irlhf.errors import ConfigError, DataError
 from irlhf.prepare.formats import Row
 
-_TEXTS = ("id", "group", "label", "split", "source")  # numbers of the data are names here
+# Numbers of the data are names here, or the very text: an answer may be 42.
+_TEXTS = ("id", "group", "label", "split", "source", "prompt", "completion", "chosen", "rejected")
 
 
 def parse_map(pairs: list[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from irlhf import console
 from irlhf.engines.pools import LOCAL, Engine, Work, answered, pooled
 from irlhf.errors import ConfigError, DataError
-from irlhf.files import STREAM, parse_row, read_lines, read_rows
+from irlhf.files import STREAM, read_each, read_rows
 from irlhf.ids import parse_shard
 from irlhf.journal import PARTIAL, Journal, RunCard, beside, journal
 from irlhf.records import Example, from_json, unique
@@ -20,6 +20,7 @@ from irlhf.rewards import REACH, Reward, read_rewards
 from irlhf.score.panel import Answer, Source, sources
 from irlhf.score.replies import NAME, Cache
 from irlhf.score.scorers import Failure
+from irlhf.tables import Broken
 
 _POOL = 256  # rows that a scorer sees at once; a kill costs at most their scoring
 _WAITED = 1024  # where answers are waited for, which are kept one by one: few pools, and few ends of pools to wait for
@@ -111,14 +112,17 @@ def _read(source: Path, settings: ScoreSettings, book: Journal | None) -> Iterat
     shard = parse_shard(settings.shard)
 
     def rows() -> Iterator[tuple[Any, Example]]:
-        for where, line in islice(read_lines(source), settings.limit or None):
+        for where, row in islice(read_each(source), settings.limit or None):
+            given = row.given if isinstance(row, Broken) else row
             try:
-                yield where, from_json(parse_row(line, where), where)
+                if isinstance(row, Broken):
+                    raise row.error
+                yield where, from_json(row, where)
             except DataError as error:
                 if settings.on_bad_row == "stop":
                     raise
-                if book is not None and shard.holds(str(line)):  # it has no prompt, and still one shard alone
-                    book.reject(where, str(error).removeprefix(f"{where}: "), line.decode("utf-8", "replace"))
+                if book is not None and shard.holds(f"{given}"):  # it has no prompt, and still one shard alone
+                    book.reject(where, str(error).removeprefix(f"{where}: "), given)
 
     return (example for example in unique(rows()) if shard.holds(example.cluster))
 

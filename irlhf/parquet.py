@@ -1,0 +1,68 @@
+"""Rows of parquet files, by pyarrow, a few at a time."""
+
+import math
+from collections.abc import Iterator
+from datetime import date, datetime, time
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Any
+
+from irlhf.errors import ConfigError, DataError
+from irlhf.records import Where
+from irlhf.tables import Broken, Given, checked, first_line
+
+try:
+    import pyarrow
+    from pyarrow import parquet
+except ModuleNotFoundError as missing:
+    raise ConfigError("parquet files need pyarrow: pip install 'irlhf[parquet]'") from missing
+
+_BATCH = 256  # rows in memory at a time
+_BUFFER = 2**20  # bytes of each column that are read at a time
+_DAMAGE = (pyarrow.ArrowException, OSError, ValueError)
+
+
+def rows_of(raw: IO[bytes], path: Path) -> Iterator[tuple[Where, Given]]:
+    """Yield the rows of an open file, counted from 1. What is null is absent, in rows and in objects inside them."""
+    number = 0
+    try:
+        file = parquet.ParquetFile(raw, buffer_size=_BUFFER, pre_buffer=False)
+        names = file.schema_arrow.names
+        again = [name for place, name in enumerate(names) if name in names[:place]]
+        if again:
+            raise DataError(f"{path}: column '{again[0]:.40}' stands twice; write it without the other")
+        for batch in file.iter_batches(_BATCH, use_threads=False):
+            for row in batch.to_pylist(maps_as_pydicts="strict"):
+                number += 1
+                where = Where(str(path), number)
+                yield where, _plain_row(row, where)
+    except _DAMAGE as error:
+        reason = f"the parquet file cannot be read ({first_line(error):.120}); fetch it again"
+        raise DataError(f"{path}:{number + 1}: {reason}") from error
+
+
+def _plain_row(row: dict[str, Any], where: Where) -> Given:
+    try:
+        return checked(_plain(row), where)
+    except TypeError as error:
+        return Broken(DataError(f"{where}: {error}; leave its column out"), f"{row!r:.1000}")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it. Raises TypeError for one that JSON has not."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items() if one is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal) and value.is_finite():
+        return int(value) if value == math.floor(value) else float(value)
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise TypeError("bytes that are no text") from error
+    raise TypeError(f"a value of type {type(value).__name__}, which JSON has not")

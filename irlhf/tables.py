@@ -1,0 +1,346 @@
+"""Rows of text files: JSONL, tables with a header, and one JSON value that holds a list.
+
+first character [                     one list of objects
+.json and {                           an object a line; or an object with one list; or one object, which is one row
+.csv, .tsv                            a header and a row of cells for each row
+else                                  JSONL
+"""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from irlhf.errors import DataError
+from irlhf.packing import PACKED
+from irlhf.records import Where
+
+LINE_LIMIT = 16 * 2**20  # bytes; a longer line is a broken file, or somebody's bomb
+JSON_LIMIT = 256 * 2**20  # bytes of one JSON value, which is read whole
+DEPTH_LIMIT = 100  # levels of nesting in one row, well below Python's own
+
+_CHUNK = 2**20  # bytes
+_BOM = b"\xef\xbb\xbf"
+_HEAD = 1024  # bytes, among which the first character stands
+_SEPARATORS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,307})(?:\.[0-9]{1,308})?(?:[eE][+-]?[0-9]{1,3})?")
+# Columns whose cells are text whatever they look like: an answer may be 42.
+_TEXTS = frozenset(
+    {
+        "id",
+        "group",
+        "prompt",
+        "completion",
+        "label",
+        "split",
+        "source",
+        "finish",
+        "policy",
+        "kept",
+        "chosen",
+        "rejected",
+    }
+    | {"instruction", "input", "output", "system", "response", "question", "answer", "query", "history"}
+    | {"context", "response_0", "response_1", "response_2", "response1", "response2", "title", "text"}
+)
+_SPACE = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder()
+_TURN = {"role", "from"}  # keys of what is said in a chat
+
+csv.field_size_limit(max(csv.field_size_limit(), LINE_LIMIT))  # Python's own is 128 KiB, for the whole process
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A row that cannot be read, while those behind it can."""
+
+    error: DataError
+    given: str  # what stands in its place
+
+
+Given = dict[str, Any] | Broken
+
+
+def rows_of(stream: Any, path: Path) -> Iterator[tuple[Where, Given]]:
+    """Yield the rows of an unpacked stream, in the shape that its first character and the file's name show."""
+    suffix = Path(bare(path.name)).suffix.lower()
+    first = stream.peek(_HEAD)[:_HEAD].removeprefix(_BOM).lstrip()[:1]
+    if suffix in _SEPARATORS:
+        return _cells(stream, path, _SEPARATORS[suffix])
+    if first == b"[":
+        return _document(b"", stream, path)
+    if suffix == ".json" and first == b"{":
+        return _objects(stream, path)
+    return _lines(_numbered(stream, path), path)
+
+
+def bare(name: str) -> str:
+    """Return the name of a file without what says that it is packed."""
+    return name[: name.rindex(".")] if name.lower().endswith(PACKED) else name
+
+
+def parse_row(line: bytes, where: Where) -> dict[str, Any]:
+    """Return the object on one line. Raises DataError."""
+    try:
+        text = line.decode("utf-8-sig" if where.line == 1 else "utf-8")
+        row = json.loads(text, parse_constant=refuse, parse_float=_float)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
+    except RecursionError as error:
+        raise DataError(f"{where}: nested too deeply (over {DEPTH_LIMIT} levels)") from error
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({first_line(error)})") from error
+    if line.count(b"{") + line.count(b"[") <= DEPTH_LIMIT and b"\\u" not in line and isinstance(row, dict):
+        return row
+    return _sound(row, where)
+
+
+def checked(row: object, where: Where) -> Given:
+    """Return an object that can be written again as it stands; anything else is broken."""
+    try:
+        return _sound(row, where)
+    except DataError as error:
+        deep = _depth(row) > DEPTH_LIMIT
+        return Broken(error, "" if deep else json.dumps(row))
+
+
+def _sound(row: object, where: Where) -> dict[str, Any]:
+    if _depth(row) > DEPTH_LIMIT:
+        raise DataError(f"{where}: nested too deeply (over {DEPTH_LIMIT} levels)")
+    if not isinstance(row, dict):
+        raise DataError(f'{where}: not a JSON object; each row must be one, like {{"prompt": …}}')
+    try:
+        json.dumps(row, ensure_ascii=False, allow_nan=False).encode()  # a lone surrogate has no bytes to be written as
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: half a character (a lone surrogate \\ud800-\\udfff); mend the text") from error
+    except ValueError as error:
+        raise DataError(f"{where}: NaN and Infinity are not numbers; leave such a value out") from error
+    return row
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, as far as it fits into ours."""
+    return str(error).split("\n", 1)[0]
+
+
+def refuse(constant: str) -> float:
+    """Refuse NaN and Infinity, which Python's reader of JSON takes for numbers. Raises ValueError."""
+    raise ValueError(f"{constant} is not a number")
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits:.20} is beyond what a number can be")
+    return number
+
+
+def _numbered(stream: Any, path: Path) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    while line := stream.readline(LINE_LIMIT + 1):
+        number += 1
+        if len(line) > LINE_LIMIT:
+            raise DataError(f"{path}:{number}: a line of over {LINE_LIMIT >> 20} MiB; is it JSONL, or a table?")
+        yield number, line
+
+
+def _lines(numbered: Iterator[tuple[int, bytes]], path: Path) -> Iterator[tuple[Where, Given]]:
+    for number, line in numbered:
+        if line.strip():
+            where = Where(str(path), number)
+            try:
+                row: Given = parse_row(line, where)
+            except DataError as error:
+                row = Broken(error, line.decode("utf-8", "replace"))
+            yield where, row
+
+
+class _Record:
+    """Lines handed to the reader of cells as text, with those of the present row kept."""
+
+    def __init__(self, numbered: Iterator[tuple[int, bytes]], path: Path) -> None:
+        self._numbered = numbered
+        self._path = path
+        self._taken: list[bytes] = []
+
+    def __iter__(self) -> Iterator[str]:
+        size = 0
+        for number, line in self._numbered:
+            size = size + len(line) if self._taken else len(line)
+            self._taken.append(line.removeprefix(_BOM) if number == 1 else line)
+            if size > LINE_LIMIT:
+                start = number - len(self._taken) + 1
+                over = f"a row of over {LINE_LIMIT >> 20} MiB begins on this line; is a quotation mark left open?"
+                raise DataError(f"{self._path}:{start}: {over}")
+            yield self._taken[-1].decode("utf-8", "replace")
+
+    def take(self) -> bytes:
+        """Return the lines of the present row, and begin the next."""
+        given = b"".join(self._taken)
+        self._taken.clear()
+        return given
+
+
+def _cells(stream: Any, path: Path, separator: str) -> Iterator[tuple[Where, Given]]:
+    """Yield the rows of a table, counted from 1 behind its header; rows of empty cells are none."""
+    record = _Record(_numbered(stream, path), path)
+    reader = csv.reader(record, delimiter=separator, strict=True)
+    header: list[str] = []
+    number = 0
+    while True:
+        where = Where(str(path), number + 1)
+        wrong = ""
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            cells, wrong = [], f"not a row of cells ({error})"
+        given = record.take()
+        if not any(cells) and not wrong:
+            continue
+        try:
+            if header:
+                number += 1
+                yield where, _row(header, cells, given, wrong)
+            else:
+                header = _header(cells, given, wrong)
+        except ValueError as error:
+            if not header:
+                raise DataError(f"{path}: the header is {error}") from error
+            yield where, Broken(DataError(f"{where}: {error}"), given.decode("utf-8", "replace"))
+
+
+def _checked(cells: list[str], given: bytes, wrong: str) -> None:
+    if wrong:
+        raise ValueError(wrong)
+    if any("\ufffd" in cell for cell in cells):
+        try:
+            given.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"not UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
+
+
+def _header(cells: list[str], given: bytes, wrong: str) -> list[str]:
+    """Return the names of the columns. Raises ValueError."""
+    _checked(cells, given, wrong)
+    again = [name for number, name in enumerate(cells) if name in cells[:number]]
+    if again:
+        raise ValueError(f"no row of names: '{again[0]:.40}' stands twice")
+    return cells
+
+
+def _row(header: Sequence[str], cells: list[str], given: bytes, wrong: str) -> dict[str, Any]:
+    """Return one row of a table without its empty cells. Raises ValueError."""
+    _checked(cells, given, wrong)
+    if len(cells) != len(header):
+        raise ValueError(f"{len(cells)} cells, and {len(header)} columns; quote what holds separators")
+    return {name: _value(name, cell) for name, cell in zip(header, cells, strict=True) if cell}
+
+
+def _value(name: str, cell: str) -> str | float:
+    if name.lower() in _TEXTS or not _NUMBER.fullmatch(cell):
+        return cell
+    number = float(cell) if set(cell) & set(".eE") else int(cell)
+    return number if math.isfinite(number) else cell
+
+
+def _objects(stream: Any, path: Path) -> Iterator[tuple[Where, Given]]:
+    """Tell JSONL in a .json file from one value: its first line is whole, and more stands below."""
+    begun: list[bytes] = []
+    filled: list[bytes] = []
+    while len(filled) < 2 and (line := stream.readline(LINE_LIMIT + 1)):
+        begun.append(line)
+        filled += [line] if line.strip() else []
+    if len(filled) == 2 and _is_whole(filled[0]):
+        behind = ((number + len(begun), line) for number, line in _numbered(stream, path))
+        return _lines(chain(enumerate(begun, 1), behind), path)
+    return _document(b"".join(begun), stream, path)
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _document(begun: bytes, stream: Any, path: Path) -> Iterator[tuple[Where, Given]]:
+    """Yield the objects of one JSON value, counted from 1."""
+    whole = bytearray(begun)
+    while len(whole) <= JSON_LIMIT and (more := stream.read(_CHUNK)):
+        whole += more
+    if len(whole) > JSON_LIMIT:
+        raise DataError(f"{path}: over {JSON_LIMIT >> 20} MiB in one JSON value; make it JSONL: jq -c '.[]' {path}")
+    try:
+        text = whole.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
+    del whole
+    start = _space(text, 0)
+    if text[start] == "[":
+        yield from _items(text, start, path)
+        return
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({first_line(error)})") from error
+    if _space(text, end) < len(text):
+        raise DataError(f"{path}: more stands behind the object; write one a line, or one list")
+    for number, row in enumerate(_list_in(value), 1):
+        where = Where(str(path), number)
+        yield where, checked(row, where)
+
+
+def _list_in(value: dict[str, Any]) -> list[Any]:
+    """Return the one list of objects beside single values, unless it is a chat; else the object as the only row."""
+    inside = [one for one in value.values() if isinstance(one, dict | list)]
+    rows = inside[0] if len(inside) == 1 else []
+    if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict) or rows[0].keys() & _TURN:
+        return [value]
+    return rows
+
+
+def _items(text: str, start: int, path: Path) -> Iterator[tuple[Where, Given]]:
+    """Yield one object of a list after the other, so that only their text is in memory as a whole."""
+    at = _space(text, start + 1)
+    number = 0
+    while number or text[at : at + 1] != "]":
+        number += 1
+        where = Where(str(path), number)
+        try:
+            row, at = _DECODER.raw_decode(text, at)
+        except RecursionError as error:
+            raise DataError(f"{where}: nested too deeply (over {DEPTH_LIMIT} levels)") from error
+        except ValueError as error:
+            raise DataError(f"{where}: not JSON ({first_line(error)})") from error
+        yield where, checked(row, where)
+        at = _space(text, at)
+        if text[at : at + 1] == "]":
+            break
+        if text[at : at + 1] != ",":
+            raise DataError(f"{where}: neither a comma nor the end of the list behind it; is the file cut short?")
+        at = _space(text, at + 1)
+    if _space(text, at + 1) < len(text):
+        raise DataError(f"{path}: more stands behind the list; leave the list alone in its file")
+
+
+def _space(text: str, start: int) -> int:
+    found = _SPACE.match(text, start)
+    return found.end() if found else start
+
+
+def _depth(value: object) -> int:
+    """Return how many levels a value is nested, found level by level: no recursion, no limit."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        inside = [one for one in level if isinstance(one, dict | list)]
+        level = [item for one in inside for item in (one.values() if isinstance(one, dict) else one)]
+    return depth

@@ -1,0 +1,352 @@
+"""Rows of every kind of file: the same rows from each, and what is damaged named in one line."""
+
+import contextlib
+import csv
+import gzip
+import io
+import json
+import sys
+import tracemalloc
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+from toolbox import call, process, read
+
+from irlhf import tables
+from irlhf.errors import ConfigError, DataError
+from irlhf.files import read_rows
+from irlhf.packing import pack, zstd
+from irlhf.prepare import PrepareSettings, prepare
+
+FLAT = [
+    {"prompt": "How do I repot a fern?", "completion": "In spring,\nin a larger pot.", "score": 0.5, "rank": 1},
+    {"prompt": 'Say "a, b".', "completion": "42", "score": -1e-3, "rank": 2},
+    {"prompt": "Tab\tand ümläut 🌿", "completion": " spaces ", "rank": 10**12},
+    {"prompt": "= 1; 2", "completion": "007", "score": 3.25, "rank": -4, "note": "0x1f"},
+]
+CHAT = [{"role": "user", "content": "Hi"}]
+NESTED = [
+    {"messages": [*CHAT, {"role": "assistant", "content": "Hello"}], "labels": {"quality": 0.75, "tags": ["a", "b"]}},
+    {"messages": [*CHAT, {"role": "assistant", "content": "No", "weight": 1}], "labels": {"tags": []}, "n": 7},
+]
+
+SOUND = (b'{"id": 1, "prompt": "p", "completion": "c"}', b'{"id": 2, "prompt": "q", "completion": "d"}')
+
+
+def jsonl(rows: list[dict[str, Any]]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def table(rows: list[dict[str, Any]], separator: str = ",", end: str = "\r\n") -> bytes:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    made = io.StringIO(newline="")
+    writer = csv.DictWriter(made, columns, delimiter=separator, lineterminator=end)
+    writer.writeheader()
+    writer.writerows(rows)
+    return made.getvalue().encode()
+
+
+def arrow(rows: list[dict[str, Any]]) -> bytes:
+    columns = dict.fromkeys(name for row in rows for name in row)
+    made = io.BytesIO()
+    columnar = pyarrow.table({name: [row.get(name) for row in rows] for name in columns})
+    parquet.write_table(columnar, made, row_group_size=3 if len(rows) < 100 else 50_000)
+    return made.getvalue()
+
+
+Writer = Callable[[list[dict[str, Any]]], bytes]
+WRITERS: dict[str, Writer] = {
+    "rows.jsonl": jsonl,
+    "rows.jsonl.gz": lambda rows: gzip.compress(jsonl(rows)),
+    "rows.jsonl.zst": lambda rows: zstd.compress(jsonl(rows)),
+    "rows.json": lambda rows: json.dumps(rows, indent=2).encode(),
+    "wrapped.json": lambda rows: json.dumps({"version": "1.0", "data": rows}).encode(),
+    "lines.json": jsonl,
+    "rows.json.zst": lambda rows: zstd.compress(json.dumps(rows).encode()),
+    "list.jsonl": lambda rows: json.dumps(rows).encode(),
+    "rows.parquet": arrow,
+}
+TABLES: dict[str, Writer] = {
+    "rows.csv": table,
+    "marked.csv": lambda rows: b"\xef\xbb\xbf" + table(rows, end="\n"),
+    "ROWS.CSV": table,
+    "rows.tsv": lambda rows: table(rows, "\t"),
+    "rows.csv.gz": lambda rows: gzip.compress(table(rows)),
+    "rows.tsv.zst": lambda rows: zstd.compress(table(rows, "\t")),
+}
+
+
+def put(name: str, content: bytes) -> Path:
+    Path(name).write_bytes(content)
+    return Path(name)
+
+
+def rows_of(name: str, content: bytes) -> list[dict[str, Any]]:
+    return [row for _, row in read_rows(put(name, content))]
+
+
+def refusal(name: str, content: bytes) -> str:
+    with pytest.raises(DataError) as caught:
+        rows_of(name, content)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*WRITERS, *TABLES])
+def test_the_same_rows_come_from_every_kind_of_file(name: str) -> None:
+    found = list(read_rows(put(name, {**WRITERS, **TABLES}[name](FLAT))))
+    assert [row for _, row in found] == FLAT
+    assert [list(map(type, row.values())) for _, row in found] == [list(map(type, row.values())) for row in FLAT]
+    assert [str(where) for where, _ in found] == [f"{name}:{number}" for number in range(1, 5)]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_is_inside_a_row_is_kept(name: str) -> None:
+    assert rows_of(name, WRITERS[name](NESTED)) == NESTED
+
+
+@pytest.mark.parametrize("name", [*WRITERS, *TABLES])
+def test_prepare_makes_the_same_examples_of_each(name: str) -> None:
+    put("raw.jsonl", jsonl(FLAT))
+    name = put(name, {**WRITERS, **TABLES}[name](FLAT)).rename(f"raw.{name.split('.', 1)[1]}").name
+    made = []
+    for source in ("raw.jsonl", name):
+        prepare([source], f"{source}.out")
+        made.append(read(Path(f"{source}.out")))
+    assert made[0] == made[1]
+    assert made[0][0]["id"] == "raw-0"
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ("1", 1),
+        ("-0.50", -0.5),
+        ("1e-3", 0.001),
+        ("007", "007"),
+        ("1,5", "1,5"),
+        ("1.", "1."),
+        (".5", ".5"),
+        ("+1", "+1"),
+        ("1e999", "1e999"),
+        ("9" * 400, "9" * 400),
+        ("NaN", "NaN"),
+        ("True", "True"),
+        (" 1", " 1"),
+        ("\u0661", "\u0661"),
+        ("2024-01-01", "2024-01-01"),
+    ],
+)
+def test_a_cell_is_a_number_only_where_all_of_it_is_one(cell: str, value: object) -> None:
+    (row,) = rows_of("rows.csv", table([{"a": cell, "b": "x"}]))
+    assert (row["a"], type(row["a"])) == (value, type(value))
+
+
+def test_an_answer_that_is_a_number_stays_text() -> None:
+    put("sums.csv", b"question,answer\n2+2,4\n3-3,0\n")
+    prepare(["sums.csv"], "out.jsonl", PrepareSettings(map={"prompt": "question", "completion": "answer"}))
+    assert [row["completion"] for row in read(Path("out.jsonl"))] == ["4", "0"]
+
+
+def test_blank_lines_and_rows_of_empty_cells_are_no_rows() -> None:
+    assert rows_of("rows.csv", b"\n\na,b\n\n,\n1,\n\n") == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"a,b\n1,2\n1,2,3\n", "rows.csv:2: 3 cells, and 2 columns"),
+        (b"a,b\n1,2\n3\n", "rows.csv:2: 1 cells, and 2 columns"),
+        (b'a,b\n1,2\n3,"open\n5,6\n', "rows.csv:2: not a row of cells"),
+        (b'a,b\n1,2\n3,"x"y\n', "rows.csv:2: not a row of cells"),
+        (b"a,b\n1,2\n3,\xff\n", "rows.csv:2: not UTF-8"),
+        (b"a,a\n1,2\n", "rows.csv: the header is no row of names: 'a' stands twice"),
+        (b'a,"b\n1,2\n', "rows.csv: the header is not a row of cells"),
+        (b"a,\xff\n1,2\n", "rows.csv: the header is not UTF-8"),
+        (b"a,b\n", "rows.csv: no rows"),
+        (b"", "rows.csv: no rows"),
+    ],
+)
+def test_a_damaged_table_is_named_by_row(text: bytes, told: str) -> None:
+    assert refusal("rows.csv", text).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b'[{"a": 1}, {"a": ', "rows.json:2: not JSON"),
+        (b'[{"a": 1}, ', "rows.json:2: not JSON"),
+        (b'[{"a": 1}', "rows.json:1: neither a comma nor the end"),
+        (b'[{"a": 1}, 2]', "rows.json:2: not a JSON object"),
+        (b'[{"a": 1}, {"a": NaN}]', "rows.json:2: NaN and Infinity"),
+        (b'[{"a": 1}, {"a": 1e999}]', "rows.json:2: NaN and Infinity"),
+        (b'[{"a": 1}, {"a": "\\ud800"}]', "rows.json:2: half a character"),
+        (b'[{"a": 1}, {"a": ' + b"[" * 101 + b"]" * 101 + b"}]", "rows.json:2: nested too deeply"),
+        (b'[{"a": 1}, {"a": ' + b"[" * 90000 + b"]" * 90000 + b"}]", "rows.json:2: nested too deeply"),
+        (b'[{"a": "\xff"}]', "rows.json: not UTF-8"),
+        (b'[{"a": 1}] [2]', "rows.json: more stands behind the list"),
+        (b'{"data": [{"a": 1}, 2]}', "rows.json:2: not a JSON object"),
+        (b'{\n"data": [{"a": 1}', "rows.json: not JSON"),
+        (b'{\n"a": 1}\n{"a": 2}', "rows.json: more stands behind the object"),
+        (b"[]", "rows.json: no rows"),
+    ],
+)
+def test_a_damaged_list_is_named_by_row(text: bytes, told: str) -> None:
+    assert refusal("rows.json", text).startswith(told)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": CHAT},
+        {"conversations": [{"from": "human", "value": "Hi"}]},
+        {"prompt": "p", "chosen": [{"a": 1}], "rejected": [{"a": 2}]},
+        {"prompt": "p", "labels": {"a": 1}, "completions": [{"a": 1}]},
+        {"prompt": "p"},
+    ],
+)
+def test_one_object_alone_is_one_row(row: dict[str, Any]) -> None:
+    assert rows_of("one.json", json.dumps(row, indent=1).encode()) == [row]
+    assert rows_of("one.json", json.dumps(row).encode()) == [row]
+
+
+def test_blank_lines_of_jsonl_in_a_json_file_are_counted() -> None:
+    found = read_rows(put("rows.json", b'\xef\xbb\xbf{"a": 1}\n\n{"a": 2}\n\n{"a": 3}\n'))
+    assert [f"{where} {row['a']}" for where, row in found] == ["rows.json:1 1", "rows.json:3 2", "rows.json:5 3"]
+
+
+def test_plot_reads_scored_rows_of_a_json_list() -> None:
+    rows = [{"id": f"{n}", "prompt": "p", "completion": "c", "rewards": {"a": n / 9}} for n in range(9)]
+    put("scored.json", json.dumps(rows).encode())
+    outcome = call("plot", "scored.json", "-o", "plots")
+    assert outcome.code == 0, outcome.err
+    assert Path("plots/distribution.png").is_file()
+
+
+def test_one_json_value_over_the_limit_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "JSON_LIMIT", 2**20)
+    told = refusal("rows.json.gz", gzip.compress(json.dumps([{"a": "x" * 2**20}]).encode()))
+    assert told == "rows.json.gz: over 1 MiB in one JSON value; make it JSONL: jq -c '.[]' rows.json.gz"
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.jsonl.zst", "rows.json.zst", "rows.csv.gz", "rows.tsv.zst"])
+def test_a_packed_file_cut_anywhere_never_gives_a_wrong_row(name: str) -> None:
+    whole = {**WRITERS, **TABLES}[name](FLAT)
+    for size in range(0, len(whole), 3):
+        seen = []
+        with pytest.raises(DataError):
+            seen += [row for _, row in read_rows(put(name, whole[:size]))]
+        assert seen == FLAT[: len(seen)]
+
+
+def test_a_changed_byte_of_a_packed_output_is_found() -> None:
+    pack(put("rows.jsonl", jsonl(FLAT * 50)), Path("rows.jsonl.zst"))
+    whole = Path("rows.jsonl.zst").read_bytes()
+    for place in range(4, len(whole), 7):
+        refusal("rows.jsonl.zst", whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+
+
+def test_files_packed_in_parts_are_read_to_the_end() -> None:
+    parts = b"".join(zstd.compress(jsonl([row])) for row in FLAT)
+    said = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
+    assert rows_of("rows.jsonl.zst", said + parts) == FLAT
+
+
+@pytest.mark.parametrize("size", [0, 4, 8, 100, -100, -8, -1])
+def test_a_parquet_file_cut_short_is_named(size: int) -> None:
+    whole = arrow(FLAT)
+    told = refusal("rows.parquet", whole[:size])
+    assert told.startswith("rows.parquet:1: the parquet file cannot be read" if size else "rows.parquet: no rows")
+
+
+def test_a_parquet_file_damaged_in_the_middle_never_gives_a_traceback() -> None:
+    whole = arrow(FLAT * 50)
+    for place in range(4, len(whole), 211):
+        put("rows.parquet", whole[:place] + b"\xff\x00\xff" + whole[place + 3 :])
+        with contextlib.suppress(DataError):
+            list(read_rows(Path("rows.parquet")))
+
+
+def test_a_parquet_file_is_not_read_packed_nor_by_a_pipe() -> None:
+    assert "parquet is read from its end" in refusal("rows.parquet.gz", gzip.compress(arrow(FLAT)))
+    done = process("prepare", "-", "-o", "-", given=arrow(FLAT))
+    assert (done.returncode, b"parquet is read from its end" in done.stderr) == (1, True)
+
+
+def test_values_that_json_has_not_become_text_or_are_named() -> None:
+    columns: dict[str, list[Any]] = {"when": [date(2026, 1, 2)], "price": [Decimal("1.50")], "said": [b"yes"]}
+    parquet.write_table(pyarrow.table(columns), "rows.parquet")
+    assert [row for _, row in read_rows(Path("rows.parquet"))] == [{"when": "2026-01-02", "price": 1.5, "said": "yes"}]
+    assert refusal("rows.parquet", arrow([{"a": b"\xff"}])) == (
+        "rows.parquet:1: bytes that are no text; leave its column out"
+    )
+    assert refusal("rows.parquet", arrow([{"a": 1.0}, {"a": float("nan")}])).startswith("rows.parquet:2: NaN")
+
+
+def test_without_pyarrow_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "irlhf.parquet", raising=False)
+    with pytest.raises(ConfigError, match=r"parquet files need pyarrow: pip install 'irlhf\[parquet\]'"):
+        rows_of("rows.parquet", arrow(FLAT))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "given"),
+    [
+        ("raw.csv", b"id,prompt,completion\n1,p,c\nbad\n2,q,d\n", "bad\n"),
+        (
+            "raw.json",
+            b'[{"id": 1, "prompt": "p", "completion": "c"}, 5, {"id": 2, "prompt": "q", "completion": "d"}]',
+            "5",
+        ),
+        (
+            "raw.jsonl",
+            b'{"id": 1, "prompt": "p", "completion": "c"}\n{\n{"id": 2, "prompt": "q", "completion": "d"}\n',
+            "{\n",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_read_are_set_aside_by_prepare_and_score(name: str, text: bytes, given: str) -> None:
+    put(name, text)
+    put("rewards.yaml", b"rewards:\n  a: {scorer: length}\n")
+    assert call("prepare", name, "-o", "a.jsonl", "--on-bad-row", "skip").code == 0
+    assert [row["completion"] for row in read(Path("a.jsonl"))] == ["c", "d"]
+    call("score", name, "-r", "rewards.yaml", "-o", "b.jsonl", "--on-bad-row", "skip")
+    for out in ("a", "b"):
+        aside = read(Path(f"{out}.jsonl.rejected.jsonl"))
+        assert [(row["where"], row["row"]) for row in aside] == [(f"{name}:2", given)]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_an_output_is_packed_by_its_suffix_to_the_same_bytes_each_time(suffix: str) -> None:
+    put("raw.csv", table(FLAT))
+    outputs = [Path(f"{name}.jsonl{suffix}") for name in ("one", "two")]
+    for out in outputs:
+        prepare(["raw.csv"], out)
+    prepare(["raw.csv"], "plain.jsonl")
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+    assert [row for _, row in read_rows(outputs[0])] == read(Path("plain.jsonl"))
+    assert outputs[0].read_bytes()[:2] == {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5"}[suffix]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl.zst", "rows.csv", "rows.parquet", "rows.json"])
+def test_memory_does_not_grow_with_the_rows(name: str) -> None:
+    count = 100_000
+    path = put(name, {**WRITERS, **TABLES}[name]([{"id": f"{n}", "text": f"{n} " * 10} for n in range(count)]))
+    allowed = 4 * 2**20 + (3 * path.stat().st_size if name == "rows.json" else 0)  # its text is in memory
+    before = pyarrow.total_allocated_bytes()
+    tracemalloc.start()
+    try:
+        for number, _ in enumerate(read_rows(path), 1):
+            if number % 10_000 == 1:
+                assert pyarrow.total_allocated_bytes() - before < 8 * 2**20
+        assert tracemalloc.get_traced_memory()[1] < allowed
+    finally:
+        tracemalloc.stop()
+    assert number == count
