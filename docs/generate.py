@@ -65,11 +65,13 @@ def _keep(source: Path, name: str) -> None:
 
 
 def _lean(tree: Any) -> Any:
-    """Return results without single points and curves, and with numbers of six digits."""
+    """Return results without single points and curves, with numbers of six digits and files without their folders."""
     if isinstance(tree, dict):
         return {key: _lean(value) for key, value in tree.items() if key not in ("points", "curve")}
     if isinstance(tree, list):
         return [_lean(value) for value in tree]
+    if isinstance(tree, str) and tree.startswith("/"):
+        return Path(tree).name
     return float(f"{tree:.6g}") if isinstance(tree, float) else tree
 
 
