@@ -19,7 +19,7 @@ from transformers import PrinterCallback, Trainer
 
 from irlhf.engines.classify import Row
 from irlhf.finetune.batches import LengthBatches
-from irlhf.finetune.chronicle import Chronicle, EpochLoader, Plan, arguments
+from irlhf.finetune.chronicle import Chronicle, EpochLoader, Plan, arguments, held_out
 
 
 class EncodedPair(NamedTuple):
@@ -94,10 +94,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
                 batch = self.data_collator(order[start : start + size])
                 total += float(self.total_loss(self.model, self._prepare_inputs(batch)))
         self.model.train()
-        metrics = {"eval_loss": total / len(order)}
-        self.log(metrics)
-        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        return held_out(self, total / len(order))
 
 
 def pair_trainer(

@@ -14,7 +14,7 @@ from irlhf.engines.local import device
 from irlhf.engines.projection import wanted_logits
 from irlhf.finetune import BUCKETED, PACKED, PADDED
 from irlhf.finetune.batches import IGNORED, Collator, Family, LengthBatches, alone, lay
-from irlhf.finetune.chronicle import Chronicle, EpochLoader, Plan, arguments
+from irlhf.finetune.chronicle import Chronicle, EpochLoader, Plan, arguments, held_out
 
 _AGREES, _AGREES_ELSEWHERE = 1e-4, 1e-3  # of the loss, on a processor; in bfloat16 it is no finer
 
@@ -81,10 +81,7 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
                 sums += torch.stack(self.total_loss(self.model, self._prepare_inputs(batch)))
         self.model.train()
         total, tokens = self.accelerator.reduce(sums).tolist()
-        metrics = {"eval_loss": total / tokens}
-        self.log(metrics)
-        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        return held_out(self, total / tokens)
 
 
 def trainer(

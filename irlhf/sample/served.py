@@ -10,11 +10,11 @@ from irlhf.engines.dial import AS_WRITTEN
 from irlhf.engines.folder import knows_rewards
 from irlhf.engines.local import load_speaker, vocabulary_of
 from irlhf.engines.server import Completions
-from irlhf.engines.told import TOPS, Completion, Served
+from irlhf.engines.told import TOPS, Completion
 from irlhf.policy import Policy
 from irlhf.records import LENGTH
 from irlhf.sample.prompts import prompts_for
-from irlhf.sample.spoken import Writer, Written
+from irlhf.sample.spoken import Writer, Written, served_by
 
 if TYPE_CHECKING:
     from irlhf.sample import Ask, SampleSettings
@@ -44,17 +44,7 @@ class ServedEngine:
         name = str(folder)
         speaker = load_speaker(name)
         self.prompts = prompts_for(name, speaker, policy, policy.context, settings)
-        self.completions = Completions(
-            Served(
-                settings.base_url,
-                settings.served_name,
-                settings.api_key_env,
-                settings.temperature,
-                settings.top_p,
-                settings.max_tokens,
-                vocabulary_of(name, speaker),
-            )
-        )
+        self.completions = Completions(served_by(settings, vocabulary_of(name, speaker)))
         self.lock = Lock()  # tokenizers are for one thread at a time
         self.told: set[str] = set()
 

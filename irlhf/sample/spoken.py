@@ -39,6 +39,19 @@ class Writer:
     extra: Mapping[str, object] = field(default_factory=dict)  # fields of a request
 
 
+def served_by(settings: "SampleSettings", vocabulary: int | None) -> Served:
+    """Return which model of which server is asked, and how it draws."""
+    return Served(
+        settings.base_url,
+        settings.served_name,
+        settings.api_key_env,
+        settings.temperature,
+        settings.top_p,
+        settings.max_tokens,
+        vocabulary,
+    )
+
+
 class Ahead:
     """Lets one request of a prompt go ahead of its others, so that these find its beginning in the server's cache."""
 
@@ -68,15 +81,7 @@ class SpokenEngine:
     def __init__(self, folder: Path, policy: Policy, settings: "SampleSettings", spent: Counter[str]) -> None:
         door = "irlhf.sample.spoken:hosted" if policy.hosted else "irlhf.sample.served:writer"
         writer: Writer = resolve(door)(folder, policy, settings)
-        served = Served(
-            settings.base_url,
-            settings.served_name,
-            settings.api_key_env,
-            settings.temperature,
-            settings.top_p,
-            settings.max_tokens,
-            writer.vocabulary,
-        )
+        served = served_by(settings, writer.vocabulary)
         self.write = writer.write
         self.talk = Talk(served, settings.concurrency, writer.extra, spent)
         self.ahead = Ahead()
