@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from dials import SHOWN, load_once, named, rendered, smooth
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 from toolbox import Bench
@@ -110,6 +110,8 @@ def test_text_without_exotic_signs_is_escaped_byte_for_byte_as_in_sample(
     pieces=st.lists(st.sampled_from(SIGNS + WORDS + EXOTIC) | st.text(max_size=3), max_size=9),
     kind=st.sampled_from(OWN),
 )
+@example(pieces=["\u0663", "…", "SHORT:"], kind="end")
+@example(pieces=["1", "\uff0e", " SHORT:"], kind="end")
 @settings(max_examples=600, deadline=None)
 def test_every_line_that_sample_escapes_is_escaped(pieces: list[str], kind: str, bench: Bench) -> None:
     own = replace(read_policy(bench.policy), template=own_template(kind))
@@ -136,6 +138,7 @@ def test_no_character_at_all_hides_a_line_that_sample_escapes(
     odd = [one for one in characters if folded(one) != one and one not in ENDS][::step]
     whole = "\n".join(
         f"{one}{line}\n{line[:2]}{one}{line[2:]}\n{one}{line[1:]}\n{line[:2]}{one}{line[3:]}\n{line.rstrip()[:-1]}{one}"
+        f"\n1{one}{line}\n{one}) {line}"
         for one in odd
     )
     mine, served = disarmed(tokenizer, own, whole)
