@@ -16,10 +16,15 @@ from toolbox import ROOT, Row, example, names, read, write
 from irlhf.quickstart import QuickstartSettings, steps
 
 RUN = (sys.executable, str(ROOT / "studies" / "run.py"))
+# Behind its first batch the scorer waits for as long as a file called `hold` stands beside it.
 PATIENT = """
 import time
+from pathlib import Path
+hold, batches = Path(__file__).with_name("hold"), []
 def words(examples):
-    time.sleep(0.02 * len(examples))
+    batches.append(examples)
+    while len(batches) > 1 and hold.exists():
+        time.sleep(0.01)
     return [len(one.completion.split()) for one in examples]
 """
 STUDY = """
@@ -178,7 +183,8 @@ def test_an_evaluation_loses_its_single_points_alone(study: Path) -> None:
 
 
 def begin(study: Path) -> "subprocess.Popen[bytes]":
-    """Start a study, and come back when its slow command has written rows but not all."""
+    """Start a study, and come back when its slow command has written rows but not all, and waits."""
+    (study.parent / "hold").touch()
     study.write_text(STUDY.replace("[2, 3]", "[60]").replace("-o {name}", "-q -o {name}"))
     child = subprocess.Popen([*RUN, study, "-o", "out"], stderr=subprocess.DEVNULL)
     partial = Path("out/limit=60/one.jsonl.partial")
@@ -199,6 +205,7 @@ def is_held(path: Path) -> bool:
 
 
 def assert_it_goes_on(study: Path) -> dict[str, Any]:
+    (study.parent / "hold").unlink()
     done = run(study, "-o", "out")
     assert done.returncode == 0, done.stderr
     (row,) = results()
