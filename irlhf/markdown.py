@@ -15,6 +15,8 @@ _MARK = "\N{SYMBOL FOR SUBSTITUTE FORM TWO}"  # in place of a control character
 # All signs but a hyphen, a point within a number and an underscore within a word could be read as Markdown.
 _SIGN = re.compile(r"(?!-|(?<=\d)\.(?=\d)|(?<=[^\W_])_(?=[^\W_]))[^\w\s]|_(?![^\W_])|(?<![^\W_])_")
 
+_NAME = re.compile(r"[\w.,:;{}()/-]+(?: [\w.,:;{}()/-]+)*")
+
 
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Write a page from one of the package's templates, whole or not at all. Raises OutputError."""
@@ -33,6 +35,11 @@ def escaped(given: str) -> str:
     """Return text that Markdown and HTML show as it is, on one line: signs become character references."""
     clean = " ".join(CONTROL.sub(_MARK, given).split())
     return _SIGN.sub(lambda sign: f"&#{ord(sign[0])};", clean)
+
+
+def code(given: str) -> str:
+    """Return a name as code within a line, or escaped where it holds what could end that."""
+    return f"`{given}`" if _NAME.fullmatch(given) else escaped(given)
 
 
 def fenced(given: str, language: str = "text") -> str:
