@@ -19,7 +19,7 @@ from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, read_json, read_rows, whole_file
 from irlhf.journal import Journal, RunCard, beside, journal, workshop
 from irlhf.prepare.card import MOST_ROWS, SOURCE_ROW, USER_TURNS, Aside, Part, write_card
-from irlhf.prepare.features import Columns
+from irlhf.prepare.features import TEXT, Columns
 from irlhf.prepare.findings import Findings
 from irlhf.prepare.formats import Rejected
 from irlhf.prepare.origins import ORIGINS
@@ -51,7 +51,7 @@ def publish(names: Mapping[Path, str], out: Path, card: RunCard, fill: Fill, fin
         if folder is not None:
             for stale in folder.iterdir():
                 stale.unlink()
-            columns = {_subset(name): Columns() for name in files.values()}
+            columns = {_subset(name): Columns(known={NOTED: [TEXT]}) for name in files.values()}
             for path, name in files.items():
                 findings.columns = columns[_subset(name)]
                 parts.append(_part(path, folder / name, fill, findings))

@@ -23,13 +23,14 @@ class Columns:
     """The features of the rows so far."""
 
     features: dict[str, Feature] = field(default_factory=dict)
+    known: dict[str, Feature] = field(default_factory=dict)  # whatever the rows hold
 
     def take(self, rows: Iterable[Mapping[str, Any]], where: Where) -> None:
         """Add rows. Raises DataError, and adds none, where a column would have two types."""
         features: Feature = self.features
         for row in rows:
             try:
-                features = _merged(features, feature_of(row))
+                features = _merged(_merged(features, feature_of(row)), self.known)
             except ValueError as error:
                 mend = "a data set has one type a column; mend it, or set such rows aside with --on-bad-row skip"
                 raise DataError(f"{where}: {error}; {mend}") from error
