@@ -122,10 +122,11 @@ def journal(output: Path, card: RunCard, resumable: bool = True) -> Iterator[Jou
 
 
 @contextmanager
-def workshop(output: Path, card: RunCard, worth: str) -> Iterator[Path | None]:
+def workshop(output: Path, card: RunCard, worth: str = "") -> Iterator[Path | None]:
     """Give the folder `<output>.partial` to build `output` in; None where an earlier run completed it.
 
-    After a failure the folder is kept if it holds a file like `worth`, from which the same command goes on.
+    After a failure the folder is kept if it holds a file like `worth`, from which the same command goes on; without
+    `worth` nothing is kept.
     """
     files.check_output(output, card.inputs)
     with lock(output):
@@ -141,7 +142,7 @@ def workshop(output: Path, card: RunCard, worth: str) -> Iterator[Path | None]:
                 yield folder
         except BaseException:
             partial = beside(output, PARTIAL)
-            if partial.is_dir() and not any(partial.glob(worth)):
+            if partial.is_dir() and not (worth and any(partial.glob(worth))):
                 shutil.rmtree(partial)
                 beside(output, ".run.json").unlink(missing_ok=True)
             raise

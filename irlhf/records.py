@@ -174,9 +174,9 @@ def words(prompt: Content) -> str:
     return " ".join(unicodedata.normalize("NFKC", " ".join(turns)).casefold().split())
 
 
-def unique(examples: Iterable[tuple[Where, Example]]) -> Iterator[Example]:
-    """Pass the examples on. Raises DataError where an id stands a second time."""
-    seen = Seen()
+def unique(examples: Iterable[tuple[Where, Example]], seen: Seen | None = None) -> Iterator[Example]:
+    """Pass the examples on. Raises DataError where an id stands a second time, among those `seen` too."""
+    seen = Seen() if seen is None else seen
     for where, example in examples:
         if not seen.add(example.id):
             raise DataError(f"{where}: id '{example.id}' stands twice; ids must differ")

@@ -14,6 +14,7 @@ from irlhf.files import STREAM, read_each
 from irlhf.journal import Journal, RunCard, journal
 from irlhf.prepare.clean import clean
 from irlhf.prepare.columns import renamed
+from irlhf.prepare.dataset import publish, typed
 from irlhf.prepare.findings import Findings
 from irlhf.prepare.formats import Known, Rejected, Row, detect, find_format
 from irlhf.records import TEST, TRAIN, VALIDATION, Content, Example, Where, unique, words
@@ -35,6 +36,7 @@ class PrepareSettings:
     on_bad_row: Literal["stop", "skip"] = "stop"
     map: Mapping[str, str] = field(default_factory=dict)  # what columns are to be called → what they are called
     drop_duplicates: bool = False  # rows whose prompt and completion stood before
+    card: bool = False  # make a folder for a hub: typed rows, a file for each source, and a data card
 
 
 def prepare(
@@ -45,23 +47,30 @@ def prepare(
     The split of a row hangs on its normalised prompt alone, so equal prompts never part, in one run or
     in several. Rows that the format's own rule sets aside (an empty completion) are counted and kept with
     their reason in `<output>.rejected.jsonl`; rows that cannot be read stop the run or join them.
-    Raises ConfigError and DataError.
+    With `card` the output is a folder (irlhf/prepare/dataset.py). Raises ConfigError and DataError.
     """
     paths, out = [Path(source) for source in sources], Path(output)
     _check(paths, settings)
     card = RunCard("prepare", {f"source {n}": path for n, path in enumerate(paths, 1)}, asdict(settings))
-    findings = Findings()
-    with journal(out, card, resumable=False) as book:
-        if not book.finished:
-            names = _names(paths)
-            found = (pair for path in paths for pair in _read(path, names[path], settings, (book, findings)))
-            for example in unique(found):
-                split = example.split or _split(example.prompt, settings)
-                book.write(replace(example, split=split))
-                book.counts[f"split {split}"] += 1
-            book.counts.update(findings.counts)
+    findings, names = Findings(), _names(paths)
+
+    def fill(book: Journal, *sources: Path) -> None:
+        found = (pair for path in sources for pair in _read(path, names[path], settings, (book, findings)))
+        for example in unique(found, findings.ids):
+            split = example.split or _split(example.prompt, settings)
+            book.write(replace(example, split=split))
+            book.counts[f"split {split}"] += 1
+
+    if settings.card:
+        summary = publish(names, out, card, fill, findings)
+    else:
+        with journal(out, card, resumable=False) as book:
+            if not book.finished:
+                fill(book, *paths)
+                book.counts.update(findings.counts)
+        summary = book.summary()
     findings.tell()
-    return {**book.summary(), "formats": findings.formats}
+    return {**summary, "formats": {source: known.reason for source, known in findings.formats.items()}}
 
 
 def _read(
@@ -69,14 +78,16 @@ def _read(
 ) -> Iterator[tuple[Where, Example]]:
     """Yield the examples of one source as its format reads it and the rules of `clean` leave them."""
     book, findings = books
-    known, rows = _recognised(islice(_rows(path, settings, book), settings.limit or None), settings, book)
+    known, rows = _recognised(islice(_rows(path, settings, books), settings.limit or None), settings, book)
     if known is None:
         return
-    findings.formats[str(path)] = known.reason
+    findings.formats[str(path)] = known
     gathered = getattr(known.reader, "gathered", None)
     for row in gathered(rows) if gathered else rows:
         try:
             found = [_cleaned(one, row) for one in known.reader.read(row, name)]
+            if findings.columns is not None:
+                found = typed(found, row.where, findings.columns)
         except DataError as error:
             _set_aside(error, row.where, row.fields, settings, book)
             continue
@@ -114,8 +125,10 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     return {path: name if alike[name] == 1 else f"{path.resolve().parent.name}-{name}" for path, name in short.items()}
 
 
-def _rows(path: Path, settings: PrepareSettings, book: Journal) -> Iterator[Row]:
+def _rows(path: Path, settings: PrepareSettings, books: tuple[Journal, Findings]) -> Iterator[Row]:
+    book, findings = books
     for where, fields in read_each(path):
+        findings.read += 1
         if isinstance(fields, Broken):
             _set_aside(fields.error, where, fields.given, settings, book)
             continue
