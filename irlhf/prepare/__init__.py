@@ -1,6 +1,5 @@
 """Turn raw data of any known shape into one clean record per completion, split by prompt."""
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +15,11 @@ from irlhf.prepare.clean import clean
 from irlhf.prepare.columns import renamed
 from irlhf.prepare.findings import Findings
 from irlhf.prepare.formats import Known, Rejected, Row, detect, find_format
-from irlhf.records import TEST, TRAIN, VALIDATION, Content, Example, Where, unique, words
+from irlhf.prepare.splits import Splits
+from irlhf.records import Example, Where, unique
 from irlhf.registry import FORMATS
 from irlhf.tables import Broken, bare
 
-_HASH_RANGE = 2**64
 _SHAPE = re.compile(r"\.(json.*|csv|tsv|parquet)$", re.IGNORECASE)  # what a file's name says of its rows
 
 
@@ -42,25 +41,27 @@ def prepare(
 ) -> dict[str, Any]:
     """Write one example per completion and return what was done.
 
-    The split of a row hangs on its normalised prompt alone, so equal prompts never part, in one run or
-    in several. Rows that the format's own rule sets aside (an empty completion) are counted and kept with
-    their reason in `<output>.rejected.jsonl`; rows that cannot be read stop the run or join them.
+    The split of a row hangs on the normalised words of its prompt up to the first turn of the user, so neither equal
+    prompts nor the turns of one conversation ever part, in one run or in several. Rows that the format's own rule sets
+    aside (an empty completion) are counted and kept with their reason in `<output>.rejected.jsonl`; rows that cannot be
+    read stop the run or join them.
     Raises ConfigError and DataError.
     """
     paths, out = [Path(source) for source in sources], Path(output)
     _check(paths, settings)
     card = RunCard("prepare", {f"source {n}": path for n, path in enumerate(paths, 1)}, asdict(settings))
-    findings = Findings()
+    findings, splits = Findings(), Splits(settings.test, settings.validation)
     with journal(out, card, resumable=False) as book:
         if not book.finished:
             names = _names(paths)
             found = (pair for path in paths for pair in _read(path, names[path], settings, (book, findings)))
             for example in unique(found):
-                split = example.split or _split(example.prompt, settings)
+                split = splits.of(example)
                 book.write(replace(example, split=split))
                 book.counts[f"split {split}"] += 1
             book.counts.update(findings.counts)
     findings.tell()
+    splits.tell()
     return {**book.summary(), "formats": findings.formats}
 
 
@@ -131,14 +132,6 @@ def _set_aside(error: DataError, where: Where, given: object, settings: PrepareS
     if settings.on_bad_row == "stop":
         raise error
     book.reject(where, str(error).removeprefix(f"{where}: "), given)
-
-
-def _split(prompt: Content, settings: PrepareSettings) -> str:
-    """Return the split of a prompt: a hash of its words, so that spacing, case and width do not matter."""
-    point = int.from_bytes(hashlib.sha256(words(prompt).encode()).digest()[:8]) / _HASH_RANGE
-    if point < settings.test:
-        return TEST
-    return VALIDATION if point < settings.test + settings.validation else TRAIN
 
 
 def _check(paths: Sequence[Path], settings: PrepareSettings) -> None:
