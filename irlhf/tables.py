@@ -23,11 +23,11 @@ from irlhf.records import Where
 LINE_LIMIT = 16 * 2**20  # bytes; a longer line is a broken file, or somebody's bomb
 JSON_LIMIT = 256 * 2**20  # bytes of one JSON value, which is read whole
 DEPTH_LIMIT = 100  # levels of nesting in one row, well below Python's own
+SEPARATORS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}  # of cells, by what tables are called
 
 _CHUNK = 2**20  # bytes
 _BOM = b"\xef\xbb\xbf"
 _HEAD = 1024  # bytes, among which the first character stands
-_SEPARATORS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,307})(?:\.[0-9]{1,308})?(?:[eE][+-]?[0-9]{1,3})?")
 # Columns whose cells are text whatever they look like: an answer may be 42.
 _TEXTS = frozenset(
@@ -70,8 +70,8 @@ def rows_of(stream: Any, path: Path) -> Iterator[tuple[Where, Given]]:
     """Yield the rows of an unpacked stream, in the shape that its first character and the file's name show."""
     suffix = Path(bare(path.name)).suffix.lower()
     first = stream.peek(_HEAD)[:_HEAD].removeprefix(_BOM).lstrip()[:1]
-    if suffix in _SEPARATORS:
-        return _cells(stream, path, _SEPARATORS[suffix])
+    if suffix in SEPARATORS:
+        return _cells(stream, path, SEPARATORS[suffix])
     if first == b"[":
         return _document(b"", stream, path)
     if suffix == ".json" and first == b"{":
