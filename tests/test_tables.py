@@ -56,6 +56,10 @@ def table(rows: list[dict[str, Any]], separator: str = ",", end: str = "\r\n") -
     return made.getvalue().encode()
 
 
+def comma(value: Any) -> Any:
+    return f"{value:f}".replace(".", ",") if isinstance(value, float) else value
+
+
 def arrow(rows: list[dict[str, Any]]) -> bytes:
     columns = dict.fromkeys(name for row in rows for name in row)
     made = io.BytesIO()
@@ -80,6 +84,12 @@ TABLES: dict[str, Writer] = {
     "rows.csv": table,
     "marked.csv": lambda rows: b"\xef\xbb\xbf" + table(rows, end="\n"),
     "ROWS.CSV": table,
+    "semicolons.csv": lambda rows: table(rows, ";"),
+    "commas.csv": lambda rows: table([{k: comma(v) for k, v in row.items()} for row in rows], ";"),
+    "said.csv": lambda rows: b"\xef\xbb\xbfsep=;\r\n" + table(rows, ";"),
+    "tabs.csv": lambda rows: table(rows, "\t"),
+    "table.txt": table,
+    "semicolons.zst": lambda rows: zstd.compress(b"\n" + table(rows, ";")),
     "rows.tsv": lambda rows: table(rows, "\t"),
     "rows.csv.gz": lambda rows: gzip.compress(table(rows)),
     "rows.tsv.zst": lambda rows: zstd.compress(table(rows, "\t")),
@@ -150,6 +160,76 @@ def test_prepare_makes_the_same_examples_of_each(name: str) -> None:
 def test_a_cell_is_a_number_only_where_all_of_it_is_one(cell: str, value: object) -> None:
     (row,) = rows_of("rows.csv", table([{"a": cell, "b": "x"}]))
     assert (row["a"], type(row["a"])) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["0,5", "1,234", "12"], [0.5, 1.234, 12]),
+        (["0.5", "1.234", "12"], [0.5, 1.234, 12]),
+        (["1.234", "12", "0.25"], [1.234, 12, 0.25]),  # what shows it may stand below
+        (["1,50e3", "-0,000"], [1500, 0]),
+        (["12", "1.234.567", "1.2.2026"], [12, "1.234.567", "1.2.2026"]),
+        (["7", "a,b"], [7, "a,b"]),
+    ],
+)
+def test_fractions_beside_semicolons_have_the_sign_that_the_table_shows(cells: list[str], values: list[Any]) -> None:
+    found = rows_of("rows.csv", table([{"a": cell, "answer": "1.5"} for cell in cells], ";"))
+    assert [row["a"] for row in found] == values
+    assert [type(row["a"]) for row in found if row["a"] == 12] == [int] * ("12" in cells)
+    assert {row["answer"] for row in found} == {"1.5"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        (["1", "1.234"], "rows.csv:2: '1.234' is below ten or in the thousands, which cannot be told"),
+        (["-12,345"], "rows.csv:1: '-12,345' is below ten or in the thousands"),
+        (["0,5", "1.234"], "rows.csv:2: '1.234' beside '0,5' has another decimal sign"),
+        (["1.234", "0,5"], "rows.csv:1: '1.234' beside '0,5' has another decimal sign"),
+        (["1.5", "1,5"], "rows.csv:2: '1,5' beside '1.5' has another decimal sign"),
+    ],
+)
+def test_a_fraction_that_may_be_another_number_is_named(cells: list[str], told: str) -> None:
+    assert refusal("rows.csv", table([{"a": cell, "b": "x"} for cell in cells], ";")).startswith(told)
+
+
+@pytest.mark.parametrize("header", ["prompt;completion, long", "a,b;c"])
+def test_a_header_that_two_signs_part_is_refused_with_the_way_out(header: str) -> None:
+    told = refusal("rows.csv", f"{header}\n1;2\n".encode())
+    assert told.startswith(
+        "rows.csv: the header is parted by semicolons or commas, which cannot be told; put a line like"
+    )
+    assert len(rows_of("rows.csv", f"sep=;\n{header}\n1;2\n".encode())[0]) == 2
+
+
+def test_quoted_signs_and_old_line_ends_part_no_header() -> None:
+    assert rows_of("rows.csv", b'"a;b","c\td",e\n1,2,3\n') == [{"a;b": 1, "c\td": 2, "e": 3}]
+    assert refusal("rows.csv", b"a,b\r1,2\r").startswith("rows.csv: the header is not a row of cells")
+    assert rows_of("rows.csv", b"prompt\nhi; there\n") == [{"prompt": "hi; there"}]
+
+
+STDIN = {
+    "its first line is names parted by commas": table(FLAT),
+    "its first line is names parted by semicolons": table(FLAT, ";"),
+    "its first line is sep=;": b"sep=;\n" + table(FLAT, ";"),
+    "its first line is names parted by tabs": gzip.compress(table(FLAT, "\t")),
+    "": json.dumps(FLAT, indent=1).encode(),
+}
+
+
+@pytest.mark.parametrize("told", STDIN)
+def test_tables_and_lists_are_read_from_stdin_and_said(told: str) -> None:
+    done = process("prepare", "-", "-o", "-", given=STDIN[told])
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["completion"] for line in done.stdout.splitlines()] == [row["completion"] for row in FLAT]
+    assert (f"-: read as a table, because {told}\n" if told else "-: read as prompt") in done.stderr.decode()
+
+
+@pytest.mark.parametrize("torn", [b'lo", "completion": "c"}\n', b"not json\n", b"Hello, {name}\n", b"a,a\n", b"a,,b\n"])
+def test_a_torn_first_line_of_jsonl_makes_no_table(torn: bytes) -> None:
+    done = process("prepare", "-", "-o", "-", given=torn + SOUND[0])
+    assert (done.returncode, b"-:1: not JSON" in done.stderr) == (1, True)
 
 
 def test_an_answer_that_is_a_number_stays_text() -> None:

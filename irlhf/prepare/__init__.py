@@ -20,7 +20,7 @@ from irlhf.records import Example, Where, unique
 from irlhf.registry import FORMATS
 from irlhf.tables import Broken, bare
 
-_SHAPE = re.compile(r"\.(json.*|csv|tsv|parquet)$", re.IGNORECASE)  # what a file's name says of its rows
+_SHAPE = re.compile(r"\.(json.*|csv|tsv|txt|parquet)$", re.IGNORECASE)  # what a file's name says of its rows
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def _read(
 ) -> Iterator[tuple[Where, Example]]:
     """Yield the examples of one source as its format reads it and the rules of `clean` leave them."""
     book, findings = books
-    known, rows = _recognised(islice(_rows(path, settings, book), settings.limit or None), settings, book)
+    raw = islice(_rows(path, settings, books), settings.limit or None)
+    known, rows = _recognised(raw, settings, book)
     if known is None:
         return
     findings.formats[str(path)] = known.reason
@@ -115,8 +116,9 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     return {path: name if alike[name] == 1 else f"{path.resolve().parent.name}-{name}" for path, name in short.items()}
 
 
-def _rows(path: Path, settings: PrepareSettings, book: Journal) -> Iterator[Row]:
-    for where, fields in read_each(path):
+def _rows(path: Path, settings: PrepareSettings, books: tuple[Journal, Findings]) -> Iterator[Row]:
+    book, findings = books
+    for where, fields in read_each(path, lambda told: findings.say(path, told)):
         if isinstance(fields, Broken):
             _set_aside(fields.error, where, fields.given, settings, book)
             continue
