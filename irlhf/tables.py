@@ -35,21 +35,8 @@ _LOOKED_AT = 1000  # rows of a table of semicolons, for its decimal sign
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,307})(?:\.[0-9]{1,308})?(?:[eE][+-]?[0-9]{1,3})?")
 # Columns whose cells are text whatever they look like: an answer may be 42.
 _TEXTS = frozenset(
-    {
-        "id",
-        "group",
-        "prompt",
-        "completion",
-        "label",
-        "split",
-        "source",
-        "finish",
-        "policy",
-        "kept",
-        "chosen",
-        "rejected",
-    }
-    | {"instruction", "input", "output", "system", "response", "question", "answer", "query", "history"}
+    {"id", "group", "prompt", "completion", "label", "split", "source", "finish", "policy", "kept", "chosen"}
+    | {"rejected", "instruction", "input", "output", "system", "response", "question", "answer", "query", "history"}
     | {"context", "response_0", "response_1", "response_2", "response1", "response2", "title", "text"}
 )
 _SPACE = re.compile(r"[ \t\r\n]*")

@@ -15,6 +15,7 @@ from irlhf.prepare.clean import clean
 from irlhf.prepare.columns import renamed
 from irlhf.prepare.findings import Findings
 from irlhf.prepare.formats import Known, Rejected, Row, detect, find_format
+from irlhf.prepare.hub import fetch, is_hub
 from irlhf.prepare.splits import Splits
 from irlhf.records import Example, Where, unique
 from irlhf.registry import FORMATS
@@ -45,17 +46,16 @@ def prepare(
     prompts nor the turns of one conversation ever part, in one run or in several. Rows that the format's own rule sets
     aside (an empty completion) are counted and kept with their reason in `<output>.rejected.jsonl`; rows that cannot be
     read stop the run or join them.
-    Raises ConfigError and DataError.
+    A source `hub:ORG/NAME` is a data set of the Hub. Raises ConfigError, DataError and BackendError.
     """
-    paths, out = [Path(source) for source in sources], Path(output)
-    _check(paths, settings)
-    card = RunCard("prepare", {f"source {n}": path for n, path in enumerate(paths, 1)}, asdict(settings))
+    _check(sources, settings)
+    found, out = _found([Path(source) for source in sources]), Path(output)
+    card = RunCard("prepare", {f"source {n}": path for n, (path, _) in enumerate(found, 1)}, asdict(settings))
     findings, splits = Findings(), Splits(settings.test, settings.validation)
     with journal(out, card, resumable=False) as book:
         if not book.finished:
-            names = _names(paths)
-            found = (pair for path in paths for pair in _read(path, names[path], settings, (book, findings)))
-            for example in unique(found):
+            read = (pair for path, name in found for pair in _read(path, name, settings, (book, findings)))
+            for example in unique(read):
                 split = splits.of(example)
                 book.write(replace(example, split=split))
                 book.counts[f"split {split}"] += 1
@@ -109,6 +109,12 @@ def _cleaned(found: Example | Rejected, row: Row) -> Example | Rejected:
     return clean(found, row.fields) if isinstance(found, Example) else found
 
 
+def _found(sources: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Return the files to read, each with what its rows are called after; what is on the Hub is fetched."""
+    names = _names([source for source in sources if not is_hub(source)])
+    return [one for source in sources for one in (fetch(source) if is_hub(source) else [(source, names[source])])]
+
+
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
     """Name each source for its rows' ids: by its file, and by its folder too where two files are called alike."""
     short = {path: "stdin" if path == STREAM else _SHAPE.sub("", bare(path.name)) for path in paths}
@@ -136,8 +142,8 @@ def _set_aside(error: DataError, where: Where, given: object, settings: PrepareS
     book.reject(where, str(error).removeprefix(f"{where}: "), given)
 
 
-def _check(paths: Sequence[Path], settings: PrepareSettings) -> None:
-    if not paths:
+def _check(sources: Sequence[str | Path], settings: PrepareSettings) -> None:
+    if not sources:
         raise ConfigError("no source to prepare; name a file, or - for stdin")
     if settings.format != "auto" and settings.format not in FORMATS:
         find_format(settings.format)
