@@ -10,6 +10,7 @@ A sample is a legal example, so it may go back through `score` and into the next
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -28,6 +29,9 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 STOP, LENGTH = "stop", "length"  # how a completion ended: by the model itself, or by the most tokens it may have
 LARGEST = 1e100  # size of a reward; sums of squares of larger ones are beyond what a float holds
 SPLITS = (TRAIN, VALIDATION, TEST)
+
+_ASKING = ("user", "tool")  # whose turns a completion answers
+_FIRST_TURN = re.compile(r"\s*Human:.*?\n\nAssistant:", re.DOTALL)
 
 
 class Where(NamedTuple):
@@ -166,6 +170,19 @@ def as_text(value: Content) -> str:
     if isinstance(value, str):
         return value
     return "\n\n".join(message.get("content") or "" for message in value)
+
+
+def beginning(prompt: Content) -> Content:
+    """Return how a conversation begins: its turns up to the first that asks something.
+
+    It is the same for all prompts that continue one conversation, and the whole of a prompt of one turn. Of a text it
+    is the first turn where it is written as Anthropic's transcripts are.
+    """
+    if isinstance(prompt, str):
+        found = _FIRST_TURN.match(prompt)
+        return found[0] if found else prompt
+    asked = next((place for place, turn in enumerate(prompt, 1) if turn["role"] in _ASKING), len(prompt))
+    return prompt[:asked]
 
 
 def words(prompt: Content) -> str:

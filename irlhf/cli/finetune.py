@@ -94,8 +94,8 @@ def finetune(
 
     With --objective reward train a reward model instead: on preference pairs (two examples of one group, labelled
     chosen and rejected, as irlhf prepare writes them), measured on those of the validation split. Its folder is a
-    scorer. --half proxy and --half gold train two that share no prompt. At a host it learns to answer 1 or 0, and is
-    not measured.
+    scorer. --half proxy and --half gold train two that share no conversation. At a host it learns to answer 1 or 0, and
+    is not measured.
 
     A base openai:NAME is trained by a host that speaks OpenAI's protocol, at --base-url. (OpenAI itself closed its
     fine-tuning: no new jobs from 2027-01-06, and accounts that had not used it were cut off already.) It says what it

@@ -16,6 +16,8 @@ irlhf prepare qa.jsonl --map prompt=question --map completion=answer.text --map 
 
 irlhf prepare hh-rlhf/*/*.jsonl.gz --card -o better-hh
 
+irlhf prepare hub:Anthropic/hh-rlhf#test -o examples.jsonl
+
 zcat hh.jsonl.gz | irlhf prepare - -o - | irlhf score - -r rewards.yaml"""
 
 
@@ -26,7 +28,9 @@ def _list(asked: bool) -> None:
 
 
 def prepare(
-    sources: Annotated[list[Path], typer.Argument(help="Raw data; - is stdin.", metavar="SOURCE")],
+    sources: Annotated[
+        list[Path], typer.Argument(help="Raw data; - is stdin, hub:ORG/NAME a data set.", metavar="SOURCE")
+    ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to write; - is stdout. \\[examples.jsonl]")
     ] = None,

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from irlhf import console
 from irlhf.ids import Seen
@@ -22,10 +23,15 @@ class Findings:
     formats: dict[str, Known] = field(default_factory=dict)  # of each source
     read: int = 0  # raw rows, readable or not
     counts: Counter[str] = field(default_factory=Counter)
+    shapes: dict[str, str] = field(default_factory=dict)  # of each source whose name does not say it
     first: str = ""  # place and text of what is like a special token
     seen: Seen = field(default_factory=Seen)
     ids: Seen = field(default_factory=Seen)
     columns: Columns | None = None  # where each is to have one type
+
+    def say(self, path: Path, shape: str) -> None:
+        """Keep how a file was read."""
+        self.shapes[str(path)] = shape
 
     def is_again(self, example: Example) -> bool:
         """Return whether an earlier example had this very prompt and completion."""
@@ -44,6 +50,8 @@ class Findings:
 
     def tell(self) -> None:
         """Say it, a line each."""
+        for source, shape in self.shapes.items():
+            console.note(f"{source}: read {shape}")
         for source, known in self.formats.items():
             console.note(f"{source}: read as {known.reason}")
         for name, count in sorted(self.counts.items()):
