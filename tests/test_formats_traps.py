@@ -174,6 +174,22 @@ def test_oasst_a_deleted_message_is_set_aside_with_what_follows_it() -> None:
     assert [one["id"] for one in prepared(row)] == ["m1"]
 
 
+def test_oasst_flat_a_chain_of_replies_is_as_deep_as_a_tree_can_be() -> None:
+    rows = [
+        oasst(f"m{n}", "t", f"m{n - 1}" if n else None, 0 if n % 2 else None, message_tree_id="m0", deleted=n == 40)
+        for n in range(3000)
+    ]
+    assert len(prepared(*rows)) == 20
+    reasons = [row["reason"] for row in read(Path("out.jsonl.rejected.jsonl"))]
+    assert sum("over 50 messages lead to this one" in reason for reason in reasons) == 1
+    assert len(reasons) == 3000 - 50 + 1  # and the deleted one, with what follows it
+
+
+def test_oasst_flat_rows_of_no_tree_are_not_one_tree() -> None:
+    prepared(like("oasst"), *[oasst("m1", "Air.", "m0", 0)] * 2)
+    assert [row["where"] for row in read(Path("out.jsonl.rejected.jsonl"))] == ["raw.jsonl:2", "raw.jsonl:3"]
+
+
 def test_shp_labels_of_0_prefer_b_and_pairs_of_a_post_share_a_group() -> None:
     found = prepared(like("shp", labels=0), like("shp", human_ref_B="Rain."))
     assert labels(found) == ["rejected", "chosen", "chosen", "rejected"]
@@ -312,6 +328,13 @@ def test_sharegpt_system_calls_and_a_question_without_an_answer() -> None:
     assert [turn["role"] for turn in found["prompt"]] == ["system", "user", "assistant", "tool"]
     assert found["prompt"][2]["tool_calls"][0]["function"] == {"name": "sky", "arguments": '{"at": "noon"}'}
     assert (found["completion"], found["noted"]) == ("Blue.", [CUT])
+
+
+@pytest.mark.parametrize(("name", "at"), [("sky", "\\udc00"), ("\\ud800", "noon")])
+def test_sharegpt_a_call_that_cannot_be_written_stays_text(name: str, at: str) -> None:
+    words = f'{{"name": "{name}", "arguments": {{"at": "{at}"}}}}'
+    (found,) = prepared({"conversations": [USER, {"from": "function_call", "value": words}]})
+    assert found["completion"] == words
 
 
 def test_sharegpt_a_ranking_is_a_pair() -> None:

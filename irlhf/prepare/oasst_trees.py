@@ -6,7 +6,7 @@ from typing import Any
 from irlhf.errors import DataError
 from irlhf.prepare.formats import Rejected, Row
 from irlhf.prepare.shapes import Side, answers, kept, number, preferred, tied
-from irlhf.records import Example, Message
+from irlhf.records import Example, Message, keys_of
 
 FIELDS = '"message_tree_id", "prompt" of text and replies'
 BECOMES = (
@@ -50,7 +50,7 @@ def message(row: Row, node: dict[str, Any]) -> Message:
     named = isinstance(node.get("message_id"), str)
     if not named or not isinstance(role, str) or role not in _ROLES or not isinstance(words, str):
         lacking = f"message_id, text and a role of {', '.join(_ROLES)}"
-        raise DataError(f"{row.where}: a message of the tree must have {lacking} (its keys: {', '.join(node)})")
+        raise DataError(f"{row.where}: a message of the tree must have {lacking} (its keys: {keys_of(node)})")
     return {"role": _ROLES[role], "content": words}
 
 
