@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from irlhf.errors import ConfigError, DataError
 from irlhf.records import Where
-from irlhf.tables import Broken, Given, checked, first_line
+from irlhf.tables import Broken, Given, checked, first_line, repeated
 
 try:
     import pyarrow
@@ -19,6 +19,7 @@ except ModuleNotFoundError as missing:
 
 _BATCH = 256  # rows in memory at a time
 _BUFFER = 2**20  # bytes of each column that are read at a time
+_BEYOND = (OverflowError, KeyError, ValueError)  # dates after the year 9999, keys that a map has twice, half characters
 _DAMAGE = (pyarrow.ArrowException, OSError, ValueError)
 
 
@@ -27,12 +28,11 @@ def rows_of(raw: IO[bytes], path: Path) -> Iterator[tuple[Where, Given]]:
     number = 0
     try:
         file = parquet.ParquetFile(raw, buffer_size=_BUFFER, pre_buffer=False)
-        names = file.schema_arrow.names
-        again = [name for place, name in enumerate(names) if name in names[:place]]
+        again = repeated(file.schema_arrow.names)
         if again:
             raise DataError(f"{path}: column '{again[0]:.40}' stands twice; write it without the other")
         for batch in file.iter_batches(_BATCH, use_threads=False):
-            for row in batch.to_pylist(maps_as_pydicts="strict"):
+            for row in _values(batch):
                 number += 1
                 where = Where(str(path), number)
                 yield where, _plain_row(row, where)
@@ -41,7 +41,20 @@ def rows_of(raw: IO[bytes], path: Path) -> Iterator[tuple[Where, Given]]:
         raise DataError(f"{path}:{number + 1}: {reason}") from error
 
 
-def _plain_row(row: dict[str, Any], where: Where) -> Given:
+def _values(batch: Any) -> list[dict[str, Any] | Exception]:
+    """Return the rows of a batch, and in the place of one that holds what Python cannot, why."""
+    try:
+        found: list[dict[str, Any] | Exception] = batch.to_pylist(maps_as_pydicts="strict")
+    except _BEYOND as error:
+        if batch.num_rows == 1:
+            return [error]
+        return [row for place in range(batch.num_rows) for row in _values(batch.slice(place, 1))]
+    return found
+
+
+def _plain_row(row: dict[str, Any] | Exception, where: Where) -> Given:
+    if isinstance(row, Exception):
+        return Broken(DataError(f"{where}: a value cannot be read ({first_line(row):.200}); leave its column out"), "")
     try:
         return checked(_plain(row), where)
     except TypeError as error:
