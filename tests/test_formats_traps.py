@@ -164,8 +164,9 @@ def test_oasst_flat_rows_are_the_same_examples_as_their_tree() -> None:
 def test_oasst_flat_a_message_without_its_parent_is_set_aside() -> None:
     rows = [like("oasst"), oasst("m9", "Air.", "gone", 0, message_tree_id="m0")]
     assert prepared(*rows) == []
-    (aside,) = read(Path("out.jsonl.rejected.jsonl"))
-    assert "does not stand before it" in aside["reason"]
+    reasons = [row["reason"] for row in read(Path("out.jsonl.rejected.jsonl"))]
+    assert "does not stand before it" in reasons[0]
+    assert reasons[1:] == ["a tree without an answer of the assistant"]
 
 
 def test_oasst_a_deleted_message_is_set_aside_with_what_follows_it() -> None:
@@ -187,7 +188,11 @@ def test_oasst_flat_a_chain_of_replies_is_as_deep_as_a_tree_can_be() -> None:
 
 def test_oasst_flat_rows_of_no_tree_are_not_one_tree() -> None:
     prepared(like("oasst"), *[oasst("m1", "Air.", "m0", 0)] * 2)
-    assert [row["where"] for row in read(Path("out.jsonl.rejected.jsonl"))] == ["raw.jsonl:2", "raw.jsonl:3"]
+    assert [row["where"] for row in read(Path("out.jsonl.rejected.jsonl"))] == [
+        "raw.jsonl:1",
+        "raw.jsonl:2",
+        "raw.jsonl:3",
+    ]
 
 
 def test_shp_labels_of_0_prefer_b_and_pairs_of_a_post_share_a_group() -> None:

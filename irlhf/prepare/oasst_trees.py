@@ -31,6 +31,7 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
         raise DataError(f"{row.where}: 'prompt' is no message with replies")
     rest = kept(row, {"prompt"})
     waiting: list[tuple[dict[str, Any], list[Message]]] = [(root, [])]
+    found = 0
     while waiting:
         node, before = waiting.pop()
         path = [*before, message(row, node)]
@@ -39,9 +40,14 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
             raise DataError(f"{row.where}: 'replies' is no list of messages")
         whole = [one for one in replies if one.get("deleted") is not True]
         if len(whole) < len(replies):
+            found += 1
             yield Rejected("a message was deleted, and what follows it", {**row.fields, "prompt": node})
-        yield from siblings(Row(row.where, rest), source, path, (node, whole))
+        for one in siblings(Row(row.where, rest), source, path, (node, whole)):
+            found += 1
+            yield one
         waiting += [(one, path) for one in reversed(whole)]
+    if not found:
+        yield Rejected("a tree without an answer of the assistant", row.fields)
 
 
 def message(row: Row, node: dict[str, Any]) -> Message:
