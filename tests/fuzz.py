@@ -90,10 +90,10 @@ class Watch:
         return watched
 
     def __call__(self, path: Path, settings: PrepareSettings) -> Run:
-        """Run it once. Any error but ours, and any run that takes too long, goes on to the test."""
+        """Run it once. Any error but ours goes on to the test."""
         self.run = Run()
         out, told = io.TextIOWrapper(io.BytesIO()), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(told), limited(PATIENCE):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(told):
             try:
                 self.run.summary = prepare([path], "-", settings)
             except IrlhfError as error:
@@ -104,9 +104,10 @@ class Watch:
 
 
 def examine(watch: Watch, path: Path, settings: PrepareSettings) -> Run:
-    """Hold one file to all that is promised. Returns the run that skips bad rows."""
-    stopped = watch(path, replace(settings, on_bad_row="stop"))
-    skipped = watch(path, replace(settings, on_bad_row="skip")) if stopped.error else stopped
+    """Hold one file to all that is promised, within PATIENCE. Returns the run that skips bad rows."""
+    with limited(PATIENCE):
+        stopped = watch(path, replace(settings, on_bad_row="stop"))
+        skipped = watch(path, replace(settings, on_bad_row="skip")) if stopped.error else stopped
     for run in (stopped, skipped):
         hold(run, path)
     assert stopped.bad in ([], [stopped.error])

@@ -96,17 +96,13 @@ def needed(reader: Format) -> list[str]:
 
 def _nearest(fields: dict[str, Any]) -> str:
     """Say which format a row is nearest to, and what it lacks."""
-    found = _nearest_to(tuple(name[:_LONGEST] for name in islice(fields, _MOST)))
+    names = [name[:_LONGEST] for name in islice(fields, _MOST)]
+    # The last, because the most general one is the likeliest of those that are as near.
+    found = max(reversed(formats()), key=lambda known: _nearness(known.reader, names))
     lacking = [key for key in needed(found.reader) if key not in fields]
     if lacking:
         return f"the nearest, {found.name}, lacks {', '.join(lacking)}"
     return f"the nearest is {found.name}, which reads {found.reader.FIELDS}"
-
-
-@lru_cache(256)
-def _nearest_to(names: tuple[str, ...]) -> Known:
-    # The last, because the most general one is the likeliest of those that are as near.
-    return max(reversed(formats()), key=lambda known: _nearness(known.reader, names))
 
 
 def _nearness(reader: Format, names: Sequence[str]) -> float:
@@ -114,6 +110,7 @@ def _nearness(reader: Format, names: Sequence[str]) -> float:
     return sum(max((_alike(key, name) for name in names), default=0.0) for key in keys) / len(keys)
 
 
+@lru_cache(2**14)  # an unknown file has the same names in every row
 def _alike(key: str, name: str) -> float:
     ratio = 1.0 if key == name else SequenceMatcher(None, key, name.lower()).ratio() * 0.9
     return ratio if ratio > _ALIKE else 0.0
