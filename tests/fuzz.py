@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from toolbox import Row, call, read
+from toolbox import Row, call, names, read
 
 from irlhf import console
 from irlhf.errors import IrlhfError
@@ -143,22 +144,23 @@ def hold(run: Run, path: Path) -> None:
 
 def hold_files(path: Path, settings: PrepareSettings, expected: Run) -> None:
     """Hold the command with its files to what a run to stdout made, and its output to being read as itself."""
-    with contextlib.suppress(FileNotFoundError):
-        Path("out.jsonl").unlink()
-        Path("again.jsonl").unlink()
+    folder = Path("held")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    out = folder / "out.jsonl"
     try:
-        prepare([path], "out.jsonl", replace(settings, on_bad_row="skip"))
+        prepare([path], out, replace(settings, on_bad_row="skip"))
     except IrlhfError as error:
-        assert (str(error), Path("out.jsonl").exists()) == (expected.error, False)  # noqa: PT017 - one of the outcomes
+        assert (str(error), names(folder)) == (expected.error, set())  # noqa: PT017 - an error is one of the outcomes
         return
-    written = Path("out.jsonl").read_bytes()
+    written = out.read_bytes()
     assert written == expected.written
-    aside: list[Row] = read(Path("out.jsonl.rejected.jsonl")) if expected.aside else []
+    aside: list[Row] = read(folder / "out.jsonl.rejected.jsonl") if expected.aside else []
     assert [row["where"] for row in aside] == [str(where) for where in expected.aside]
-    assert Path("out.jsonl.rejected.jsonl").exists() == bool(aside)
+    assert names(folder) == {"out.jsonl", "out.jsonl.run.json", *["out.jsonl.rejected.jsonl"] * bool(aside)}
     if written:
-        prepare(["out.jsonl"], "again.jsonl", PrepareSettings("prompt-completion"))
-        assert Path("again.jsonl").read_bytes() == written
+        prepare([out], folder / "again.jsonl", PrepareSettings("prompt-completion"))
+        assert (folder / "again.jsonl").read_bytes() == written
 
 
 def hold_command(path: Path, settings: PrepareSettings, expected: Run) -> None:
