@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from irlhf.errors import ConfigError, DataError
 from irlhf.records import Where
-from irlhf.tables import Broken, Given, checked, first_line, parse_row, refuse
+from irlhf.tables import Broken, Given, checked, first_line, parse_row, refuse, repeated
 from irlhf.typed import FLAG, FRACTION, ITEMS, LIST, TEXT, WHOLE, Column, Shape
 
 try:
@@ -24,6 +24,7 @@ except ModuleNotFoundError as missing:
 
 _BATCH = 256  # rows in memory at a time
 _BUFFER = 2**20  # bytes of each column that are read at a time
+_BEYOND = (OverflowError, KeyError, ValueError)  # dates after the year 9999, keys that a map has twice, half characters
 _DAMAGE = (pyarrow.ArrowException, OSError, ValueError)
 _MARK = {b"irlhf": b"json"}  # in the schema, of columns of JSON text
 _GROUP = 16 * 2**20  # bytes of rows that are packed together
@@ -35,13 +36,12 @@ def rows_of(raw: IO[bytes], path: Path) -> Iterator[tuple[Where, Given]]:
     number = 0
     try:
         file = parquet.ParquetFile(raw, buffer_size=_BUFFER, pre_buffer=False)
-        names = file.schema_arrow.names
-        again = [name for place, name in enumerate(names) if name in names[:place]]
+        again = repeated(file.schema_arrow.names)
         if again:
             raise DataError(f"{path}: column '{again[0]:.40}' stands twice; write it without the other")
         marked = [one.name for one in file.schema_arrow if one.metadata and _MARK.items() <= one.metadata.items()]
         for batch in file.iter_batches(_BATCH, use_threads=False):
-            for row in batch.to_pylist(maps_as_pydicts="strict"):
+            for row in _values(batch):
                 number += 1
                 where = Where(str(path), number)
                 yield where, _plain_row(row, marked, where)
@@ -119,7 +119,20 @@ def _groups(batches: Iterable[Any]) -> Iterator[list[Any]]:
     yield group
 
 
-def _plain_row(row: dict[str, Any], marked: Iterable[str], where: Where) -> Given:
+def _values(batch: Any) -> list[dict[str, Any] | Exception]:
+    """Return the rows of a batch, and in the place of one that holds what Python cannot, why."""
+    try:
+        found: list[dict[str, Any] | Exception] = batch.to_pylist(maps_as_pydicts="strict")
+    except _BEYOND as error:
+        if batch.num_rows == 1:
+            return [error]
+        return [row for place in range(batch.num_rows) for row in _values(batch.slice(place, 1))]
+    return found
+
+
+def _plain_row(row: dict[str, Any] | Exception, marked: Iterable[str], where: Where) -> Given:
+    if isinstance(row, Exception):
+        return Broken(DataError(f"{where}: a value cannot be read ({first_line(row):.200}); leave its column out"), "")
     try:
         unmarked = {name: _unmarked(row[name], name) for name in marked if row[name] is not None}
         return checked({**_plain(row), **unmarked}, where)

@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import islice
 from typing import Any, NamedTuple
 
 from irlhf.errors import DataError
@@ -122,10 +123,10 @@ def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = Tru
     """
     given = {name: row[name] for name in _KNOWN if row.get(name) is not None}
     if "id" not in given:
-        raise DataError(f"{where}: no 'id' (keys: {_keys(row)}); `irlhf prepare` gives every row one")
+        raise DataError(f"{where}: no 'id' (keys: {keys_of(row)}); `irlhf prepare` gives every row one")
     for name in ("prompt", "completion") if completion else ("prompt",):
         if name not in given:
-            raise DataError(f"{where}: no '{name}' (keys: {_keys(row)})")
+            raise DataError(f"{where}: no '{name}' (keys: {keys_of(row)})")
     given["id"] = _identifier(given["id"], where)
     given["prompt"] = content(given["prompt"], where, "prompt")
     given["completion"] = content(given.get("completion", ""), where, "completion")
@@ -138,7 +139,7 @@ def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = Tru
         if name in given and not (isinstance(given[name], int) if name in _COUNTS else finite(given[name])):
             raise DataError(f"{where}: '{name}' is {given[name]!r:.40}, not a number that it can be")
     if given.get("split") and given["split"] not in SPLITS:
-        raise DataError(f"{where}: split '{given['split']}' is none of {', '.join(SPLITS)}")
+        raise DataError(f"{where}: split '{given['split']:.40}' is none of {', '.join(SPLITS)}")
     given["target"] = _texts(given.get("target", {}), where)
     given["extra"] = {name: value for name, value in row.items() if name not in _KNOWN}
     return Example(**given)
@@ -196,13 +197,18 @@ def unique(examples: Iterable[tuple[Where, Example]], seen: Seen | None = None) 
     seen = Seen() if seen is None else seen
     for where, example in examples:
         if not seen.add(example.id):
-            raise DataError(f"{where}: id '{example.id}' stands twice; ids must differ")
+            raise DataError(f"{where}: id '{example.id:.80}' stands twice; ids must differ")
         yield example
 
 
 def finite(value: object) -> bool:
     """Return whether this is a number that can be a reward: no bool, NaN, infinity or one whose square is."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def keys_of(row: Mapping[str, Any]) -> str:
+    """Return a row's keys for an error message: the first of them, and the beginning of each."""
+    return ", ".join(f"{name:.60}" for name in islice(row, 40)) or "none"
 
 
 def dumps(row: Mapping[str, Any]) -> bytes:
@@ -223,7 +229,9 @@ def _numbers(value: object, where: Where | str, name: str) -> dict[str, float]:
         raise DataError(f"{where}: '{name}' is {_kind(value)}, not an object of numbers")
     for key, number in value.items():
         if not finite(number):
-            raise DataError(f"{where}: {name}.{key} is {number!r:.40}, not a finite number up to {LARGEST:g} in size")
+            raise DataError(
+                f"{where}: {name}.{key:.40} is {number!r:.40}, not a finite number up to {LARGEST:g} in size"
+            )
     return value
 
 
@@ -231,10 +239,6 @@ def _texts(value: object, where: Where | str) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
         raise DataError(f"{where}: 'target' is not an object of texts")
     return value
-
-
-def _keys(row: Mapping[str, Any]) -> str:
-    return ", ".join(list(row)[:12]) or "none"
 
 
 def _kind(value: object) -> str:

@@ -11,8 +11,10 @@ import csv
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -270,10 +272,15 @@ def _checked(cells: list[str], given: bytes, wrong: str) -> None:
 def _header(cells: list[str], given: bytes, wrong: str) -> list[str]:
     """Return the names of the columns. Raises ValueError."""
     _checked(cells, given, wrong)
-    again = [name for number, name in enumerate(cells) if name in cells[:number]]
+    again = repeated(cells)
     if again:
         raise ValueError(f"no row of names: '{again[0]:.40}' stands twice")
     return cells
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that stand more than once."""
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _row(header: Sequence[str], record: _Cells, fractions: Fractions | None) -> dict[str, Any]:
@@ -296,15 +303,15 @@ def _value(name: str, cell: str, fractions: Fractions | None) -> str | float:
 
 def _objects(stream: Any, path: Path) -> Iterator[tuple[Where, Given]]:
     """Tell JSONL in a .json file from one value: its first line is whole, and more stands below."""
-    begun: list[bytes] = []
+    begun = bytearray()
     filled: list[bytes] = []
-    while len(filled) < 2 and (line := stream.readline(LINE_LIMIT + 1)):
-        begun.append(line)
+    while len(filled) < 2 and len(begun) <= JSON_LIMIT and (line := stream.readline(LINE_LIMIT + 1)):
+        begun += line
         filled += [line] if line.strip() else []
     if len(filled) == 2 and _is_whole(filled[0]):
-        behind = ((number + len(begun), line) for number, line in _numbered(stream, path))
-        return _lines(chain(enumerate(begun, 1), behind), path)
-    return _document(b"".join(begun), stream, path)
+        behind = ((number + begun.count(b"\n"), line) for number, line in _numbered(stream, path))
+        return _lines(chain(enumerate(BytesIO(begun), 1), behind), path)
+    return _document(begun, stream, path)
 
 
 def _is_whole(line: bytes) -> bool:
@@ -315,7 +322,7 @@ def _is_whole(line: bytes) -> bool:
     return True
 
 
-def _document(begun: bytes, stream: Any, path: Path) -> Iterator[tuple[Where, Given]]:
+def _document(begun: bytes | bytearray, stream: Any, path: Path) -> Iterator[tuple[Where, Given]]:
     """Yield the objects of one JSON value, counted from 1."""
     whole = bytearray(begun)
     while len(whole) <= JSON_LIMIT and (more := stream.read(_CHUNK)):

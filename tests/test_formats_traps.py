@@ -164,14 +164,35 @@ def test_oasst_flat_rows_are_the_same_examples_as_their_tree() -> None:
 def test_oasst_flat_a_message_without_its_parent_is_set_aside() -> None:
     rows = [like("oasst"), oasst("m9", "Air.", "gone", 0, message_tree_id="m0")]
     assert prepared(*rows) == []
-    (aside,) = read(Path("out.jsonl.rejected.jsonl"))
-    assert "does not stand before it" in aside["reason"]
+    reasons = [row["reason"] for row in read(Path("out.jsonl.rejected.jsonl"))]
+    assert "does not stand before it" in reasons[0]
+    assert reasons[1:] == ["a tree without an answer of the assistant"]
 
 
 def test_oasst_a_deleted_message_is_set_aside_with_what_follows_it() -> None:
     row = like("oasst-trees")
     row["prompt"]["replies"][1]["deleted"] = True
     assert [one["id"] for one in prepared(row)] == ["m1"]
+
+
+def test_oasst_flat_a_chain_of_replies_is_as_deep_as_a_tree_can_be() -> None:
+    rows = [
+        oasst(f"m{n}", "t", f"m{n - 1}" if n else None, 0 if n % 2 else None, message_tree_id="m0", deleted=n == 40)
+        for n in range(3000)
+    ]
+    assert len(prepared(*rows)) == 20
+    reasons = [row["reason"] for row in read(Path("out.jsonl.rejected.jsonl"))]
+    assert sum("over 50 messages lead to this one" in reason for reason in reasons) == 1
+    assert len(reasons) == 3000 - 50 + 1  # and the deleted one, with what follows it
+
+
+def test_oasst_flat_rows_of_no_tree_are_not_one_tree() -> None:
+    prepared(like("oasst"), *[oasst("m1", "Air.", "m0", 0)] * 2)
+    assert [row["where"] for row in read(Path("out.jsonl.rejected.jsonl"))] == [
+        "raw.jsonl:1",
+        "raw.jsonl:2",
+        "raw.jsonl:3",
+    ]
 
 
 def test_shp_labels_of_0_prefer_b_and_pairs_of_a_post_share_a_group() -> None:
@@ -340,6 +361,13 @@ def test_what_is_no_text_in_a_message_is_named(kind: str) -> None:
     seen = [{"type": "text", "text": "What is this?"}, {"type": kind, kind: {"url": "https://example.org/a.png"}}]
     with pytest.raises(DataError, match=rf"raw\.jsonl:1: a message of 'messages' holds {kind}, and only text is read"):
         prepared({"messages": [{"role": "user", "content": seen}, GOOD]})
+
+
+@pytest.mark.parametrize(("name", "at"), [("sky", "\\udc00"), ("\\ud800", "noon")])
+def test_sharegpt_a_call_that_cannot_be_written_stays_text(name: str, at: str) -> None:
+    words = f'{{"name": "{name}", "arguments": {{"at": "{at}"}}}}'
+    (found,) = prepared({"conversations": [USER, {"from": "function_call", "value": words}]})
+    assert found["completion"] == words
 
 
 def test_sharegpt_a_ranking_is_a_pair() -> None:

@@ -373,6 +373,24 @@ def test_values_that_json_has_not_become_text_or_are_named() -> None:
     assert refusal("rows.parquet", arrow([{"a": 1.0}, {"a": float("nan")}])).startswith("rows.parquet:2: NaN")
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        pyarrow.array([0, 2**31 - 1], pyarrow.int32()).view(pyarrow.date32()),
+        pyarrow.array([0, 2**62]).view(pyarrow.timestamp("us")),
+        pyarrow.array([1000, 123]).view(pyarrow.timestamp("ns")),
+        pyarrow.array([0, 2**60]).view(pyarrow.time64("us")),
+        pyarrow.array([[("a", 1)], [("a", 1), ("a", 2)]], pyarrow.map_(pyarrow.string(), pyarrow.int64())),
+        pyarrow.array([b"a", b"\xff"]).view(pyarrow.string()),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_a_row_of_parquet_that_python_cannot_hold_is_named_alone(column: Any) -> None:
+    parquet.write_table(pyarrow.table({"prompt": ["p", "q"], "a": column}), "raw.parquet")
+    with pytest.raises(DataError, match=r"^raw.parquet:2: a value cannot be read \(.*\); leave its column out$"):
+        list(read_rows(Path("raw.parquet")))
+
+
 def test_without_pyarrow_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.delitem(sys.modules, "irlhf.parquet", raising=False)

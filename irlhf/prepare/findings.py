@@ -42,7 +42,7 @@ class Findings:
         """Count what an example holds."""
         noted = example.extra.get(NOTED, ())
         for one in noted if isinstance(noted, list) else ():
-            self.counts[f"{NOTED} {one!s:.80}"] += 1
+            self.counts[f"{NOTED} {' '.join(str(one).split()):.80}"] += 1
         special = special_text(example)
         if special:
             self.counts[SPECIAL] += 1

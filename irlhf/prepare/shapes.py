@@ -21,6 +21,7 @@ from irlhf.records import (
     content,
     finite,
     from_json,
+    keys_of,
 )
 
 NOTED = "noted"  # the key of rows that lists what a rule did to them
@@ -139,7 +140,7 @@ def number(value: object) -> float | None:
 
 def columns(row: Row) -> str:
     """Return a row's keys, for an error message."""
-    return ", ".join(list(row.fields)[:40]) or "none"
+    return keys_of(row.fields)
 
 
 def chat(value: object, row: Row, name: str) -> list[Message]:
@@ -199,10 +200,11 @@ def _call(words: object) -> dict[str, Any] | None:
     """Return a function call that is written as JSON as a message holds it."""
     try:
         found = json.loads(words) if isinstance(words, str) else None
-    except (ValueError, RecursionError):
+        if not isinstance(found, dict) or not isinstance(found.get("name"), str):
+            return None
+        arguments = found.get("arguments", {})
+        written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        f"{found['name']}{written}".encode()
+    except (ValueError, RecursionError):  # UnicodeEncodeError too: half characters can be read and not be written
         return None
-    if not isinstance(found, dict) or not isinstance(found.get("name"), str):
-        return None
-    arguments = found.get("arguments", {})
-    written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     return {"type": "function", "function": {"name": found["name"], "arguments": written}}
