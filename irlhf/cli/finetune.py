@@ -43,6 +43,7 @@ def finetune(
     ] = None,
     objective: Annotated[Objective, typer.Option(help="What is trained, see above.")] = Objective.policy,
     template: Annotated[str, typer.Option(help="How rewards are spelled: a name or a YAML. \\[reward-end]")] = "",
+    like: Annotated[str, typer.Option(help="Keep the scales and the template of this policy.", metavar="FOLDER")] = "",
     baseline: Annotated[str, typer.Option(help="plain, chosen, top or untouched, see above.", metavar="KIND")] = "",
     epochs: Annotated[float, typer.Option(min=0, max=10_000, help="Passes over the rows; 0 fits the base.")] = 0.0,
     learning_rate: Annotated[float, typer.Option(min=0, max=1, help="Peak learning rate; 0 fits the base.")] = 0.0,
@@ -119,6 +120,7 @@ def finetune(
         report_to,
         drop_all=drop_all,
         layout=layout,
+        like=like,
     )
     hosted = resolve("irlhf.finetune.hosting:HostedSettings")(
         host,
