@@ -131,6 +131,19 @@ def test_an_evaluation_without_any_picture_still_has_its_report() -> None:
     assert "The price" in Path("plots/report.html").read_text()
 
 
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_no_legend_below_a_panel_is_cut_off(count: int) -> None:
+    from irlhf.plot import style
+    from irlhf.plot.target_actual import draw
+
+    shape = Shape(policies=[(f"policy {i}", "") for i in range(count)], weightings=[], prompts=6)
+    with style.look():
+        ((_, figure),) = draw(write_evaluation(shape))
+        style.rendered(figure, "png")
+        legends = [axis.get_legend().get_window_extent() for axis in figure.axes]
+    assert all(one.y0 >= 0 and one.x0 >= 0 and one.x1 <= figure.bbox.x1 for one in legends)
+
+
 @pytest.mark.parametrize("points", [0, 1, 2, 2000])
 def test_any_number_of_points_is_drawn(points: int) -> None:
     found = evaluation(ONE)

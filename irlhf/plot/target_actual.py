@@ -49,7 +49,7 @@ def _panel(axis: Any, reward: str, arms: Sequence[Arm]) -> None:
     axis.axhline(_middle(found), color=style.GREY, linewidth=1.5, linestyle=style.DOTTED, label=label)
     title = f"{style.short(reward)} ({found['scale']})"
     axis.set(xlim=ends, ylim=ends, title=title, xlabel="asked (target)", ylabel="given (actual)")
-    axis.set_aspect("equal")
+    axis.set_aspect("equal", anchor="S")  # the layout makes room for a legend below where the axis itself ends
     style.legend_below(axis)
 
 
