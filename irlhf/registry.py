@@ -94,6 +94,9 @@ PICTURES: Mapping[str, str] = {
     "pairs": "irlhf.plot.pairs",
     "distribution": "irlhf.plot.distribution",
     "correlations": "irlhf.plot.correlations",
+    "rounds": "irlhf.plot.rounds",
+    "rounds-target-actual": "irlhf.plot.rounds_target_actual",
+    "rounds-kept": "irlhf.plot.rounds_kept",
     "training": "irlhf.plot.training",
 }
 

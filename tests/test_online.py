@@ -173,6 +173,25 @@ def test_the_figures_are_those_of_the_files(home: Path) -> None:
     assert json.loads((home / "out/round-2/round.json").read_text())["gold"] == last["gold"]
 
 
+def test_the_rounds_are_drawn_beside_their_controls(home: Path) -> None:
+    from irlhf.plot.rounds import draw
+
+    done = call("plot", home / "out/rounds.json")
+    assert (done.code, done.err.count("\n")) == (0, 1)
+    assert names(Path("plots")) == {"rounds.png", "rounds-target-actual.png", "rounds-kept.png", "report.html"}
+    ((_, figure),) = draw(home / "out/rounds.json")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["online", *ARMS]
+    assert figure.get_suptitle().endswith("not available: distinct-2, different completions")
+
+
+def test_one_round_without_gold_and_controls_is_drawn(home: Path) -> None:
+    Path("rewards.yaml").write_text(REWARDS.partition("gold:")[0])
+    done = call(*rounds(home, "-r", "rewards.yaml", "--rounds", 1, "-o", "out"))
+    assert done.code == 0, done.err
+    assert call("plot", "out/rounds.json").code == 0
+    assert names(Path("plots")) == {"rounds.png", "rounds-target-actual.png", "report.html"}
+
+
 def test_the_policy_to_take_is_linked(home: Path) -> None:
     assert (
         read_policy(home / "out/policy").digest
