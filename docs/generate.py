@@ -25,7 +25,11 @@ DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
 PAGES = ("quickstart.md", "asking.md", "reward-models.md", "online.md", "hh.md", "evaluation.md", "benchmarks.md")
 # A result, and the function of pictures.py that draws it.
-_PICTURES = {"bench-memory.json": "memory", "asking-reach.jsonl": "asking_reach"}
+_PICTURES = {
+    "bench-memory.json": "memory",
+    "asking-reach.jsonl": "asking_reach",
+    "online-rounds.jsonl": "online_rounds",
+}
 _UNITS = {"finetune": "finetune (completion tokens)", "sample": "sample (tokens)", "score": "score (texts)"}
 _TRACKING = "| policy | reward | within prompts | pooled | mean error | floors: permuted, constant | gold within | n |"
 _SHOWN_FRONTS = ("policy", "plain", "chosen-6", "top-6")  # at equal completion tokens

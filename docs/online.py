@@ -59,9 +59,8 @@ def _measured(folder: str) -> Iterator[str]:
 
 def rounds() -> Iterator[str]:
     """The loop itself, round by round, on the watched validation prompts."""
-    heads = "| seed | round | drawn: mean reward | reward | gold | tracking | entropy | KL | distinct-2 | unique | words |"
-    yield heads
-    yield "|---" * (heads.count("|") - 1) + "|"
+    yield "| seed | round | while drawn | reward | gold | tracking | entropy | KL | distinct-2 | unique | words |"
+    yield "|---" * 11 + "|"
     for row in read():
         (loop,) = (one for one in row["results"]["rounds"]["arms"] if one["name"] == "online")
         for one in loop["rounds"]:
@@ -112,6 +111,16 @@ def sides() -> Iterator[str]:
                 yield f"| {row['cell']['seed']} | {one['round']} | {side} | {found['n']:,} | {figures} |"
 
 
+def bands() -> Iterator[str]:
+    """How diverse offline rows are by themselves, from the mean on, along their weighted reward."""
+    found = json.loads(RESULTS.with_name("online-bands.json").read_text(encoding="utf-8"))
+    yield "| seed | weighted reward of offline rows: distinct-2 |"
+    yield "|---|---|"
+    for name, each in found.items():
+        told = ", ".join(f"{one['reward']:.2f}: {one['distinct_2']['value']:.3f}" for one in each)
+        yield f"| {name.removeprefix('seed=')} | {told} |"
+
+
 def _there(table: Callable[[], Iterator[str]]) -> Callable[[], Iterator[str]]:
     """Return a table that says so where its study has left no results."""
 
@@ -130,4 +139,5 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "online-bare": _there(bare),
     "online-guards": _there(guards),
     "online-sides": _there(sides),
+    "online-bands": bands,
 }

@@ -1,10 +1,11 @@
 """Pictures of docs/ that are drawn from result files, in the look of `irlhf plot`."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from irlhf.plot import style
+from irlhf.plot import rounds, style
 
 _LOADS = {"score": "score", "sample": "sample, three a prompt", "killed": "sample, killed half way: the second run"}
 
@@ -53,4 +54,14 @@ def asking_reach(result: Path) -> bytes:
             axis.set(title=title, xlabel="kindness asked for, z-score", ylim=(-2.2, 2.6))
         axes[0].set(ylabel="kindness given, z-score")
         style.legend_under(figure, handles, columns=len(handles))
+        return style.rendered(figure, "png")
+
+
+def online_rounds(result: Path) -> bytes:
+    """Return what was watched in the rounds of the first seed, beside their controls."""
+    first = json.loads(result.read_text(encoding="utf-8").splitlines()[0])
+    with tempfile.TemporaryDirectory() as folder, style.look():
+        watched = Path(folder) / "rounds.json"
+        watched.write_text(json.dumps(first["results"]["rounds"]), encoding="utf-8")
+        (_, figure), *_ = rounds.draw(watched)
         return style.rendered(figure, "png")

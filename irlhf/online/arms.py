@@ -25,7 +25,7 @@ class Arm:
     no-update        asks the policy of before for the same in every round, and trains nothing
     unguarded        the loop without its entropy or KL guard
     random-drop      the loop with as many samples dropped by lot as its guard dropped
-    expert           trains on the best sample of each prompt alone
+    expert           trains on the best samples alone, as many as there are prompts
     offline          trains on offline rows alone: as many steps, and as many freshly scored rows where there are any
     """
 
