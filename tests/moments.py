@@ -8,6 +8,7 @@ removed and linked, folders made. The nth change is not made any more; with `del
 many seconds later, in the middle of what comes then.
 """
 
+import gc
 import json
 import os
 import random
@@ -72,7 +73,9 @@ def strike() -> None:
 def main() -> None:
     plan = json.loads(Path(PLAN).read_text())
     watcher = Watcher()
+    sys.dont_write_bytecode = True  # which this run alone would
     assert run(plan["arguments"]) == 0
+    gc.collect()  # closes what the end of a process closes
     changes, whole = list(watcher.seen), snapshot()
     watcher.counting = False
     rng = random.Random(plan["seed"])
@@ -123,7 +126,7 @@ def clear(output: str) -> None:
 
 def snapshot() -> dict[str, str]:
     """Return what stands below the working folder, but for the plan: of each name what it holds."""
-    return {str(path): held(path) for path in Path().rglob("*") if not set(path.parts) & {PLAN, "__pycache__"}}
+    return {str(path): held(path) for path in Path().rglob("*") if path.name != PLAN}
 
 
 def held(path: Path) -> str:
