@@ -10,6 +10,7 @@ output removed, and the next begins from nothing.
 """
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -74,6 +75,7 @@ def start(arguments: list[str], before: Callable[[], None] = lambda: None) -> in
     try:
         before()
         code = run(arguments)
+        gc.collect()  # closes what the end of a process closes
     finally:
         sys.stderr.flush()
         os._exit(code)

@@ -18,7 +18,7 @@ from irlhf.online.arms import LOOP, Arm, arms_of
 from irlhf.online.asking import asking
 from irlhf.online.checks import check_folder, check_ours, check_policy, check_rewards, check_settings
 from irlhf.online.mix import Offline, mixed, prompts_of, write_rows
-from irlhf.online.training import rehearsal, spent, training_line
+from irlhf.online.training import left, rehearsal, spent, training_line
 from irlhf.online.watch import Watch, drawn, watch
 from irlhf.policy import Policy, read_policy
 from irlhf.records import TRAIN, VALIDATION
@@ -225,6 +225,8 @@ def _round(loop: Loop, arm: Arm, places: tuple[Path, Path], number: int) -> dict
     first = loop.out / f"round-{number}"  # of the loop itself: all arms ask the same prompts for the same
     if arm.name == LOOP:
         write_rows(first / "prompts.jsonl", _asked_prompts(loop, number))
+    if arm.trains:
+        left(loop, folder / POLICY)  # before samples are paid for that nothing could be trained on
     if arm.draws:
         asks = asking(loop, first, number)
         seed = (loop.seed + number) % 2**32

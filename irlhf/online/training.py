@@ -30,8 +30,7 @@ def training_line(loop: Loop, policy: Path, folder: Path, how: tuple[int, float]
     if there is None:
         rate = loop.settings.training.learning_rate or _usual_rate(loop) * _SLOWER
         return [*line, "--model", str(policy), "--epochs", f"{epochs:g}", "--learning-rate", f"{rate:.3g}"]
-    left = _left(loop, trained) if loop.settings.hosted.max_spend else 0.0
-    return [*line, *_at_host(loop, there, left), *_mending(loop, trained)]
+    return [*line, *_at_host(loop, there, left(loop, trained)), *_mending(loop, trained)]
 
 
 def rehearsal(loop: Loop) -> list[str]:
@@ -96,10 +95,11 @@ def _tokens(cards: Iterable[Path]) -> float:
     return sum(float(read_json(card)["training"]["estimated tokens"]) for card in cards)
 
 
-def _left(loop: Loop, trained: Path) -> float:
-    """Return what the other jobs leave of --max-spend. Raises ConfigError for nothing."""
-    gone, most = spent(loop, trained), loop.settings.hosted.max_spend
-    if gone >= most:
+def left(loop: Loop, trained: Path) -> float:
+    """Return what the other jobs leave of --max-spend; 0 is no limit. Raises ConfigError where they leave nothing."""
+    most = loop.settings.hosted.max_spend
+    gone = spent(loop, trained) if most else 0.0
+    if most and gone >= most:
         told = f"about {gone:,.2f} is spent, so nothing is left of --max-spend {most:,.2f}"
         raise ConfigError(f"{told}; allow more to go on")
     return most - gone
