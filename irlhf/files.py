@@ -226,6 +226,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise disk_error(path, error) from error
 
 
+def sweep(folder: Path) -> None:
+    """Remove, below a folder, the unfinished files that a kill left. Nobody else may be writing there."""
+    for stale in folder.rglob(f"{TEMPORARY}*"):
+        stale.unlink(missing_ok=True)
+
+
 def check_output(output: Path, inputs: Mapping[str, Path]) -> None:
     """Refuse an output that is an input, or that has no folder to stand in, before any work is done."""
     if output == STREAM:

@@ -141,6 +141,8 @@ def workshop(output: Path, card: RunCard, worth: str = "") -> Iterator[Path | No
             return
         if files.STREAM in card.inputs.values() and beside(output, PARTIAL).is_dir():
             shutil.rmtree(beside(output, PARTIAL))  # of other rows, for all we know
+        _sweep(output)
+        files.sweep(beside(output, PARTIAL))
         files.write_json(beside(output, ".run.json"), made)
         try:
             with files.whole_folder(output) as folder:
@@ -171,23 +173,33 @@ def lock(output: Path) -> Iterator[None]:
         held.release()
 
 
-def is_finished(output: Path, made: Mapping[str, Any], afresh: str = "") -> bool:
-    """Return whether this very run is complete already. Raises ConfigError where another one is there."""
+def is_finished(output: Path, made: Mapping[str, Any], afresh: str = "", parts: Path | None = None) -> bool:
+    """Return whether this very run is complete already. Raises ConfigError where another one is there.
+
+    `parts` is where there is more of the output than one `.partial`.
+    """
     card = beside(output, ".run.json")
-    partial = beside(output, PARTIAL)
+    partial = parts or beside(output, PARTIAL)
     if output.exists() and not card.exists():
         raise ConfigError(f"{output} exists and no irlhf run wrote it; name another output or move it away")
     if not output.exists() and not partial.exists():
         return False
     if card.exists():
         changed = _differences(files.read_json(card), made)
-        mend = f"name another output, or delete {output if output.exists() else partial} to start afresh"
+        whole = output if output.exists() and not parts else partial
+        mend = f"name another output, or delete {whole} to start afresh"
         mend += f" ({afresh})" if afresh else ""
         if changed:
             raise ConfigError(f"{output} was begun otherwise: {'; '.join(changed)}; {mend}")
         if output.exists() and any(one["sha256"] == str(files.STREAM) for one in made["inputs"].values()):
             raise ConfigError(f"{output} exists, and whether stdin holds the same rows cannot be told; {mend}")
     return output.exists()
+
+
+def counts_of(output: Path) -> dict[str, int]:
+    """Return what was counted while an output was written."""
+    counts: dict[str, int] = files.read_json(beside(output, ".run.json"))["counts"]
+    return counts
 
 
 def beside(output: Path, suffix: str) -> Path:

@@ -16,7 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import irlhf.evaluate
 import irlhf.finetune.hosted
+import irlhf.online
+import irlhf.sample.spoken
+import irlhf.score.select
 from irlhf import files
 from irlhf.cli import main as irlhf
 from irlhf.engines import desk

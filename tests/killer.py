@@ -10,6 +10,7 @@ output removed, and the next begins from nothing.
 """
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from irlhf.cli import main as irlhf
@@ -64,13 +66,16 @@ def clear(folder: Path) -> list[str]:
     return names
 
 
-def start(arguments: list[str]) -> int:
+def start(arguments: list[str], before: Callable[[], None] = lambda: None) -> int:
+    """Fork this process; the child does what is to be done `before`, runs the command line, and ends."""
     child = os.fork()
     if child:
         return child
     code = 1
     try:
+        before()
         code = run(arguments)
+        gc.collect()  # closes what the end of a process closes
     finally:
         sys.stderr.flush()
         os._exit(code)

@@ -12,14 +12,17 @@ from irlhf.policy import read_policy
 
 Command = Callable[[str, str], Outcome]  # source, output
 
-COMMANDS = ("prepare", "score", "keep", "finetune", "render", "preview", "sample", "eval", "plot")
+COMMANDS = ("prepare", "score", "keep", "finetune", "render", "preview", "rounds", "sample", "eval", "plot")
 WRITING = tuple(name for name in COMMANDS if name != "preview")
+ROWS = ("score", "keep", "finetune", "render", "preview", "rounds", "eval")  # which read every row to its end
 DATA, CONFIG = 1, 2  # exit codes
 
 
 @pytest.fixture
 def command(request: pytest.FixtureRequest, bench: Bench) -> Command:
     """One of the commands, quiet, with all that it needs but its source and its output."""
+    scorers = bench.folder / "scorers.yaml"  # of samples, too, which have no column
+    scorers.write_text(bench.rewards.read_text().replace("column: colour", "scorer: 'regex: [aeiou]'"))
     arguments = {
         "prepare": ["prepare", "SOURCE"],
         "score": ["score", "SOURCE", "-r", bench.rewards],
@@ -27,6 +30,7 @@ def command(request: pytest.FixtureRequest, bench: Bench) -> Command:
         "finetune": ["finetune", "SOURCE", "-r", bench.rewards, "--epochs", "1"],
         "render": ["finetune", "SOURCE", "--render-only"],
         "preview": ["finetune", "SOURCE", "--preview", "1"],
+        "rounds": ["finetune", "SOURCE", "-r", scorers, "--model", bench.policy, "--rounds", "1"],
         "sample": ["sample", bench.policy, "SOURCE", "-t", "short=0.5"],
         "eval": ["eval", "SOURCE", "--policy", bench.policy],
         "plot": ["plot", "SOURCE"],
@@ -102,7 +106,9 @@ def test_an_output_that_is_the_input_is_refused(command: Command, spelling: str,
     assert names(Path.cwd()) == {"in.jsonl", "link.jsonl", "folder"}
 
 
-@pytest.mark.parametrize("command", ["prepare", "score", "keep", "finetune", "render", "sample"], indirect=True)
+@pytest.mark.parametrize(
+    "command", ["prepare", "score", "keep", "finetune", "render", "rounds", "sample"], indirect=True
+)
 def test_a_file_of_somebody_else_is_not_overwritten(command: Command, bench: Bench) -> None:
     Path("out.jsonl").write_text("precious")
     outcome = command(str(bench.scored), "out.jsonl")
@@ -110,7 +116,7 @@ def test_a_file_of_somebody_else_is_not_overwritten(command: Command, bench: Ben
     assert Path("out.jsonl").read_text() == "precious"
 
 
-@pytest.mark.parametrize("command", ["score", "keep", "finetune", "render", "preview", "sample", "eval"], indirect=True)
+@pytest.mark.parametrize("command", [*ROWS, "sample"], indirect=True)
 def test_a_bad_row_is_named_by_file_and_line(command: Command, bench: Bench) -> None:
     rows = [{**row, "policy": read_policy(bench.policy).digest} for row in read(bench.scored)]
     write(Path("in.jsonl"), [*rows[:6], example(completion="c", prompt=7), *rows[6:]])
@@ -120,7 +126,7 @@ def test_a_bad_row_is_named_by_file_and_line(command: Command, bench: Bench) -> 
     assert names(Path.cwd()) == {"in.jsonl"}
 
 
-@pytest.mark.parametrize("command", ["prepare", "score", "keep", "finetune", "render", "eval"], indirect=True)
+@pytest.mark.parametrize("command", ["prepare", *ROWS], indirect=True)
 def test_an_id_that_stands_twice_is_refused(command: Command, bench: Bench) -> None:
     row = {**read(bench.scored)[2], "policy": read_policy(bench.policy).digest}
     write(Path("in.jsonl"), [row, row])

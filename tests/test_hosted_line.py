@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -49,6 +50,18 @@ def test_the_whole_line_runs_through_a_host_and_its_model_follows() -> None:
         asked = ("-t", "length=data", "-n", "4", "--limit", "40", "--max-tokens", "40")
         apart("sample", "policy", "examples.jsonl", *asked, "-o", "samples.jsonl")
         assert len(host.jobs) == 1
+        size = ("--prompts", "8", "--samples", "4", "--watch", "6", "--max-tokens", "40")
+        going = ("finetune", "scored.jsonl", "-r", "rewards.yaml", "--model", "policy", "--yes", *size)
+        for _ in range(2):
+            apart(*going, "--rounds", "2", "-o", "out")
+        models = [one["job"]["fine_tuned_model"] for one in host.jobs]
+        assert [one["job"]["model"] for one in host.jobs] == ["gpt-4.1-mini", *models[:2]]
+        assert host.charges == 3
+    rows = json.loads(Path("out/rounds.json").read_text())["arms"][0]["rounds"]
+    followed = [row["tracking"]["length"]["value"] for row in rows]
+    assert len(followed) == 3
+    assert fmean(followed) > 0.3, followed
+    assert {row["entropy"] for row in rows} == {row["kl"] for row in rows} == {"not available"}
     run("score", "samples.jsonl", "-r", "rewards.yaml", "-o", "scored-samples.jsonl")
     run("eval", "scored-samples.jsonl", "-o", "eval.json")
     run("plot", "eval.json", "scored.jsonl", "scored-samples.jsonl", "-o", "plots")

@@ -16,7 +16,7 @@ from toolbox import IRLHF, call, example, names, process, read, write
 
 from irlhf.errors import ConfigError, DataError, OutputError
 from irlhf.files import read_rows
-from irlhf.journal import RunCard, beside, journal, lock
+from irlhf.journal import RunCard, beside, journal, lock, workshop
 from irlhf.records import Example
 
 TEXTS = ("plain", "fern \N{HERB}\u2028in two\x85lines", "naïve", "x" * 40, "last")
@@ -216,6 +216,17 @@ def test_unfinished_temporary_files_of_a_killed_run_are_swept_up(out: Path, sour
     (out.parent / ".out.jsonl.swp").write_text("an editor's")
     run(out, source)
     assert names(out.parent) == {"in.jsonl", "out.jsonl", "out.jsonl.run.json", ".out.jsonl.swp"}
+
+
+def test_unfinished_temporary_files_do_not_get_into_a_folder_that_is_built(tmp_path: Path, source: Path) -> None:
+    partial = tmp_path / "made.partial"
+    (partial / "checkpoint-1").mkdir(parents=True)
+    (partial / ".irlhf.policy.json.abcd1234.json").write_text("{")
+    (tmp_path / ".irlhf.made.run.json.abcd1234.json").write_text("{")
+    with workshop(tmp_path / "made", card(source), "checkpoint-*") as folder:
+        assert folder == partial
+    assert names(tmp_path) == {"in.jsonl", "made", "made.run.json"}
+    assert names(tmp_path / "made") == {"checkpoint-1"}
 
 
 def test_the_lock_is_refused_at_once_in_the_same_process_too(out: Path) -> None:

@@ -151,7 +151,7 @@ def changed(rows: list[Row], **fields: Any) -> list[Row]:
         ("nearest", {"target": {"short": "2*"}}, 1, "p/POLICY/0/1 was asked by weights, so nothing can be nearest"),
         ("nearest", {"asked": None, "target": None}, 1, "p/POLICY/0/1 was asked for nothing"),
         ("best", {"target": {"shrot": "2*"}}, 2, "no reward 'shrot'; did you mean 'short'?"),
-        ("bset", {}, 2, "unknown --keep 'bset'; did you mean 'best'?"),
+        ("bset", {}, 2, "--keep bset: unknown rule 'bset'; did you mean 'best'?"),
     ],
 )
 def test_a_row_that_cannot_be_judged_is_named(

@@ -1,6 +1,7 @@
 """Replies that are kept: nobody is asked the same twice, and nothing old is taken for an answer to a new question."""
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from test_classifier import LABELS, bert, llama
-from toolbox import Row, call, example, read, write
+from toolbox import Row, call, example, names, read, write
 
 from irlhf.errors import OutputError
 from irlhf.records import Example
@@ -208,6 +209,21 @@ def test_threads_and_two_connections_write_at_a_time(tmp_path: Path) -> None:
         one.join()
     keys = [f"{number}/{n}".encode() for number in range(8) for n in range(50)]
     assert len(Replies(tmp_path / NAME).get(keys)) == 400
+
+
+def test_what_a_kill_left_in_sqlites_journal_is_taken_up_by_the_same_run() -> None:
+    scored({"a": MINE})
+    child = os.fork()
+    if not child:
+        replies = Replies(Path(NAME))
+        replies.put({b"key": {"": 1.0}})
+        os._exit(0)  # as kill -9 does it: nothing is closed
+    os.waitpid(child, 0)
+    assert f"{NAME}-wal" in names(Path.cwd())
+    scored({"a": MINE})
+    assert asked() == []
+    assert {f"{NAME}-wal", f"{NAME}-shm"} & names(Path.cwd()) == set()
+    assert Replies(Path(NAME)).get([b"key"]) == {b"key": {"": 1.0}}
 
 
 def test_a_damaged_file_is_an_output_error(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from toolbox import IRLHF, Bench, call, names, read
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from irlhf.finetune.batches import Collator, Encoded, Family, LengthBatches, alone, together
-from irlhf.finetune.chronicle import Plan, newest_complete, read_metrics
+from irlhf.finetune.chronicle import Plan, forget_checkpoints, newest_complete, read_metrics
 from irlhf.finetune.trainer import trainer
 
 ROWS = [
@@ -119,6 +119,16 @@ def test_a_checkpoint_that_was_cut_short_is_thrown_away(tmp_path: Path) -> None:
             (tmp_path / f"checkpoint-{step}" / "COMPLETE").touch()
     assert newest_complete(tmp_path) == str(tmp_path / "checkpoint-20")
     assert names(tmp_path) == {"checkpoint-5", "checkpoint-20"}
+
+
+def test_a_checkpoint_is_vouched_for_no_more_before_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "checkpoint-5").mkdir()
+    (tmp_path / "checkpoint-5" / "COMPLETE").touch()
+    monkeypatch.setattr("shutil.rmtree", lambda path: seen.extend(names(path)))
+    seen: list[str] = []
+    forget_checkpoints(tmp_path)
+    assert seen == []
+    assert names(tmp_path / "checkpoint-5") == set()
 
 
 def test_a_torn_last_line_of_the_metrics_is_left_out(tmp_path: Path) -> None:

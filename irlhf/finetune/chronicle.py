@@ -153,6 +153,7 @@ def newest_complete(folder: Path) -> str | None:
 def forget_checkpoints(folder: Path) -> None:
     """Remove all checkpoints of a finished run."""
     for checkpoint in folder.glob("checkpoint-*"):
+        (checkpoint / COMPLETE).unlink(missing_ok=True)  # first, or a kill would leave half of one that is vouched for
         shutil.rmtree(checkpoint)
 
 

@@ -154,7 +154,7 @@ def read_training_set(source: Path, rewards: str, limit: int, like: Policy | Non
     counts: Counter[str] = Counter()
     named = read_rewards(Path(rewards)) if rewards else None
     if like:
-        _check_like(like, named, rewards)
+        check_same(like, named, (f"{rewards}: the policy of --like", "name the same, or leave -r out"))
     wanted = tuple(_specs(like)) if like else tuple(named.rewards) if named else ()
     for example in unique((where, from_json(row, where)) for where, row in islice(read_rows(source), limit or None)):
         if example.split not in (TRAIN, VALIDATION, ""):
@@ -188,10 +188,11 @@ def _direction(part: Part | RewardCard) -> Any:
     return part.direction if isinstance(part, Part) else part.scale.direction
 
 
-def _check_like(like: Policy, named: Rewards | None, rewards: str) -> None:
-    """Refuse a rewards.yaml that does not mean what the policy means. Weights and scales are the policy's."""
-    known = {name: spec.direction for name, spec in _specs(like).items()}
+def check_same(policy: Policy, named: Rewards | None, told: tuple[str, str]) -> None:
+    """Raise ConfigError for a rewards.yaml that does not mean what a policy means. Weights and scales are its own."""
+    known = {name: spec.direction for name, spec in _specs(policy).items()}
     given = {name: spec.direction for name, spec in named.rewards.items()} if named else known
     if given != known:
-        told = ", ".join(f"{name} ({direction})" for name, direction in known.items())
-        raise ConfigError(f"{rewards}: the policy of --like knows {told}; name the same, or leave -r out")
+        who, mend = told
+        listed = ", ".join(f"{name} ({direction})" for name, direction in known.items())
+        raise ConfigError(f"{who} knows {listed}; {mend}")

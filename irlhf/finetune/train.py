@@ -25,7 +25,7 @@ from irlhf.finetune.chronicle import Plan, check_tracker, forget_checkpoints, ne
 from irlhf.finetune.lora import with_lora
 from irlhf.finetune.rows import VALIDATION_ROWS, Row, TrainingSet
 from irlhf.finetune.trainer import layout_agrees, trainer
-from irlhf.finetune.weights import digest, refuse_broken, save, versions
+from irlhf.finetune.weights import digest, refuse_broken, save, told_of_disk, versions
 from irlhf.policy import TINY, Policy, read_policy, write_policy
 from irlhf.readme import write_readme
 from irlhf.records import as_messages
@@ -72,7 +72,7 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
     plan = replace(_plan(model, base, (len(rows), len(families)), settings), layout=layout)
     console.note(f"training on {device()}: {plan.steps:,} steps of {settings.batch} rows, learning rate {plan.rate:g}")
     started = time.monotonic()
-    with fitting_threads(model):
+    with fitting_threads(model), told_of_disk(folder):
         trainer(model, tokenizer.pad_token_id, (families, alone(validation)), folder, plan).train(
             resume_from_checkpoint=from_first(newest_complete(folder) if console.FIRST else None)
         )

@@ -20,7 +20,7 @@ from irlhf.files import write_json
 from irlhf.finetune.bradley_terry import EncodedPair, pair_trainer
 from irlhf.finetune.chronicle import Plan, check_tracker, forget_checkpoints, newest_complete
 from irlhf.finetune.preferences import FROM_NOWHERE, Preferences
-from irlhf.finetune.weights import digest, refuse_broken, save, versions
+from irlhf.finetune.weights import digest, refuse_broken, save, told_of_disk, versions
 from irlhf.hosted import REWARD_FILE
 from irlhf.intervals import Bootstrap
 from irlhf.pairs import Pair, accuracy
@@ -58,7 +58,7 @@ def train(
     plan = _plan(model, base, len(learnt), settings)
     console.note(f"training on {device()}: {plan.steps:,} steps of {settings.batch} pairs, learning rate {plan.rate:g}")
     started = time.monotonic()
-    with fitting_threads(model):
+    with fitting_threads(model), told_of_disk(folder):
         pair_trainer(model, tokenizer, (learnt, validation[:_CURVE]), folder, plan).train(
             resume_from_checkpoint=newest_complete(folder)
         )

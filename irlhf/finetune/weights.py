@@ -1,13 +1,17 @@
 """Weights that were trained: whether they are numbers, how they lie in a folder, what tells them from others."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from irlhf.errors import ConfigError
+from irlhf.errors import ConfigError, OutputError
 
 _VERSIONS = ("irlhf", "torch", "transformers")
+# Stands in what libraries in Rust, and torch, say of a file that they cannot write.
+_REFUSED = ("os error", "inline_container", "PytorchStreamWriter")
 
 
 def refuse_broken(model: Any) -> None:
@@ -16,10 +20,23 @@ def refuse_broken(model: Any) -> None:
         raise ConfigError("training diverged: some weights are no numbers any more; learn slower, with --learning-rate")
 
 
+@contextmanager
+def told_of_disk(folder: Path) -> Iterator[None]:
+    """Raise OutputError where the disk refuses weights: the libraries that write them say it in words of their own."""
+    try:
+        yield
+    except Exception as error:  # of safetensors, tokenizers and torch, which have no class for it in common
+        if not any(sign in str(error) for sign in _REFUSED):
+            raise
+        told = f"{folder}: cannot be written ({str(error).splitlines()[0]})"
+        raise OutputError(f"{told}; free some room or name another") from error
+
+
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a model and its tokenizer as others load them."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with told_of_disk(folder):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):
         file.chmod((folder / "tokenizer_config.json").stat().st_mode)  # safetensors makes them private
 

@@ -3,25 +3,26 @@
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from irlhf import console
-from irlhf.errors import ConfigError, DataError
-from irlhf.files import read_rows, write_json
+from irlhf.errors import DataError
+from irlhf.files import TEMPORARY, read_rows, sweep, write_json
 from irlhf.finetune import FinetuneSettings
-from irlhf.finetune.hosting import NOWHERE, HostedSettings, refuse_hosted
-from irlhf.journal import RunCard, beside, is_finished, lock
-from irlhf.online.arms import LOOP, Arm, arms_of, check_keep
-from irlhf.online.asking import ASKS, asking
-from irlhf.online.mix import Offline, mixed, write_rows
-from irlhf.online.training import training_line
+from irlhf.finetune.hosting import NOWHERE, HostedSettings
+from irlhf.journal import RunCard, beside, counts_of, is_finished, lock
+from irlhf.online.arms import LOOP, Arm, arms_of
+from irlhf.online.asking import asking
+from irlhf.online.checks import check_folder, check_ours, check_policy, check_rewards, check_settings
+from irlhf.online.mix import Offline, mixed, prompts_of, write_rows
+from irlhf.online.training import left, rehearsal, spent, training_line
 from irlhf.online.watch import Watch, drawn, watch
 from irlhf.policy import Policy, read_policy
 from irlhf.records import TRAIN, VALIDATION
-from irlhf.registry import did_you_mean, resolve
+from irlhf.registry import resolve
 from irlhf.rewards import Rewards, read_rewards
 
 ROUNDS = "rounds.json"  # all that was watched
@@ -84,10 +85,31 @@ class Loop:
         """The seed of all that is random."""
         return self.settings.training.seed
 
+    @property
+    def drawing(self) -> list[object]:
+        """The flags of every `sample`."""
+        key = self.settings.hosted.api_key_env
+        return ["--max-tokens", self.settings.max_tokens, *(["--api-key-env", key] if key else [])]
+
     def command(self, *arguments: object) -> None:
         """Run one of the six commands; finished ones do nothing."""
         with console.hushed():
             self.run([*map(str, arguments), "-q"])
+
+    def score(self, samples: Path, scored: Path, *more: object) -> int:
+        """Score samples; return how many got no reward, and say so. Raises DataError where none got one."""
+        self.command("score", samples, "-r", self.rewards, *more, "-o", scored, "--on-bad-row", "skip")
+        aside = counts_of(scored).get("rejected", 0)
+        if not aside:
+            return 0
+        why = beside(scored, ".rejected.jsonl")
+        if not scored.stat().st_size:
+            _, first = next(read_rows(why))
+            raise DataError(
+                f"{why}:1: no sample got its rewards: {first['reason']}; mend the scorer, then delete {scored}"
+            )
+        console.warn(f"{aside:,} of the samples in {samples} got no reward, and are left out; {why} says why")
+        return aside
 
 
 def online(scored: str | Path, output: str | Path, model: str, run: Run, settings: OnlineSettings) -> dict[str, Any]:
@@ -98,16 +120,21 @@ def online(scored: str | Path, output: str | Path, model: str, run: Run, setting
     it stopped. Raises ConfigError and DataError.
     """
     out = Path(output)
-    loop = _loop((Path(scored), out, model), run, settings)
-    inputs = {"examples": loop.scored, "model": loop.start, "rewards": Path(loop.rewards)}
+    check_settings(model, settings)
+    inputs = {"examples": Path(scored), "model": Path(model), "rewards": Path(settings.training.rewards)}
     inputs |= {"fresh": Path(settings.fresh)} if settings.fresh else {}
+    check_folder(out, inputs)
     made = RunCard("finetune --rounds", inputs, settings.deciding).to_json()
-    out.mkdir(parents=True, exist_ok=True)
-    with lock(out / ROUNDS):
-        if is_finished(out / ROUNDS, made):
+    check_ours(out / ROUNDS)
+    if is_finished(out / ROUNDS, made, parts=out):
+        with lock(out / ROUNDS):  # a kill may have left its file
             return {"output": str(out), "finished": True}
+    loop, watched = _loop((Path(scored), out, model), run, settings)
+    out.mkdir(exist_ok=True)
+    with lock(out / ROUNDS):
+        _sweep(loop)
         write_json(beside(out / ROUNDS, ".run.json"), made)
-        write_rows(out / "watch.jsonl", _watched_prompts(loop))
+        write_rows(out / "watch.jsonl", watched)
         before = watch(loop, loop.start, out / "round-0")
         first, *controls = arms_of(settings)
         with console.progress("rounds", (1 + len(controls)) * settings.rounds) as advance:
@@ -119,20 +146,33 @@ def online(scored: str | Path, output: str | Path, model: str, run: Run, setting
     return {"output": str(out), "finished": False, "rounds": rounds, "policy": os.readlink(out / POLICY)}
 
 
-def _loop(places: tuple[Path, Path, str], run: Run, settings: OnlineSettings) -> Loop:
-    """Check what was asked for before anything is done. Raises ConfigError and DataError."""
+def _loop(places: tuple[Path, Path, str], run: Run, settings: OnlineSettings) -> tuple[Loop, list[dict[str, Any]]]:
+    """Check all that can be before anything is done, and return the loop and the prompts that are watched.
+
+    Raises ConfigError and DataError.
+    """
     scored, out, model = places
-    _check(model, settings)
-    start = Path(model)
-    card = read_policy(start)
-    if card.blind:
-        raise ConfigError(f"{model}: a policy whose prompts hold no reward cannot be asked for one; train another")
+    start, rewards = Path(model), settings.training.rewards
+    card, named = read_policy(start), read_rewards(Path(rewards))
+    check_policy(model, card, settings)
+    check_rewards(named, card, settings)
+    offline = Offline.read(scored, settings, tuple(named.rewards))
+    watched = prompts_of(scored, VALIDATION)[: settings.watch]
+    if not watched:
+        raise DataError(f"{scored}: no prompt of the {VALIDATION} split, which the rounds are watched by")
     if card.hosted is None:
-        refuse_hosted(settings.hosted)
-    rewards = settings.training.rewards
-    named = read_rewards(Path(rewards))
-    offline = Offline.read(scored, settings, len if card.hosted else _counter(model))
-    return Loop(out, scored, rewards, named, start, card, settings, offline, run)
+        offline = replace(offline, length=_counter(model))
+    loop = Loop(out, scored, rewards, named, start, card, settings, offline, run)
+    if card.hosted:
+        loop.command(*rehearsal(loop))
+    return loop, watched
+
+
+def _sweep(loop: Loop) -> None:
+    """Remove what a kill left unfinished; eval was perhaps at the model card of the first policy."""
+    sweep(loop.out)
+    for stale in loop.start.glob(f"{TEMPORARY}README.md.*"):
+        stale.unlink(missing_ok=True)
 
 
 def _counter(model: str) -> Callable[[str], int]:
@@ -143,46 +183,6 @@ def _counter(model: str) -> Callable[[str], int]:
         return loaded()(text)
 
     return count
-
-
-def _check(model: str, settings: OnlineSettings) -> None:
-    training = settings.training
-    if not training.rewards:
-        raise ConfigError("name the rewards.yaml whose scorers are asked in every round, with -r")
-    if not (Path(model) / "policy.json").is_file():
-        made = "irlhf finetune SCORED -r rewards.yaml -o policy"
-        raise ConfigError(f"--model {model}: rounds go on from a policy; make one first ({made}), then name its folder")
-    for flag, value in (
-        ("--template", training.template),
-        ("--baseline", training.baseline),
-        ("--like", training.like),
-    ):
-        if value:
-            raise ConfigError(f"{flag} {value}: rounds keep what the policy was trained with; leave it out")
-    if training.limit:
-        raise ConfigError("--limit: rounds take --prompts of the rows; leave it out")
-    if settings.ask not in ASKS:
-        raise ConfigError(f"unknown --ask '{settings.ask}'{did_you_mean(settings.ask, ASKS)}")
-    if not 0 <= settings.replay < 1:
-        raise ConfigError(f"--replay {settings.replay}: write a share from 0 to below 1")
-    check_keep(settings.keep)
-
-
-def _watched_prompts(loop: Loop) -> list[dict[str, Any]]:
-    prompts = _prompts(loop.scored, VALIDATION)
-    if not prompts:
-        raise DataError(f"{loop.scored}: no prompt of the {VALIDATION} split, which the rounds are watched by")
-    return prompts[: loop.settings.watch]
-
-
-def _prompts(scored: Path, split: str) -> list[dict[str, Any]]:
-    """Return the different prompts of a split as rows, in the order of the file."""
-    found: dict[str, dict[str, Any]] = {}
-    for _, row in read_rows(scored):
-        if row.get("split", TRAIN) == split:
-            name = row.get("group") or row["id"]
-            found.setdefault(name, {"id": name, "prompt": row["prompt"], "group": name, "split": split})
-    return list(found.values())
 
 
 def _arm(loop: Loop, arm: Arm, begin: tuple[Watch, int], advance: Callable[[int], None]) -> dict[str, Any]:
@@ -225,17 +225,19 @@ def _round(loop: Loop, arm: Arm, places: tuple[Path, Path], number: int) -> dict
     first = loop.out / f"round-{number}"  # of the loop itself: all arms ask the same prompts for the same
     if arm.name == LOOP:
         write_rows(first / "prompts.jsonl", _asked_prompts(loop, number))
+    if arm.trains:
+        left(loop, folder / POLICY)  # before samples are paid for that nothing could be trained on
     if arm.draws:
         asks = asking(loop, first, number)
         seed = (loop.seed + number) % 2**32
         far = ["--reference", loop.start] if "kl=" in arm.keep else []
-        drawing = ["-n", loop.settings.samples, "--max-tokens", loop.settings.max_tokens, "--split", TRAIN]
+        drawing = ["-n", loop.settings.samples, *loop.drawing, "--split", TRAIN]
         samples, scored = folder / "samples.jsonl", folder / "scored.jsonl"
         loop.command("sample", policy, first / "prompts.jsonl", *asks, *drawing, *far, "--seed", seed, "-o", samples)
-        loop.command("score", samples, "-r", loop.rewards, "-o", scored, "--on-bad-row", "skip")
+        aside = loop.score(samples, scored)
         keep = arm.rules(first)
         loop.command("score", scored, "--keep", keep, "--policy", policy, "-o", folder / "kept.jsonl")
-        done = drawn(loop, folder, asks)
+        done = drawn(loop, folder, asks) | ({"without reward": aside} if aside else {})
     else:
         write_rows(folder / "kept.jsonl", loop.offline.fresh_rows(number))
         done = {"drawn": {"kept": len(loop.offline.fresh_rows(number))}}
@@ -252,7 +254,7 @@ def _round(loop: Loop, arm: Arm, places: tuple[Path, Path], number: int) -> dict
 
 def _asked_prompts(loop: Loop, number: int) -> list[dict[str, Any]]:
     """Return the prompts of a round: all of the training split are asked before any comes again."""
-    known = _prompts(loop.scored, TRAIN)
+    known = prompts_of(loop.scored, TRAIN)
     wanted, asked = loop.settings.prompts, []
     start = (number - 1) * wanted
     for place in range(start, start + wanted):
@@ -280,4 +282,5 @@ def _tell(loop: Loop, arm: Arm, number: int, rows: Sequence[Mapping[str, Any]]) 
         return f"{name} {known[0]:.2f} → {known[1]:.2f}" if None not in known else ""
 
     said = ", ".join(filter(None, map(told, ("reward", "gold", "entropy"))))
-    console.note(f"{arm.name}, round {number} of {loop.settings.rounds}: {said}")
+    paid = f"; about {spent(loop):,.2f} is paid for jobs" if loop.card.hosted and loop.settings.hosted.price else ""
+    console.note(f"{arm.name}, round {number} of {loop.settings.rounds}: {said}{paid}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irlhf.errors import ConfigError
-from irlhf.files import read_json
+from irlhf.journal import counts_of
 from irlhf.score.select import GUARDS, RANDOM, Rule, parse_rules
 
 if TYPE_CHECKING:
@@ -43,11 +44,11 @@ class Arm:
         """Return the rules of this round; the share that is dropped by lot is what the loop's guard dropped."""
         if self.name != "random-drop":
             return self.keep
-        counts = read_json(first / "kept.jsonl.run.json")["counts"]
+        counts = counts_of(first / "kept.jsonl")
         return ",".join(_by_lot(rule, counts) for rule in parse_rules(self.keep))
 
 
-def _by_lot(rule: Rule, counts: dict[str, int]) -> str:
+def _by_lot(rule: Rule, counts: Mapping[str, int]) -> str:
     if rule.name not in GUARDS:
         return str(rule)
     return f"{RANDOM}={counts[f'dropped by {rule.name}'] / counts[f'seen by {rule.name}']:.6f}"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from irlhf import console
 from irlhf.errors import DataError
 from irlhf.files import read_rows, whole_file
-from irlhf.records import TRAIN, as_text, dumps
+from irlhf.records import TRAIN, as_text, dumps, from_json, unique
 
 if TYPE_CHECKING:
     from irlhf.online import OnlineSettings
@@ -30,16 +31,24 @@ class Offline:
     length: Callable[[str], int]  # of a completion
 
     @classmethod
-    def read(cls, scored: Path, settings: OnlineSettings, length: Callable[[str], int]) -> Offline:
-        """Read both. Raises DataError where there is nothing to train on, or a fresh row is known."""
-        known = _training_rows(scored)
+    def read(cls, scored: Path, settings: OnlineSettings, names: Collection[str]) -> Offline:
+        """Read both, as rows with some of these rewards; tokens are counted as characters.
+
+        Raises DataError where there is nothing to train on, or a fresh row is known.
+        """
+        known = _training_rows(scored, names)
         if not known:
-            raise DataError(f"{scored}: no row of the training split with rewards")
-        fresh = _training_rows(Path(settings.fresh)) if settings.fresh else []
+            raise DataError(f"{scored}: no row of the training split with one of the rewards {', '.join(names)}")
+        fresh = _training_rows(Path(settings.fresh), names) if settings.fresh else []
         ids = {row["id"] for row in known}
         if twice := [row["id"] for row in fresh if row["id"] in ids]:
             raise DataError(f"{settings.fresh}: {twice[0]} stands in {scored} too, so it is not fresh")
-        return cls(known, fresh, settings.prompts * settings.samples, settings.training.seed, length)
+        prompts = len(prompts_of(scored, TRAIN))
+        if prompts < settings.prompts:
+            told = f"{prompts:,} training prompts, fewer than --prompts {settings.prompts:,}"
+            console.warn(f"{scored}: {told}; every round asks them all")
+        batch = min(prompts, settings.prompts) * settings.samples
+        return cls(known, fresh, batch, settings.training.seed, len)
 
     def fresh_rows(self, number: int) -> Sequence[Row]:
         """Return the fresh rows of a round, as many as a round has samples while they last."""
@@ -85,5 +94,18 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
         temporary.write_bytes(b"".join(map(dumps, rows)))
 
 
-def _training_rows(path: Path) -> list[Row]:
-    return [row for _, row in read_rows(path) if row.get("split", TRAIN) == TRAIN and row.get("rewards")]
+def prompts_of(scored: Path, split: str) -> list[dict[str, Any]]:
+    """Return the different prompts of a split as rows, in the order of the file."""
+    found: dict[str, dict[str, Any]] = {}
+    for where, row in read_rows(scored):
+        example = from_json(row, where)
+        if (example.split or TRAIN) == split:
+            name = example.cluster
+            found.setdefault(name, {"id": name, "prompt": example.prompt, "group": name, "split": split})
+    return list(found.values())
+
+
+def _training_rows(path: Path, names: Collection[str]) -> list[Row]:
+    examples = unique((where, from_json(row, where)) for where, row in read_rows(path))
+    learnt = (one for one in examples if one.split in (TRAIN, "") and any(name in one.rewards for name in names))
+    return [one.to_json() for one in learnt]

@@ -16,6 +16,7 @@ from irlhf.evaluate.figures import mean
 from irlhf.evaluate.fronts import hypervolume, undominated
 from irlhf.files import read_json, read_rows
 from irlhf.intervals import Bootstrap, Floats, Interval, clustered
+from irlhf.journal import counts_of
 from irlhf.online.asking import mix
 from irlhf.records import VALIDATION, Example, from_json
 
@@ -70,7 +71,7 @@ def drawn(loop: Loop, folder: Path, asks: Sequence[str]) -> dict[str, Any]:
     """Return what a round drew: what was asked, how many samples were kept, and how those differ from the others."""
     scored = {row.id: row for row in _rows(folder / "scored.jsonl")}
     kept = {row.id for row in _rows(folder / "kept.jsonl")}
-    counts = read_json(folder / "kept.jsonl.run.json")["counts"]
+    counts = counts_of(folder / "kept.jsonl")
     sides = {
         "kept": [scored[one] for one in scored if one in kept],
         "dropped": [scored[one] for one in scored.keys() - kept],
@@ -104,13 +105,13 @@ def _asked(loop: Loop, policy: Path, folder: Path, request: tuple[str, Sequence[
     kind, asks = request
     samples, scored, gold = (folder / f"{name}-{kind}.jsonl" for name in ("watch", "watched", "gold"))
     far = [] if loop.card.hosted else ["--reference", loop.start]  # a host gives no logprobs of given text
-    drawing = ["-n", EACH, "--max-tokens", loop.settings.max_tokens, "--seed", loop.seed]
+    drawing = ["-n", EACH, *loop.drawing, "--seed", loop.seed]
     prompts = loop.out / "watch.jsonl"
     loop.command("sample", policy, prompts, *asks, *drawing, *far, "--split", VALIDATION, "-o", samples)
-    loop.command("score", samples, "-r", loop.rewards, "-o", scored, "--on-bad-row", "skip")
+    loop.score(samples, scored)
     if not loop.named.gold:
         return scored
-    loop.command("score", scored, "-r", loop.rewards, "--gold", "-o", gold, "--on-bad-row", "skip")
+    loop.score(scored, gold, "--gold")
     return gold
 
 
@@ -133,7 +134,7 @@ def _of(evaluated: Mapping[str, Any]) -> dict[str, Any]:
     """Return what eval says of all requests together."""
     diversity = evaluated["diversity"]
     return {
-        "tracking": {name: one["within"]["spearman"] for name, one in evaluated["rewards"].items()},
+        "tracking": {name: one["within"].get("spearman", NOT_AVAILABLE) for name, one in evaluated["rewards"].items()},
         "entropy": evaluated["entropy"],
         "kl": evaluated["kl"],
         "words": evaluated["length"]["words"],

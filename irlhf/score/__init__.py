@@ -75,6 +75,8 @@ def score(
                     row = _settle(example, answer, settings, book)
                     if row:
                         survey.add(row)
+    if book.finished:
+        Cache(_cache(out, settings)).settle()
     if book.finished or settings.gold:
         return book.summary()
     report = survey.report(wanted)

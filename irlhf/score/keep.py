@@ -2,19 +2,18 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from irlhf import console
 from irlhf.errors import ConfigError, DataError
-from irlhf.files import read_rows
-from irlhf.journal import RunCard, journal
-from irlhf.policy import Policy, find_policies, read_weights
-from irlhf.records import Example, from_json, unique
+from irlhf.journal import journal
+from irlhf.policy import Policy, read_weights
+from irlhf.records import Example
 from irlhf.registry import did_you_mean
+from irlhf.score.candidates import card_of, policies_of, read_samples, reward_of
 from irlhf.targets import weights_of
 
 BEST, NEAREST = "best", "nearest"
@@ -45,7 +44,7 @@ def keep(samples: str | Path, output: str | Path, settings: KeepSettings = KeepS
     """
     source, out = Path(samples), Path(output)
     _check(settings)
-    with journal(out, _card(source, settings), resumable=False) as book:
+    with journal(out, card_of(source, settings), resumable=False) as book:
         if not book.finished:
             rows = _read(source, settings)
             groups = _groups(rows)
@@ -59,11 +58,6 @@ def keep(samples: str | Path, output: str | Path, settings: KeepSettings = KeepS
     return book.summary()
 
 
-def _card(source: Path, settings: KeepSettings) -> RunCard:
-    weights = {"weights": Path(settings.weights)} if Path(settings.weights).is_file() else {}
-    return RunCard("score --keep", {"samples": source, **weights}, asdict(settings))
-
-
 def _check(settings: KeepSettings) -> None:
     if settings.keep not in (BEST, NEAREST):
         raise ConfigError(f"unknown --keep '{settings.keep}'{did_you_mean(settings.keep, (BEST, NEAREST))}")
@@ -72,11 +66,8 @@ def _check(settings: KeepSettings) -> None:
 
 
 def _read(source: Path, settings: KeepSettings) -> list[Example]:
-    rows = islice(read_rows(source), settings.limit or None)
-    examples = list(unique((where, from_json(row, where)) for where, row in rows))
+    examples = read_samples(source, settings.limit)
     for example in examples:
-        if not example.policy:
-            raise DataError(f"{source}: {example.id} has no 'policy'; --keep reads what `irlhf sample` wrote")
         if example.kept:
             was = f"{example.id} was kept from {example.candidates} samples already"
             raise DataError(f"{source}: {was}; keep from the samples themselves")
@@ -126,32 +117,21 @@ class _Judge:
         weights = self.weights or weights_of(row.target) or own
         for name, weight in weights.items():
             if weight:
-                self._reward(row, name)
+                reward_of(row, self.policy, name)
         return self.policy.weighted(self.policy.own(row.rewards), weights)
 
     def _nearness(self, row: Example) -> float:
         """Return the mean absolute distance between asked and actual, negated."""
-        actual = {name: self.policy.reward(name).scale(self._reward(row, name)) for name in row.asked}
+        actual = {name: self.policy.reward(name).scale(reward_of(row, self.policy, name)) for name in row.asked}
         return -fmean(abs(actual[name] - number) for name, number in row.wishes.items())
-
-    def _reward(self, row: Example, name: str) -> float:
-        # A name that the policy does not know is another mistake than a row that was not scored.
-        reward = self.policy.reward(name).read(row.rewards)
-        if reward is None:
-            raise DataError(f"{row.id}: no reward '{name}', so samples cannot be compared; score them all first")
-        return reward
 
 
 def _judges(source: Path, rows: Sequence[Example], settings: KeepSettings) -> dict[str, _Judge]:
     """Return by digest who judges the samples of each policy."""
-    cards = find_policies([source], settings.policies)
-    judges: dict[str, _Judge] = {}
-    for digest in dict.fromkeys(row.policy for row in rows):
-        if digest not in cards:
-            raise ConfigError(f"the policy {digest} of these samples is not here; name its folder with --policy")
-        _, policy = cards[digest]
-        judges[digest] = _Judge(policy, read_weights(settings.weights, policy), settings.keep)
-    return judges
+    return {
+        digest: _Judge(policy, read_weights(settings.weights, policy), settings.keep)
+        for digest, policy in policies_of(source, rows, settings.policies).items()
+    }
 
 
 def _best(group: Sequence[Example], judge: _Judge, how: str) -> Example:

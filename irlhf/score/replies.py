@@ -49,6 +49,11 @@ class Cache:
         """Open the file, or return None on another machine."""
         return Replies(self.path) if socket.gethostname() == self.machine else None
 
+    def settle(self) -> None:
+        """Put into the file what a kill left beside it in SQLite's journal, where nobody else is at it."""
+        if self.path.with_name(f"{self.path.name}-wal").exists() and (replies := self.open()):
+            replies.base.close()
+
 
 class Replies:
     """A file of replies, for any number of threads and processes of one machine. Raises OutputError."""

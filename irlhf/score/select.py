@@ -8,24 +8,30 @@ entropy-floor=1  guard: no sample of less entropy
 entropy-share=.3 guard: all but the three tenths of least entropy
 kl=0.5           guard: the samples nearest to the reference, as many as have this mean distance (nats) together
 random=0.3       all but three tenths by lot: what a guard of that share must beat
+
+Shares are rounded, a half upwards. A share or a mean leaves one sample at least; `entropy-floor` may leave none, which
+is an error.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from itertools import islice
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import moocore
 import numpy as np
 
+from irlhf import console
 from irlhf.errors import ConfigError, DataError
-from irlhf.files import read_rows
-from irlhf.journal import RunCard, journal
-from irlhf.policy import Policy, find_policies, read_weights
-from irlhf.records import Example, as_text, from_json, unique
+from irlhf.journal import Journal, journal
+from irlhf.policy import Policy, read_weights
+from irlhf.records import Example, as_text
 from irlhf.registry import did_you_mean
+from irlhf.score.candidates import card_of, policies_of, read_samples, reward_of
+from irlhf.score.keep import BEST, NEAREST
 
 GUARDS = ("entropy", "entropy-floor", "entropy-share", "kl")
 RANDOM = "random"
@@ -57,23 +63,22 @@ class Rule:
 class _Ruler:
     """What samples are compared by."""
 
-    policies: dict[str, Policy]
-    weights: str
+    policies: Mapping[str, Policy]
+    weights: Mapping[str, Mapping[str, float]]  # by the digest of the policy
     seed: int
 
     def vector(self, row: Example) -> list[float]:
         """Return a row's rewards in standard deviations of the training data, more is better. Raises DataError."""
         policy = self.policies[row.policy]
-        own = policy.own(row.rewards)
-        if missing := [name for name in policy.names if name not in own]:
-            raise DataError(f"{row.id}: no reward '{missing[0]}', so samples cannot be compared; score them all first")
-        return [policy.reward(name).zscore(own[name]) for name in policy.names]
+        return [policy.reward(name).zscore(reward_of(row, policy, name)) for name in policy.names]
 
     def weighted(self, row: Example) -> float:
         """Return a row's weighted reward. Raises DataError."""
-        policy = self.policies[row.policy]
-        weights = read_weights(self.weights, policy) or {card.name: card.weight for card in policy.rewards}
-        return float(np.dot(self.vector(row), [weights.get(name, 0.0) for name in policy.names]))
+        policy, weights = self.policies[row.policy], self.weights[row.policy]
+        for name, weight in weights.items():
+            if weight:
+                reward_of(row, policy, name)
+        return policy.weighted(policy.own(row.rewards), weights)
 
 
 _Choose = Callable[[list[Example], float, _Ruler], list[bool]]
@@ -88,37 +93,60 @@ def select(samples: str | Path, output: str | Path, settings: SelectSettings) ->
     """
     source, out = Path(samples), Path(output)
     rules = parse_rules(settings.rules)
-    weights = {"weights": Path(settings.weights)} if Path(settings.weights).is_file() else {}
-    card = RunCard("score --keep", {"samples": source, **weights}, asdict(settings))
-    with journal(out, card, resumable=False) as book:
+    with journal(out, card_of(source, settings), resumable=False) as book:
         if not book.finished:
-            left = _read(source, settings)
-            ruler = _Ruler(_policies(source, left, settings), settings.weights, settings.seed)
+            left = read_samples(source, settings.limit)
+            ruler = _ruler(source, left, (rules, settings))
             book.counts["candidates"] = len(left)
             for rule in rules:
-                kept = _RULES[rule.name](left, rule.number, ruler)
-                for row, stays in zip(left, kept, strict=True):
-                    if not stays:
-                        book.reject(row.id, str(rule), row.to_json())
-                book.counts[f"seen by {rule.name}"] = len(left)
-                book.counts[f"dropped by {rule.name}"] = kept.count(False)
-                left = [row for row, stays in zip(left, kept, strict=True) if stays]
-            if not left:
-                raise DataError(f"{source}: no sample is left after {settings.rules}; keep more")
+                left = _chosen(left, rule, ruler, book)
+                if not left:
+                    raise DataError(f"{source}: no sample is left after {rule}; keep more")
             for row in left:
                 book.write(row)
     return book.summary()
 
 
+def _ruler(source: Path, rows: Sequence[Example], how: tuple[Sequence[Rule], SelectSettings]) -> _Ruler:
+    """Return what the rows are compared by. Raises ConfigError where that differs from row to row."""
+    rules, settings = how
+    policies = policies_of(source, rows, settings.policies)
+    cards = [policy.rewards for policy in policies.values()]
+    for rule in rules:
+        if rule.name in _COMPARING and any(card != cards[0] for card in cards):
+            told = "policies that measure rewards otherwise drew these samples, so they cannot be compared"
+            raise ConfigError(f"{source}: {told}; choose from each policy's own (--keep {rule})")
+    own = {digest: {card.name: card.weight for card in policy.rewards} for digest, policy in policies.items()}
+    given = {digest: read_weights(settings.weights, policy) or own[digest] for digest, policy in policies.items()}
+    return _Ruler(policies, given, settings.seed)
+
+
+def _chosen(rows: list[Example], rule: Rule, ruler: _Ruler, book: Journal) -> list[Example]:
+    """Return the rows that a rule keeps, and set the others aside."""
+    kept = _RULES[rule.name](rows, rule.number, ruler)
+    for row, stays in zip(rows, kept, strict=True):
+        if not stays:
+            book.reject(row.id, str(rule), row.to_json())
+    book.counts[f"seen by {rule.name}"] = len(rows)
+    book.counts[f"dropped by {rule.name}"] = kept.count(False)
+    return [row for row, stays in zip(rows, kept, strict=True) if stays]
+
+
 def parse_rules(text: str) -> list[Rule]:
-    """Read rules parted by commas: "distinct,top=0.5". Raises ConfigError."""
-    return [_parse_rule(one.strip(), text) for one in text.split(",")]
+    """Read different rules parted by commas: "distinct,top=0.5". Raises ConfigError."""
+    rules = [_parse_rule(one.strip(), text) for one in text.split(",")]
+    for name, times in Counter(rule.name for rule in rules).items():
+        if times > 1:
+            raise ConfigError(f"--keep {text}: {name} stands twice; write each rule once")
+    return rules
 
 
 def _parse_rule(text: str, whole: str) -> Rule:
     name, equals, number = text.partition("=")
+    if name in (BEST, NEAREST):
+        raise ConfigError(f"--keep {whole}: {name} stands alone, for it keeps one sample of each prompt and target")
     if name not in _RULES:
-        raise ConfigError(f"--keep {whole}: unknown rule '{name}'{did_you_mean(name, ('best', 'nearest', *_RULES))}")
+        raise ConfigError(f"--keep {whole}: unknown rule '{name}'{did_you_mean(name, (BEST, NEAREST, *_RULES))}")
     if name not in _NUMBERED:
         if equals:
             raise ConfigError(f"--keep {whole}: {name} takes no number; write {name}")
@@ -131,22 +159,6 @@ def _parse_rule(text: str, whole: str) -> Rule:
     if not low <= given <= high:
         raise ConfigError(f"--keep {whole}: write {name}= and a number from {low:g} to {high:g}")
     return Rule(name, given)
-
-
-def _read(source: Path, settings: SelectSettings) -> list[Example]:
-    rows = islice(read_rows(source), settings.limit or None)
-    examples = list(unique((where, from_json(row, where)) for where, row in rows))
-    for example in examples:
-        if not example.policy:
-            raise DataError(f"{source}: {example.id} has no 'policy'; --keep reads what `irlhf sample` wrote")
-    return examples
-
-
-def _policies(source: Path, rows: Sequence[Example], settings: SelectSettings) -> dict[str, Policy]:
-    known = {digest: policy for digest, (_, policy) in find_policies([source], settings.policies).items()}
-    if missing := [row.policy for row in rows if row.policy not in known]:
-        raise ConfigError(f"the policy {missing[0]} of these samples is not here; name its folder with --policy")
-    return known
 
 
 def _distinct(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
@@ -169,12 +181,12 @@ def _front(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
 
 
 def _top(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
-    return _but_lowest([ruler.weighted(row) for row in rows], len(rows) - round(number * len(rows)))
+    return _but_lowest([ruler.weighted(row) for row in rows], len(rows) - _share(number, rows))
 
 
 def _entropy(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
     """Drop the samples of least entropy, as few as bring the mean of the rest to the target."""
-    return _until([_known(row, "entropy") for row in rows], number)
+    return _until([_known(row, "entropy") for row in rows], number, f"an entropy of {number:g}")
 
 
 def _entropy_floor(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
@@ -182,17 +194,18 @@ def _entropy_floor(rows: list[Example], number: float, ruler: _Ruler) -> list[bo
 
 
 def _entropy_share(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
-    return _but_lowest([_known(row, "entropy") for row in rows], round(number * len(rows)))
+    return _but_lowest([_known(row, "entropy") for row in rows], _share(number, rows))
 
 
 def _kl(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
     """Drop the samples that the reference finds least likely, as few as bring the mean distance down to the limit."""
-    return _until([_known(row, "reference") - _known(row, "logprob") for row in rows], -number)
+    nearness = [_known(row, "reference") - _known(row, "logprob") for row in rows]
+    return _until(nearness, -number, f"a distance of {number:g}")
 
 
 def _random(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
     lots = [int(hashlib.sha256(f"{ruler.seed}/{row.id}".encode()).hexdigest(), 16) for row in rows]
-    return _but_lowest(lots, round(number * len(rows)))
+    return _but_lowest(lots, _share(number, rows))
 
 
 _RULES: dict[str, _Choose] = {
@@ -214,7 +227,7 @@ _NUMBERED = {
     "kl": (0, 1000),
     RANDOM: (0, 1),
 }
-RULES = tuple(_RULES)
+_COMPARING = ("front", "top")  # the rules that go by the rewards of one row and another
 
 
 def _known(row: Example, name: str) -> float:
@@ -225,18 +238,25 @@ def _known(row: Example, name: str) -> float:
     return float(number)
 
 
+def _share(share: float, rows: Sequence[Example]) -> int:
+    return int(share * len(rows) + 0.5)
+
+
 def _but_lowest(numbers: Sequence[float], count: int) -> list[bool]:
-    """Drop the lowest `count`; of equals the later ones."""
+    """Drop the lowest `count`, but the last one; of equals the later ones."""
     order = sorted(range(len(numbers)), key=lambda place: (numbers[place], -place))
-    dropped = set(order[:count])
+    dropped = set(order[: min(count, len(numbers) - 1)])
     return [place not in dropped for place in range(len(numbers))]
 
 
-def _until(numbers: Sequence[float], mean: float) -> list[bool]:
+def _until(numbers: Sequence[float], mean: float, told: str) -> list[bool]:
     """Drop the lowest, as few as bring the mean of the rest up to `mean`; where none can, all but the highest."""
-    order = sorted(numbers)
-    total, left = sum(order), len(order)
-    while left > 1 and total / left < mean:
-        total -= order[len(order) - left]
-        left -= 1
-    return _but_lowest(numbers, len(order) - left)
+    # Exactly, for rounding would drop rows that all have just this number.
+    order = sorted(map(Fraction, numbers))
+    total, count, least = sum(order), 0, Fraction(mean)
+    while count < len(order) - 1 and total < least * (len(order) - count):
+        total -= order[count]
+        count += 1
+    if total < least * (len(order) - count):
+        console.warn(f"no samples have {told} together; the nearest to it is kept, alone")
+    return _but_lowest(numbers, count)
