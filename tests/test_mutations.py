@@ -1,8 +1,6 @@
 """Bytes of real-shaped files damaged at random: the account closes, or one line says where and what is wrong."""
 
-import csv
 import gzip
-import io
 import json
 import os
 import random
@@ -15,11 +13,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow
 import pytest
 from fuzz import Watch, examine, hold_command, hold_files
-from pyarrow import parquet
 from rawrows import ROWS, several
+from test_tables import arrow, jsonl, table
 from toolbox import Row
 
 from irlhf.errors import DataError
@@ -44,26 +41,15 @@ ODD = [
 ]  # fmt: skip
 
 
-def jsonl(rows: list[Row]) -> bytes:
-    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+def cells(rows: list[Row]) -> list[Row]:
+    """Rows of a table: what is no single value stands in its cell as JSON."""
+    plain = str | int | float
+    return [{name: one if isinstance(one, plain) else json.dumps(one) for name, one in row.items()} for row in rows]
 
 
-def table(rows: list[Row], separator: str = ",") -> bytes:
-    made = io.StringIO(newline="")
-    writer = csv.DictWriter(made, dict.fromkeys(name for row in rows for name in row), delimiter=separator)
-    writer.writeheader()
-    plain = (str, int, float)
-    writer.writerows(
-        {name: one if isinstance(one, plain) else json.dumps(one) for name, one in row.items()} for row in rows
-    )
-    return made.getvalue().encode()
-
-
-def arrow(rows: list[Row], **options: object) -> bytes:
-    made = io.BytesIO()
-    filled = [{name: one for name, one in row.items() if one != {}} for row in rows]  # parquet has no empty object
-    parquet.write_table(pyarrow.Table.from_pylist(filled), made, **options)
-    return made.getvalue()
+def columns(rows: list[Row]) -> list[Row]:
+    """Rows of parquet, which has no empty object."""
+    return [{name: one for name, one in row.items() if one != {}} for row in rows]
 
 
 TYPED = [
@@ -77,12 +63,16 @@ WRITERS: dict[str, Writer] = {
     "raw.json": lambda rows: json.dumps(rows, indent=1).encode(),
     "wrapped.json": lambda rows: json.dumps({"version": 1, "data": rows}).encode(),
     "lines.json": jsonl,
-    "raw.csv": table,
-    "raw.tsv": lambda rows: table(rows, "\t"),
-    "raw.parquet": lambda rows: arrow(rows, compression="none", use_dictionary=False),
-    "snappy.parquet": arrow,
+    "raw.csv": lambda rows: table(cells(rows)),
+    "raw.tsv": lambda rows: table(cells(rows), "\t"),
+    "raw.parquet": lambda rows: arrow(columns(rows), compression="none", use_dictionary=False),
+    "snappy.parquet": lambda rows: arrow(columns(rows)),
 }
-PACKERS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zst": zstd.compress}
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": lambda data: gzip.compress(data, mtime=0),
+    ".zst": zstd.compress,
+}
 # What people have stands several times.
 KINDS = [*WRITERS, *["raw.jsonl"] * 8]
 PACKED = [*PACKERS, *[""] * 6]

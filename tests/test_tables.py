@@ -52,11 +52,11 @@ def table(rows: list[dict[str, Any]], separator: str = ",", end: str = "\r\n") -
     return made.getvalue().encode()
 
 
-def arrow(rows: list[dict[str, Any]]) -> bytes:
+def arrow(rows: list[dict[str, Any]], **options: Any) -> bytes:
     columns = dict.fromkeys(name for row in rows for name in row)
     made = io.BytesIO()
     columnar = pyarrow.table({name: [row.get(name) for row in rows] for name in columns})
-    parquet.write_table(columnar, made, row_group_size=3 if len(rows) < 100 else 50_000)
+    parquet.write_table(columnar, made, row_group_size=3 if len(rows) < 100 else 50_000, **options)
     return made.getvalue()
 
 
