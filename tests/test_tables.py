@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import resource
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -271,6 +272,16 @@ def test_a_parquet_file_damaged_in_the_middle_never_gives_a_traceback() -> None:
         put("rows.parquet", whole[:place] + b"\xff\x00\xff" + whole[place + 3 :])
         with contextlib.suppress(DataError):
             list(read_rows(Path("rows.parquet")))
+
+
+def test_a_parquet_page_that_says_it_is_of_gigabytes_takes_none() -> None:
+    whole = arrow(FLAT)
+    size = slice(10, 12)  # of the first page as it is packed, the third number of its header
+    assert whole[4:10:5] == b"\x15\x15"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    told = refusal("rows.parquet", whole[: size.start] + b"\xfe\xff\xff\xff\x0f" + whole[size.stop :])
+    assert "than expected (2147483647)" in told
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
 
 
 def test_a_parquet_file_is_not_read_packed_nor_by_a_pipe() -> None:
