@@ -10,6 +10,7 @@ A sample is a legal example, so it may go back through `score` and into the next
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -29,6 +30,9 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 STOP, LENGTH = "stop", "length"  # how a completion ended: by the model itself, or by the most tokens it may have
 LARGEST = 1e100  # size of a reward; sums of squares of larger ones are beyond what a float holds
 SPLITS = (TRAIN, VALIDATION, TEST)
+
+_ASKING = ("user", "tool")  # whose turns a completion answers
+_FIRST_TURN = re.compile(r"\s*Human:.*?\n\nAssistant:", re.DOTALL)
 
 
 class Where(NamedTuple):
@@ -169,15 +173,28 @@ def as_text(value: Content) -> str:
     return "\n\n".join(message.get("content") or "" for message in value)
 
 
+def beginning(prompt: Content) -> Content:
+    """Return how a conversation begins: its turns up to the first that asks something.
+
+    It is the same for all prompts that continue one conversation, and the whole of a prompt of one turn. Of a text it
+    is the first turn where it is written as Anthropic's transcripts are.
+    """
+    if isinstance(prompt, str):
+        found = _FIRST_TURN.match(prompt)
+        return found[0] if found else prompt
+    asked = next((place for place, turn in enumerate(prompt, 1) if turn["role"] in _ASKING), len(prompt))
+    return prompt[:asked]
+
+
 def words(prompt: Content) -> str:
     """Return a prompt's words and who says them; spacing, case and width of letters do not matter."""
     turns = [f"{message['role']} {as_text([message])}" for message in as_messages(prompt)]
     return " ".join(unicodedata.normalize("NFKC", " ".join(turns)).casefold().split())
 
 
-def unique(examples: Iterable[tuple[Where, Example]]) -> Iterator[Example]:
-    """Pass the examples on. Raises DataError where an id stands a second time."""
-    seen = Seen()
+def unique(examples: Iterable[tuple[Where, Example]], seen: Seen | None = None) -> Iterator[Example]:
+    """Pass the examples on. Raises DataError where an id stands a second time, among those `seen` too."""
+    seen = Seen() if seen is None else seen
     for where, example in examples:
         if not seen.add(example.id):
             raise DataError(f"{where}: id '{example.id:.80}' stands twice; ids must differ")

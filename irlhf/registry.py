@@ -41,6 +41,7 @@ FORMATS: Mapping[str, str] = {
     "arena": "irlhf.prepare.arena",
     "summarize": "irlhf.prepare.summarize",
     "openai-dpo": "irlhf.prepare.openai_dpo",
+    "steerlm": "irlhf.prepare.steerlm",
     "sharegpt": "irlhf.prepare.sharegpt",
     "rewardbench2": "irlhf.prepare.rewardbench2",
     "rewardbench": "irlhf.prepare.rewardbench",

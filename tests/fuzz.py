@@ -56,16 +56,16 @@ class Watch:
         patch.setattr(console, "_quiet", True)
 
     def _reading(self, read_each: Any) -> Any:
-        def watched(path: Path) -> Iterator[Any]:
-            for where, row in read_each(path):
+        def watched(path: Path, *more: Any) -> Iterator[Any]:
+            for where, row in read_each(path, *more):
                 self.run.read.append(where)
                 yield where, row
 
         return watched
 
     def _making(self, unique: Any) -> Any:
-        def watched(pairs: Iterator[Any]) -> Any:
-            return unique(self._made(pairs))
+        def watched(pairs: Iterator[Any], *more: Any) -> Any:
+            return unique(self._made(pairs), *more)
 
         return watched
 

@@ -130,6 +130,15 @@ ROWS: dict[str, Row] = {
         "input": {"messages": [USER], "tools": [], "parallel_tool_calls": True},
         "preferred_output": [GOOD], "non_preferred_output": [BAD],
     },
+    "steerlm": {
+        "system": "Be short.", "mask": "User", "type": "VALUE_TO_TEXT",
+        "conversations": [
+            {"from": "User", "value": ASKED, "label": None},
+            {"from": "Assistant", "value": GOOD["content"], "label": "quality:4,toxicity:0,humor:-100,creativity:1.5"},
+            {"from": "User", "value": "Sure?", "label": None},
+            {"from": "Assistant", "value": "Yes.", "label": "quality:3"},
+        ],
+    },
     "sharegpt": {
         "id": "QWJhYvA_0", "system": "Be short.",
         "conversations": [{"from": "human", "value": ASKED}, {"from": "gpt", "value": GOOD["content"]}],

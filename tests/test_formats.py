@@ -50,6 +50,7 @@ MADE: dict[str, list[tuple[str, str]]] = {
     "arena": TURNED,
     "summarize": [("chosen", " Blue sky."), ("rejected", " Rain.")],
     "openai-dpo": BOTH,
+    "steerlm": [("", GOOD["content"]), ("", "Yes.")],
     "sharegpt": [("", GOOD["content"])],
     "rewardbench2": [*BOTH, ("rejected", "No idea."), ("rejected", "Paint.")],
     "rewardbench": BOTH,

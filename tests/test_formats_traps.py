@@ -335,6 +335,34 @@ def test_sharegpt_system_calls_and_a_question_without_an_answer() -> None:
     assert (found["completion"], found["noted"]) == ("Blue.", [CUT])
 
 
+def test_steerlm_labels_are_numbers_of_each_answer() -> None:
+    first, second = prepared(like("steerlm"))
+    assert (first["labels"], second["labels"]) == ({"quality": 4, "toxicity": 0, "creativity": 1.5}, {"quality": 3})
+    assert [turn["content"] for turn in second["prompt"]] == ["Be short.", ASKED, GOOD["content"], "Sure?"]
+    assert (first["id"], second["id"], first["mask"]) == ("raw-0/1", "raw-0/2", "User")
+    assert all(set(turn) == {"role", "content"} for turn in second["prompt"])
+
+
+@pytest.mark.parametrize("label", ["quality=4", "quality:four", "4", ["quality:4"], "quality:4,"])
+def test_steerlm_a_label_of_another_shape_is_named(label: Any) -> None:
+    turns = [{"from": "User", "value": ASKED}, {"from": "Assistant", "value": "Air.", "label": label}]
+    with pytest.raises(DataError, match=r"raw\.jsonl:1: label .* is none like quality:4,toxicity:0"):
+        prepared(like("steerlm", conversations=turns))
+
+
+def test_steerlm_a_chat_without_a_label_is_set_aside() -> None:
+    turns = [{"from": "User", "value": ASKED, "label": None}, {"from": "Assistant", "value": "Air.", "label": None}]
+    assert prepared(like("steerlm", conversations=turns)) == []
+    assert read(Path("out.jsonl.rejected.jsonl"))[0]["reason"] == "no answer has a label"
+
+
+@pytest.mark.parametrize("kind", ["image_url", "image", "input_audio", "file"])
+def test_what_is_no_text_in_a_message_is_named(kind: str) -> None:
+    seen = [{"type": "text", "text": "What is this?"}, {"type": kind, kind: {"url": "https://example.org/a.png"}}]
+    with pytest.raises(DataError, match=rf"raw\.jsonl:1: a message of 'messages' holds {kind}, and only text is read"):
+        prepared({"messages": [{"role": "user", "content": seen}, GOOD]})
+
+
 @pytest.mark.parametrize(("name", "at"), [("sky", "\\udc00"), ("\\ud800", "noon")])
 def test_sharegpt_a_call_that_cannot_be_written_stays_text(name: str, at: str) -> None:
     words = f'{{"name": "{name}", "arguments": {{"at": "{at}"}}}}'

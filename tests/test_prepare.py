@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import Row, example, names, process, read, write
+from toolbox import Row, call, example, names, process, read, write
 
 from irlhf.errors import ConfigError, DataError
 from irlhf.prepare import PrepareSettings, prepare
@@ -175,6 +175,57 @@ def test_the_split_hangs_on_the_words_of_the_prompt_alone() -> None:
         found += prepared(rows[3:], test=0.3, validation=0.3)
         Path("out.jsonl").unlink()
         assert len({one["split"] for one in found}) == 1
+
+
+def conversation(salt: int, **first: Any) -> list[Row]:
+    """Prompts of which each goes on with the one before, the first two turns said by `first`."""
+    turns = [{"role": role, "content": f"{said} {salt}"} for role, said in first.items()]
+    rows = []
+    for place in range(3):
+        rows.append({"prompt": list(turns), "completion": "c", "id": f"{salt}/{place}"})
+        turns += [{"role": "assistant", "content": f"a{place}"}, {"role": "user", "content": f"And {place}?"}]
+    return rows
+
+
+@pytest.mark.parametrize("first", [{"user": "Hi"}, {"system": "s", "user": "Hi"}, {"assistant": "Yes?", "user": "Hi"}])
+def test_prompts_that_continue_one_conversation_share_its_split(first: Row) -> None:
+    rows = [row for salt in range(40) for row in conversation(salt, **first)]
+    splits: dict[str, set[str]] = {}
+    for row in prepared(rows, test=0.3, validation=0.3):
+        splits.setdefault(row["id"].split("/")[0], set()).add(row["split"])
+    assert len(splits) == 40
+    assert all(len(found) == 1 for found in splits.values())
+    assert len({split for found in splits.values() for split in found}) == 3
+
+
+def test_transcripts_that_are_texts_share_the_split_of_their_first_turn() -> None:
+    for salt in range(12):
+        first = f"\n\nHuman: How {salt}?\n\nAssistant:"
+        rows = [
+            {"prompt": first, "completion": "So."},
+            {"prompt": f"{first} So.\n\nHuman: And?\n\nAssistant:", "completion": "c"},
+        ]
+        assert len({row["split"] for row in prepared(rows, test=0.3, validation=0.3)}) == 1
+        Path("out.jsonl").unlink()
+
+
+def test_the_split_of_a_single_turn_is_what_it_was_before() -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "q1"}]
+    prompts: list[Any] = [*(f"q{i}" for i in range(8)), turns]
+    rows = [{"prompt": prompt, "completion": "c"} for prompt in prompts]
+    found = [row["split"] for row in prepared(rows, test=0.3, validation=0.3)]
+    assert "".join(split[:2] for split in found) == "tetrtrtetrtetevava"
+
+
+@pytest.mark.parametrize("word", ["one", "two", "three", "four"])
+def test_a_share_far_from_the_one_asked_for_is_told(word: str) -> None:
+    same = [{"role": "user", "content": f"Answer in {word} words."}, {"role": "assistant", "content": "Yes."}]
+    rows = [{"prompt": [*same, {"role": "user", "content": f"{i}?"}], "completion": "c"} for i in range(1000)]
+    write(Path("raw.jsonl"), rows)
+    told = call("prepare", "raw.jsonl", "-o", "out.jsonl").err
+    assert "of 1,000 rows, 10% was asked for: conversations that begin with the same turn" in told
+    write(Path("own.jsonl"), [{**row, "split": "train"} for row in rows])
+    assert "was asked for" not in call("prepare", "own.jsonl", "-o", "own-out.jsonl").err
 
 
 def test_the_shares_of_the_splits_are_those_asked_for() -> None:

@@ -1,6 +1,5 @@
 """Turn raw data of any known shape into one clean record per completion, split by prompt."""
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +13,16 @@ from irlhf.files import STREAM, read_each
 from irlhf.journal import Journal, RunCard, journal
 from irlhf.prepare.clean import clean
 from irlhf.prepare.columns import renamed
+from irlhf.prepare.dataset import publish, typed
 from irlhf.prepare.findings import Findings
 from irlhf.prepare.formats import Known, Rejected, Row, detect, find_format
-from irlhf.records import TEST, TRAIN, VALIDATION, Content, Example, Where, unique, words
+from irlhf.prepare.hub import fetch, is_hub
+from irlhf.prepare.splits import Splits
+from irlhf.records import Example, Where, unique
 from irlhf.registry import FORMATS
 from irlhf.tables import Broken, bare
 
-_HASH_RANGE = 2**64
-_SHAPE = re.compile(r"\.(json.*|csv|tsv|parquet)$", re.IGNORECASE)  # what a file's name says of its rows
+_SHAPE = re.compile(r"\.(json.*|csv|tsv|txt|parquet)$", re.IGNORECASE)  # what a file's name says of its rows
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class PrepareSettings:
     on_bad_row: Literal["stop", "skip"] = "stop"
     map: Mapping[str, str] = field(default_factory=dict)  # what columns are to be called → what they are called
     drop_duplicates: bool = False  # rows whose prompt and completion stood before
+    card: bool = False  # make a folder for a hub: typed rows, a file for each source, and a data card
 
 
 def prepare(
@@ -42,26 +44,36 @@ def prepare(
 ) -> dict[str, Any]:
     """Write one example per completion and return what was done.
 
-    The split of a row hangs on its normalised prompt alone, so equal prompts never part, in one run or
-    in several. Rows that the format's own rule sets aside (an empty completion) are counted and kept with
-    their reason in `<output>.rejected.jsonl`; rows that cannot be read stop the run or join them.
-    Raises ConfigError and DataError.
+    The split of a row hangs on the normalised words of its prompt up to the first turn of the user, so neither equal
+    prompts nor the turns of one conversation ever part, in one run or in several. Rows that the format's own rule sets
+    aside (an empty completion) are counted and kept with their reason in `<output>.rejected.jsonl`; rows that cannot be
+    read stop the run or join them. A source `hub:ORG/NAME` is a data set of the Hub. With `card` the output is a folder
+    (irlhf/prepare/dataset.py). Raises ConfigError, DataError and BackendError.
     """
-    paths, out = [Path(source) for source in sources], Path(output)
-    _check(paths, settings)
-    card = RunCard("prepare", {f"source {n}": path for n, path in enumerate(paths, 1)}, asdict(settings))
-    findings = Findings()
-    with journal(out, card, resumable=False) as book:
-        if not book.finished:
-            names = _names(paths)
-            found = (pair for path in paths for pair in _read(path, names[path], settings, (book, findings)))
-            for example in unique(found):
-                split = example.split or _split(example.prompt, settings)
-                book.write(replace(example, split=split))
-                book.counts[f"split {split}"] += 1
-            book.counts.update(findings.counts)
+    _check(sources, settings)
+    found, out = _found([Path(source) for source in sources]), Path(output)
+    names = dict(found)
+    card = RunCard("prepare", {f"source {n}": path for n, (path, _) in enumerate(found, 1)}, asdict(settings))
+    findings, splits = Findings(), Splits(settings.test, settings.validation)
+
+    def fill(book: Journal, *paths: Path) -> None:
+        read = (pair for path in paths for pair in _read(path, names[path], settings, (book, findings)))
+        for example in unique(read, findings.ids):
+            split = splits.of(example)
+            book.write(replace(example, split=split))
+            book.counts[f"split {split}"] += 1
+
+    if settings.card:
+        summary = publish(names, out, card, fill, findings)
+    else:
+        with journal(out, card, resumable=False) as book:
+            if not book.finished:
+                fill(book, *(path for path, _ in found))
+                book.counts.update(findings.counts)
+        summary = book.summary()
     findings.tell()
-    return {**book.summary(), "formats": findings.formats}
+    splits.tell()
+    return {**summary, "formats": {source: known.reason for source, known in findings.formats.items()}}
 
 
 def _read(
@@ -69,14 +81,17 @@ def _read(
 ) -> Iterator[tuple[Where, Example]]:
     """Yield the examples of one source as its format reads it and the rules of `clean` leave them."""
     book, findings = books
-    known, rows = _recognised(islice(_rows(path, settings, book), settings.limit or None), settings, book)
+    raw = islice(_rows(path, settings, books), settings.limit or None)
+    known, rows = _recognised(raw, settings, book)
     if known is None:
         return
-    findings.formats[str(path)] = known.reason
+    findings.formats[str(path)] = known
     gathered = getattr(known.reader, "gathered", None)
     for row in gathered(rows) if gathered else rows:
         try:
             found = [_cleaned(one, row) for one in known.reader.read(row, name)]
+            if findings.columns is not None:
+                found = typed(found, row.where, findings.columns)
         except DataError as error:
             _set_aside(error, row.where, row.fields, settings, book)
             continue
@@ -107,6 +122,12 @@ def _cleaned(found: Example | Rejected, row: Row) -> Example | Rejected:
     return clean(found, row.fields) if isinstance(found, Example) else found
 
 
+def _found(sources: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Return the files to read, each with what its rows are called after; what is on the Hub is fetched."""
+    names = _names([source for source in sources if not is_hub(source)])
+    return [one for source in sources for one in (fetch(source) if is_hub(source) else [(source, names[source])])]
+
+
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
     """Name each source for its rows' ids: by its file, and by its folder too where two files are called alike."""
     short = {path: "stdin" if path == STREAM else _SHAPE.sub("", bare(path.name)) for path in paths}
@@ -114,8 +135,10 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     return {path: name if alike[name] == 1 else f"{path.resolve().parent.name}-{name}" for path, name in short.items()}
 
 
-def _rows(path: Path, settings: PrepareSettings, book: Journal) -> Iterator[Row]:
-    for where, fields in read_each(path):
+def _rows(path: Path, settings: PrepareSettings, books: tuple[Journal, Findings]) -> Iterator[Row]:
+    book, findings = books
+    for where, fields in read_each(path, lambda told: findings.say(path, told)):
+        findings.read += 1
         if isinstance(fields, Broken):
             _set_aside(fields.error, where, fields.given, settings, book)
             continue
@@ -133,16 +156,8 @@ def _set_aside(error: DataError, where: Where, given: object, settings: PrepareS
     book.reject(where, str(error).removeprefix(f"{where}: "), given)
 
 
-def _split(prompt: Content, settings: PrepareSettings) -> str:
-    """Return the split of a prompt: a hash of its words, so that spacing, case and width do not matter."""
-    point = int.from_bytes(hashlib.sha256(words(prompt).encode()).digest()[:8]) / _HASH_RANGE
-    if point < settings.test:
-        return TEST
-    return VALIDATION if point < settings.test + settings.validation else TRAIN
-
-
-def _check(paths: Sequence[Path], settings: PrepareSettings) -> None:
-    if not paths:
+def _check(sources: Sequence[str | Path], settings: PrepareSettings) -> None:
+    if not sources:
         raise ConfigError("no source to prepare; name a file, or - for stdin")
     if settings.format != "auto" and settings.format not in FORMATS:
         find_format(settings.format)
