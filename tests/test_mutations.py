@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from fuzz import Watch, examine, hold_command, hold_files
+from fuzz import Watch, examine, hold_command, hold_files, hold_typed
 from rawrows import ROWS, several
 from test_tables import arrow, jsonl, table
 from toolbox import Row
@@ -22,6 +22,7 @@ from toolbox import Row
 from irlhf.errors import DataError
 from irlhf.files import read_rows
 from irlhf.packing import zstd
+from irlhf.parquet import write as write_parquet
 from irlhf.prepare import PrepareSettings
 from irlhf.registry import FORMATS
 
@@ -52,6 +53,13 @@ def columns(rows: list[Row]) -> list[Row]:
     return [{name: one for name, one in row.items() if one != {}} for row in rows]
 
 
+def written(rows: list[Row]) -> bytes:
+    """Rows as irlhf writes them, with a column that is JSON text."""
+    Path("mixed.jsonl").write_bytes(jsonl([{**row, "mixed": n or [{"a": "b"}]} for n, row in enumerate(rows)]))
+    write_parquet(Path("mixed.jsonl"), Path("mixed.parquet"))
+    return Path("mixed.parquet").read_bytes()
+
+
 TYPED = [
     {"prompt": "p", "completion": "c", "on": date(2026, 1, n), "at": datetime(2026, 1, 1, n), "took": timedelta(n) // n,
      "by": time(n), "price": Decimal(n) / 4, "said": b"yes"}
@@ -66,7 +74,10 @@ WRITERS: dict[str, Writer] = {
     "raw.csv": lambda rows: table(cells(rows)),
     "raw.tsv": lambda rows: table(cells(rows), "\t"),
     "raw.parquet": lambda rows: arrow(columns(rows), compression="none", use_dictionary=False),
+    "fractions.csv": lambda rows: table([{**one, "share": "0,5", "n": 7} for one in cells(rows)], ";"),
+    "untold.txt": lambda rows: table(cells(rows), "\t"),
     "snappy.parquet": lambda rows: arrow(columns(rows)),
+    "mixed.parquet": written,
 }
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
@@ -188,7 +199,9 @@ def test_no_damage_to_bytes_ends_in_a_traceback_or_an_open_account(watch: Watch)
             run = examine(watch, path, case.settings)
             if number % 16 == 0:
                 hold_files(path, case.settings, run)
-            if number % 256 == 1:
+            if number % 64 == 1:
+                hold_typed(path, case.settings, run)
+            if number % 256 == 2:
                 hold_command(path, case.settings, run)
         except BaseException as error:
             error.add_note(f"case {number}: {case.name} {case.data[:3000]!r}")
@@ -223,12 +236,24 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused_in_flat_memory(name
         tracemalloc.stop()
 
 
+def test_large_rows_of_a_table_of_semicolons_are_read_in_flat_memory() -> None:
+    rows = zstd.compress(b"a;b\n") + zstd.compress(b"1;" + b"x" * MIB + b"\n") * 200
+    Path("rows.csv.zst").write_bytes(rows)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_rows(Path("rows.csv.zst"))) == 200
+        assert tracemalloc.get_traced_memory()[1] < 64 * MIB
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [
         ("wide.csv", ",".join(f"c{n}" for n in range(100_000)).encode() + b"\n1\n"),
         ("wide.jsonl", json.dumps(dict.fromkeys(map(str, range(100_000)), 1)).encode()),
         ("unknown.jsonl", (json.dumps({f"column {n}": n for n in range(12)}).encode() + b"\n") * 3000),
+        ("spaces of labels.jsonl", json.dumps(ROWS["steerlm"]).replace("quality:3", " " * 200_000).encode()),
         ("spaces.jsonl", json.dumps({**ROWS["helpsteer"], "prompt": " " * 200_000 + "?"}).encode()),
     ],
 )
