@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
+from os import SEEK_END
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +25,7 @@ except ModuleNotFoundError as missing:
 
 _BATCH = 256  # rows in memory at a time
 _BUFFER = 2**20  # bytes of each column that are read at a time
+_SMALL = 64 * 2**20  # bytes of a file of which a whole column is: a damaged page of it may say that it has gigabytes
 _BEYOND = (OverflowError, KeyError, ValueError)  # dates after the year 9999, keys that a map has twice, half characters
 _DAMAGE = (pyarrow.ArrowException, OSError, ValueError)
 _MARK = {b"irlhf": b"json"}  # in the schema, of columns of JSON text
@@ -35,7 +37,8 @@ def rows_of(raw: IO[bytes], path: Path) -> Iterator[tuple[Where, Given]]:
     """Yield the rows of an open file, counted from 1. What is null is absent, in rows and in objects inside them."""
     number = 0
     try:
-        file = parquet.ParquetFile(raw, buffer_size=_BUFFER, pre_buffer=False)
+        buffer = 0 if raw.seek(0, SEEK_END) < _SMALL else _BUFFER
+        file = parquet.ParquetFile(raw, buffer_size=buffer, pre_buffer=False)
         again = repeated(file.schema_arrow.names)
         if again:
             raise DataError(f"{path}: column '{again[0]:.40}' stands twice; write it without the other")

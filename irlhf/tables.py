@@ -113,12 +113,11 @@ def checked(row: object, where: Where) -> Given:
     try:
         return _sound(row, where)
     except DataError as error:
-        deep = _depth(row) > DEPTH_LIMIT
-        return Broken(error, "" if deep else json.dumps(row))
+        return Broken(error, "" if depth(row) > DEPTH_LIMIT else json.dumps(row))
 
 
 def _sound(row: object, where: Where) -> dict[str, Any]:
-    if _depth(row) > DEPTH_LIMIT:
+    if depth(row) > DEPTH_LIMIT:
         raise DataError(f"{where}: nested too deeply (over {DEPTH_LIMIT} levels)")
     if not isinstance(row, dict):
         raise DataError(f'{where}: not a JSON object; each row must be one, like {{"prompt": …}}')
@@ -229,9 +228,14 @@ def _cells(numbered: Numbered, path: Path, separator: str) -> Iterator[tuple[Whe
     fractions = None
     if separator == SEMICOLON:
         fractions = Fractions()
-        begun = list(islice(records, _LOOKED_AT))
-        for cells, _, _ in begun:
-            fractions.look(cell for name, cell in zip(header, cells, strict=False) if name.lower() not in _TEXTS)
+        begun, size = [], 0
+        for record in islice(records, _LOOKED_AT):
+            begun.append(record)
+            cells = zip(header, record.cells, strict=False)
+            fractions.look(cell for name, cell in cells if name.lower() not in _TEXTS)
+            size += len(record.given)
+            if size > LINE_LIMIT:
+                break
         records = chain(begun, records)
     for number, record in enumerate(records, 1):
         where = Where(str(path), number)
@@ -387,11 +391,11 @@ def _space(text: str, start: int) -> int:
     return found.end() if found else start
 
 
-def _depth(value: object) -> int:
+def depth(value: object) -> int:
     """Return how many levels a value is nested, found level by level: no recursion, no limit."""
-    depth, level = 0, [value]
+    levels, level = 0, [value]
     while level:
-        depth += 1
+        levels += 1
         inside = [one for one in level if isinstance(one, dict | list)]
         level = [item for one in inside for item in (one.values() if isinstance(one, dict) else one)]
-    return depth
+    return levels

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import json
 import shutil
 import signal
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from toolbox import Row, call, names, read
 
 from irlhf import console
 from irlhf.errors import IrlhfError
+from irlhf.files import read_rows
 from irlhf.journal import Journal
 from irlhf.prepare import PrepareSettings, prepare
 from irlhf.records import Where, dumps, from_json
@@ -161,6 +163,31 @@ def hold_files(path: Path, settings: PrepareSettings, expected: Run) -> None:
     if written:
         prepare([out], folder / "again.jsonl", PrepareSettings("prompt-completion"))
         assert (folder / "again.jsonl").read_bytes() == written
+
+
+def hold_typed(path: Path, settings: PrepareSettings, expected: Run) -> None:
+    """Hold parquet to the rows of a run to stdout, and a folder for a hub to being whole or not there."""
+    folder = Path("held")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    skipping = replace(settings, on_bad_row="skip")
+    try:
+        prepare([path], folder / "out", replace(skipping, card=True))
+        assert "README.md" in names(folder / "out")
+    except IrlhfError as error:
+        assert (str(error).split(":")[0], names(folder)) == (str(path), set())  # noqa: PT017 - one of the outcomes
+    if expected.written and not expected.error:
+        prepare([path], folder / "out.parquet", skipping)
+        rows = [bare(json.loads(row)) for row in expected.written.split(b"\n")[:-1]]
+        found = [bare(row) for _, row in read_rows(folder / "out.parquet")]
+        assert [from_json(row, "out") for row in found] == [from_json(row, "out") for row in rows]
+
+
+def bare(value: Any) -> Any:
+    """A value without what is null in its objects, which parquet need not keep."""
+    if isinstance(value, dict):
+        return {name: bare(one) for name, one in value.items() if one is not None}
+    return [*map(bare, value)] if isinstance(value, list) else value
 
 
 def hold_command(path: Path, settings: PrepareSettings, expected: Run) -> None:

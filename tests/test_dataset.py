@@ -14,6 +14,7 @@ from toolbox import Row, call, example, names, process, read, write
 
 from irlhf.errors import ConfigError, DataError
 from irlhf.prepare import PrepareSettings, prepare
+from irlhf.tables import DEPTH_LIMIT
 
 CARD = PrepareSettings(card=True)
 PAIR = ROWS["hh"]
@@ -110,6 +111,15 @@ def test_a_loader_reads_every_format_with_the_types_of_the_card(name: str) -> No
     written = read(Path("made/raw.jsonl"))
     assert {one for each in written for one in each} == set(schema.names)
     assert as_loaded("made/raw.jsonl", schema) == [filled(one, pa.struct(list(schema))) for one in written]
+
+
+def test_a_row_as_deep_as_one_can_be_is_set_aside_beside_the_others() -> None:
+    deep: Any = []
+    for _ in range(DEPTH_LIMIT - 2):
+        deep = [deep]
+    published({"raw.jsonl": [example(0), example(1, completion="", meta=deep)]})
+    assert [row["id"] for row in read(Path("made/raw.jsonl"))] == ["e0"]
+    assert "the completion is empty" in text()
 
 
 def test_a_column_of_two_types_is_named_with_its_first_such_row() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzz import Watch, examine, hold_files
+from fuzz import Watch, examine, hold_files, hold_typed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rawrows import ASKED, BAD, GOOD, ROWS, USER, several
@@ -183,7 +183,7 @@ JSON = st.recursive(
     lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inside, max_size=3),
     max_leaves=6,
 )
-GIVEN = JSON | st.sampled_from(PARTS) | st.sampled_from([1, 1, 1, 40, 40, 40, DEEP]).map(nested)
+GIVEN = JSON | st.sampled_from(PARTS) | st.sampled_from([1, 40, *range(DEPTH_LIMIT - 5, DEPTH_LIMIT), DEEP]).map(nested)
 
 
 def places(value: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -286,7 +286,9 @@ def test_the_account_of_any_file_closes(
     path = Path("raw.jsonl")
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     chosen = PrepareSettings(map=names, limit=limit)
-    hold_files(path, chosen, examine(watch, path, chosen))
+    run = examine(watch, path, chosen)
+    hold_files(path, chosen, run)
+    hold_typed(path, chosen, run)
 
 
 def test_a_deep_tree_is_no_trouble() -> None:

@@ -9,12 +9,14 @@ from rawrows import ASKED, BAD, GOOD, LABELS, ROWS, TRANSCRIPT, USER, completion
 from toolbox import SHARED, Row, read, write
 
 from irlhf.errors import DataError
+from irlhf.files import read_rows
 from irlhf.pairs import pairs_of
 from irlhf.prepare import PrepareSettings, prepare
 from irlhf.prepare.clean import BEGUN, JOINED
 from irlhf.prepare.shapes import CUT, DIFFER, EQUAL, TIE
 from irlhf.prepare.ultrafeedback import MENDED, UNRATED
 from irlhf.records import Where, from_json
+from irlhf.tables import DEPTH_LIMIT
 
 
 def prepared(*rows: Row, **settings: Any) -> list[Row]:
@@ -34,6 +36,21 @@ def labels(rows: list[Row]) -> list[str]:
 
 def noted(rows: list[Row]) -> list[list[str]]:
     return [row.get("noted", []) for row in rows]
+
+
+@pytest.mark.parametrize("name", ["hh", "trl-preference", "prompt-completion"])
+def test_an_empty_column_of_irlhfs_own_says_nothing(name: str) -> None:
+    empty = dict.fromkeys(("id", "source", "group", "split", "label"), "")
+    assert prepared({**empty, **ROWS[name]}) == prepared(ROWS[name])
+
+
+def test_what_becomes_deeper_than_a_row_can_be_is_set_aside_or_text() -> None:
+    deep: Any = []
+    for _ in range(DEPTH_LIMIT - 3):
+        deep = [deep]
+    assert prepared(like("trl-preference", chosen={**GOOD, "x": deep}), on_bad_row="skip") == []
+    prepared(like("trl-preference", prompt=[USER, USER], noted={"x": deep}))
+    assert len(list(read_rows(Path("out.jsonl")))) == 2
 
 
 def test_hh_prefixes_that_differ() -> None:

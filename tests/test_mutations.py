@@ -1,8 +1,6 @@
 """Bytes of real-shaped files damaged at random: the account closes, or one line says where and what is wrong."""
 
-import csv
 import gzip
-import io
 import json
 import os
 import random
@@ -15,16 +13,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow
 import pytest
-from fuzz import Watch, examine, hold_command, hold_files
-from pyarrow import parquet
+from fuzz import Watch, examine, hold_command, hold_files, hold_typed
 from rawrows import ROWS, several
+from test_tables import arrow, jsonl, table
 from toolbox import Row
 
 from irlhf.errors import DataError
 from irlhf.files import read_rows
 from irlhf.packing import zstd
+from irlhf.parquet import write as write_parquet
 from irlhf.prepare import PrepareSettings
 from irlhf.registry import FORMATS
 
@@ -44,26 +42,22 @@ ODD = [
 ]  # fmt: skip
 
 
-def jsonl(rows: list[Row]) -> bytes:
-    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+def cells(rows: list[Row]) -> list[Row]:
+    """Rows of a table: what is no single value stands in its cell as JSON."""
+    plain = str | int | float
+    return [{name: one if isinstance(one, plain) else json.dumps(one) for name, one in row.items()} for row in rows]
 
 
-def table(rows: list[Row], separator: str = ",") -> bytes:
-    made = io.StringIO(newline="")
-    writer = csv.DictWriter(made, dict.fromkeys(name for row in rows for name in row), delimiter=separator)
-    writer.writeheader()
-    plain = (str, int, float)
-    writer.writerows(
-        {name: one if isinstance(one, plain) else json.dumps(one) for name, one in row.items()} for row in rows
-    )
-    return made.getvalue().encode()
+def columns(rows: list[Row]) -> list[Row]:
+    """Rows of parquet, which has no empty object."""
+    return [{name: one for name, one in row.items() if one != {}} for row in rows]
 
 
-def arrow(rows: list[Row], **options: object) -> bytes:
-    made = io.BytesIO()
-    filled = [{name: one for name, one in row.items() if one != {}} for row in rows]  # parquet has no empty object
-    parquet.write_table(pyarrow.Table.from_pylist(filled), made, **options)
-    return made.getvalue()
+def written(rows: list[Row]) -> bytes:
+    """Rows as irlhf writes them, with a column that is JSON text."""
+    Path("mixed.jsonl").write_bytes(jsonl([{**row, "mixed": n or [{"a": "b"}]} for n, row in enumerate(rows)]))
+    write_parquet(Path("mixed.jsonl"), Path("mixed.parquet"))
+    return Path("mixed.parquet").read_bytes()
 
 
 TYPED = [
@@ -77,12 +71,19 @@ WRITERS: dict[str, Writer] = {
     "raw.json": lambda rows: json.dumps(rows, indent=1).encode(),
     "wrapped.json": lambda rows: json.dumps({"version": 1, "data": rows}).encode(),
     "lines.json": jsonl,
-    "raw.csv": table,
-    "raw.tsv": lambda rows: table(rows, "\t"),
-    "raw.parquet": lambda rows: arrow(rows, compression="none", use_dictionary=False),
-    "snappy.parquet": arrow,
+    "raw.csv": lambda rows: table(cells(rows)),
+    "raw.tsv": lambda rows: table(cells(rows), "\t"),
+    "raw.parquet": lambda rows: arrow(columns(rows), compression="none", use_dictionary=False),
+    "fractions.csv": lambda rows: table([{**one, "share": "0,5", "n": 7} for one in cells(rows)], ";"),
+    "untold.txt": lambda rows: table(cells(rows), "\t"),
+    "snappy.parquet": lambda rows: arrow(columns(rows)),
+    "mixed.parquet": written,
 }
-PACKERS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zst": zstd.compress}
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": lambda data: gzip.compress(data, mtime=0),
+    ".zst": zstd.compress,
+}
 # What people have stands several times.
 KINDS = [*WRITERS, *["raw.jsonl"] * 8]
 PACKED = [*PACKERS, *[""] * 6]
@@ -198,7 +199,9 @@ def test_no_damage_to_bytes_ends_in_a_traceback_or_an_open_account(watch: Watch)
             run = examine(watch, path, case.settings)
             if number % 16 == 0:
                 hold_files(path, case.settings, run)
-            if number % 256 == 1:
+            if number % 64 == 1:
+                hold_typed(path, case.settings, run)
+            if number % 256 == 2:
                 hold_command(path, case.settings, run)
         except BaseException as error:
             error.add_note(f"case {number}: {case.name} {case.data[:3000]!r}")
@@ -233,12 +236,24 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused_in_flat_memory(name
         tracemalloc.stop()
 
 
+def test_large_rows_of_a_table_of_semicolons_are_read_in_flat_memory() -> None:
+    rows = zstd.compress(b"a;b\n") + zstd.compress(b"1;" + b"x" * MIB + b"\n") * 200
+    Path("rows.csv.zst").write_bytes(rows)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_rows(Path("rows.csv.zst"))) == 200
+        assert tracemalloc.get_traced_memory()[1] < 64 * MIB
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [
         ("wide.csv", ",".join(f"c{n}" for n in range(100_000)).encode() + b"\n1\n"),
         ("wide.jsonl", json.dumps(dict.fromkeys(map(str, range(100_000)), 1)).encode()),
         ("unknown.jsonl", (json.dumps({f"column {n}": n for n in range(12)}).encode() + b"\n") * 3000),
+        ("spaces of labels.jsonl", json.dumps(ROWS["steerlm"]).replace("quality:3", " " * 200_000).encode()),
         ("spaces.jsonl", json.dumps({**ROWS["helpsteer"], "prompt": " " * 200_000 + "?"}).encode()),
     ],
 )

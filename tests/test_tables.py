@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import resource
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -60,11 +61,11 @@ def comma(value: Any) -> Any:
     return f"{value:f}".replace(".", ",") if isinstance(value, float) else value
 
 
-def arrow(rows: list[dict[str, Any]]) -> bytes:
+def arrow(rows: list[dict[str, Any]], **options: Any) -> bytes:
     columns = dict.fromkeys(name for row in rows for name in row)
     made = io.BytesIO()
     columnar = pyarrow.table({name: [row.get(name) for row in rows] for name in columns})
-    parquet.write_table(columnar, made, row_group_size=3 if len(rows) < 100 else 50_000)
+    parquet.write_table(columnar, made, row_group_size=3 if len(rows) < 100 else 50_000, **options)
     return made.getvalue()
 
 
@@ -355,6 +356,16 @@ def test_a_parquet_file_damaged_in_the_middle_never_gives_a_traceback() -> None:
         put("rows.parquet", whole[:place] + b"\xff\x00\xff" + whole[place + 3 :])
         with contextlib.suppress(DataError):
             list(read_rows(Path("rows.parquet")))
+
+
+def test_a_parquet_page_that_says_it_is_of_gigabytes_takes_none() -> None:
+    whole = arrow(FLAT)
+    size = slice(10, 12)  # of the first page as it is packed, the third number of its header
+    assert whole[4:10:5] == b"\x15\x15"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    told = refusal("rows.parquet", whole[: size.start] + b"\xfe\xff\xff\xff\x0f" + whole[size.stop :])
+    assert "than expected (2147483647)" in told
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
 
 
 def test_a_parquet_file_is_not_read_packed_nor_by_a_pipe() -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from irlhf.prepare.formats import Rejected
-from irlhf.prepare.shapes import NOTED
+from irlhf.prepare.shapes import NOTED, notes
 from irlhf.records import Content, Example, Message, as_messages
 
 JOINED = "consecutive turns of one role joined"
@@ -48,7 +48,8 @@ def clean(example: Example, raw: dict[str, Any]) -> Example | Rejected:
         return Rejected("the completion is empty", raw)
     if not noted:
         return example
-    return replace(example, prompt=prompt, completion=completion, extra=_with(example.extra, noted))
+    extra = {**example.extra, NOTED: [*notes(example.extra), *noted]}
+    return replace(example, prompt=prompt, completion=completion, extra=extra)
 
 
 def joined(messages: Iterable[Message]) -> list[Message]:
@@ -89,8 +90,3 @@ def _is_empty(completion: Content) -> bool:
 
 def _is_bare(message: Message) -> bool:
     return set(message) == _BARE and isinstance(message["content"], str)
-
-
-def _with(extra: Any, noted: list[str]) -> dict[str, Any]:
-    before = extra.get(NOTED, [])
-    return {**extra, NOTED: [*(before if isinstance(before, list) else [before]), *noted]}

@@ -6,6 +6,7 @@
 <out>.run.json           what was made of what
 """
 
+import json
 import re
 import shutil
 from collections import Counter
@@ -16,14 +17,14 @@ from typing import Any
 
 from irlhf import console
 from irlhf.errors import ConfigError, DataError
-from irlhf.files import STREAM, read_json, read_rows, whole_file
+from irlhf.files import STREAM, read_json, whole_file
 from irlhf.journal import Journal, RunCard, beside, journal, workshop
 from irlhf.prepare.card import MOST_ROWS, SOURCE_ROW, USER_TURNS, Aside, Part, write_card
 from irlhf.prepare.features import TEXT, Columns
 from irlhf.prepare.findings import Findings
 from irlhf.prepare.formats import Rejected
 from irlhf.prepare.origins import ORIGINS
-from irlhf.prepare.shapes import NOTED
+from irlhf.prepare.shapes import NOTED, notes
 from irlhf.records import SPLITS, TRAIN, Example, Where, as_messages
 
 Fill = Callable[[Journal, Path], None]  # writes the examples of a source
@@ -78,11 +79,10 @@ def _documented(example: Example, where: Where) -> Example:
     Where the row was is kept of one that has been prepared before, as its `source` is.
     """
     prompt = as_messages(example.prompt)
-    noted = example.extra.get(NOTED) or []
     extra = {name: value for name, value in example.extra.items() if name not in (USER_TURNS, SOURCE_ROW, NOTED)}
     extra[USER_TURNS] = sum(turn["role"] == "user" for turn in prompt)
     extra[SOURCE_ROW] = example.extra.get(SOURCE_ROW, where.line - 1)
-    extra[NOTED] = noted if isinstance(noted, list) else [noted]
+    extra[NOTED] = notes(example.extra)
     return replace(example, prompt=prompt, extra=extra)
 
 
@@ -112,11 +112,15 @@ def _part(path: Path, file: Path, fill: Fill, findings: Findings) -> Part:
 def _reasons(rejected: Path) -> dict[str, Aside]:
     """Return how often rows are set aside for each reason, and the first of them."""
     found: dict[str, Aside] = {}
-    for _, row in read_rows(rejected) if rejected.exists() else ():
-        reason = row["reason"] if row["reason"] in found or len(found) < _MOST_REASONS else "other reasons"
-        before = found.get(reason, Aside())
-        rows = [*before.rows, int(row["where"].rpartition(":")[2]) - 1]
-        found[reason] = Aside(before.count + 1, rows[:MOST_ROWS])
+    if not rejected.exists():
+        return found
+    with rejected.open("rb") as lines:
+        # Not as rows of others are read: what was set aside may be as deep as one can be, and stands in a row here.
+        for row in map(json.loads, lines):
+            reason = row["reason"] if row["reason"] in found or len(found) < _MOST_REASONS else "other reasons"
+            before = found.get(reason, Aside())
+            rows = [*before.rows, int(row["where"].rpartition(":")[2]) - 1]
+            found[reason] = Aside(before.count + 1, rows[:MOST_ROWS])
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from irlhf.prepare.formats import Rejected, Row
-from irlhf.prepare.shapes import DIFFER, EQUAL, NOTED
+from irlhf.prepare.shapes import DIFFER, EQUAL, NOTED, identifier, kept
 from irlhf.prepare.transcript import divide, is_transcript, messages
 from irlhf.records import Example, from_json
 
@@ -30,19 +30,19 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
     same_prompt = pair["chosen"][0] == pair["rejected"][0]
     equal = same_prompt and pair["chosen"][1].strip() == pair["rejected"][1].strip()
     noted = [EQUAL] if equal else [] if same_prompt else [DIFFER]
-    rest = {name: value for name, value in row.fields.items() if name not in _SIDES}
-    number = rest.get("id") or f"{source}-{row.where.line - 1}"  # 0-based, as the data set counts its rows
+    rest = kept(row, _SIDES)
+    number = identifier(row, source)
     for side, letter in _SIDES.items():
         prompt, completion = pair[side]
-        identifier = f"{number}{letter}"
+        name = f"{number}{letter}"
         if not completion.strip():
             yield Rejected(f"the {side} completion is empty", row.fields)
             continue
         known = {
-            "id": identifier,
+            "id": name,
             "prompt": messages(prompt),
             "completion": completion.strip(),
-            "group": f"{number}" if same_prompt else identifier,
+            "group": f"{number}" if same_prompt else name,
             "label": side,
         }
         yield from_json({"source": source, **rest, **known, **({NOTED: noted} if noted else {})}, row.where)

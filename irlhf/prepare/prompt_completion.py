@@ -22,5 +22,6 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
 
 def example(row: Row, source: str) -> Example:
     """Return one row as an example; without an `id` it is called after its file and 0-based row."""
-    given = {name: value for name, value in row.fields.items() if value is not None or name not in ("id", "source")}
-    return from_json({"id": f"{source}-{row.where.line - 1}", "source": source, **given}, row.where)
+    made = {"id": f"{source}-{row.where.line - 1}", "source": source}
+    given = {name: value for name, value in row.fields.items() if name not in made or value not in (None, "")}
+    return from_json({**made, **given}, row.where)

@@ -105,14 +105,25 @@ def group_of(prompt: Content, source: str) -> str:
 
 
 def kept(row: Row, used: Collection[str]) -> dict[str, Any]:
-    """Return what is left of a row. What only looks like irlhf's own key is kept as `given_…`."""
+    """Return what is left of a row.
+
+    What only looks like irlhf's own key is kept as `given_…`; an empty text under one says nothing.
+    """
     rest = {name: value for name, value in row.fields.items() if name not in used}
     for name in ("id", "source", "group", "split", "label"):
         value = rest.get(name)
         fits = _is_id(value) if name == "id" else isinstance(value, str) and (name != "split" or value in SPLITS)
-        if name in rest and not fits:
+        if value == "":
+            del rest[name]
+        elif name in rest and not fits:
             rest[f"given_{name}"] = rest.pop(name)
     return rest
+
+
+def notes(extra: Mapping[str, Any]) -> list[Any]:
+    """Return what is noted of a row so far; what its data call so and is no list is one text."""
+    given = extra.get(NOTED) or []
+    return given if isinstance(given, list) else [f"{given}"]
 
 
 def text(row: Row, name: str) -> str:

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+from irlhf.errors import DataError
 from irlhf.prepare.formats import Rejected, Row
 from irlhf.prepare.shapes import Side, answers, chat, said, text
 from irlhf.records import CHOSEN, REJECTED, Content, Example, Message, as_messages
+from irlhf.tables import DEPTH_LIMIT, depth
 
 _OWN = re.compile(r"(?P<side>chosen|rejected)[_-](?P<name>.+)|(?P<first>.+)[_-](?P<last>chosen|rejected)")
 _IRLHF = {field.name for field in fields(Example)}
@@ -80,6 +82,8 @@ def shared_beginning(chosen: str, rejected: str) -> str:
 def _content(row: Row, name: str) -> Content:
     value = row.fields.get(name)
     if isinstance(value, dict):
+        if depth(value) > DEPTH_LIMIT - 2:  # it will stand in a list, in a row
+            raise DataError(f"{row.where}: '{name}' is nested too deeply (over {DEPTH_LIMIT - 2} levels)")
         return chat([value], row, name)
     return chat(value, row, name) if isinstance(value, list) else text(row, name)
 

@@ -13,7 +13,7 @@ FIELDS = '"conversations" of from, value and label like quality:4,toxicity:0, an
 BECOMES = "one row for every labelled answer, with the chat before it; labels.NAME kept as numbers (-100 is none)"
 
 _CHAT, _LABEL = "conversations", "label"
-_LABELS = re.compile(r"\s*[\w .-]+:\s*-?[0-9]{1,15}(\.[0-9]{1,15})?\s*")
+_LABELS = re.compile(r"\s*+[\w .-]+:\s*-?[0-9]{1,15}(\.[0-9]{1,15})?\s*")
 _NONE = -100.0  # how the data write that nobody rated this
 
 
