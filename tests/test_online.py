@@ -239,7 +239,8 @@ def test_it_stops_where_gold_falls_and_the_rewards_rise(home: Path) -> None:
     card = json.loads(Path("policy/policy.json").read_text())
     alone = {"rewards": card["rewards"][:1], "reservoir": [one[:1] for one in card["reservoir"]]}
     Path("policy/policy.json").write_text(json.dumps({**card, **alone}))
-    more = ("--rounds", 4, "--keep", "top=0.25", "--learning-rate", 0.01, "--epochs", 12, "--watch", 11, "-o", "out")
+    learnt = ("--prompts", 24, "--samples", 8, "--keep", "top=0.25", "--replay", 0.2, "--learning-rate", 0.01)
+    more = (*learnt, "--epochs", 4, "--watch", 11, "-o", "out")
     done = call(*rounds(home, "-r", "rewards.yaml", "--model", "policy", *more))
     assert done.code == 0, done.err
     rows = json.loads(Path("out/rounds.json").read_text())["arms"][0]["rounds"]
