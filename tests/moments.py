@@ -37,15 +37,16 @@ LATEST = 0.2  # seconds
 class Moment:
     """When a run is killed."""
 
-    at: int  # the change, 1 is the first
+    at: int = 0  # the change, 1 is the first
     delay: float = 0.0
+    change: str = ""  # what it is, where that is known better than its number
 
 
 class Watcher:
     """Counts the changes of this process, and kills it at its moment."""
 
     def __init__(self) -> None:
-        self.home, self.seen, self.moment = os.getcwd(), list[str](), Moment(0)
+        self.home, self.seen, self.moment = os.getcwd(), list[str](), Moment()
         self.counting = True
         sys.addaudithook(self)
 
@@ -56,7 +57,7 @@ class Watcher:
         if isinstance(path, int) or not os.path.abspath(path).startswith(self.home + "/"):
             return
         self.seen.append(f"{event.removeprefix('os.')} {os.path.relpath(path)}")
-        if len(self.seen) == self.moment.at:
+        if self.moment.at == len(self.seen) or self.moment.change == self.seen[-1]:
             if not self.moment.delay:
                 strike()
             threading.Timer(self.moment.delay, strike).start()
@@ -80,6 +81,7 @@ def main() -> None:
     watcher.counting = False
     rng = random.Random(plan["seed"])
     lives = [[Moment(at)] for at in sorted({at for change in plan["exact"] for at in around(changes, change)})]
+    lives += [[Moment(change=change) for change in plan["chain"]]] if plan["chain"] else []
     lives += [by_lot(rng, len(changes), plan["lives"]) for _ in range(plan["lots"])]
     print(json.dumps({"changes": len(changes), "lives": [live(plan, watcher, whole, one) for one in lives]}))
 
@@ -101,10 +103,10 @@ def by_lot(rng: random.Random, changes: int, lives: int) -> list[Moment]:
 def live(plan: dict[str, Any], watcher: Watcher, whole: dict[str, str], moments: Sequence[Moment]) -> dict[str, Any]:
     """Kill runs one after the other, let the last one end, and return what happened."""
     clear(plan["output"])
-    codes = [one_run(plan, watcher, moment) for moment in (*moments, Moment(0))]
+    codes = [one_run(plan, watcher, moment) for moment in (*moments, Moment())]
     found = snapshot()
     different = sorted(name for name in whole.keys() | found.keys() if whole.get(name) != found.get(name))
-    return {"moments": [[one.at, one.delay] for one in moments], "codes": codes, "different": different}
+    return {"moments": list(map(str, moments)), "codes": codes, "different": different}
 
 
 def one_run(plan: dict[str, Any], watcher: Watcher, moment: Moment) -> int:

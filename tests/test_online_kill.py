@@ -30,9 +30,13 @@ def vowels(examples):
 """
 ROUND = ("--rounds", "1", "--prompts", "4", "--samples", "2", "--watch", "4", "--max-tokens", "4")
 KEEP = ("--keep", "distinct,entropy-share=0.25")
-# What the last moments of a round change: the link is made aside and put into its place, and what was watched written.
-ENDS = ("rename out/round-1/round.json", "symlink out/.policy.link", "rename out/policy", "rename out/rounds.json")
-MADE = ("samples", "scored", "kept", "train", "watch-data", "watched-data", "gold-data", "watch-mix", "gold-mix")
+MADE = ["samples.jsonl", "scored.jsonl", "kept.jsonl", "policy", "watch-data.jsonl", "watched-data.jsonl"]
+# The moments just before a command's output is there and just after, and those of what stands at the end of rounds:
+# what was watched, the link, which is made aside and then put into its place, and the whole.
+BETWEEN = [f"{change} out/round-1/{name}" for name in MADE for change in ("rename", "remove")]
+BETWEEN = [f"{one}.lock" if one.startswith("remove") else one for one in BETWEEN]
+ENDS = ["rename out/round-1/round.json", "symlink out/.policy.link", "rename out/policy", "rename out/rounds.json"]
+ENDS += ["remove out/rounds.json.lock"]
 
 pytestmark = pytest.mark.timeout(3600 if ALL else 300)
 
@@ -55,7 +59,8 @@ def folder(tmp_path: Path) -> Path:
 def lives(**plan: Any) -> list[dict[str, Any]]:
     """Kill rounds as planned, and return what became of each."""
     line = ["finetune", "scored.jsonl", "-r", "rewards.yaml", "--model", "policy", *ROUND, *KEEP, *plan.pop("more", ())]
-    usual = {"arguments": [*line, "-q", "-o", "out"], "output": "out", "seed": 1, "exact": [], "lots": 0, "lives": 1}
+    usual = {"arguments": [*line, "-q", "-o", "out"], "output": "out", "seed": 1}
+    usual |= {"exact": [], "chain": [], "lots": 0, "lives": 1}
     Path("plan.json").write_text(json.dumps({**usual, **plan}))
     script = [sys.executable, str(Path(__file__).with_name("moments.py"))]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
@@ -72,10 +77,12 @@ def assert_nobody_could_tell(found: list[dict[str, Any]]) -> None:
 
 
 def test_a_round_killed_at_any_moment_ends_with_the_same_files(folder: Path) -> None:
-    outputs = [f"rename out/round-1/{name}.jsonl" for name in MADE] + ["rename out/round-1/policy"]
-    found = lives(exact=[*(outputs if ALL else outputs[2:3]), *ENDS], lots=LOTS or 3)
+    chain = [*BETWEEN, *ENDS]
+    found = lives(chain=chain, exact=[*BETWEEN[::2], *ENDS] if ALL else [], lots=LOTS or 3)
     assert_nobody_could_tell(found)
-    assert len(found) >= (25 + LOTS if ALL else 10)
+    (chained,) = (life["codes"] for life in found if len(life["codes"]) > 2)
+    assert chained == [-signal.SIGKILL] * len(chain) + [0]
+    assert len(found) >= 1 + (LOTS or 3)
 
 
 @pytest.mark.skipif(not ALL, reason="IRLHF_KILLS is not set")
