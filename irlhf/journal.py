@@ -60,6 +60,7 @@ class Journal:
     done: Seen = field(default_factory=Seen)  # ids that an earlier, interrupted run wrote
     finished: bool = False  # an earlier run of the same command completed the output
     counts: Counter[str] = field(default_factory=Counter)
+    _resumable: bool = True  # if not, rows are worth nothing before all are there
     _rows: int = -1  # file descriptors
     _rejects: int = -1
     _synced: float = 0.0
@@ -76,7 +77,7 @@ class Journal:
             return
         _append(self._rows, dumps(row), self.output)
         due = self.counts["written"] % SYNC_ROWS == 0 or time.monotonic() - self._synced > SYNC_SECONDS
-        if due:
+        if due and self._resumable:
             os.fsync(self._rows)
             self._synced = time.monotonic()
 
@@ -105,18 +106,18 @@ def journal(output: Path, card: RunCard, resumable: bool = True) -> Iterator[Jou
     files.check_output(output, card.inputs)
     with lock(output):
         made = card.to_json()
-        book = Journal(output)
+        book = Journal(output, _resumable=resumable)
         if is_finished(output, made, card.afresh):
             book.finished = True
             beside(output, PARTIAL).unlink(missing_ok=True)  # a kill may have left it behind a packed output
             book.counts.update(files.read_json(beside(output, ".run.json")).get("counts", {}))
             yield book
             return
-        _begin(book, made, resumable)
+        _begin(book, made)
         try:
             yield book
         except BaseException:
-            _keep(book, resumable)
+            _keep(book)
             raise
         _complete(book, made)
 
@@ -189,11 +190,11 @@ def beside(output: Path, suffix: str) -> Path:
     return output.with_name(output.name + suffix)
 
 
-def _begin(book: Journal, made: Mapping[str, Any], resumable: bool) -> None:
+def _begin(book: Journal, made: Mapping[str, Any]) -> None:
     partial = beside(book.output, PARTIAL)
     try:
         _sweep(book.output)
-        if partial.exists() and resumable and beside(book.output, ".run.json").exists():
+        if partial.exists() and book._resumable and beside(book.output, ".run.json").exists():
             book.done = _recover(partial)
         elif partial.exists():
             partial.unlink()
@@ -232,12 +233,12 @@ def _recover(partial: Path) -> Seen:
     return done
 
 
-def _keep(book: Journal, resumable: bool) -> None:
+def _keep(book: Journal) -> None:
     os.close(book._rows)
     os.close(book._rejects)
     beside(book.output, ".rejected.partial").unlink(missing_ok=True)
     partial = beside(book.output, PARTIAL)
-    if not resumable or partial.stat().st_size == 0:
+    if not book._resumable or partial.stat().st_size == 0:
         partial.unlink()
         beside(book.output, ".run.json").unlink(missing_ok=True)
 

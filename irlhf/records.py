@@ -13,6 +13,8 @@ import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from irlhf.errors import DataError
@@ -92,23 +94,25 @@ class Example:
         """What the user wants, whatever the prompt asks for to get it."""
         return {**self.asked, **self.wanted}
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the row as it stands in a file: what is empty is left out."""
-        known = {name: getattr(self, name) for name in _KNOWN}
-        kept = {name: value for name, value in known.items() if not _absent(name, value)}
-        return {**kept, **self.extra}
+    def to_json(self, split: str = "") -> dict[str, Any]:
+        """Return the row as it stands in a file: what is empty is left out. A `split` stands in place of its own."""
+        optional = dict(zip(_OPTIONAL, _optional_of(self), strict=True))
+        if split:
+            optional["split"] = split
+        given = {name: value for name, value in optional.items() if value is not None and value not in ("", {})}
+        return {"id": self.id, "prompt": self.prompt, "completion": self.completion, **given, **self.extra}
 
 
-_KNOWN = tuple(one.name for one in fields(Example) if one.name != "extra")
 _ALWAYS = ("id", "prompt", "completion")
+_OPTIONAL = tuple(one.name for one in fields(Example) if one.name not in (*_ALWAYS, "extra"))
+_KNOWN = frozenset((*_ALWAYS, *_OPTIONAL))
+_optional_of = attrgetter(*_OPTIONAL)
 _TEXTS = ("group", "label", "split", "source", "finish", "policy", "kept")
 _NUMBERS = ("rewards", "gold", "asked", "wanted", "decoding")
 _COUNTS = ("tokens", "seed", "censored", "candidates", "spent")
 _MEASURES = ("entropy", "entropy_low", "entropy_high", "logprob", "reference", "k3")
-
-
-def _absent(name: str, value: object) -> bool:
-    return name not in _ALWAYS and (value is None or value in ("", {}))
+_TEXTS_ALONE = frozenset((*_ALWAYS, *_TEXTS))  # what most rows hold: nothing to check number by number
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = True) -> Example:
@@ -116,7 +120,7 @@ def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = Tru
 
     With `completion` False the row need only hold a prompt.
     """
-    given = {name: row[name] for name in _KNOWN if row.get(name) is not None}
+    given = {name: value for name, value in row.items() if name in _KNOWN and value is not None}
     if "id" not in given:
         raise DataError(f"{where}: no 'id' (keys: {_keys(row)}); `irlhf prepare` gives every row one")
     for name in ("prompt", "completion") if completion else ("prompt",):
@@ -128,14 +132,12 @@ def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = Tru
     for name in _TEXTS:
         if name in given and not isinstance(given[name], str):
             raise DataError(f"{where}: '{name}' is {_kind(given[name])}, not text")
-    for name in _NUMBERS:
-        given[name] = _numbers(given.get(name, {}), where, name)
-    for name in _COUNTS + _MEASURES:
-        if name in given and not (isinstance(given[name], int) if name in _COUNTS else finite(given[name])):
-            raise DataError(f"{where}: '{name}' is {given[name]!r:.40}, not a number that it can be")
+    if not given.keys() <= _TEXTS_ALONE:
+        _check_numbers(given, where)
     if given.get("split") and given["split"] not in SPLITS:
         raise DataError(f"{where}: split '{given['split']}' is none of {', '.join(SPLITS)}")
-    given["target"] = _texts(given.get("target", {}), where)
+    if "target" in given:
+        _check_texts(given["target"], where)
     given["extra"] = {name: value for name, value in row.items() if name not in _KNOWN}
     return Example(**given)
 
@@ -170,8 +172,7 @@ def as_text(value: Content) -> str:
 
 def words(prompt: Content) -> str:
     """Return a prompt's words and who says them; spacing, case and width of letters do not matter."""
-    turns = [f"{message['role']} {as_text([message])}" for message in as_messages(prompt)]
-    return " ".join(unicodedata.normalize("NFKC", " ".join(turns)).casefold().split())
+    return _bare_words(" ".join(f"{turn['role']} {turn.get('content') or ''}" for turn in as_messages(prompt)))
 
 
 def unique(examples: Iterable[tuple[Where, Example]]) -> Iterator[Example]:
@@ -190,7 +191,12 @@ def finite(value: object) -> bool:
 
 def dumps(row: Mapping[str, Any]) -> bytes:
     """Return one JSONL line, newline included. Half characters, as in odd file names, become question marks."""
-    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode(errors="replace") + b"\n"
+    return _ENCODER.encode(row).encode(errors="replace") + b"\n"
+
+
+@lru_cache(maxsize=1)  # the completions of one prompt stand side by side
+def _bare_words(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _identifier(value: object, where: Where | str) -> str:
@@ -201,19 +207,26 @@ def _identifier(value: object, where: Where | str) -> str:
     return value
 
 
-def _numbers(value: object, where: Where | str, name: str) -> dict[str, float]:
+def _check_numbers(given: Mapping[str, Any], where: Where | str) -> None:
+    for name in _NUMBERS:
+        if name in given:
+            _check_object(given[name], where, name)
+    for name in _COUNTS + _MEASURES:
+        if name in given and not (isinstance(given[name], int) if name in _COUNTS else finite(given[name])):
+            raise DataError(f"{where}: '{name}' is {given[name]!r:.40}, not a number that it can be")
+
+
+def _check_object(value: object, where: Where | str, name: str) -> None:
     if not isinstance(value, dict):
         raise DataError(f"{where}: '{name}' is {_kind(value)}, not an object of numbers")
     for key, number in value.items():
         if not finite(number):
             raise DataError(f"{where}: {name}.{key} is {number!r:.40}, not a finite number up to {LARGEST:g} in size")
-    return value
 
 
-def _texts(value: object, where: Where | str) -> dict[str, str]:
+def _check_texts(value: object, where: Where | str) -> None:
     if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
         raise DataError(f"{where}: 'target' is not an object of texts")
-    return value
 
 
 def _keys(row: Mapping[str, Any]) -> str:

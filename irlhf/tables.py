@@ -50,6 +50,7 @@ _TEXTS = frozenset(
 )
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # how half a character is written, or one half of a whole one
 _TURN = {"role", "from"}  # keys of what is said in a chat
 
 csv.field_size_limit(max(csv.field_size_limit(), LINE_LIMIT))  # Python's own is 128 KiB, for the whole process
@@ -88,14 +89,16 @@ def parse_row(line: bytes, where: Where) -> dict[str, Any]:
     """Return the object on one line. Raises DataError."""
     try:
         text = line.decode("utf-8-sig" if where.line == 1 else "utf-8")
-        row = json.loads(text, parse_constant=refuse, parse_float=_float)
+        if text.startswith("\ufeff"):  # as where files with one each were put together
+            raise ValueError("Unexpected UTF-8 BOM (decode using utf-8-sig): line 1 column 1 (char 0)")
+        row = _ROW.decode(text)
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
     except RecursionError as error:
         raise DataError(f"{where}: nested too deeply (over {DEPTH_LIMIT} levels)") from error
     except ValueError as error:
         raise DataError(f"{where}: not JSON ({first_line(error)})") from error
-    if line.count(b"{") + line.count(b"[") <= DEPTH_LIMIT and b"\\u" not in line and isinstance(row, dict):
+    if line.count(b"{") + line.count(b"[") <= DEPTH_LIMIT and isinstance(row, dict) and not _HALF.search(line):
         return row
     return _sound(row, where)
 
@@ -138,6 +141,9 @@ def _float(digits: str) -> float:
     if math.isinf(number):
         raise ValueError(f"{digits:.20} is beyond what a number can be")
     return number
+
+
+_ROW = json.JSONDecoder(parse_constant=refuse, parse_float=_float)
 
 
 def _numbered(stream: Any, path: Path) -> Iterator[tuple[int, bytes]]:

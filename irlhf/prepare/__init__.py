@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -57,7 +57,7 @@ def prepare(
             found = (pair for path in paths for pair in _read(path, names[path], settings, (book, findings)))
             for example in unique(found):
                 split = example.split or _split(example.prompt, settings)
-                book.write(replace(example, split=split))
+                book.write_row(example.to_json(split))
                 book.counts[f"split {split}"] += 1
             book.counts.update(findings.counts)
     findings.tell()

@@ -29,6 +29,7 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
     pair = {side: divide(row, side) for side in _SIDES}
     same_prompt = pair["chosen"][0] == pair["rejected"][0]
     equal = same_prompt and pair["chosen"][1].strip() == pair["rejected"][1].strip()
+    turns = {prompt: messages(prompt) for prompt, _ in pair.values()}
     noted = [EQUAL] if equal else [] if same_prompt else [DIFFER]
     rest = {name: value for name, value in row.fields.items() if name not in _SIDES}
     number = rest.get("id") or f"{source}-{row.where.line - 1}"  # 0-based, as the data set counts its rows
@@ -40,7 +41,7 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
             continue
         known = {
             "id": identifier,
-            "prompt": messages(prompt),
+            "prompt": turns[prompt],
             "completion": completion.strip(),
             "group": f"{number}" if same_prompt else identifier,
             "label": side,
