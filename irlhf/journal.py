@@ -85,7 +85,16 @@ class Journal:
         """Set one row aside with the reason."""
         self.counts["rejected"] += 1
         if self.output != files.STREAM:
-            _append(self._rejects, dumps({"where": str(where), "reason": reason, "row": row}), self.output)
+            _append(self._rejects, rejection(where, reason, row), self.output)
+
+    def append(self, rows: bytes | bytearray, rejects: bytes | bytearray, counts: Mapping[str, int]) -> None:
+        """Append what was made elsewhere, several rows in one write, for an output that is not resumed."""
+        self.counts.update(counts)
+        if self.output == files.STREAM:
+            files.write_stdout(rows)
+            return
+        _append(self._rows, rows, self.output)
+        _append(self._rejects, rejects, self.output)
 
     def summary(self) -> dict[str, Any]:
         """Return what was done, for `--json` and for the closing line."""
@@ -185,6 +194,11 @@ def is_finished(output: Path, made: Mapping[str, Any], afresh: str = "") -> bool
     return output.exists()
 
 
+def rejection(where: Where | str, reason: str, row: object) -> bytes:
+    """Return the line of a row that is set aside."""
+    return dumps({"where": str(where), "reason": reason, "row": row})
+
+
 def beside(output: Path, suffix: str) -> Path:
     """Return the path of a file that accompanies the output."""
     return output.with_name(output.name + suffix)
@@ -266,7 +280,7 @@ def _complete(book: Journal, made: Mapping[str, Any]) -> None:
         raise files.disk_error(book.output, error) from error
 
 
-def _append(handle: int, row: bytes, output: Path) -> None:
+def _append(handle: int, row: bytes | bytearray, output: Path) -> None:
     view = memoryview(row)
     try:
         while view:

@@ -99,7 +99,7 @@ class Example:
         optional = dict(zip(_OPTIONAL, _optional_of(self), strict=True))
         if split:
             optional["split"] = split
-        given = {name: value for name, value in optional.items() if value is not None and value not in ("", {})}
+        given = {name: value for name, value in optional.items() if value or value == 0}
         return {"id": self.id, "prompt": self.prompt, "completion": self.completion, **given, **self.extra}
 
 
@@ -112,7 +112,7 @@ _NUMBERS = ("rewards", "gold", "asked", "wanted", "decoding")
 _COUNTS = ("tokens", "seed", "censored", "candidates", "spent")
 _MEASURES = ("entropy", "entropy_low", "entropy_high", "logprob", "reference", "k3")
 _TEXTS_ALONE = frozenset((*_ALWAYS, *_TEXTS))  # what most rows hold: nothing to check number by number
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False)  # rows were JSON before
 
 
 def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = True) -> Example:
@@ -175,13 +175,18 @@ def words(prompt: Content) -> str:
     return _bare_words(" ".join(f"{turn['role']} {turn.get('content') or ''}" for turn in as_messages(prompt)))
 
 
-def unique(examples: Iterable[tuple[Where, Example]]) -> Iterator[Example]:
-    """Pass the examples on. Raises DataError where an id stands a second time."""
-    seen = Seen()
+def unique(examples: Iterable[tuple[Where, Example]], seen: Seen | None = None) -> Iterator[Example]:
+    """Pass the examples on. Raises DataError where an id stands a second time, among those `seen` too."""
+    seen = Seen() if seen is None else seen
     for where, example in examples:
-        if not seen.add(example.id):
-            raise DataError(f"{where}: id '{example.id}' stands twice; ids must differ")
+        check_new(example.id, where, seen)
         yield example
+
+
+def check_new(identifier: str, where: Where, seen: Seen) -> None:
+    """Add an id to those seen. Raises DataError where it is among them."""
+    if not seen.add(identifier):
+        raise DataError(f"{where}: id '{identifier}' stands twice; ids must differ")
 
 
 def finite(value: object) -> bool:

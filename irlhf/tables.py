@@ -12,17 +12,19 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from irlhf.errors import DataError
-from irlhf.packing import PACKED
+from irlhf.packing import DAMAGE, PACKED
 from irlhf.records import Where
 
 LINE_LIMIT = 16 * 2**20  # bytes; a longer line is a broken file, or somebody's bomb
 JSON_LIMIT = 256 * 2**20  # bytes of one JSON value, which is read whole
 DEPTH_LIMIT = 100  # levels of nesting in one row, well below Python's own
+BLOCK = 2**19  # bytes of lines that are handed on together
 
 _CHUNK = 2**20  # bytes
 _BOM = b"\xef\xbb\xbf"
@@ -69,8 +71,7 @@ Given = dict[str, Any] | Broken
 
 def rows_of(stream: Any, path: Path) -> Iterator[tuple[Where, Given]]:
     """Yield the rows of an unpacked stream, in the shape that its first character and the file's name show."""
-    suffix = Path(bare(path.name)).suffix.lower()
-    first = stream.peek(_HEAD)[:_HEAD].removeprefix(_BOM).lstrip()[:1]
+    suffix, first = _looks(stream, path)
     if suffix in _SEPARATORS:
         return _cells(stream, path, _SEPARATORS[suffix])
     if first == b"[":
@@ -78,6 +79,41 @@ def rows_of(stream: Any, path: Path) -> Iterator[tuple[Where, Given]]:
     if suffix == ".json" and first == b"{":
         return _objects(stream, path)
     return _lines(_numbered(stream, path), path)
+
+
+def is_jsonl(stream: Any, path: Path) -> bool:
+    """Return whether an unpacked stream is taken for an object a line at once."""
+    suffix, first = _looks(stream, path)
+    return suffix not in (*_SEPARATORS, ".json") and first == b"{"
+
+
+def blocks_of(stream: Any, path: Path, first: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of JSONL from the line `first` on, many at a time, with the number of the first of them."""
+    begun, size = first, 0
+    lines: list[bytes] = []
+    try:
+        for number, line in _numbered(stream, path):
+            if number < first:
+                continue
+            lines.append(line)
+            size += len(line)
+            if size >= BLOCK:
+                yield begun, b"".join(lines)
+                begun, size, lines = number + 1, 0, []
+    except (DataError, *DAMAGE):
+        yield begun, b"".join(lines)
+        raise
+    yield begun, b"".join(lines)
+
+
+def rows_in(block: bytes, number: int, path: Path) -> Iterator[tuple[Where, Given]]:
+    """Yield the rows of a block whose first line has this number."""
+    return _lines(enumerate(BytesIO(block), number), path)
+
+
+def _looks(stream: Any, path: Path) -> tuple[str, bytes]:
+    """Return what the shape of a stream is told by: the suffix of its name, and its first character."""
+    return Path(bare(path.name)).suffix.lower(), stream.peek(_HEAD)[:_HEAD].removeprefix(_BOM).lstrip()[:1]
 
 
 def bare(name: str) -> str:
@@ -98,7 +134,9 @@ def parse_row(line: bytes, where: Where) -> dict[str, Any]:
         raise DataError(f"{where}: nested too deeply (over {DEPTH_LIMIT} levels)") from error
     except ValueError as error:
         raise DataError(f"{where}: not JSON ({first_line(error)})") from error
-    if line.count(b"{") + line.count(b"[") <= DEPTH_LIMIT and isinstance(row, dict) and not _HALF.search(line):
+    # The search alone would stop at every escape, and texts are full of line ends.
+    halves = b"\\u" in line and _HALF.search(line)
+    if line.count(b"{") + line.count(b"[") <= DEPTH_LIMIT and isinstance(row, dict) and not halves:
         return row
     return _sound(row, where)
 

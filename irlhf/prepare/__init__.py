@@ -3,22 +3,25 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
 from irlhf.errors import ConfigError, DataError
-from irlhf.files import STREAM, read_each
+from irlhf.files import STREAM, read_blocks, read_each
 from irlhf.journal import Journal, RunCard, journal
+from irlhf.prepare import hands
 from irlhf.prepare.clean import clean
 from irlhf.prepare.columns import renamed
 from irlhf.prepare.findings import Findings
 from irlhf.prepare.formats import Known, Rejected, Row, detect, find_format
-from irlhf.records import TEST, TRAIN, VALIDATION, Content, Example, Where, unique, words
+from irlhf.prepare.hands import Sheet
+from irlhf.records import TEST, TRAIN, VALIDATION, Content, Example, Where, check_new, unique, words
 from irlhf.registry import FORMATS
-from irlhf.tables import Broken, bare
+from irlhf.tables import Broken, Given, bare, rows_in
 
 _HASH_RANGE = 2**64
 _SHAPE = re.compile(r"\.(json.*|csv|tsv|parquet)$", re.IGNORECASE)  # what a file's name says of its rows
@@ -54,25 +57,75 @@ def prepare(
     with journal(out, card, resumable=False) as book:
         if not book.finished:
             names = _names(paths)
-            found = (pair for path in paths for pair in _read(path, names[path], settings, (book, findings)))
-            for example in unique(found):
-                split = example.split or _split(example.prompt, settings)
-                book.write_row(example.to_json(split))
-                book.counts[f"split {split}"] += 1
+            for path in paths:
+                _prepare(path, names[path], settings, (book, findings))
             book.counts.update(findings.counts)
     findings.tell()
     return {**book.summary(), "formats": findings.formats}
 
 
-def _read(
-    path: Path, name: str, settings: PrepareSettings, books: tuple[Journal, Findings]
-) -> Iterator[tuple[Where, Example]]:
-    """Yield the examples of one source as its format reads it and the rules of `clean` leave them."""
+def work() -> None:
+    """Prepare the blocks of rows that another process hands over (irlhf/prepare/hands.py)."""
+    hands.serve(_begin)
+
+
+def _begin(order: dict[str, Any]) -> Callable[[int, bytes], Sheet]:
+    path, known, settings = Path(order["path"]), find_format(order["format"]), PrepareSettings(**order["settings"])
+
+    def make(number: int, block: bytes) -> Sheet:
+        sheet, findings = Sheet(), Findings()
+        ids: list[tuple[int, str]] = []
+        error = ""
+        try:
+            rows = _rows(rows_in(block, number, path), settings, sheet)
+            for where, example in _read(known, rows, order["name"], settings, (sheet, findings)):
+                ids.append((where.line, example.id))
+                _write(example, settings, sheet)
+        except DataError as stopped:
+            error = str(stopped)
+        sheet.told = {"ids": ids, "found": findings.counts, "first": findings.first, "error": error}
+        return sheet
+
+    return make
+
+
+def _prepare(path: Path, name: str, settings: PrepareSettings, books: tuple[Journal, Findings]) -> None:
+    """Write the examples of one source."""
     book, findings = books
-    known, rows = _recognised(islice(_rows(path, settings, book), settings.limit or None), settings, book)
+    given = islice(_rows(read_each(path), settings, book), settings.limit or None)
+    known, rows = _recognised(given, settings, book)
     if known is None:
         return
     findings.formats[str(path)] = known.reason
+    alone = settings.limit or settings.drop_duplicates or hasattr(known.reader, "gathered")
+    many = 0 if alone else hands.count(path)
+    first = next(rows, None) if many else None
+    if first is None:
+        for example in unique(_read(known, rows, name, settings, books), findings.ids):
+            _write(example, settings, book)
+        return
+    order = {"path": str(path), "name": name, "format": known.name, "settings": asdict(settings)}
+    with closing(hands.sheets(read_blocks(path, first.where.line), order, many)) as sheets:
+        for sheet in sheets:
+            for line, identifier in sheet.told["ids"]:
+                check_new(identifier, Where(str(path), line), findings.ids)
+            book.append(sheet.rows, sheet.rejects, sheet.counts)
+            findings.add(sheet.told["found"], sheet.told["first"])
+            if sheet.told["error"]:
+                raise DataError(sheet.told["error"])
+
+
+def _write(example: Example, settings: PrepareSettings, book: Journal | Sheet) -> None:
+    split = example.split or _split(example.prompt, settings)
+    book.write_row(example.to_json(split))
+    book.counts[f"split {split}"] += 1
+
+
+def _read(
+    known: Known, rows: Iterator[Row], name: str, settings: PrepareSettings, books: tuple[Journal | Sheet, Findings]
+) -> Iterator[tuple[Where, Example]]:
+    """Yield the examples of rows as their format reads them and the rules of `clean` leave them."""
+    book, findings = books
     gathered = getattr(known.reader, "gathered", None)
     for row in gathered(rows) if gathered else rows:
         try:
@@ -91,7 +144,9 @@ def _read(
                 yield row.where, one
 
 
-def _recognised(rows: Iterator[Row], settings: PrepareSettings, book: Journal) -> tuple[Known | None, Iterator[Row]]:
+def _recognised(
+    rows: Iterator[Row], settings: PrepareSettings, book: Journal | Sheet
+) -> tuple[Known | None, Iterator[Row]]:
     """Return the format of the first row that has a known one, and the rows from there on."""
     if settings.format != "auto":
         return find_format(settings.format), rows
@@ -114,8 +169,8 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     return {path: name if alike[name] == 1 else f"{path.resolve().parent.name}-{name}" for path, name in short.items()}
 
 
-def _rows(path: Path, settings: PrepareSettings, book: Journal) -> Iterator[Row]:
-    for where, fields in read_each(path):
+def _rows(given: Iterable[tuple[Where, Given]], settings: PrepareSettings, book: Journal | Sheet) -> Iterator[Row]:
+    for where, fields in given:
         if isinstance(fields, Broken):
             _set_aside(fields.error, where, fields.given, settings, book)
             continue
@@ -126,7 +181,7 @@ def _rows(path: Path, settings: PrepareSettings, book: Journal) -> Iterator[Row]
             _set_aside(error, row.where, row.fields, settings, book)
 
 
-def _set_aside(error: DataError, where: Where, given: object, settings: PrepareSettings, book: Journal) -> None:
+def _set_aside(error: DataError, where: Where, given: object, settings: PrepareSettings, book: Journal | Sheet) -> None:
     """Keep what cannot be read, with the reason; raise it where that is to stop the run."""
     if settings.on_bad_row == "stop":
         raise error

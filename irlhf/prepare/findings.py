@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from irlhf import console
@@ -21,6 +22,7 @@ class Findings:
     counts: Counter[str] = field(default_factory=Counter)
     first: str = ""  # place and text of what is like a special token
     seen: Seen = field(default_factory=Seen)
+    ids: Seen = field(default_factory=Seen)
 
     def is_again(self, example: Example) -> bool:
         """Return whether an earlier example had this very prompt and completion."""
@@ -36,6 +38,11 @@ class Findings:
         if special:
             self.counts[SPECIAL] += 1
             self.first = self.first or f"'{special}' at {where}"
+
+    def add(self, counts: Mapping[str, int], first: str) -> None:
+        """Add what was found in rows behind these."""
+        self.counts.update(counts)
+        self.first = self.first or first
 
     def tell(self) -> None:
         """Say it, a line each."""

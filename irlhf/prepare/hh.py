@@ -32,6 +32,7 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
     turns = {prompt: messages(prompt) for prompt, _ in pair.values()}
     noted = [EQUAL] if equal else [] if same_prompt else [DIFFER]
     rest = {name: value for name, value in row.fields.items() if name not in _SIDES}
+    shared = {"source": source, **rest, **({NOTED: noted} if noted else {})}
     number = rest.get("id") or f"{source}-{row.where.line - 1}"  # 0-based, as the data set counts its rows
     for side, letter in _SIDES.items():
         prompt, completion = pair[side]
@@ -46,4 +47,4 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
             "group": f"{number}" if same_prompt else identifier,
             "label": side,
         }
-        yield from_json({"source": source, **rest, **known, **({NOTED: noted} if noted else {})}, row.where)
+        yield from_json({**shared, **known}, row.where)
