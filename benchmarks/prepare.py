@@ -45,7 +45,7 @@ class Run(NamedTuple):
 
 
 def pairs(rows: int) -> Iterator[dict[str, str]]:
-    """Yield pairs as HH's: a median of 700 characters a side, one to six questions, and a little of every dirt."""
+    """Yield pairs as HH's: a median of some 700 characters a side, one to six questions, and a little of every dirt."""
     rng = random.Random(0)
     sentences = [_sentence(rng) for _ in range(20_000)]
 
@@ -69,12 +69,12 @@ def pairs(rows: int) -> Iterator[dict[str, str]]:
 
 
 def _sentence(rng: random.Random) -> str:
-    words = ["".join(rng.choices("eeetaoinshrdlucm", k=rng.choice((2, 3, 3, 4, 5, 7, 9)))) for _ in range(12)]
+    words = ["".join(rng.choices("eeetaoinshrdlucm", k=rng.choice((2, 3, 3, 4, 5, 7, 9)))) for _ in range(16)]
     if rng.random() < 0.2:
-        words[rng.randrange(12)] = "don\u2019t"
+        words[rng.randrange(6)] = "don\u2019t"
     if rng.random() < 0.0002:
-        words[rng.randrange(12)] = "[INST]"
-    return " ".join(words[: rng.randint(4, 12)]).capitalize() + rng.choice((".", ".", "?", "!\n\n"))
+        words[rng.randrange(6)] = "[INST]"
+    return " ".join(words[: rng.randint(6, 16)]).capitalize() + rng.choice((".", ".", "?", "!\n\n"))
 
 
 def make(folder: Path, rows: int) -> Path:
