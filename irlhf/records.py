@@ -96,15 +96,16 @@ class Example:
 
     def to_json(self, split: str = "") -> dict[str, Any]:
         """Return the row as it stands in a file: what is empty is left out. A `split` stands in place of its own."""
-        optional = dict(zip(_OPTIONAL, _optional_of(self), strict=True))
+        values = list(_optional_of(self))
         if split:
-            optional["split"] = split
-        given = {name: value for name, value in optional.items() if value or value == 0}
+            values[_SPLIT] = split
+        given = {name: value for name, value in zip(_OPTIONAL, values, strict=True) if value or value == 0}
         return {"id": self.id, "prompt": self.prompt, "completion": self.completion, **given, **self.extra}
 
 
 _ALWAYS = ("id", "prompt", "completion")
 _OPTIONAL = tuple(one.name for one in fields(Example) if one.name not in (*_ALWAYS, "extra"))
+_SPLIT = _OPTIONAL.index("split")
 _KNOWN = frozenset((*_ALWAYS, *_OPTIONAL))
 _optional_of = attrgetter(*_OPTIONAL)
 _TEXTS = ("group", "label", "split", "source", "finish", "policy", "kept")

@@ -29,20 +29,21 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
     pair = {side: divide(row, side) for side in _SIDES}
     same_prompt = pair["chosen"][0] == pair["rejected"][0]
     equal = same_prompt and pair["chosen"][1].strip() == pair["rejected"][1].strip()
-    turns = {prompt: messages(prompt) for prompt, _ in pair.values()}
+    chosen = messages(pair["chosen"][0])
+    turns = {"chosen": chosen, "rejected": chosen if same_prompt else messages(pair["rejected"][0])}
     noted = [EQUAL] if equal else [] if same_prompt else [DIFFER]
     rest = {name: value for name, value in row.fields.items() if name not in _SIDES}
     shared = {"source": source, **rest, **({NOTED: noted} if noted else {})}
     number = rest.get("id") or f"{source}-{row.where.line - 1}"  # 0-based, as the data set counts its rows
     for side, letter in _SIDES.items():
-        prompt, completion = pair[side]
+        completion = pair[side][1]
         identifier = f"{number}{letter}"
         if not completion.strip():
             yield Rejected(f"the {side} completion is empty", row.fields)
             continue
         known = {
             "id": identifier,
-            "prompt": turns[prompt],
+            "prompt": turns[side],
             "completion": completion.strip(),
             "group": f"{number}" if same_prompt else identifier,
             "label": side,
