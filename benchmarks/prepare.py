@@ -7,8 +7,8 @@ starts it, from its start to its end: `irlhf prepare`, and the peers of benchmar
 rows that they write must be equal as JSON, and beside the clock stands the processor time of all their processes,
 which a busy machine disturbs less. The arm `datasets` needs `pip install 'irlhf[bench]'` and is left out without.
 
-Then each arm runs once with 10,000, 100,000 and up to `--most` pairs, and its peak is what all its processes hold
-together: the sum of their own peaks of resident memory (Linux), so that shared pages count in each.
+Then each arm runs once with 10,000, 100,000 and, unless `--most` is 100000, a million pairs, and its peak is what all
+its processes hold together: the sum of their own peaks of resident memory (Linux), so that shared pages count in each.
 
 A million pairs are 1.7 GB; the folder for temporary files must hold six times as much.
 """
@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
@@ -73,7 +73,7 @@ def _sentence(rng: random.Random) -> str:
     if rng.random() < 0.2:
         words[rng.randrange(6)] = "don\u2019t"
     if rng.random() < 0.0002:
-        words[rng.randrange(6)] = "[INST]"
+        words[rng.randrange(6)] = "<s>"
     return " ".join(words[: rng.randint(6, 16)]).capitalize() + rng.choice((".", ".", "?", "!\n\n"))
 
 
@@ -126,15 +126,14 @@ def _peak(process: int) -> int:
 
 def compare(source: Path, arms: list[str]) -> int:
     """Return the number of rows that the arms wrote. Exits where they are not equal."""
-    files = [(source.parent / arm / "out.jsonl").open(encoding="utf-8") for arm in arms]
     number = 0
-    for number, lines in enumerate(zip_longest(*files, fillvalue="null"), 1):
-        # `datasets` writes null for what a row does not have.
-        rows = [{name: value for name, value in json.loads(line).items() if value is not None} for line in lines]
-        if any(row != rows[0] for row in rows):
-            raise SystemExit(f"row {number} is not the same in {', '.join(arms)}")
-    for file in files:
-        file.close()
+    with ExitStack() as stack:
+        files = [stack.enter_context((source.parent / arm / "out.jsonl").open(encoding="utf-8")) for arm in arms]
+        for number, lines in enumerate(zip_longest(*files, fillvalue="{}"), 1):
+            # `datasets` writes null for what a row does not have.
+            rows = [{name: value for name, value in json.loads(line).items() if value is not None} for line in lines]
+            if any(row != rows[0] for row in rows):
+                raise SystemExit(f"row {number} is not the same in {', '.join(arms)}")
     return number
 
 
@@ -170,17 +169,20 @@ def memory(arms: list[str], most: int) -> dict[str, Any]:
             for arm in arms:
                 found[arm][str(size)] = run(arm, source)._asdict()
             compare(source, arms)
-    for one in found.values():
-        grown = (one[str(sizes[-1])]["peak_mib"] - one[str(sizes[0])]["peak_mib"]) * 2**20
-        one["bytes a row"] = round(grown / max(1, sizes[-1] - sizes[0]), 1)
-    return found
+    return {arm: {**one, "bytes a pair": growth(one)} for arm, one in found.items()}
+
+
+def growth(peaks: Mapping[str, Mapping[str, float]]) -> float:
+    """Return the bytes that a further pair takes at the two largest sizes, both of them work for several processes."""
+    fewer, more = sorted(peaks, key=int)[-2:]
+    return round((peaks[more]["peak_mib"] - peaks[fewer]["peak_mib"]) * 2**20 / (int(more) - int(fewer)), 1)
 
 
 def main() -> None:
     """Measure speed, then memory."""
     parser = options(__doc__ or "")
     parser.add_argument("--rows", type=int, default=10**6)
-    parser.add_argument("--most", type=int, default=10**6)
+    parser.add_argument("--most", type=int, default=10**6, choices=SIZES[1:])
     given = parser.parse_args()
     arms = ["irlhf", "plain", "datasets"]
     if not find_spec("datasets"):

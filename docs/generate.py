@@ -294,11 +294,11 @@ def prepare_memory() -> Iterator[str]:
         yield "Peak memory of `prepare` was not measured."
         return
     sizes = sorted(int(size) for size in found["irlhf"] if size.isdigit())
-    yield f"| peak, MiB | {' | '.join(f'{size:,} pairs' for size in sizes)} | bytes a further pair |"
+    yield f"| peak, MiB | {' | '.join(f'{size:,} pairs' for size in sizes)} | bytes that a further one takes |"
     yield "|---" * (len(sizes) + 2) + "|"
     for arm, one in found.items():
         peaks = " | ".join(f"{one[str(size)]['peak_mib']:.0f}" for size in sizes)
-        yield f"| {arm} | {peaks} | {one['bytes a row']:.0f} |"
+        yield f"| {arm} | {peaks} | {one['bytes a pair']:.0f} |"
 
 
 def to_loss() -> Iterator[str]:
