@@ -3,7 +3,7 @@
     python benchmarks/hh_peers.py plain|datasets PAIRS.jsonl OUT.jsonl
 
 Both read the transcripts, join consecutive turns of one role, set empty completions and prompts without a question
-aside, tell special tokens, see that no id stands twice, and split by the hash of the prompt's words, as
+aside, tell special tokens, see that no id stands twice, and split by the hash of the first question's words, as
 `irlhf prepare` does with a file that it can read. Neither says where a line is broken, and neither reads another shape.
 """
 
@@ -47,8 +47,9 @@ def joined(messages: list[Row]) -> list[Row]:
 
 
 def split_of(messages: list[Row]) -> str:
-    """Return the split of a prompt, by the hash of its words."""
-    said = " ".join(f"{message['role']} {message['content']}" for message in messages)
+    """Return the split of a prompt, by the hash of its words up to the first question."""
+    asked = next(n for n, message in enumerate(messages, 1) if message["role"] == "user")
+    said = " ".join(f"{message['role']} {message['content']}" for message in messages[:asked])
     words = " ".join(unicodedata.normalize("NFKC", said).casefold().split())
     point = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8]) / 2**64
     return "test" if point < 0.1 else "validation" if point < 0.15 else "train"

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import asking
+import online
 import rewards
 from asking import shown as _shown
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
-PAGES = ("quickstart.md", "asking.md", "reward-models.md", "hh.md", "evaluation.md", "benchmarks.md")
+PAGES = ("quickstart.md", "asking.md", "reward-models.md", "online.md", "hh.md", "evaluation.md", "benchmarks.md")
 # A result, and the function of pictures.py that draws it.
 _PICTURES = {"bench-memory.json": "memory", "asking-reach.jsonl": "asking_reach"}
 _UNITS = {
@@ -391,6 +392,7 @@ def _tracking(found: dict[str, Any]) -> str:
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     **asking.TABLES,
     **rewards.TABLES,
+    **online.TABLES,
     "quickstart-tracking": quickstart_tracking,
     "quickstart-mix": quickstart_mix,
     "quickstart-baselines": quickstart_baselines,

@@ -34,6 +34,16 @@ def be_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Let commands that are quiet run in here; what speaks around them speaks again."""
+    before = _quiet
+    try:
+        yield
+    finally:
+        be_quiet(before)
+
+
 def clean(text: str) -> str:
     """Return text that cannot command a terminal: control characters become a visible mark."""
     return CONTROL.sub("\N{SYMBOL FOR SUBSTITUTE FORM TWO}", text)

@@ -16,6 +16,10 @@ class IrlhfError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        # Names of columns, ids and paths may hold line ends.
+        return " ".join(super().__str__().splitlines())
+
 
 class DataError(IrlhfError):
     """A row or a file of data is not what it should be."""

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from irlhf import packing
 from irlhf.errors import ConfigError, DataError, IrlhfError, OutputError
 from irlhf.records import Where
 from irlhf.registry import resolve
-from irlhf.tables import Broken, Given, blocks_of, first_line, is_jsonl, refuse, rows_of
+from irlhf.tables import Broken, Given, Tell, blocks_of, first_line, is_jsonl, refuse, rows_of
 
 STREAM = Path("-")  # stdin where a file is read, stdout where one is written
 YAML_LIMIT = 2**20  # bytes
@@ -41,13 +42,18 @@ def read_rows(path: Path) -> Iterator[tuple[Where, dict[str, Any]]]:
         yield where, row
 
 
-def read_each(path: Path) -> Iterator[tuple[Where, Given]]:
+def _unsaid(reason: str) -> None:
+    """Tell nobody."""
+
+
+def read_each(path: Path, tell: Tell = _unsaid) -> Iterator[tuple[Where, Given]]:
     """Yield every row with its place, and those that cannot be read as `Broken`.
 
     JSONL, tables (.csv, .tsv), a list in one JSON value and parquet are told by what they begin with and by their
-    names; all but parquet may be packed by gzip or zstandard. The place is a line of JSONL, else a row.
+    names; all but parquet may be packed by gzip or zstandard. The place is a line of JSONL, else a row. What a name
+    does not say is told, with the reason.
     """
-    yield from _read(path, _rows, lambda found: found[0].line)
+    yield from _read(path, partial(_rows, tell=tell), lambda found: found[0].line)
 
 
 def read_blocks(path: Path, first: int) -> Iterator[tuple[int, bytes]]:
@@ -87,9 +93,9 @@ def _read(
         raise DataError(f"{path}: no rows in it")
 
 
-def _rows(stream: Any, path: Path, packer: str) -> Iterator[tuple[Where, Given]]:
+def _rows(stream: Any, path: Path, packer: str, tell: Tell) -> Iterator[tuple[Where, Given]]:
     if _head(stream, path) != _PARQUET:
-        return rows_of(stream, path)
+        return rows_of(stream, path, tell)
     if packer or not stream.seekable():
         raise DataError(f"{path}: parquet is read from its end; give it as a file of its own, not packed or by a pipe")
     found: Iterator[tuple[Where, Given]] = resolve("irlhf.parquet:rows_of")(stream, path)
@@ -111,7 +117,7 @@ def _open(path: Path) -> Iterator[Any]:
     """Open a file or stdin for reading."""
     if path == STREAM:
         if sys.stdin.isatty():
-            print("irlhf: waiting for JSONL on stdin (Ctrl-D ends it)", file=sys.stderr)
+            print("irlhf: waiting for rows on stdin (Ctrl-D ends it)", file=sys.stderr)
         yield sys.stdin.buffer
         return
     if path.is_dir():

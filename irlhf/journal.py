@@ -24,16 +24,20 @@ from typing import Any
 
 import filelock
 
-from irlhf import files
+from irlhf import console, files
 from irlhf.errors import ConfigError, DataError, OutputError
 from irlhf.ids import Seen
 from irlhf.packing import PACKED, pack
 from irlhf.records import Example, Where, dumps
-from irlhf.tables import parse_row
+from irlhf.registry import resolve
+from irlhf.tables import SEPARATORS, bare, parse_row
 
 SYNC_ROWS = 32  # rows that a power cut may cost; a kill costs none
 SYNC_SECONDS = 1.0
+PARQUET = ".parquet"
 PARTIAL = ".partial"  # behind the name of an output that is not complete
+
+_WRITER = "irlhf.parquet:write"
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def journal(output: Path, card: RunCard, resumable: bool = True) -> Iterator[Jou
         yield Journal(output)
         return
     files.check_output(output, card.inputs)
+    _check_kind(output, card)
     with lock(output):
         made = card.to_json()
         book = Journal(output, _resumable=resumable)
@@ -132,10 +137,11 @@ def journal(output: Path, card: RunCard, resumable: bool = True) -> Iterator[Jou
 
 
 @contextmanager
-def workshop(output: Path, card: RunCard, worth: str) -> Iterator[Path | None]:
+def workshop(output: Path, card: RunCard, worth: str = "") -> Iterator[Path | None]:
     """Give the folder `<output>.partial` to build `output` in; None where an earlier run completed it.
 
-    After a failure the folder is kept if it holds a file like `worth`, from which the same command goes on.
+    After a failure the folder is kept if it holds a file like `worth`, from which the same command goes on; without
+    `worth` nothing is kept.
     """
     files.check_output(output, card.inputs)
     with lock(output):
@@ -151,7 +157,7 @@ def workshop(output: Path, card: RunCard, worth: str) -> Iterator[Path | None]:
                 yield folder
         except BaseException:
             partial = beside(output, PARTIAL)
-            if partial.is_dir() and not any(partial.glob(worth)):
+            if partial.is_dir() and not (worth and any(partial.glob(worth))):
                 shutil.rmtree(partial)
                 beside(output, ".run.json").unlink(missing_ok=True)
             raise
@@ -270,14 +276,35 @@ def _complete(book: Journal, made: Mapping[str, Any]) -> None:
         else:
             beside(book.output, ".rejected.partial").unlink()
             rejected.unlink(missing_ok=True)
-        if book.output.suffix in PACKED:
+        if book.output.suffix in (*PACKED, PARQUET):
             with files.whole_file(book.output) as temporary:
-                pack(partial, temporary)
+                _convert(partial, temporary, book.output)
             partial.unlink()
         else:
             partial.replace(book.output)
     except OSError as error:
         raise files.disk_error(book.output, error) from error
+
+
+def _convert(partial: Path, temporary: Path, output: Path) -> None:
+    """Write the rows as the output's name says."""
+    if output.suffix in PACKED:
+        pack(partial, temporary)
+        return
+    untyped = resolve(_WRITER)(partial, temporary)
+    for name, reason in untyped.items():
+        console.note(f"{output}: column '{name:.40}' is JSON text, because {reason}")
+
+
+def _check_kind(output: Path, card: RunCard) -> None:
+    """Refuse a name that says of the rows what they are not, and parquet where it is of no use."""
+    kind = Path(bare(output.name)).suffix
+    if kind in SEPARATORS or (kind == PARQUET and output.suffix in PACKED):
+        raise ConfigError(f"{output}: rows are written as JSONL, packed or not, or as parquet; end it on .jsonl or so")
+    if kind == PARQUET:
+        resolve(_WRITER)
+        if card.settings.get("shard"):
+            raise ConfigError(f"{output}: cat cannot put parts in parquet together; name the part .jsonl")
 
 
 def _append(handle: int, row: bytes | bytearray, output: Path) -> None:

@@ -4,26 +4,21 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
-
 from irlhf.files import CONTROL, whole_file
+from irlhf.markdown import escaped, fenced, table_row, write_page
 from irlhf.policy import TINY, Policy, RewardCard
 from irlhf.scales import UNIT, nearest
 
 FILE = "README.md"
 
 _TEMPLATE, _REWARD_TEMPLATE = "readme.md.jinja", "readme-reward.md.jinja"
-_JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 _BEGIN, _END = "<!-- irlhf: figures -->", "<!-- end -->"
 # The last block counts: what stands in quoted prompts above it may look like one.
 _BLOCK = re.compile(rf"^{_BEGIN}\r?\n(?P<figures>(?:(?!^{_BEGIN}).)*?)^{_END}".encode(), re.MULTILINE | re.DOTALL)
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-# All signs but a hyphen, a point within a number and an underscore within a word could be read as Markdown.
-_SIGN = re.compile(r"(?!-|(?<=\d)\.(?=\d)|(?<=[^\W_])_(?=[^\W_]))[^\w\s]|_(?![^\W_])|(?<![^\W_])_")
 _QUESTION = "How do I repot a fern?"
 _SHOWN = ("p1", "p10", "p50", "p90", "p99")
 _WHAT = {
@@ -66,20 +61,21 @@ def write_readme(folder: Path, policy: Policy, dial: bool = False) -> None:
 
     With `dial` its chat template knows the rewards.
     """
-    template = _JINJA.from_string(package_files("irlhf").joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     base = _base(policy.base)
     asked = {card.name: _wish(policy, card) for card in policy.rewards}
     messages = policy.template.render(_QUESTION, asked, policy.names)
-    names = ", ".join(_text(name) for name in policy.names)
+    names = ", ".join(escaped(name) for name in policy.names)
     spoken = policy.template.spelling
-    text = template.render(
+    write_page(
+        folder / FILE,
+        _TEMPLATE,
         policy=policy,
         base=base,
         title=f"{base.name}, {f'baseline {policy.baseline}' if policy.baseline else f'steered by {names}'}",
         what=_WHAT.get(policy.baseline, _WHAT[""]),
         command=_command(asked),
-        asked=", ".join(f"{_text(name)} {_text(spoken(number))}" for name, number in asked.items()),
-        example="\n\n".join(f"{one['role']}:\n\n{_fenced(one['content'])}" for one in messages),
+        asked=", ".join(f"{escaped(name)} {escaped(spoken(number))}" for name, number in asked.items()),
+        example="\n\n".join(f"{one['role']}:\n\n{fenced(one['content'])}" for one in messages),
         dial=dial,
         snippet=_snippet([{"role": "user", "content": _QUESTION}], asked) if dial else _snippet(messages, {}),
         request=_request(asked) if dial else "",
@@ -88,27 +84,24 @@ def write_readme(folder: Path, policy: Policy, dial: bool = False) -> None:
         training=list(_training(policy)),
         limits=list(_limits(policy, dial)),
     )
-    with whole_file(folder / FILE) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def write_reward_readme(folder: Path, card: Mapping[str, Any]) -> None:
     """Write the model card of a reward model's folder from its reward.json. Raises OutputError."""
-    template = _JINJA.from_string((package_files("irlhf") / _REWARD_TEMPLATE).read_text(encoding="utf-8"))
     base, found = _base(card["base"]), card.get("validation")
-    text = template.render(
+    write_page(
+        folder / FILE,
+        _REWARD_TEMPLATE,
         base=base,
         told=_TINY_ENCODER if card["base"] == TINY else base.told,
-        rewards=_fenced('rewards:\n  helpful: {scorer: "./FOLDER"}', "yaml"),
-        command=_fenced("irlhf score examples.jsonl -r rewards.yaml", "sh"),
+        rewards=fenced('rewards:\n  helpful: {scorer: "./FOLDER"}', "yaml"),
+        command=fenced("irlhf score examples.jsonl -r rewards.yaml", "sh"),
         shown=_SHOWN_AS[card["shown"]],
         pairs=f"{found['n']:,} pairs of {found['prompts']:,} prompts" if found else "",
         held_out=card["data"]["validation pairs are from"],
         figures=list(_pair_figures(found)) if found else [],
         training=list(_pair_training(card)),
     )
-    with whole_file(folder / FILE) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def fill_readme(folder: Path, evaluation: Mapping[str, Any], digest: str) -> bool:
@@ -122,8 +115,8 @@ def fill_readme(folder: Path, evaluation: Mapping[str, Any], digest: str) -> boo
     found = list(_BLOCK.finditer(card))
     if not found or not mine:
         return False
-    lines = [_line(_HEAD), _line(["---", "---", *["---:"] * (len(_HEAD) - 2)])]
-    lines += [_line(row) for one in mine for row in _figure_rows(one)]
+    lines = [table_row(_HEAD), table_row(["---", "---", *["---:"] * (len(_HEAD) - 2)])]
+    lines += [table_row(row) for one in mine for row in _figure_rows(one)]
     figures = "\n".join([*lines, "", _LEGEND, ""]).encode()
     begin, end = found[-1].span("figures")
     with whole_file(path) as temporary:
@@ -136,7 +129,7 @@ def _base(given: str) -> _Base:
         return _Base(TINY, "the built-in `tiny`, a small Llama from scratch")
     path = Path(given).expanduser()
     if path.is_dir() or not _HUB.fullmatch(given):
-        name = _text(path.name or path.resolve().name) or "a folder"
+        name = escaped(path.name or path.resolve().name) or "a folder"
         return _Base(name, f"the base model {name}")
     return _Base(given, f"the base model [{given}](https://huggingface.co/{given})", given)
 
@@ -151,13 +144,13 @@ def _wish(policy: Policy, card: RewardCard) -> float:
 
 def _command(asked: Mapping[str, float]) -> str:
     targets = (shlex.quote(f"{name}={number:.3g}") for name, number in asked.items())
-    return _fenced(" -t ".join(["irlhf sample POLICY prompts.jsonl", *targets]), "sh")
+    return fenced(" -t ".join(["irlhf sample POLICY prompts.jsonl", *targets]), "sh")
 
 
 def _snippet(messages: list[dict[str, Any]], asked: Mapping[str, float]) -> str:
     rewards = f"rewards = {_shown(asked)}\n" if asked else ""
     given = 'tokenizer_encode_kwargs={"rewards": rewards}, ' if asked else ""
-    return _fenced(
+    return fenced(
         "from transformers import pipeline\n\n"
         f"messages = {_shown(messages)}\n{rewards}"
         'policy = pipeline("text-generation", "POLICY")\n'
@@ -171,7 +164,7 @@ def _request(asked: Mapping[str, float]) -> str:
     """Return a request to a server that speaks OpenAI's protocol."""
     messages = [{"role": "user", "content": _QUESTION}]
     body = {"model": "POLICY", "messages": messages, "chat_template_kwargs": {"rewards": asked}}
-    return _fenced(_shown(body, indent=2), "json")
+    return fenced(_shown(body, indent=2), "json")
 
 
 def _shown(value: object, indent: int | None = None) -> str:
@@ -181,7 +174,7 @@ def _shown(value: object, indent: int | None = None) -> str:
 
 def _reward_row(card: RewardCard) -> list[str]:
     percentiles = [f"{card.percentiles[name]:.4g}" for name in _SHOWN]
-    return [_text(card.name), card.scale.direction, card.scale.kind, f"{card.weight:g}", *percentiles]
+    return [escaped(card.name), card.scale.direction, card.scale.kind, f"{card.weight:g}", *percentiles]
 
 
 def _training(policy: Policy) -> Iterator[tuple[str, str]]:
@@ -252,14 +245,14 @@ def _limits(policy: Policy, dial: bool) -> Iterator[str]:
 
 def _figure_rows(found: Mapping[str, Any]) -> Iterator[list[str]]:
     """Yield the cells of one line of figures for each reward that was asked for by itself."""
-    name = _text(found["name"]) + (" (not shown its targets)" if found.get("blind") else "")
+    name = escaped(found["name"]) + (" (not shown its targets)" if found.get("blind") else "")
     if not found["rewards"]:
         yield [name, "asked by weights alone", f"{found['samples']:,}", *["not available"] * (len(_HEAD) - 3)]
     for reward, one in found["rewards"].items():
         error = one["error"]
         yield [
             name,
-            _text(reward),
+            escaped(reward),
             f"{one['n']:,} of {one['prompts']:,} prompts",
             _interval(one["within"].get("spearman")),
             _interval(one["pooled"].get("spearman")),
@@ -273,20 +266,3 @@ def _interval(figure: Mapping[str, float] | None) -> str:
     if figure is None:
         return "not available"
     return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
-
-
-def _line(cells: Any) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _text(given: str) -> str:
-    """Return text that Markdown and HTML show as it is, on one line: signs become character references."""
-    clean = " ".join(CONTROL.sub("\N{SYMBOL FOR SUBSTITUTE FORM TWO}", given).split())
-    return _SIGN.sub(lambda sign: f"&#{ord(sign[0])};", clean)
-
-
-def _fenced(text: str, language: str = "text") -> str:
-    """Return a block of code that its text cannot leave."""
-    clean = CONTROL.sub("\N{SYMBOL FOR SUBSTITUTE FORM TWO}", text)
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", clean)), default=0))
-    return f"{fence}{language}\n{clean}\n{fence}"

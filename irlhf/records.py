@@ -10,10 +10,12 @@ A sample is a legal example, so it may go back through `score` and into the next
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from itertools import islice
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -30,6 +32,9 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 STOP, LENGTH = "stop", "length"  # how a completion ended: by the model itself, or by the most tokens it may have
 LARGEST = 1e100  # size of a reward; sums of squares of larger ones are beyond what a float holds
 SPLITS = (TRAIN, VALIDATION, TEST)
+
+_ASKING = ("user", "tool")  # whose turns a completion answers
+_FIRST_TURN = re.compile(r"\s*Human:.*?\n\nAssistant:", re.DOTALL)
 
 
 class Where(NamedTuple):
@@ -123,10 +128,10 @@ def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = Tru
     """
     given = {name: value for name, value in row.items() if name in _KNOWN and value is not None}
     if "id" not in given:
-        raise DataError(f"{where}: no 'id' (keys: {_keys(row)}); `irlhf prepare` gives every row one")
+        raise DataError(f"{where}: no 'id' (keys: {keys_of(row)}); `irlhf prepare` gives every row one")
     for name in ("prompt", "completion") if completion else ("prompt",):
         if name not in given:
-            raise DataError(f"{where}: no '{name}' (keys: {_keys(row)})")
+            raise DataError(f"{where}: no '{name}' (keys: {keys_of(row)})")
     given["id"] = _identifier(given["id"], where)
     given["prompt"] = content(given["prompt"], where, "prompt")
     given["completion"] = content(given.get("completion", ""), where, "completion")
@@ -136,7 +141,7 @@ def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = Tru
     if not given.keys() <= _TEXTS_ALONE:
         _check_numbers(given, where)
     if given.get("split") and given["split"] not in SPLITS:
-        raise DataError(f"{where}: split '{given['split']}' is none of {', '.join(SPLITS)}")
+        raise DataError(f"{where}: split '{given['split']:.40}' is none of {', '.join(SPLITS)}")
     if "target" in given:
         _check_texts(given["target"], where)
     given["extra"] = {name: value for name, value in row.items() if name not in _KNOWN}
@@ -171,6 +176,19 @@ def as_text(value: Content) -> str:
     return "\n\n".join(message.get("content") or "" for message in value)
 
 
+def beginning(prompt: Content) -> Content:
+    """Return how a conversation begins: its turns up to the first that asks something.
+
+    It is the same for all prompts that continue one conversation, and the whole of a prompt of one turn. Of a text it
+    is the first turn where it is written as Anthropic's transcripts are.
+    """
+    if isinstance(prompt, str):
+        found = _FIRST_TURN.match(prompt)
+        return found[0] if found else prompt
+    asked = next((place for place, turn in enumerate(prompt, 1) if turn["role"] in _ASKING), len(prompt))
+    return prompt[:asked]
+
+
 def words(prompt: Content) -> str:
     """Return a prompt's words and who says them; spacing, case and width of letters do not matter."""
     return _bare_words(" ".join(f"{turn['role']} {turn.get('content') or ''}" for turn in as_messages(prompt)))
@@ -187,12 +205,17 @@ def unique(examples: Iterable[tuple[Where, Example]], seen: Seen | None = None) 
 def check_new(identifier: str, where: Where, seen: Seen) -> None:
     """Add an id to those seen. Raises DataError where it is among them."""
     if not seen.add(identifier):
-        raise DataError(f"{where}: id '{identifier}' stands twice; ids must differ")
+        raise DataError(f"{where}: id '{identifier:.80}' stands twice; ids must differ")
 
 
 def finite(value: object) -> bool:
     """Return whether this is a number that can be a reward: no bool, NaN, infinity or one whose square is."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def keys_of(row: Mapping[str, Any]) -> str:
+    """Return a row's keys for an error message: the first of them, and the beginning of each."""
+    return ", ".join(f"{name:.60}" for name in islice(row, 40)) or "none"
 
 
 def dumps(row: Mapping[str, Any]) -> bytes:
@@ -227,16 +250,14 @@ def _check_object(value: object, where: Where | str, name: str) -> None:
         raise DataError(f"{where}: '{name}' is {_kind(value)}, not an object of numbers")
     for key, number in value.items():
         if not finite(number):
-            raise DataError(f"{where}: {name}.{key} is {number!r:.40}, not a finite number up to {LARGEST:g} in size")
+            raise DataError(
+                f"{where}: {name}.{key:.40} is {number!r:.40}, not a finite number up to {LARGEST:g} in size"
+            )
 
 
 def _check_texts(value: object, where: Where | str) -> None:
     if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
         raise DataError(f"{where}: 'target' is not an object of texts")
-
-
-def _keys(row: Mapping[str, Any]) -> str:
-    return ", ".join(list(row)[:12]) or "none"
 
 
 def _kind(value: object) -> str:

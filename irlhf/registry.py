@@ -41,6 +41,7 @@ FORMATS: Mapping[str, str] = {
     "arena": "irlhf.prepare.arena",
     "summarize": "irlhf.prepare.summarize",
     "openai-dpo": "irlhf.prepare.openai_dpo",
+    "steerlm": "irlhf.prepare.steerlm",
     "sharegpt": "irlhf.prepare.sharegpt",
     "rewardbench2": "irlhf.prepare.rewardbench2",
     "rewardbench": "irlhf.prepare.rewardbench",
@@ -93,6 +94,9 @@ PICTURES: Mapping[str, str] = {
     "pairs": "irlhf.plot.pairs",
     "distribution": "irlhf.plot.distribution",
     "correlations": "irlhf.plot.correlations",
+    "rounds": "irlhf.plot.rounds",
+    "rounds-target-actual": "irlhf.plot.rounds_target_actual",
+    "rounds-kept": "irlhf.plot.rounds_kept",
     "training": "irlhf.plot.training",
 }
 

@@ -3,6 +3,7 @@
 first character [                     one list of objects
 .json and {                           an object a line; or an object with one list; or one object, which is one row
 .csv, .tsv                            a header and a row of cells for each row
+a name that says nothing, as stdin    the same, where the first line is a header for certain
 else                                  JSONL
 """
 
@@ -10,44 +11,35 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from irlhf.errors import DataError
 from irlhf.packing import DAMAGE, PACKED
 from irlhf.records import Where
+from irlhf.separators import SEMICOLON, Fractions, by_content, by_header
 
 LINE_LIMIT = 16 * 2**20  # bytes; a longer line is a broken file, or somebody's bomb
 JSON_LIMIT = 256 * 2**20  # bytes of one JSON value, which is read whole
 DEPTH_LIMIT = 100  # levels of nesting in one row, well below Python's own
 BLOCK = 2**19  # bytes of lines that are handed on together
+SEPARATORS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}  # of cells, by what tables are called
 
 _CHUNK = 2**20  # bytes
 _BOM = b"\xef\xbb\xbf"
 _HEAD = 1024  # bytes, among which the first character stands
-_SEPARATORS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}
+_JSON = (".json", ".jsonl", ".ndjson")  # names of files that are no tables, whatever they begin with
+_LOOKED_AT = 1000  # rows of a table of semicolons, for its decimal sign
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,307})(?:\.[0-9]{1,308})?(?:[eE][+-]?[0-9]{1,3})?")
 # Columns whose cells are text whatever they look like: an answer may be 42.
 _TEXTS = frozenset(
-    {
-        "id",
-        "group",
-        "prompt",
-        "completion",
-        "label",
-        "split",
-        "source",
-        "finish",
-        "policy",
-        "kept",
-        "chosen",
-        "rejected",
-    }
-    | {"instruction", "input", "output", "system", "response", "question", "answer", "query", "history"}
+    {"id", "group", "prompt", "completion", "label", "split", "source", "finish", "policy", "kept", "chosen"}
+    | {"rejected", "instruction", "input", "output", "system", "response", "question", "answer", "query", "history"}
     | {"context", "response_0", "response_1", "response_2", "response1", "response2", "title", "text"}
 )
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -66,25 +58,40 @@ class Broken:
     given: str  # what stands in its place
 
 
+class _Cells(NamedTuple):
+    """One row of a table as it stands in the file."""
+
+    cells: list[str]
+    given: bytes
+    wrong: str  # why it is none
+
+
 Given = dict[str, Any] | Broken
+Numbered = Iterator[tuple[int, bytes]]  # lines, counted from 1
+Tell = Callable[[str], None]
 
 
-def rows_of(stream: Any, path: Path) -> Iterator[tuple[Where, Given]]:
-    """Yield the rows of an unpacked stream, in the shape that its first character and the file's name show."""
+def rows_of(stream: Any, path: Path, tell: Tell) -> Iterator[tuple[Where, Given]]:
+    """Yield the rows of an unpacked stream, in the shape that its first character and the file's name show.
+
+    How it was taken is told where the name does not say it.
+    """
     suffix, first = _looks(stream, path)
-    if suffix in _SEPARATORS:
-        return _cells(stream, path, _SEPARATORS[suffix])
+    if suffix in SEPARATORS:
+        return _table(_numbered(stream, path), path, SEPARATORS[suffix], tell)
     if first == b"[":
         return _document(b"", stream, path)
     if suffix == ".json" and first == b"{":
         return _objects(stream, path)
+    if first != b"{" and suffix not in _JSON:
+        return _table(_numbered(stream, path), path, "", tell)
     return _lines(_numbered(stream, path), path)
 
 
 def is_jsonl(stream: Any, path: Path) -> bool:
     """Return whether an unpacked stream is taken for an object a line at once."""
     suffix, first = _looks(stream, path)
-    return suffix not in (*_SEPARATORS, ".json") and first == b"{"
+    return suffix not in (*SEPARATORS, ".json") and first == b"{"
 
 
 def blocks_of(stream: Any, path: Path, first: int) -> Iterator[tuple[int, bytes]]:
@@ -184,7 +191,7 @@ def _float(digits: str) -> float:
 _ROW = json.JSONDecoder(parse_constant=refuse, parse_float=_float)
 
 
-def _numbered(stream: Any, path: Path) -> Iterator[tuple[int, bytes]]:
+def _numbered(stream: Any, path: Path) -> Numbered:
     number = 0
     while line := stream.readline(LINE_LIMIT + 1):
         number += 1
@@ -193,7 +200,7 @@ def _numbered(stream: Any, path: Path) -> Iterator[tuple[int, bytes]]:
         yield number, line
 
 
-def _lines(numbered: Iterator[tuple[int, bytes]], path: Path) -> Iterator[tuple[Where, Given]]:
+def _lines(numbered: Numbered, path: Path) -> Iterator[tuple[Where, Given]]:
     for number, line in numbered:
         if line.strip():
             where = Where(str(path), number)
@@ -207,7 +214,7 @@ def _lines(numbered: Iterator[tuple[int, bytes]], path: Path) -> Iterator[tuple[
 class _Record:
     """Lines handed to the reader of cells as text, with those of the present row kept."""
 
-    def __init__(self, numbered: Iterator[tuple[int, bytes]], path: Path) -> None:
+    def __init__(self, numbered: Numbered, path: Path) -> None:
         self._numbered = numbered
         self._path = path
         self._taken: list[bytes] = []
@@ -230,14 +237,59 @@ class _Record:
         return given
 
 
-def _cells(stream: Any, path: Path, separator: str) -> Iterator[tuple[Where, Given]]:
+def _table(numbered: Numbered, path: Path, usual: str, tell: Tell) -> Iterator[tuple[Where, Given]]:
+    """Read what is called a table, or looks like one where `usual` is empty; anything else is JSONL."""
+    first, numbered = _begun(numbered)
+    header = first.removeprefix(_BOM).decode("utf-8", "replace")
+    try:
+        found = by_header(header, usual) if usual else by_content(header)
+    except ValueError as error:
+        raise DataError(f"{path}: the header is {error}") from error
+    if found is None:
+        return _lines(numbered, path)
+    if found.sign != usual:
+        tell(f"as a table, because {found.reason}")
+    if found.own_line:
+        next(numbered)
+    return _cells(numbered, path, found.sign)
+
+
+def _begun(numbered: Numbered) -> tuple[bytes, Numbered]:
+    """Return the first line that is not blank, and it with all behind it."""
+    for number, line in numbered:
+        if line.removeprefix(_BOM).strip():
+            return line, chain([(number, line)], numbered)
+    return b"", numbered
+
+
+def _cells(numbered: Numbered, path: Path, separator: str) -> Iterator[tuple[Where, Given]]:
     """Yield the rows of a table, counted from 1 behind its header; rows of empty cells are none."""
-    record = _Record(_numbered(stream, path), path)
+    records = _records(numbered, path, separator)
+    try:
+        header = next((_header(*record) for record in records), [])
+    except ValueError as error:
+        raise DataError(f"{path}: the header is {error}") from error
+    fractions = None
+    if separator == SEMICOLON:
+        fractions = Fractions()
+        begun = list(islice(records, _LOOKED_AT))
+        for cells, _, _ in begun:
+            fractions.look(cell for name, cell in zip(header, cells, strict=False) if name.lower() not in _TEXTS)
+        records = chain(begun, records)
+    for number, record in enumerate(records, 1):
+        where = Where(str(path), number)
+        try:
+            row: Given = _row(header, record, fractions)
+        except ValueError as error:
+            row = Broken(DataError(f"{where}: {error}"), record.given.decode("utf-8", "replace"))
+        yield where, row
+
+
+def _records(numbered: Numbered, path: Path, separator: str) -> Iterator[_Cells]:
+    """Yield what stands in a table row by row, without rows of empty cells."""
+    record = _Record(numbered, path)
     reader = csv.reader(record, delimiter=separator, strict=True)
-    header: list[str] = []
-    number = 0
     while True:
-        where = Where(str(path), number + 1)
         wrong = ""
         try:
             cells = next(reader)
@@ -246,18 +298,8 @@ def _cells(stream: Any, path: Path, separator: str) -> Iterator[tuple[Where, Giv
         except csv.Error as error:
             cells, wrong = [], f"not a row of cells ({error})"
         given = record.take()
-        if not any(cells) and not wrong:
-            continue
-        try:
-            if header:
-                number += 1
-                yield where, _row(header, cells, given, wrong)
-            else:
-                header = _header(cells, given, wrong)
-        except ValueError as error:
-            if not header:
-                raise DataError(f"{path}: the header is {error}") from error
-            yield where, Broken(DataError(f"{where}: {error}"), given.decode("utf-8", "replace"))
+        if any(cells) or wrong:
+            yield _Cells(cells, given, wrong)
 
 
 def _checked(cells: list[str], given: bytes, wrong: str) -> None:
@@ -273,22 +315,30 @@ def _checked(cells: list[str], given: bytes, wrong: str) -> None:
 def _header(cells: list[str], given: bytes, wrong: str) -> list[str]:
     """Return the names of the columns. Raises ValueError."""
     _checked(cells, given, wrong)
-    again = [name for number, name in enumerate(cells) if name in cells[:number]]
+    again = repeated(cells)
     if again:
         raise ValueError(f"no row of names: '{again[0]:.40}' stands twice")
     return cells
 
 
-def _row(header: Sequence[str], cells: list[str], given: bytes, wrong: str) -> dict[str, Any]:
+def repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that stand more than once."""
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def _row(header: Sequence[str], record: _Cells, fractions: Fractions | None) -> dict[str, Any]:
     """Return one row of a table without its empty cells. Raises ValueError."""
-    _checked(cells, given, wrong)
-    if len(cells) != len(header):
-        raise ValueError(f"{len(cells)} cells, and {len(header)} columns; quote what holds separators")
-    return {name: _value(name, cell) for name, cell in zip(header, cells, strict=True) if cell}
+    _checked(*record)
+    if len(record.cells) != len(header):
+        raise ValueError(f"{len(record.cells)} cells, and {len(header)} columns; quote what holds separators")
+    return {name: _value(name, cell, fractions) for name, cell in zip(header, record.cells, strict=True) if cell}
 
 
-def _value(name: str, cell: str) -> str | float:
-    if name.lower() in _TEXTS or not _NUMBER.fullmatch(cell):
+def _value(name: str, cell: str, fractions: Fractions | None) -> str | float:
+    if name.lower() in _TEXTS:
+        return cell
+    cell = fractions.pointed(cell) if fractions else cell
+    if not _NUMBER.fullmatch(cell):
         return cell
     number = float(cell) if set(cell) & set(".eE") else int(cell)
     return number if math.isfinite(number) else cell
@@ -296,15 +346,15 @@ def _value(name: str, cell: str) -> str | float:
 
 def _objects(stream: Any, path: Path) -> Iterator[tuple[Where, Given]]:
     """Tell JSONL in a .json file from one value: its first line is whole, and more stands below."""
-    begun: list[bytes] = []
+    begun = bytearray()
     filled: list[bytes] = []
-    while len(filled) < 2 and (line := stream.readline(LINE_LIMIT + 1)):
-        begun.append(line)
+    while len(filled) < 2 and len(begun) <= JSON_LIMIT and (line := stream.readline(LINE_LIMIT + 1)):
+        begun += line
         filled += [line] if line.strip() else []
     if len(filled) == 2 and _is_whole(filled[0]):
-        behind = ((number + len(begun), line) for number, line in _numbered(stream, path))
-        return _lines(chain(enumerate(begun, 1), behind), path)
-    return _document(b"".join(begun), stream, path)
+        behind = ((number + begun.count(b"\n"), line) for number, line in _numbered(stream, path))
+        return _lines(chain(enumerate(BytesIO(begun), 1), behind), path)
+    return _document(begun, stream, path)
 
 
 def _is_whole(line: bytes) -> bool:
@@ -315,7 +365,7 @@ def _is_whole(line: bytes) -> bool:
     return True
 
 
-def _document(begun: bytes, stream: Any, path: Path) -> Iterator[tuple[Where, Given]]:
+def _document(begun: bytes | bytearray, stream: Any, path: Path) -> Iterator[tuple[Where, Given]]:
     """Yield the objects of one JSON value, counted from 1."""
     whole = bytearray(begun)
     while len(whole) <= JSON_LIMIT and (more := stream.read(_CHUNK)):

@@ -11,6 +11,7 @@ A template is a small YAML of settings and a few Jinja texts, run in a sandbox:
 User text that looks like a reward line is escaped: it is read as text and never obeyed.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.resources import files as package_files
@@ -31,6 +32,7 @@ DEFAULT = "reward-end"
 PLAIN = "plain"  # no reward in the prompt: what the baselines that are trained use
 INSTRUCTION = "instruction"  # plain English, for a base that was never taught reward lines
 
+_MOST_NUMBERS = 1000  # of a span: each is a token of a small base
 _PART = "\n\n"  # between the reward block and the text beside it
 _JINJA = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 _MARK = "\N{OBJECT REPLACEMENT CHARACTER}"  # stands for the value when a line's fixed part is wanted
@@ -51,8 +53,8 @@ Wish = float | Bound  # what one line of a prompt asks for, in the units of its 
 class Spelling(BaseModel):
     """How a scaled number is written: `decimal`, `integer` (0-99), `bins` or `words`.
 
-    `step` rounds a decimal to a multiple, so that a small model meets few different numbers. All but
-    plain decimals need a scale within [0, 1].
+    `step` rounds a decimal to a multiple, so that a small model meets few different numbers, and `span` holds it
+    between two ends, so that an unbounded scale has few of them too. All but decimals need a scale within [0, 1].
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,6 +62,7 @@ class Spelling(BaseModel):
     kind: Literal["decimal", "integer", "bins", "words"] = "decimal"
     digits: int = Field(default=2, ge=0, le=6)
     step: float = Field(default=0.0, ge=0, le=0.5)
+    span: tuple[float, float] | None = None
     count: int = Field(default=20, ge=2, le=1000)
     words: tuple[str, ...] = ()
 
@@ -69,10 +72,26 @@ class Spelling(BaseModel):
             raise ValueError("the spelling `words` needs a list of at least two words, worst first")
         return self
 
+    @model_validator(mode="after")
+    def _has_a_span(self) -> "Spelling":
+        if self.span is None:
+            return self
+        if self.kind != "decimal" or not math.isfinite(sum(self.span)) or self.span[0] >= self.span[1]:
+            raise ValueError("`span` is the lowest and the highest number that decimals spell, as in [-3, 3]")
+        if (self.span[1] - self.span[0]) * self._points > _MOST_NUMBERS:
+            raise ValueError(f"`span` holds more than {_MOST_NUMBERS:,} numbers; take a larger `step`")
+        return self
+
+    @property
+    def _points(self) -> float:
+        """How many numbers lie between 0 and 1."""
+        return 1 / self.step if self.step else 10**self.digits
+
     def __call__(self, number: float) -> str:
         """Spell a scaled number."""
         if self.kind == "decimal":
-            rounded = round(number / self.step) * self.step if self.step else number
+            held = min(self.span[1], max(self.span[0], number)) if self.span else number
+            rounded = round(held / self.step) * self.step if self.step else held
             spelled = f"{rounded:.{self.digits}f}"
             return spelled if float(spelled) else spelled.lstrip("-")  # no "-0.00"
         if self.kind == "integer":
@@ -91,11 +110,12 @@ class Spelling(BaseModel):
         return (min(int(_held(number) * count), count - 1) + 0.5) / count
 
     def vocabulary(self) -> list[str]:
-        """Return every spelling of a number in [0, 1], lowest first."""
-        points = 10**self.digits if not self.step else round(1 / self.step)
+        """Return every spelling of a number in the span, or in [0, 1], lowest first."""
+        low, high = self.span or (0.0, 1.0)
+        points = round((high - low) * self._points)
         counts = {"decimal": points, "integer": 99, "bins": self.count, "words": len(self.words)}
         steps = counts[self.kind]
-        return list(dict.fromkeys(self(i / steps) for i in range(steps + 1)))
+        return list(dict.fromkeys(self(low + i / steps * (high - low)) for i in range(steps + 1)))
 
 
 class Template(BaseModel):
@@ -145,7 +165,7 @@ class Template(BaseModel):
         return {kind: (parts[0], parts[1]) for kind, parts in found.items() if len(parts) == 2}
 
     def vocabulary(self, names: Sequence[str]) -> list[str]:
-        """Return every reward line that a number in [0, 1] can become; none for a plain template."""
+        """Return every reward line that a number in the span, or in [0, 1], can become; none for a plain template."""
         if self.place == "none":
             return []
         values = self.spelling.vocabulary()

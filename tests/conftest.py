@@ -3,6 +3,10 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fuzz import Watch
 
 # Before anything imports the program: plain output of a fixed width, one thread, no network.
 os.environ.update(
@@ -29,6 +33,14 @@ def shared() -> Path:
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each test where its files are, so that a stray output lands beside them."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> "Watch":
+    """`prepare`, with what passes on the way kept (see fuzz.py)."""
+    from fuzz import Watch
+
+    return Watch(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Evaluations and samples that look like real ones, drawn from a seed, for the pictures and the report."""
+"""Evaluations, rounds and samples that look like real ones, drawn from a seed, for the pictures and the report."""
 
 import json
 from collections.abc import Sequence
@@ -78,6 +78,55 @@ def evaluation_of_pairs(rewards: Sequence[str], gold: Sequence[str] = (), count:
         **evaluation(Shape(policies=[], weightings=[])),
         "pairs": {"counts": counts, "splits": {"test": count}, **held},
     }
+
+
+def rounds(arms: Sequence[str] = ("online",), count: int = 3) -> dict[str, Any]:
+    """Return a rounds.json, version 1: the reward rises in every arm, and gold bends down."""
+    found = [
+        {
+            "name": name,
+            "keep": "distinct",
+            "draws": True,
+            "trains": True,
+            "rounds": [_round(i, n) for n in range(count + 1)],
+        }
+        for i, name in enumerate(arms)
+    ]
+    return {"version": 1, "names": list(Shape().rewards), "settings": {"rounds": count}, "arms": found}
+
+
+def write_rounds(found: dict[str, Any], folder: str | Path = ".") -> Path:
+    """Write a rounds.json and an eval.json for each of its rounds; return where the first stands."""
+    for row in found["arms"][0]["rounds"]:
+        (Path(folder) / f"round-{row['round']}").mkdir(parents=True, exist_ok=True)
+        shape = Shape(policies=[("policy", "")], prompts=6, seed=row["round"])
+        write_evaluation(shape, Path(folder) / f"round-{row['round']}" / "eval.json")
+    path = Path(folder) / "rounds.json"
+    path.write_text(json.dumps(found), encoding="utf-8")
+    return path
+
+
+def _round(arm: int, number: int) -> dict[str, Any]:
+    x = number * (1 + 0.1 * arm)
+    watched = {
+        "round": number,
+        "samples": 24,
+        "prompts": 6,
+        "reward": interval(1 + 0.1 * x, 0.05),
+        "gold": interval(1 + 0.1 * x - 0.02 * x**2, 0.05),
+        "tracking": {name: interval(0.7 - 0.02 * x, 0.1) for name in Shape().rewards},
+        "entropy": interval(1.9 - 0.1 * x),
+        "kl": interval(5 + x, 0.4),
+        "words": interval(25 + x, 0.9),
+        "distinct_2": {"value": 0.7 - 0.01 * x, "error": 0.01},
+        "unique": {"value": 1.0, "error": None},
+    }
+    sides = {
+        "kept": {"n": 20, "reward": 1 + 0.1 * x, "entropy": 1.9, "tokens": 41.2},
+        "dropped": {"n": 4, "reward": 1 + 0.2 * x, "entropy": 0.8, "tokens": 47.5},
+    }
+    drawn = {"samples": 24, "kept": 20, "dropped by distinct": 0, "dropped by entropy": 4}
+    return {**watched, "drawn": drawn, "sides": sides} if number else watched
 
 
 def write_samples(shape: Shape = Shape(), path: str | Path = "samples.jsonl", **fields: Any) -> Path:

@@ -1,5 +1,7 @@
 """One row of every format that `prepare` reads, in the shape that people really have it."""
 
+import json
+import re
 from typing import Any
 
 Row = dict[str, Any]
@@ -128,6 +130,15 @@ ROWS: dict[str, Row] = {
         "input": {"messages": [USER], "tools": [], "parallel_tool_calls": True},
         "preferred_output": [GOOD], "non_preferred_output": [BAD],
     },
+    "steerlm": {
+        "system": "Be short.", "mask": "User", "type": "VALUE_TO_TEXT",
+        "conversations": [
+            {"from": "User", "value": ASKED, "label": None},
+            {"from": "Assistant", "value": GOOD["content"], "label": "quality:4,toxicity:0,humor:-100,creativity:1.5"},
+            {"from": "User", "value": "Sure?", "label": None},
+            {"from": "Assistant", "value": "Yes.", "label": "quality:3"},
+        ],
+    },
     "sharegpt": {
         "id": "QWJhYvA_0", "system": "Be short.",
         "conversations": [{"from": "human", "value": ASKED}, {"from": "gpt", "value": GOOD["content"]}],
@@ -148,3 +159,12 @@ ROWS: dict[str, Row] = {
     "messages": {"messages": [USER, {**GOOD, "weight": 1}], "tools": []},
     "prompt-completion": {"prompt": ASKED, "completion": GOOD["content"]},
 }  # fmt: skip
+
+
+def several(name: str) -> list[Row]:
+    """Three rows of one format, as they stand in one file: each with an id of its own, of a tree each a message."""
+    row = ROWS[name]
+    if name == "oasst":
+        return [row, *(oasst(f"m{rank}", "Air.", "m0", rank - 1, message_tree_id="m0") for rank in (1, 2))]
+    own = [json.loads(re.sub(r'"m([0-9])"', rf'"{number}m\1"', json.dumps(row))) for number in range(3)]
+    return [{**one, "id": f"{one['id']}{number}"} if "id" in one else one for number, one in enumerate(own)]

@@ -41,6 +41,7 @@ SPELLINGS: list[dict[str, Any]] = [
     {"digits": 3},
     {"step": 0.05},
     {"step": 0.1, "digits": 1},
+    {"step": 0.25, "span": [-2, 1]},
     {"kind": "integer"},
     {"kind": "bins", "count": 7},
     {"kind": "words", "words": ["awful", "so so", "per{fe}%ct"]},

@@ -164,14 +164,35 @@ def test_oasst_flat_rows_are_the_same_examples_as_their_tree() -> None:
 def test_oasst_flat_a_message_without_its_parent_is_set_aside() -> None:
     rows = [like("oasst"), oasst("m9", "Air.", "gone", 0, message_tree_id="m0")]
     assert prepared(*rows) == []
-    (aside,) = read(Path("out.jsonl.rejected.jsonl"))
-    assert "does not stand before it" in aside["reason"]
+    reasons = [row["reason"] for row in read(Path("out.jsonl.rejected.jsonl"))]
+    assert "does not stand before it" in reasons[0]
+    assert reasons[1:] == ["a tree without an answer of the assistant"]
 
 
 def test_oasst_a_deleted_message_is_set_aside_with_what_follows_it() -> None:
     row = like("oasst-trees")
     row["prompt"]["replies"][1]["deleted"] = True
     assert [one["id"] for one in prepared(row)] == ["m1"]
+
+
+def test_oasst_flat_a_chain_of_replies_is_as_deep_as_a_tree_can_be() -> None:
+    rows = [
+        oasst(f"m{n}", "t", f"m{n - 1}" if n else None, 0 if n % 2 else None, message_tree_id="m0", deleted=n == 40)
+        for n in range(3000)
+    ]
+    assert len(prepared(*rows)) == 20
+    reasons = [row["reason"] for row in read(Path("out.jsonl.rejected.jsonl"))]
+    assert sum("over 50 messages lead to this one" in reason for reason in reasons) == 1
+    assert len(reasons) == 3000 - 50 + 1  # and the deleted one, with what follows it
+
+
+def test_oasst_flat_rows_of_no_tree_are_not_one_tree() -> None:
+    prepared(like("oasst"), *[oasst("m1", "Air.", "m0", 0)] * 2)
+    assert [row["where"] for row in read(Path("out.jsonl.rejected.jsonl"))] == [
+        "raw.jsonl:1",
+        "raw.jsonl:2",
+        "raw.jsonl:3",
+    ]
 
 
 def test_shp_labels_of_0_prefer_b_and_pairs_of_a_post_share_a_group() -> None:
@@ -312,6 +333,41 @@ def test_sharegpt_system_calls_and_a_question_without_an_answer() -> None:
     assert [turn["role"] for turn in found["prompt"]] == ["system", "user", "assistant", "tool"]
     assert found["prompt"][2]["tool_calls"][0]["function"] == {"name": "sky", "arguments": '{"at": "noon"}'}
     assert (found["completion"], found["noted"]) == ("Blue.", [CUT])
+
+
+def test_steerlm_labels_are_numbers_of_each_answer() -> None:
+    first, second = prepared(like("steerlm"))
+    assert (first["labels"], second["labels"]) == ({"quality": 4, "toxicity": 0, "creativity": 1.5}, {"quality": 3})
+    assert [turn["content"] for turn in second["prompt"]] == ["Be short.", ASKED, GOOD["content"], "Sure?"]
+    assert (first["id"], second["id"], first["mask"]) == ("raw-0/1", "raw-0/2", "User")
+    assert all(set(turn) == {"role", "content"} for turn in second["prompt"])
+
+
+@pytest.mark.parametrize("label", ["quality=4", "quality:four", "4", ["quality:4"], "quality:4,"])
+def test_steerlm_a_label_of_another_shape_is_named(label: Any) -> None:
+    turns = [{"from": "User", "value": ASKED}, {"from": "Assistant", "value": "Air.", "label": label}]
+    with pytest.raises(DataError, match=r"raw\.jsonl:1: label .* is none like quality:4,toxicity:0"):
+        prepared(like("steerlm", conversations=turns))
+
+
+def test_steerlm_a_chat_without_a_label_is_set_aside() -> None:
+    turns = [{"from": "User", "value": ASKED, "label": None}, {"from": "Assistant", "value": "Air.", "label": None}]
+    assert prepared(like("steerlm", conversations=turns)) == []
+    assert read(Path("out.jsonl.rejected.jsonl"))[0]["reason"] == "no answer has a label"
+
+
+@pytest.mark.parametrize("kind", ["image_url", "image", "input_audio", "file"])
+def test_what_is_no_text_in_a_message_is_named(kind: str) -> None:
+    seen = [{"type": "text", "text": "What is this?"}, {"type": kind, kind: {"url": "https://example.org/a.png"}}]
+    with pytest.raises(DataError, match=rf"raw\.jsonl:1: a message of 'messages' holds {kind}, and only text is read"):
+        prepared({"messages": [{"role": "user", "content": seen}, GOOD]})
+
+
+@pytest.mark.parametrize(("name", "at"), [("sky", "\\udc00"), ("\\ud800", "noon")])
+def test_sharegpt_a_call_that_cannot_be_written_stays_text(name: str, at: str) -> None:
+    words = f'{{"name": "{name}", "arguments": {{"at": "{at}"}}}}'
+    (found,) = prepared({"conversations": [USER, {"from": "function_call", "value": words}]})
+    assert found["completion"] == words
 
 
 def test_sharegpt_a_ranking_is_a_pair() -> None:

@@ -1,6 +1,5 @@
 """Rows that go out: whole, once each, by one writer, for one set of settings."""
 
-import gzip
 import json
 import os
 import resource
@@ -16,6 +15,7 @@ import pytest
 from toolbox import IRLHF, call, example, names, process, read, write
 
 from irlhf.errors import ConfigError, DataError, OutputError
+from irlhf.files import read_rows
 from irlhf.journal import RunCard, beside, journal, lock
 from irlhf.records import Example
 
@@ -167,21 +167,25 @@ def test_what_a_stream_gave_is_neither_resumed_nor_taken_for_the_same(out: Path,
         run(out, Path("-"))
 
 
-def test_a_packed_output_holds_the_same_rows_and_the_same_bytes_each_time(tmp_path: Path, source: Path) -> None:
-    first, second = tmp_path / "one.jsonl.gz", tmp_path / "two.jsonl.gz"
+@pytest.mark.parametrize("suffix", ["jsonl.gz", "parquet"])
+def test_a_packed_output_holds_the_same_rows_and_the_same_bytes_each_time(
+    tmp_path: Path, source: Path, suffix: str
+) -> None:
+    first, second = tmp_path / f"one.{suffix}", tmp_path / f"two.{suffix}"
     run(first, source)
     interrupt(second, source, after=2)
-    run(second, source)
-    assert gzip.decompress(first.read_bytes()) == source.read_bytes()
+    assert run(second, source) == 2
+    assert [row for _, row in read_rows(first)] == read(source)
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_a_partial_left_behind_a_packed_output_is_removed(tmp_path: Path, source: Path) -> None:
-    packed = tmp_path / "out.jsonl.gz"
+@pytest.mark.parametrize("name", ["out.jsonl.gz", "out.parquet"])
+def test_a_partial_left_behind_a_packed_output_is_removed(tmp_path: Path, source: Path, name: str) -> None:
+    packed = tmp_path / name
     run(packed, source)
     beside(packed, ".partial").write_bytes(source.read_bytes())
     run(packed, source)
-    assert names(tmp_path) == {"in.jsonl", "out.jsonl.gz", "out.jsonl.gz.run.json"}
+    assert names(tmp_path) == {"in.jsonl", name, f"{name}.run.json"}
 
 
 def test_rejected_rows_stand_in_their_own_file_with_the_reason(out: Path, source: Path) -> None:

@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluations import NONE, POLICIES, Shape, evaluation, evaluation_of_pairs, write_evaluation, write_samples
+from evaluations import (
+    NONE,
+    POLICIES,
+    Shape,
+    evaluation,
+    evaluation_of_pairs,
+    rounds,
+    write_evaluation,
+    write_rounds,
+    write_samples,
+)
 from toolbox import Bench, call, example, names, write
 
 from irlhf.plot import PlotSettings, plot
@@ -14,6 +24,8 @@ from irlhf.registry import PICTURES
 ODD_NAMES = ("$x^{$", "a_b", "100%", "\\frac", "{}", "<script>", "_hidden", "größe", "你好 🙂", "a\nb", "", "x" * 99)
 MAGIC = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 OF_EVALUATIONS = {"target-actual", "gold", "at-least", "crosstalk", "tradeoff", "profile", "price", "comparison"}
+OF_ROUNDS = {"rounds", "rounds-target-actual", "rounds-kept"}
+CONTROLS = ("online", "unguarded", "random-drop", "expert", "offline", "no-update")
 ONE = Shape(rewards=["short"], policies=[("policy", "")], weightings=[], gold=False, prompts=10)
 
 
@@ -131,6 +143,19 @@ def test_an_evaluation_without_any_picture_still_has_its_report() -> None:
     assert "The price" in Path("plots/report.html").read_text()
 
 
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_no_legend_below_a_panel_is_cut_off(count: int) -> None:
+    from irlhf.plot import style
+    from irlhf.plot.target_actual import draw
+
+    shape = Shape(policies=[(f"policy {i}", "") for i in range(count)], weightings=[], prompts=6)
+    with style.look():
+        ((_, figure),) = draw(write_evaluation(shape))
+        style.rendered(figure, "png")
+        legends = [axis.get_legend().get_window_extent() for axis in figure.axes]
+    assert all(one.y0 >= 0 and one.x0 >= 0 and one.x1 <= figure.bbox.x1 for one in legends)
+
+
 @pytest.mark.parametrize("points", [0, 1, 2, 2000])
 def test_any_number_of_points_is_drawn(points: int) -> None:
     found = evaluation(ONE)
@@ -171,6 +196,105 @@ def test_what_eval_finds_in_pairs_is_drawn() -> None:
     Path("rewards.yaml").write_text('rewards: {r: {scorer: "hf:somebody/rm"}}')
     assert call("eval", "scored.jsonl", "-r", "rewards.yaml").code == 0
     assert drawn("eval.json") == {"pairs"}
+
+
+def panels(found: dict[str, Any]) -> list[str]:
+    """Draw the rounds and return the titles of the panels, after what stands above them all."""
+    from irlhf.plot.rounds import draw
+
+    ((_, figure),) = draw(write_rounds(found))
+    return [figure.get_suptitle(), *(axis.get_title() for axis in figure.axes if axis.get_visible())]
+
+
+@pytest.mark.parametrize(("arms", "count"), [(("online",), 1), (CONTROLS, 3), (("_a", "$x^{$", "x" * 99), 20)])
+def test_rounds_of_any_number_and_arms_are_drawn(arms: tuple[str, ...], count: int) -> None:
+    assert drawn(write_rounds(rounds(arms, count))) == OF_ROUNDS
+
+
+def test_of_many_rounds_some_are_shown_from_the_first_to_the_last() -> None:
+    from irlhf.plot.rounds_target_actual import draw
+
+    ((_, figure),) = draw(write_rounds(rounds(count=30)))
+    labels = [text.get_text().partition(",")[0] for text in figure.axes[0].get_legend().get_texts()]
+    assert [label for label in labels if label.startswith("round")] == [f"round {n}" for n in (0, 8, 15, 22, 30)]
+    assert figure.get_suptitle() == "5 of 31 rounds"
+
+
+def test_an_arm_of_which_one_round_alone_was_measured_is_drawn() -> None:
+    found = rounds(("online", "offline"))
+    for row in found["arms"][1]["rounds"][1:]:
+        row.update(dict.fromkeys(("reward", "gold", "entropy", "distinct_2"), NONE))
+    assert drawn(write_rounds(found)) == OF_ROUNDS
+
+
+def test_every_thing_that_is_watched_has_its_panel() -> None:
+    told, *titles = panels(rounds(CONTROLS))
+    assert told == "reward and gold: 24 samples of 6 prompts after each round"
+    assert len(titles) == 9
+    assert "gold against reward" in titles
+
+
+def test_what_was_not_watched_is_said_in_place_of_its_panel() -> None:
+    found = rounds(CONTROLS)
+    for row in (row for arm in found["arms"] for row in arm["rounds"]):
+        row |= {"gold": NONE, "kl": NONE, "unique": NONE}
+        row["tracking"]["detail"] = NONE
+    told, *titles = panels(found)
+    assert titles == ["weighted reward", "entropy", "distinct-2", "length"]
+    absent = "weighted gold, gold against reward, tracking within prompts, KL, different completions"
+    assert told == f"reward: 24 samples of 6 prompts after each round\nnot available: {absent}"
+
+
+def test_rounds_that_end_where_gold_falls_say_so() -> None:
+    found = rounds()
+    found["arms"][0]["rounds"][-1]["gold fell"] = "by 0.20 [0.05, 0.36]"
+    assert "round 3: gold fell by 0.20 [0.05, 0.36] while the rewards rose" in panels(found)[0]
+
+
+def test_rounds_that_dropped_nothing_have_no_sides_to_show() -> None:
+    found = rounds()
+    for row in found["arms"][0]["rounds"][1:]:
+        del row["sides"]["dropped"]
+    assert drawn(write_rounds(found)) == OF_ROUNDS - {"rounds-kept"}
+
+
+def test_what_a_host_does_not_tell_of_samples_is_not_drawn() -> None:
+    from irlhf.plot.rounds_kept import draw
+
+    found = rounds(("online", "expert"))
+    for row in (row for arm in found["arms"] for row in arm["rounds"][1:]):
+        for side in row["sides"].values():
+            side["entropy"] = NONE
+    ((_, figure),) = draw(write_rounds(found))
+    assert {axis.get_ylabel() for axis in figure.axes} == {"weighted reward, sd", "tokens a completion"}
+
+
+def test_an_evaluation_that_is_not_beside_the_rounds_is_said() -> None:
+    path = write_rounds(rounds())
+    for number in (0, 2):
+        Path(f"round-{number}/eval.json").unlink()
+    outcome = call("plot", path)
+    assert (outcome.code, outcome.err.count("\n")) == (0, 2)
+    assert "rounds.json: no round-N/eval.json beside it for round 0, 2, so " in outcome.err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2},
+        {"arms": []},
+        {"arms": {}},
+        {"arms": [{"name": "online", "rounds": []}]},
+        {"arms": [{"name": "online", "rounds": [{"round": "1"}]}]},
+        {"arms": [7]},
+    ],
+)
+def test_rounds_of_another_shape_are_refused(change: dict[str, Any]) -> None:
+    Path("rounds.json").write_text(json.dumps({**rounds(), **change}))
+    outcome = call("plot", "rounds.json", "-o", "plots")
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert "draw it with the irlhf that wrote it" in outcome.err
+    assert not Path("plots").exists()
 
 
 @pytest.mark.parametrize("version", [1, 3, "2", None])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import IRLHF, Row, example, names, process, read, write
+from toolbox import IRLHF, Row, call, example, names, process, read, write
 
 from irlhf import tables
 from irlhf.errors import BackendError, ConfigError, DataError
@@ -182,6 +182,57 @@ def test_the_split_hangs_on_the_words_of_the_prompt_alone() -> None:
         assert len({one["split"] for one in found}) == 1
 
 
+def conversation(salt: int, **first: Any) -> list[Row]:
+    """Prompts of which each goes on with the one before, the first two turns said by `first`."""
+    turns = [{"role": role, "content": f"{said} {salt}"} for role, said in first.items()]
+    rows = []
+    for place in range(3):
+        rows.append({"prompt": list(turns), "completion": "c", "id": f"{salt}/{place}"})
+        turns += [{"role": "assistant", "content": f"a{place}"}, {"role": "user", "content": f"And {place}?"}]
+    return rows
+
+
+@pytest.mark.parametrize("first", [{"user": "Hi"}, {"system": "s", "user": "Hi"}, {"assistant": "Yes?", "user": "Hi"}])
+def test_prompts_that_continue_one_conversation_share_its_split(first: Row) -> None:
+    rows = [row for salt in range(40) for row in conversation(salt, **first)]
+    splits: dict[str, set[str]] = {}
+    for row in prepared(rows, test=0.3, validation=0.3):
+        splits.setdefault(row["id"].split("/")[0], set()).add(row["split"])
+    assert len(splits) == 40
+    assert all(len(found) == 1 for found in splits.values())
+    assert len({split for found in splits.values() for split in found}) == 3
+
+
+def test_transcripts_that_are_texts_share_the_split_of_their_first_turn() -> None:
+    for salt in range(12):
+        first = f"\n\nHuman: How {salt}?\n\nAssistant:"
+        rows = [
+            {"prompt": first, "completion": "So."},
+            {"prompt": f"{first} So.\n\nHuman: And?\n\nAssistant:", "completion": "c"},
+        ]
+        assert len({row["split"] for row in prepared(rows, test=0.3, validation=0.3)}) == 1
+        Path("out.jsonl").unlink()
+
+
+def test_the_split_of_a_single_turn_is_what_it_was_before() -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "q1"}]
+    prompts: list[Any] = [*(f"q{i}" for i in range(8)), turns]
+    rows = [{"prompt": prompt, "completion": "c"} for prompt in prompts]
+    found = [row["split"] for row in prepared(rows, test=0.3, validation=0.3)]
+    assert "".join(split[:2] for split in found) == "tetrtrtetrtetevava"
+
+
+@pytest.mark.parametrize("word", ["one", "two", "three", "four"])
+def test_a_share_far_from_the_one_asked_for_is_told(word: str) -> None:
+    same = [{"role": "user", "content": f"Answer in {word} words."}, {"role": "assistant", "content": "Yes."}]
+    rows = [{"prompt": [*same, {"role": "user", "content": f"{i}?"}], "completion": "c"} for i in range(1000)]
+    write(Path("raw.jsonl"), rows)
+    told = call("prepare", "raw.jsonl", "-o", "out.jsonl").err
+    assert "of 1,000 rows, 10% was asked for: conversations that begin with the same turn" in told
+    write(Path("own.jsonl"), [{**row, "split": "train"} for row in rows])
+    assert "was asked for" not in call("prepare", "own.jsonl", "-o", "own-out.jsonl").err
+
+
 def test_the_shares_of_the_splits_are_those_asked_for() -> None:
     found = prepared([{"prompt": f"p{i}", "completion": "c"} for i in range(2000)], test=0.2, validation=0.1)
     shares = {name: sum(one["split"] == name for one in found) / 2000 for name in ("test", "validation", "train")}
@@ -239,12 +290,12 @@ def many_hands(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return switch
 
 
-def told(error: Exception | dict[str, Any]) -> tuple[str, bytes]:
-    """What a run said, and what it left of its output."""
+def told(error: Exception | dict[str, Any], said: str) -> tuple[str, str, bytes]:
+    """What a run returned and said, and what it left of its output."""
     files = b"".join(path.read_bytes() for path in sorted(Path().glob("out.jsonl*")))
     for path in Path().glob("out.jsonl*"):
         path.unlink()
-    return f"{type(error).__name__} {error}", files
+    return f"{type(error).__name__} {error}", said, files
 
 
 def lines(number: int) -> list[bytes]:
@@ -266,21 +317,26 @@ TWICE = json.dumps(pair(" Yes.", " No.", id="again")).encode() + b"\n"
         pytest.param([*GOOD, b"not\n", *GOOD], {"format": "hh"}, id="a line that is no JSON"),
         pytest.param([TWICE, *GOOD, TWICE, *GOOD, b"not\n"], {}, id="an id twice"),
         pytest.param([*GOOD, b" " * (tables.LINE_LIMIT + 1)], {}, id="a line too long"),
+        pytest.param(lines(600), {}, id="one conversation, which is not parted"),
         pytest.param([gzip.compress(b"".join(GOOD), mtime=0)], {}, id="packed"),
         pytest.param([gzip.compress(b"".join(lines(2000)), mtime=0)[:-400]], {}, id="packed and cut short"),
     ],
 )
 def test_several_processes_say_and_write_what_one_does(
-    given: list[bytes], settings: dict[str, Any], many_hands: Callable[[int], None]
+    given: list[bytes],
+    settings: dict[str, Any],
+    many_hands: Callable[[int], None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     Path("raw.jsonl").write_bytes(b"".join(given))
     found = []
     for count in (0, 3):
         many_hands(count)
         try:
-            found.append(told(prepare(["raw.jsonl"], "out.jsonl", PrepareSettings(**settings))))
+            done: Exception | dict[str, Any] = prepare(["raw.jsonl"], "out.jsonl", PrepareSettings(**settings))
         except DataError as error:
-            found.append(told(error))
+            done = error
+        found.append(told(done, capsys.readouterr().err))
     assert found[0] == found[1]
     assert "raw.jsonl" in found[0][0]
 
@@ -302,6 +358,16 @@ def test_a_process_that_ends_by_itself_is_said(
     with pytest.raises(BackendError, match=r"exit code 9\); run it again"):
         prepare(["raw.jsonl"], "out.jsonl")
     assert names(Path()) == {"raw.jsonl"}
+
+
+@pytest.mark.parametrize("settings", [{"card": True}, {"limit": 30}, {"drop_duplicates": True}])
+def test_what_looks_at_all_rows_is_done_in_one_process(
+    settings: dict[str, Any], many_hands: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many_hands(2)
+    monkeypatch.setattr(hands, "_WORK", "raise SystemExit(9)")
+    Path("raw.jsonl").write_bytes(b"".join(GOOD))
+    assert prepare(["raw.jsonl"], "out", PrepareSettings(**settings))["written"] > 0
 
 
 def test_small_files_streams_and_other_shapes_are_read_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,9 @@ from irlhf.engines.classify import load_reader
 from irlhf.errors import ConfigError
 from irlhf.finetune.bradley_terry import EncodedPair, PairCollator, pair_trainer
 from irlhf.finetune.chronicle import Plan
+from irlhf.finetune.preferences import HALVES, half_of
 from irlhf.finetune.reward import RewardModelSettings, reward_model
+from irlhf.records import Example
 from irlhf.verdicts import verdict_messages
 
 RULE = "spring"  # the word that the chosen completions hold
@@ -218,6 +220,18 @@ def test_the_card_says_what_the_model_was_made_of() -> None:
     assert found["weights"] == hashlib.sha256(model).hexdigest()
     assert found["versions"]["irlhf"] == irlhf.__version__
     assert str(Path.cwd()) not in Path("rm/reward.json").read_text()
+
+
+def test_the_turns_of_a_conversation_stand_in_one_half() -> None:
+    halves = set()
+    for i in range(20):
+        asked = [{"role": "user", "content": f"How {i}?"}]
+        later = [*asked, {"role": "assistant", "content": "So."}, {"role": "user", "content": "And then?"}]
+        rows = [Example(id="a", prompt=asked), Example(id="b", prompt=later)]
+        both = {half_of(row) for row in rows}
+        assert len(both) == 1
+        halves |= both
+    assert halves == set(HALVES)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -435,7 +449,7 @@ def test_the_model_card_tells_what_it_is_worth_and_no_path_of_this_machine(tmp_p
 
 def test_real_pairs_train_a_pretrained_model(shared: Path) -> None:
     assert call("prepare", shared / "hh-rlhf" / "helpful-base.test.jsonl.gz", "-o", "pairs.jsonl").code == 0
-    options = ("--limit", "200", "--model", shared / "stories260K", "--context", "128")
+    options = ("--limit", "600", "--model", shared / "stories260K", "--context", "128")
     outcome = call(*TRAIN, *options)
     assert outcome.code == 0, outcome.err
     found = card()

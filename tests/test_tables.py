@@ -11,11 +11,15 @@ from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
+from rawrows import ROWS
 from toolbox import call, process, read
 
 from irlhf import tables
@@ -52,6 +56,10 @@ def table(rows: list[dict[str, Any]], separator: str = ",", end: str = "\r\n") -
     return made.getvalue().encode()
 
 
+def comma(value: Any) -> Any:
+    return f"{value:f}".replace(".", ",") if isinstance(value, float) else value
+
+
 def arrow(rows: list[dict[str, Any]]) -> bytes:
     columns = dict.fromkeys(name for row in rows for name in row)
     made = io.BytesIO()
@@ -76,6 +84,12 @@ TABLES: dict[str, Writer] = {
     "rows.csv": table,
     "marked.csv": lambda rows: b"\xef\xbb\xbf" + table(rows, end="\n"),
     "ROWS.CSV": table,
+    "semicolons.csv": lambda rows: table(rows, ";"),
+    "commas.csv": lambda rows: table([{k: comma(v) for k, v in row.items()} for row in rows], ";"),
+    "said.csv": lambda rows: b"\xef\xbb\xbfsep=;\r\n" + table(rows, ";"),
+    "tabs.csv": lambda rows: table(rows, "\t"),
+    "table.txt": table,
+    "semicolons.zst": lambda rows: zstd.compress(b"\n" + table(rows, ";")),
     "rows.tsv": lambda rows: table(rows, "\t"),
     "rows.csv.gz": lambda rows: gzip.compress(table(rows)),
     "rows.tsv.zst": lambda rows: zstd.compress(table(rows, "\t")),
@@ -146,6 +160,76 @@ def test_prepare_makes_the_same_examples_of_each(name: str) -> None:
 def test_a_cell_is_a_number_only_where_all_of_it_is_one(cell: str, value: object) -> None:
     (row,) = rows_of("rows.csv", table([{"a": cell, "b": "x"}]))
     assert (row["a"], type(row["a"])) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["0,5", "1,234", "12"], [0.5, 1.234, 12]),
+        (["0.5", "1.234", "12"], [0.5, 1.234, 12]),
+        (["1.234", "12", "0.25"], [1.234, 12, 0.25]),  # what shows it may stand below
+        (["1,50e3", "-0,000"], [1500, 0]),
+        (["12", "1.234.567", "1.2.2026"], [12, "1.234.567", "1.2.2026"]),
+        (["7", "a,b"], [7, "a,b"]),
+    ],
+)
+def test_fractions_beside_semicolons_have_the_sign_that_the_table_shows(cells: list[str], values: list[Any]) -> None:
+    found = rows_of("rows.csv", table([{"a": cell, "answer": "1.5"} for cell in cells], ";"))
+    assert [row["a"] for row in found] == values
+    assert [type(row["a"]) for row in found if row["a"] == 12] == [int] * ("12" in cells)
+    assert {row["answer"] for row in found} == {"1.5"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        (["1", "1.234"], "rows.csv:2: '1.234' is below ten or in the thousands, which cannot be told"),
+        (["-12,345"], "rows.csv:1: '-12,345' is below ten or in the thousands"),
+        (["0,5", "1.234"], "rows.csv:2: '1.234' beside '0,5' has another decimal sign"),
+        (["1.234", "0,5"], "rows.csv:1: '1.234' beside '0,5' has another decimal sign"),
+        (["1.5", "1,5"], "rows.csv:2: '1,5' beside '1.5' has another decimal sign"),
+    ],
+)
+def test_a_fraction_that_may_be_another_number_is_named(cells: list[str], told: str) -> None:
+    assert refusal("rows.csv", table([{"a": cell, "b": "x"} for cell in cells], ";")).startswith(told)
+
+
+@pytest.mark.parametrize("header", ["prompt;completion, long", "a,b;c"])
+def test_a_header_that_two_signs_part_is_refused_with_the_way_out(header: str) -> None:
+    told = refusal("rows.csv", f"{header}\n1;2\n".encode())
+    assert told.startswith(
+        "rows.csv: the header is parted by semicolons or commas, which cannot be told; put a line like"
+    )
+    assert len(rows_of("rows.csv", f"sep=;\n{header}\n1;2\n".encode())[0]) == 2
+
+
+def test_quoted_signs_and_old_line_ends_part_no_header() -> None:
+    assert rows_of("rows.csv", b'"a;b","c\td",e\n1,2,3\n') == [{"a;b": 1, "c\td": 2, "e": 3}]
+    assert refusal("rows.csv", b"a,b\r1,2\r").startswith("rows.csv: the header is not a row of cells")
+    assert rows_of("rows.csv", b"prompt\nhi; there\n") == [{"prompt": "hi; there"}]
+
+
+STDIN = {
+    "its first line is names parted by commas": table(FLAT),
+    "its first line is names parted by semicolons": table(FLAT, ";"),
+    "its first line is sep=;": b"sep=;\n" + table(FLAT, ";"),
+    "its first line is names parted by tabs": gzip.compress(table(FLAT, "\t")),
+    "": json.dumps(FLAT, indent=1).encode(),
+}
+
+
+@pytest.mark.parametrize("told", STDIN)
+def test_tables_and_lists_are_read_from_stdin_and_said(told: str) -> None:
+    done = process("prepare", "-", "-o", "-", given=STDIN[told])
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["completion"] for line in done.stdout.splitlines()] == [row["completion"] for row in FLAT]
+    assert (f"-: read as a table, because {told}\n" if told else "-: read as prompt") in done.stderr.decode()
+
+
+@pytest.mark.parametrize("torn", [b'lo", "completion": "c"}\n', b"not json\n", b"Hello, {name}\n", b"a,a\n", b"a,,b\n"])
+def test_a_torn_first_line_of_jsonl_makes_no_table(torn: bytes) -> None:
+    done = process("prepare", "-", "-o", "-", given=torn + SOUND[0])
+    assert (done.returncode, b"-:1: not JSON" in done.stderr) == (1, True)
 
 
 def test_an_answer_that_is_a_number_stays_text() -> None:
@@ -289,6 +373,24 @@ def test_values_that_json_has_not_become_text_or_are_named() -> None:
     assert refusal("rows.parquet", arrow([{"a": 1.0}, {"a": float("nan")}])).startswith("rows.parquet:2: NaN")
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        pyarrow.array([0, 2**31 - 1], pyarrow.int32()).view(pyarrow.date32()),
+        pyarrow.array([0, 2**62]).view(pyarrow.timestamp("us")),
+        pyarrow.array([1000, 123]).view(pyarrow.timestamp("ns")),
+        pyarrow.array([0, 2**60]).view(pyarrow.time64("us")),
+        pyarrow.array([[("a", 1)], [("a", 1), ("a", 2)]], pyarrow.map_(pyarrow.string(), pyarrow.int64())),
+        pyarrow.array([b"a", b"\xff"]).view(pyarrow.string()),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_a_row_of_parquet_that_python_cannot_hold_is_named_alone(column: Any) -> None:
+    parquet.write_table(pyarrow.table({"prompt": ["p", "q"], "a": column}), "raw.parquet")
+    with pytest.raises(DataError, match=r"^raw.parquet:2: a value cannot be read \(.*\); leave its column out$"):
+        list(read_rows(Path("raw.parquet")))
+
+
 def test_without_pyarrow_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.delitem(sys.modules, "irlhf.parquet", raising=False)
@@ -333,6 +435,152 @@ def test_an_output_is_packed_by_its_suffix_to_the_same_bytes_each_time(suffix: s
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
     assert [row for _, row in read_rows(outputs[0])] == read(Path("plain.jsonl"))
     assert outputs[0].read_bytes()[:2] == {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5"}[suffix]
+
+
+def through_parquet(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The rows as they are read again, and the columns that are JSON text."""
+    from irlhf.parquet import write
+
+    untyped = write(put("rows.jsonl", jsonl(rows)), Path("rows.parquet"))
+    return [row for _, row in read_rows(Path("rows.parquet"))], untyped
+
+
+def present(value: Any) -> Any:
+    """A value without what is null."""
+    if isinstance(value, dict):
+        return {name: present(one) for name, one in value.items() if one is not None}
+    return [present(one) for one in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("name", sorted(ROWS.keys() - {"oasst"}))  # whose one row makes no example
+def test_examples_of_every_format_are_the_same_from_parquet(name: str) -> None:
+    put("raw.jsonl", jsonl([ROWS[name]]))
+    for out in ("out.jsonl", "out.parquet"):
+        prepare(["raw.jsonl"], out)
+    assert Path("out.parquet").read_bytes()[:4] == b"PAR1"
+    assert [row for _, row in read_rows(Path("out.parquet"))] == present(read(Path("out.jsonl")))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=3), inside, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["a", "b", "", "a.b"]), JSON, min_size=1), min_size=1, max_size=5))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_rows_are_the_same_from_parquet(rows: list[dict[str, Any]]) -> None:
+    rows = [{"id": f"{number}", **row} for number, row in enumerate(rows)]
+    assert present(through_parquet(rows)[0]) == present(rows)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([None, "1", 1], "there is text in row 2 and a whole number in row 3"),
+        ([CHAT, "Hi"], "there is a list in row 1 and text in row 2"),
+        ([[{"a": 1}], [{"a": [1]}]], "there is a whole number in row 1 and a list in row 2"),
+        ([True, 1], "there is true or false in row 1 and a whole number in row 2"),
+        ([2**53 + 1, 0.5], "a number of 16 digits fits no type of all its numbers"),
+        ([10**30], "a number of 31 digits fits no type of all its numbers"),
+        ([{}], "an object in it is always empty"),
+        ([{f"{n}": n} for n in range(1001)], "it holds over 1,000 names"),
+        ([json.loads("[" * 40 + "]" * 40)], "it is nested over 32 levels"),
+    ],
+)
+def test_a_column_of_no_one_type_is_json_text_and_says_why(values: list[Any], told: str) -> None:
+    rows = [{"id": f"{number}", "x": value} for number, value in enumerate(values)]
+    found, untyped = through_parquet(rows)
+    assert untyped == {"x": told}
+    assert found == present(rows)
+    column = parquet.read_table("rows.parquet")["x"].to_pylist()
+    assert [None if text is None else json.loads(text) for text in column] == values
+
+
+def test_other_programs_find_types_in_parquet() -> None:
+    chat = {"id": "a", "prompt": CHAT, "rewards": {"x": 1, "y": 0.5}, "n": 3, "seen": False, "gone": None}
+    through_parquet([chat, {**chat, "rewards": {"x": 0.25}, "tags": ["t"]}])
+    assert parquet.read_schema("rows.parquet").to_string().splitlines() == [
+        *("id: string", "prompt: list<element: struct<role: string, content: string>>"),
+        *("  child 0, element: struct<role: string, content: string>",),
+        *("      child 0, role: string", "      child 1, content: string"),
+        *("rewards: struct<x: double, y: double>", "  child 0, x: double", "  child 1, y: double"),
+        *("n: int64", "seen: bool", "tags: list<element: string>", "  child 0, element: string"),
+    ]
+
+
+def test_the_line_walks_on_parquet() -> None:
+    put("raw.jsonl", jsonl(FLAT))
+    put("rewards.yaml", b"rewards:\n  words: {scorer: length}\n")
+    assert call("prepare", "raw.jsonl", "-o", "a.parquet").code == 0
+    scored = call("score", "a.parquet", "-r", "rewards.yaml", "-o", "b.parquet")
+    assert scored.code == 0, scored.err
+    again = call("score", "a.parquet", "-r", "rewards.yaml", "-o", "b.parquet")
+    assert "b.parquet is complete already" in again.err
+    assert [row["rewards"] for _, row in read_rows(Path("b.parquet"))] == [{"words": n} for n in (6, 1, 1, 1)]
+    assert not list(Path.cwd().glob("*.partial"))
+
+
+def test_what_is_json_text_is_said_once_the_rows_are_written() -> None:
+    rows = [{"prompt": "p", "completion": "c"}, {"prompt": CHAT, "completion": "c"}]
+    put("raw.jsonl", jsonl(rows))
+    told = call("prepare", "raw.jsonl", "-o", "out.parquet").err
+    assert "out.parquet: column 'prompt' is JSON text, because there is text in row 1 and a list in row 2" in told
+    assert [row["prompt"] for _, row in read_rows(Path("out.parquet"))] == ["p", CHAT]
+
+
+def test_text_that_is_marked_as_json_and_is_none_is_named() -> None:
+    through_parquet([{"x": "1"}, {"x": 1}])
+    changed = parquet.read_table("rows.parquet").set_column(
+        0, pyarrow.field("x", pyarrow.string(), metadata={"irlhf": "json"}), [["1", "[" * 9999]]
+    )
+    parquet.write_table(changed, "rows.parquet")
+    with pytest.raises(DataError, match=r"rows\.parquet:2: 'x' is marked as JSON, and is none; leave its column out"):
+        list(read_rows(Path("rows.parquet")))
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.tsv", "out.csv.gz", "out.parquet.zst"])
+def test_an_output_is_not_called_what_it_is_not(name: str) -> None:
+    put("raw.jsonl", jsonl(FLAT))
+    with pytest.raises(ConfigError, match="rows are written as JSONL"):
+        prepare(["raw.jsonl"], name)
+    assert not Path(name).exists()
+
+
+def test_a_shard_is_not_written_as_parquet() -> None:
+    put("a.jsonl", SOUND[0])
+    put("rewards.yaml", b"rewards:\n  words: {scorer: length}\n")
+    refused = call("score", "a.jsonl", "-r", "rewards.yaml", "--shard", "1/2", "-o", "b.parquet")
+    assert (refused.code, "cat cannot put parts in parquet together" in refused.err) == (2, True)
+
+
+def test_without_pyarrow_no_work_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "irlhf.parquet", raising=False)
+    with pytest.raises(ConfigError, match=r"pip install 'irlhf\[parquet\]'"):
+        prepare(["raw.jsonl"], "out.parquet")
+
+
+def test_memory_does_not_grow_with_the_rows_that_become_parquet() -> None:
+    from irlhf.parquet import write
+
+    rows = ({"id": f"{n}", "text": f"{n} " * 40, "x": n if n % 2 else f"{n}"} for n in range(150_000))
+    with Path("rows.jsonl").open("wb") as out:
+        out.writelines(json.dumps(row).encode() + b"\n" for row in rows)
+    most = 0
+    convert, before = pyarrow.RecordBatch.from_pylist, pyarrow.total_allocated_bytes()
+
+    def watched(*arguments: Any) -> Any:
+        nonlocal most
+        most = max(most, pyarrow.total_allocated_bytes() - before)
+        return convert(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("irlhf.parquet.pyarrow.RecordBatch", SimpleNamespace(from_pylist=watched))
+        write(Path("rows.jsonl"), Path("rows.parquet"))
+    assert 0 < most < 40 * 2**20
+    assert sum(1 for _ in read_rows(Path("rows.parquet"))) == 150_000
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl.zst", "rows.csv", "rows.parquet", "rows.json"])

@@ -96,6 +96,9 @@ def test_rendering_leaves_the_prompt_as_it_was() -> None:
         ({"step": 0.05}, 0.88, "0.90"),
         ({"step": 0.05}, 0.871, "0.85"),
         ({"step": 0.25}, -0.1, "0.00"),
+        ({"step": 0.25, "span": [-3, 4]}, -1.1, "-1.00"),
+        ({"step": 0.25, "span": [-3, 4]}, 4.2, "4.00"),
+        ({"span": [-3, 4]}, -3.01, "-3.00"),
         ({"kind": "integer"}, 0, "0"),
         ({"kind": "integer"}, 1, "99"),
         ({"kind": "integer"}, 0.5, "50"),
@@ -136,6 +139,7 @@ def test_the_centre_of_a_spelling_is_spelled_so(spelling: dict[str, object]) -> 
         ({}, 101, "0.00", "1.00"),
         ({"digits": 1}, 11, "0.0", "1.0"),
         ({"step": 0.05}, 21, "0.00", "1.00"),
+        ({"step": 0.25, "span": [-3, 4]}, 29, "-3.00", "4.00"),
         ({"kind": "integer"}, 100, "0", "99"),
         ({"kind": "bins", "count": 20}, 20, "bin01", "bin20"),
         ({"kind": "words", "words": ["low", "high"]}, 2, "low", "high"),
@@ -148,6 +152,7 @@ def test_the_vocabulary_holds_every_spelling_once(
     vocabulary = made.vocabulary()
     assert (len(vocabulary), vocabulary[0], vocabulary[-1]) == (count, first, last)
     assert {made(i / 997) for i in range(998)} <= set(vocabulary)
+    assert {made(i / 99 - 5) for i in range(998)} <= set(vocabulary) or not made.span
 
 
 @pytest.mark.parametrize(
@@ -157,6 +162,10 @@ def test_the_vocabulary_holds_every_spelling_once(
         ({"place": "middle"}, "place: Input should be 'end'"),
         ({"spelling": {"knid": "bins"}}, "did you mean 'kind'?"),
         ({"spelling": {"kind": "words"}}, "at least two words"),
+        ({"spelling": {"span": [1, 1]}}, "lowest and the highest number"),
+        ({"spelling": {"kind": "bins", "span": [0, 2]}}, "that decimals spell"),
+        ({"spelling": {"span": [0, float("inf")]}}, "that decimals spell"),
+        ({"spelling": {"span": [-9, 9]}}, "more than 1,000 numbers; take a larger `step`"),
         ({"spelling": {"digits": 9}}, "less than or equal to 6"),
         ({"line": "{{ name }}"}, "the value does not reach the prompt"),
         ({"block": "Rewards"}, "the value does not reach the prompt"),

@@ -32,7 +32,11 @@ class Objective(StrEnum):
     reward = "reward"
 
 
+_ROUNDS = "Rounds, each of the policy's own samples"
+
+
 def finetune(
+    context_: typer.Context,
     scored: Annotated[Path, typer.Argument(help="Scored examples, or pairs; - is stdin.", metavar="SCORED")],
     model: Annotated[str, typer.Option(help="Base model: a folder, a hub id, tiny, or openai:NAME.")] = "tiny",
     rewards: Annotated[
@@ -43,6 +47,7 @@ def finetune(
     ] = None,
     objective: Annotated[Objective, typer.Option(help="What is trained, see above.")] = Objective.policy,
     template: Annotated[str, typer.Option(help="How rewards are spelled: a name or a YAML. \\[reward-end]")] = "",
+    like: Annotated[str, typer.Option(help="Keep the scales and the template of this policy.", metavar="FOLDER")] = "",
     baseline: Annotated[str, typer.Option(help="plain, chosen, top or untouched, see above.", metavar="KIND")] = "",
     epochs: Annotated[float, typer.Option(min=0, max=10_000, help="Passes over the rows; 0 fits the base.")] = 0.0,
     learning_rate: Annotated[float, typer.Option(min=0, max=1, help="Peak learning rate; 0 fits the base.")] = 0.0,
@@ -76,6 +81,7 @@ def finetune(
         str, typer.Option(help="Variable that holds the key. \\[OPENAI_API_KEY]", metavar="NAME")
     ] = "",
     price_per_mtok: Annotated[float, typer.Option(min=0, help="What the host takes for a million tokens.")] = 0.0,
+    max_spend: Annotated[float, typer.Option(min=0, help="Submit nothing that comes to more; 0 is no limit.")] = 0.0,
     yes: Annotated[bool, typer.Option("--yes", help="Pay without being asked.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and count, and send nothing.")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Submit the job and do not wait for it.")] = False,
@@ -83,6 +89,34 @@ def finetune(
     again: Annotated[bool, typer.Option("--again", help="Pay for another job after one that failed.")] = False,
     job: Annotated[str, typer.Option(help="Go on with this job of the host's.", metavar="ID")] = "",
     served_name: Annotated[str, typer.Option(help="Name under which you deployed it.", metavar="NAME")] = "",
+    rounds: Annotated[
+        int, typer.Option(min=0, help="How many, on from the policy --model.", metavar="N", rich_help_panel=_ROUNDS)
+    ] = 0,
+    prompts: Annotated[
+        int, typer.Option(min=1, help="Prompts of a round.", metavar="P", rich_help_panel=_ROUNDS)
+    ] = 128,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Samples of each prompt.", metavar="N", rich_help_panel=_ROUNDS)
+    ] = 8,
+    ask: Annotated[
+        str, typer.Option(help="For weighted, past, high, data or uniform rewards.", rich_help_panel=_ROUNDS)
+    ] = "weighted",
+    keep: Annotated[
+        str, typer.Option(help="Which samples, as score --keep.", metavar="RULES", rich_help_panel=_ROUNDS)
+    ] = "distinct",
+    replay: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of offline rows.", rich_help_panel=_ROUNDS)
+    ] = 0.5,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a sample at most.", rich_help_panel=_ROUNDS)] = 128,
+    watch: Annotated[
+        int, typer.Option(min=4, help="Validation prompts to watch.", metavar="P", rich_help_panel=_ROUNDS)
+    ] = 64,
+    controls: Annotated[
+        bool, typer.Option("--controls", help="Run what they are held against, too.", rich_help_panel=_ROUNDS)
+    ] = False,
+    fresh: Annotated[
+        str, typer.Option(help="Scored rows for the offline control.", metavar="FILE", rich_help_panel=_ROUNDS)
+    ] = "",
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -94,13 +128,17 @@ def finetune(
 
     With --objective reward train a reward model instead: on preference pairs (two examples of one group, labelled
     chosen and rejected, as irlhf prepare writes them), measured on those of the validation split. Its folder is a
-    scorer. --half proxy and --half gold train two that share no prompt. At a host it learns to answer 1 or 0, and is
-    not measured.
+    scorer. --half proxy and --half gold train two that share no conversation. At a host it learns to answer 1 or 0, and
+    is not measured.
 
     A base openai:NAME is trained by a host that speaks OpenAI's protocol, at --base-url. (OpenAI itself closed its
     fine-tuning: no new jobs from 2027-01-06, and accounts that had not used it were cut off already.) It says what it
     comes to and asks first. Ctrl-C stops watching and never the job; the same command again goes on, and never pays
     twice.
+
+    With --rounds N a policy goes on learning from its own samples: each round asks prompts of the training split,
+    scores what comes, keeps some and trains on from the round before, its scales frozen. What every round brings is
+    measured on the same validation prompts; with gold scorers in the rewards.yaml it stops where gold falls.
     """
     settings = resolve("irlhf.finetune:FinetuneSettings")(
         rewards,
@@ -119,6 +157,7 @@ def finetune(
         report_to,
         drop_all=drop_all,
         layout=layout,
+        like=like,
     )
     hosted = resolve("irlhf.finetune.hosting:HostedSettings")(
         host,
@@ -134,7 +173,18 @@ def finetune(
         again,
         job,
         served_name,
+        max_spend,
     )
+    if rounds:
+        _refuse_beside_rounds(objective, half, preview, render_only)
+        going = resolve("irlhf.online:OnlineSettings")(
+            rounds, prompts, samples, ask, keep, replay, max_tokens, watch, controls, fresh, settings, hosted
+        )
+        out = output or Path("online")
+        how = (options.runner(context_), going)
+        summary = options.run("irlhf.online:online", quiet, scored, out, model, *how)
+        options.finish(summary, json_, "the rounds", f"irlhf plot {out}/rounds.json, irlhf sample {out}/policy PROMPTS")
+        return
     if objective == Objective.reward:
         given = resolve("irlhf.finetune.reward:settings_from")(settings, half, preview)
         if render_only:
@@ -157,6 +207,14 @@ def finetune(
         summary = options.run(COMMANDS["finetune"], quiet, scored, out, model, settings, hosted)
         name = next(iter(summary.get("rewards", [])), "NAME")
         options.finish(summary, json_, "the policy", f"irlhf sample {out} {scored} -t {name}=0.9")
+
+
+def _refuse_beside_rounds(objective: Objective, half: str, preview: int, render_only: bool) -> None:
+    beside = {"--objective reward": objective == Objective.reward, "--half": bool(half)}
+    beside |= {"--preview": bool(preview), "--render-only": render_only}
+    for flag, given in beside.items():
+        if given:
+            raise ConfigError(f"{flag} means nothing to --rounds, which train policies; leave one out")
 
 
 def _verdicts(pairs: Path, output: Path | None, settings: Any, said: tuple[bool, bool]) -> None:

@@ -1,7 +1,7 @@
 """Options that mean the same in every command."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,6 +47,18 @@ def run(door: str, quiet: bool, *arguments: Any) -> Any:
 def engine(name: EngineName, workers: int) -> Any:
     """Return who does the work."""
     return resolve("irlhf.engines.pools:Engine")(name.value, workers)
+
+
+def runner(context: typer.Context) -> Callable[[Sequence[str]], None]:
+    """Return what runs another command line of irlhf's in this process."""
+    group = context.find_root().command
+
+    def run(arguments: Sequence[str]) -> None:
+        code = group.main(list(arguments), prog_name="irlhf", standalone_mode=False)
+        if code:
+            raise typer.Exit(code)
+
+    return run
 
 
 def output_for(given: Path | None, source: Path, name: str) -> Path:

@@ -13,6 +13,8 @@ EXAMPLES = """Examples:
 
 irlhf plot eval.json scored.jsonl scored-samples.jsonl policy -o plots
 
+irlhf plot OUT/rounds.json
+
 irlhf plot eval.json --format svg"""
 
 
@@ -26,7 +28,7 @@ class Format(StrEnum):
 
 def plot(
     sources: Annotated[
-        list[Path], typer.Argument(help="eval.json, scored rows, samples, policy folders.", metavar="FILES")
+        list[Path], typer.Argument(help="eval.json, rounds.json, scored rows, samples, policies.", metavar="FILES")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the pictures.")] = Path("plots"),
     format: Annotated[Format, typer.Option(help="Kind of picture file.")] = Format.png,
@@ -36,7 +38,7 @@ def plot(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw what was asked and given, trade-offs, prices, distributions and training, and write a report."""
+    """Draw what was asked and given, trade-offs, prices, distributions, training and rounds, and write a report."""
     settings = resolve("irlhf.plot:PlotSettings")(format.value, report)
     summary = options.run(COMMANDS["plot"], quiet, sources, output, settings)
     page = Path(summary["report"])

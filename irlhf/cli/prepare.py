@@ -14,6 +14,10 @@ irlhf prepare hh.jsonl.gz -o examples.jsonl
 
 irlhf prepare qa.jsonl --map prompt=question --map completion=answer.text --map label=good
 
+irlhf prepare hh-rlhf/*/*.jsonl.gz --card -o better-hh
+
+irlhf prepare hub:Anthropic/hh-rlhf#test -o examples.jsonl
+
 zcat hh.jsonl.gz | irlhf prepare - -o - | irlhf score - -r rewards.yaml"""
 
 
@@ -24,7 +28,9 @@ def _list(asked: bool) -> None:
 
 
 def prepare(
-    sources: Annotated[list[Path], typer.Argument(help="Raw data; - is stdin.", metavar="SOURCE")],
+    sources: Annotated[
+        list[Path], typer.Argument(help="Raw data; - is stdin, hub:ORG/NAME a data set.", metavar="SOURCE")
+    ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to write; - is stdout. \\[examples.jsonl]")
     ] = None,
@@ -38,6 +44,9 @@ def prepare(
     drop_duplicates: Annotated[
         bool, typer.Option("--drop-duplicates", help="Set aside what stood before, prompt and completion.")
     ] = False,
+    card: Annotated[
+        bool, typer.Option("--card", help="Make a folder for a hub: typed rows by source, a data card.")
+    ] = False,
     test: Annotated[float, typer.Option(min=0, max=1, help="Share of prompts for the test split.")] = 0.1,
     validation: Annotated[float, typer.Option(min=0, max=1, help="Share of prompts for validation.")] = 0.05,
     limit: options.Limit = 0,
@@ -46,10 +55,11 @@ def prepare(
     quiet: options.Quiet = False,
 ) -> None:
     """Turn raw data into one clean record per completion, split by prompt."""
-    out = options.output_for(output, sources[0], "examples.jsonl")
+    out = options.output_for(output, sources[0], "dataset" if card else "examples.jsonl")
     names = resolve("irlhf.prepare.columns:parse_map")(map_)
     make = resolve("irlhf.prepare:PrepareSettings")
-    settings = make(format, test, validation, limit, on_bad_row.value, names, drop_duplicates)
+    settings = make(format, test, validation, limit, on_bad_row.value, names, drop_duplicates, card)
     summary = options.run(COMMANDS["prepare"], quiet, sources, out, settings)
     written = f"{summary.get('written', 0):,} examples"
-    options.finish(summary, json_, written, f"irlhf score {out} -r rewards.yaml")
+    first = summary.get("files", [out])[0]
+    options.finish(summary, json_, written, f"irlhf score {first} -r rewards.yaml")

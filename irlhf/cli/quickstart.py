@@ -1,6 +1,5 @@
 """irlhf quickstart."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,12 +21,5 @@ def quickstart(
     seed: options.Seed = 0,
 ) -> None:
     """Run the whole line on an embedded default: minutes, no download, no GPU."""
-    group = context.find_root().command
-
-    def run(arguments: Sequence[str]) -> None:
-        code = group.main(list(arguments), prog_name="irlhf", standalone_mode=False)
-        if code:
-            raise typer.Exit(code)
-
     settings = resolve("irlhf.quickstart:QuickstartSettings")(seed)
-    options.run("irlhf.quickstart:quickstart", False, output, run, settings)
+    options.run("irlhf.quickstart:quickstart", False, output, options.runner(context), settings)

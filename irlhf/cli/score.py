@@ -33,7 +33,7 @@ def score(
     ] = None,
     gold: Annotated[bool, typer.Option("--gold", help="Ask the gold scorers instead, and fill `gold`.")] = False,
     keep: Annotated[
-        str, typer.Option(help="Of scored samples asked for the same, keep one.", metavar="best|nearest")
+        str, typer.Option(help="Choose among scored samples, see above.", metavar="best|nearest|RULES")
     ] = "",
     weights: Annotated[
         str, typer.Option(help="What is best for --keep. \\[as it was asked]", metavar="EXPR|FILE")
@@ -55,7 +55,11 @@ def score(
     """Give every completion its rewards; run it again to go on where it stopped.
 
     With --keep no scorer is asked: of the scored samples that one policy drew for one prompt and one target, the one
-    with the best weighted reward is kept, or the one nearest to its target.
+    with the best weighted reward is kept, or the one nearest to its target. Or rules choose those that are worth
+    training on, one after the other, as in --keep distinct,front,entropy=1.2: distinct drops equal completions of a
+    prompt, front what another sample of the prompt exceeds in every reward, top=0.5 all but the best half by weighted
+    reward; entropy=1.2 drops the surest samples until the rest has that mean entropy, entropy-floor=1 those of less,
+    entropy-share=0.3 three tenths, kl=0.5 those farthest from the reference, random=0.3 three tenths by lot.
 
     What a model or a server said of a text is kept in --cache and never asked again: with one more reward in the
     rewards.yaml, or with one rubric changed, only that reward is asked.
@@ -76,12 +80,15 @@ def score(
         }
         _refuse(given, "asks a scorer, and --keep asks none")
         out = options.output_for(output, examples, "kept.jsonl")
-        kept = resolve("irlhf.score.keep:KeepSettings")(keep, weights, tuple(policy or ()), limit)
-        summary = options.run("irlhf.score.keep:keep", quiet, examples, out, kept)
+        one = keep in ("best", "nearest")
+        settings = "irlhf.score.keep:KeepSettings" if one else "irlhf.score.select:SelectSettings"
+        choose = "irlhf.score.keep:keep" if one else "irlhf.score.select:select"
+        how = resolve(settings)(keep, weights, tuple(policy or ()), limit)
+        summary = options.run(choose, quiet, examples, out, how)
         written = f"{summary.get('written', 0):,} of {summary.get('candidates', 0):,} samples"
         options.finish(summary, json_, written, f"irlhf eval {out}")
     else:
-        _refuse({"--weights": bool(weights), "--policy": bool(policy)}, "belongs to --keep best or nearest")
+        _refuse({"--weights": bool(weights), "--policy": bool(policy)}, "belongs to --keep")
         out = options.output_for(output, examples, "scored.jsonl")
         settings = resolve("irlhf.score:ScoreSettings")(gold, limit, on_bad_row.value, shard, cache)
         who = options.engine(engine, workers)

@@ -238,9 +238,7 @@ def _stands_before(character: str, seen: str) -> bool:
     """Return whether it is read as marks or digits, as of a list, and does not look so by itself."""
     marks = all(sign.isdecimal() or not sign.isalnum() for sign in seen)
     ends_a_number = seen.startswith((".", ")"))
-    return marks and (
-        character.isalnum() or ends_a_number or "\\" in seen or any(sign.isdecimal() for sign in seen)
-    )
+    return marks and (character.isalnum() or ends_a_number or "\\" in seen or any(sign.isdecimal() for sign in seen))
 
 
 @cache

@@ -1,6 +1,6 @@
 """Models from a folder or the hub, loaded without running anybody's code."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,12 @@ def load_tokenizer(name: str, revision: str = "") -> Any:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     tokenizer.chat_template = _base_chat(tokenizer.chat_template)
     return tokenizer
+
+
+def counter(name: str) -> Callable[[str], int]:
+    """Return what counts the tokens of a text, as this model reads it. Raises ConfigError."""
+    tokenizer = load_tokenizer(name)
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def add_tokens(model: Any, tokenizer: Any, lines: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from irlhf.finetune.baselines import BLIND, UNTOUCHED
 from irlhf.finetune.hosting import NOWHERE, HostedSettings, check_there, is_hosted, refuse_hosted
 from irlhf.finetune.rows import TrainingSet, read_training_set
 from irlhf.journal import RunCard, journal, workshop
-from irlhf.policy import TINY
+from irlhf.policy import TINY, read_policy
 from irlhf.registry import did_you_mean, resolve
 from irlhf.templates import DEFAULT, INSTRUCTION, find_template
 
@@ -32,7 +32,8 @@ class FinetuneSettings:
     rewards can be asked for, and `drop_all` the chance that all of them are. With `lora` only low-rank updates of
     that rank are trained (Hu et al. 2021, arXiv 2106.09685); `merge` adds them to the weights at the end, else the
     folder holds them alone. `report_to` names a tracker that transformers knows. `layout` is how rows become
-    batches, see irlhf/finetune/batches.py.
+    batches, see irlhf/finetune/batches.py. `like` is a policy's folder whose scales and template are kept, as when
+    training on from it: no number changes its meaning.
     """
 
     rewards: str = ""  # a rewards.yaml
@@ -51,6 +52,7 @@ class FinetuneSettings:
     report_to: str = "none"
     drop_all: float = 0.0
     layout: str = AUTO
+    like: str = ""
 
 
 def finetune(
@@ -133,7 +135,8 @@ def preview(scored: str | Path, model: str, count: int, settings: FinetuneSettin
 
 def read_training(source: Path, settings: FinetuneSettings) -> TrainingSet:
     """Read the rows, and say how many are trained on and how many are not."""
-    training = read_training_set(source, settings.rewards, settings.limit)
+    like = read_policy(Path(settings.like)) if settings.like else None
+    training = read_training_set(source, settings.rewards, settings.limit, like)
     skipped = {name: n for name, n in training.counts.items() if name.startswith("skipped")}
     told = "".join(f"; {name} {n:,}" for name, n in skipped.items())
     purpose = "fit the scales" if settings.baseline == UNTOUCHED else "train"
@@ -143,7 +146,7 @@ def read_training(source: Path, settings: FinetuneSettings) -> TrainingSet:
 
 def card_of(command: str, source: Path, model: str, settings: FinetuneSettings) -> RunCard:
     """Return what a run makes."""
-    named = {"rewards": settings.rewards, "model": model, "template": settings.template}
+    named = {"rewards": settings.rewards, "model": model, "template": settings.template, "like": settings.like}
     inputs = {role: Path(name) for role, name in named.items() if name and Path(name).exists()}
     return RunCard(command, {"examples": source, **inputs}, {**asdict(settings), "model": model})
 
@@ -160,6 +163,11 @@ def _checked(settings: FinetuneSettings) -> FinetuneSettings:
     if settings.batch < settings.accumulate * console.PROCESSES:
         parts = f"{settings.accumulate} parts" + f" of {console.PROCESSES} processes" * (console.PROCESSES > 1)
         raise ConfigError(f"a batch of {settings.batch} rows cannot be computed in {parts}; each needs a row")
+    if settings.like:
+        for flag, given in (("--template", settings.template), ("--baseline", settings.baseline)):
+            if given:
+                raise ConfigError(f"{flag} {given}: with --like all is spelled as by that policy; leave one out")
+        return settings
     usual = INSTRUCTION if settings.baseline == UNTOUCHED else DEFAULT
     return replace(settings, template=settings.template or usual)
 
@@ -171,7 +179,7 @@ def _check_base(model: str, settings: FinetuneSettings) -> None:
     if settings.lora and model == TINY:
         raise ConfigError("tiny starts from random weights, which --lora would leave random; train them all")
     fixed = settings.lora or settings.baseline == UNTOUCHED
-    if fixed and settings.baseline not in BLIND and find_template(settings.template).tokens:
+    if fixed and not settings.like and settings.baseline not in BLIND and find_template(settings.template).tokens:
         untrained = "--lora" if settings.lora else f"--baseline {UNTOUCHED}"
         raise ConfigError(
             f"template {settings.template}: {untrained} leaves its new tokens random; say `tokens: false`"

@@ -124,6 +124,8 @@ def _plan(subject: Subject, model: str, hosted: HostedSettings) -> Plan:
     url = (hosted.base_url or environment or host.base_url).rstrip("/")
     if not base:
         raise ConfigError(f"--model {PREFIX}: which? name the host's base model behind the colon")
+    if hosted.max_spend and not hosted.price:
+        raise ConfigError(f"--max-spend {hosted.max_spend:g}: say what tokens cost, with --price-per-mtok")
     if not url:
         raise ConfigError(f"--host {host.name} has no address of its own; name yours with --base-url")
     epochs = int(settings.epochs) or _EPOCHS
@@ -165,7 +167,8 @@ def _trained(lesson: Lesson, plan: Plan, folder: Path) -> dict[str, Any]:
     if curve:
         with whole_file(folder / METRICS) as temporary:
             temporary.write_bytes(b"".join(map(dumps, curve)))
-    figures = {**sheet.counts, "trained tokens": job.trained_tokens, "job": job.id}
+    told = {"estimated tokens": sheet.tokens * plan.epochs, "trained tokens": job.trained_tokens, "job": job.id}
+    figures = {**sheet.counts, **told}
     _remember(plan, folder, lesson, model_of(desk, job), figures)
     return figures
 
@@ -199,7 +202,10 @@ def _finished(card: Path, served_name: str) -> dict[str, Any]:
 
 
 def _agree(plan: Plan, sheet: Sheet, doubts: str) -> None:
-    """Say what it comes to, and raise ConfigError unless somebody says yes."""
+    """Say what it comes to, and raise ConfigError where that is too much, or unless somebody says yes."""
+    cost, most = plan.hosted.price * sheet.tokens * plan.epochs / _MILLION, plan.hosted.max_spend
+    if most and cost > most:
+        raise ConfigError(f"this comes to about {cost:,.2f}, more than --max-spend leaves ({most:,.2f}); not submitted")
     told = _price(plan, sheet) + doubts
     if plan.hosted.yes:
         console.note(told)

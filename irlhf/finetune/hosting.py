@@ -42,6 +42,7 @@ class HostedSettings:
     again: bool = False
     job: str = ""  # which a user knows to be the one
     served_name: str = ""  # under which what was trained is deployed
+    max_spend: float = 0.0  # what a job may come to, in the currency of `price`; 0 is no limit
 
 
 NOWHERE = HostedSettings()

@@ -12,7 +12,7 @@ from irlhf.errors import DataError
 from irlhf.files import read_rows
 from irlhf.ids import Shard, fingerprint
 from irlhf.pairs import Pair, left_out, pairs_of
-from irlhf.records import TRAIN, VALIDATION, Example, from_json, unique, words
+from irlhf.records import TRAIN, VALIDATION, Example, beginning, from_json, unique, words
 
 if TYPE_CHECKING:
     from irlhf.finetune.reward import RewardModelSettings
@@ -37,7 +37,7 @@ class Preferences:
 def read_preferences(source: Path, settings: "RewardModelSettings") -> Preferences:
     """Read the pairs of a file. Raises DataError where there is none to learn from.
 
-    The pairs of the training split (or of none) are learnt, with a half those of its prompts alone; those of the
+    The pairs of the training split (or of none) are learnt, with a half those of its conversations alone; those of the
     validation split are kept to measure on. Where there are none of these, a tenth of the prompts is held out.
     """
     rows: dict[str, list[Example]] = {TRAIN: [], VALIDATION: []}
@@ -66,15 +66,15 @@ def read_preferences(source: Path, settings: "RewardModelSettings") -> Preferenc
 
 
 def half_of(example: Example) -> str:
-    """Return the half that a row's prompt falls into, by its words alone."""
-    return PROXY if Shard(1, 2).holds(f"half/{words(example.prompt)}") else GOLD
+    """Return the half that a row's conversation falls into, by the words that it begins with alone."""
+    return PROXY if Shard(1, 2).holds(f"half/{words(beginning(example.prompt))}") else GOLD
 
 
 def _parted(pairs: Iterable[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Return pairs without a tenth of their prompts, and those of that tenth."""
+    """Return pairs without a tenth of their conversations, and those of that tenth."""
     sides: tuple[list[Pair], list[Pair]] = ([], [])
     for pair in pairs:
-        sides[fingerprint(f"held out/{seed}/{words(pair.chosen.prompt)}") % _TENTHS == 0].append(pair)
+        sides[fingerprint(f"held out/{seed}/{words(beginning(pair.chosen.prompt))}") % _TENTHS == 0].append(pair)
     return sides if sides[0] else (sides[1], [])
 
 

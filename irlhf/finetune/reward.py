@@ -26,8 +26,8 @@ class RewardModelSettings:
     """How a reward model is trained. What is 0 is chosen to fit the base, and said.
 
     `batch` is in pairs a step, computed in `accumulate` parts to spare memory; `context` is in tokens, prompt and
-    completion together. `half`, proxy or gold, trains on one of two halves of the prompts, which share none, so that
-    two reward models never saw the same data. `report_to` names a tracker that transformers knows.
+    completion together. `half`, proxy or gold, trains on one of two halves of the conversations, which share none, so
+    that two reward models never saw the same data. `report_to` names a tracker that transformers knows.
     """
 
     epochs: float = 0.0

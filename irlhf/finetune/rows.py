@@ -4,11 +4,11 @@ import random
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irlhf import console
 from irlhf.errors import ConfigError, DataError
@@ -16,7 +16,7 @@ from irlhf.files import read_rows
 from irlhf.finetune.baselines import BLIND, baseline_rows
 from irlhf.policy import RESERVOIR, Part, Policy, RewardCard, sum_of
 from irlhf.records import TRAIN, VALIDATION, Example, Message, as_messages, from_json, unique
-from irlhf.rewards import SUM, Reward, ScaleSpec, read_rewards
+from irlhf.rewards import SUM, Reward, Rewards, ScaleSpec, read_rewards
 from irlhf.scales import PERCENTILES, UNIT, fit, percentile
 from irlhf.templates import PLAIN, Bound, Kind, Template, Wish, find_template
 
@@ -36,9 +36,17 @@ class TrainingSet:
     specs: Mapping[str, Reward]
     counts: Counter[str] = field(default_factory=Counter)
     summed: bool = False  # into one line
+    like: Policy | None = None  # whose scales and template stay as they are
 
     def policy(self, base: str, settings: "FinetuneSettings") -> Policy:
-        """Return the card of a policy trained on these rows: scales fitted on the training split alone."""
+        """Return the card of a policy trained on these rows: scales fitted on the training split alone.
+
+        With `like` it is that policy's card: its scales, percentiles and joint vectors, so that every number keeps
+        its meaning.
+        """
+        if self.like:
+            kept = replace(self.like, base=base, training={}, calibration=None, hosted=None)
+            return replace(kept, context=settings.context or kept.context)
         cards = tuple(self._card(name, spec) for name, spec in self.specs.items())
         cards = (self._sum(cards),) if self.summed else cards
         template = find_template(PLAIN if settings.baseline in BLIND else settings.template)
@@ -139,13 +147,15 @@ def _check_spelling(template: Template, cards: Sequence[RewardCard]) -> None:
         raise ConfigError(f"{told}; take a quantile or linear scale, or decimals")
 
 
-def read_training_set(source: Path, rewards: str, limit: int) -> TrainingSet:
+def read_training_set(source: Path, rewards: str, limit: int, like: Policy | None = None) -> TrainingSet:
     """Read scored rows. Raises DataError where none can be trained on, or a reward is nowhere."""
     train: list[Example] = []
     validation: list[Example] = []
     counts: Counter[str] = Counter()
     named = read_rewards(Path(rewards)) if rewards else None
-    wanted = tuple(named.rewards) if named else ()
+    if like:
+        _check_like(like, named, rewards)
+    wanted = tuple(_specs(like)) if like else tuple(named.rewards) if named else ()
     for example in unique((where, from_json(row, where)) for where, row in islice(read_rows(source), limit or None)):
         if example.split not in (TRAIN, VALIDATION, ""):
             counts[f"skipped: {example.split} split"] += 1
@@ -154,14 +164,34 @@ def read_training_set(source: Path, rewards: str, limit: int) -> TrainingSet:
         else:
             (validation if example.split == VALIDATION else train).append(example)
     specs = dict(named.rewards) if named else {name: Reward() for one in train for name in one.rewards}
+    specs = _specs(like) if like else specs
     if not train:
         raise DataError(f"{source}: no row to train on (a row needs rewards, and no split or the training split)")
     for name in specs:
         if not any(name in example.rewards for example in train):
             raise DataError(f"{source}: no training row has the reward '{name}'; score it with the same rewards.yaml")
-    if not named:
+    if not named and not like:
         console.note(
             f"no rewards.yaml: {', '.join(specs)} taken as higher is better, weight 1, quantile scale, separate lines"
         )
     counts["rows"], counts["validation rows"] = len(train), len(validation)
-    return TrainingSet(train, validation, specs, counts, summed=named is not None and named.combine == "sum")
+    return TrainingSet(train, validation, specs, counts, named is not None and named.combine == "sum", like)
+
+
+def _specs(like: Policy) -> dict[str, Reward]:
+    """Return the rewards that a policy reads off a row, by their names; of a sum its parts."""
+    parts = [part for card in like.rewards for part in (card.parts or (card,))]
+    return {part.name: Reward(direction=_direction(part), weight=part.weight) for part in parts}
+
+
+def _direction(part: Part | RewardCard) -> Any:
+    return part.direction if isinstance(part, Part) else part.scale.direction
+
+
+def _check_like(like: Policy, named: Rewards | None, rewards: str) -> None:
+    """Refuse a rewards.yaml that does not mean what the policy means. Weights and scales are the policy's."""
+    known = {name: spec.direction for name, spec in _specs(like).items()}
+    given = {name: spec.direction for name, spec in named.rewards.items()} if named else known
+    if given != known:
+        told = ", ".join(f"{name} ({direction})" for name, direction in known.items())
+        raise ConfigError(f"{rewards}: the policy of --like knows {told}; name the same, or leave -r out")

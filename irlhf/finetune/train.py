@@ -134,7 +134,7 @@ def _start(training: TrainingSet, base: str, settings: "FinetuneSettings") -> tu
             add_tokens(model, tokenizer, policy.template.vocabulary(policy.names))
         elif size_of(model) < _READS_DIGITS and _spells_digits(policy, tokenizer):
             console.note("a base this small hardly learns to read digits; --template words teaches it (docs/asking.md)")
-    return model, tokenizer, replace(policy, context=min(settings.context or context_of(model), context_of(model)))
+    return model, tokenizer, replace(policy, context=min(policy.context or context_of(model), context_of(model)))
 
 
 def _spells_digits(policy: Policy, tokenizer: Any) -> bool:

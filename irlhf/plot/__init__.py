@@ -1,4 +1,4 @@
-"""Draw the pictures: what the rewards are, how training went, whether the policy gave what was asked."""
+"""Draw the pictures: what the rewards are, how training and its rounds went, whether the policy gave what was asked."""
 
 import contextlib
 import itertools
@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, check_output, digest, read_json, read_rows, whole_file
-from irlhf.plot import evaluation
+from irlhf.plot import evaluation, watched
 from irlhf.policy import FILE, METRICS
 from irlhf.records import Example, from_json
 from irlhf.registry import PICTURES, resolve
@@ -69,8 +69,9 @@ class Found:
 def plot(sources: Sequence[str | Path], output: str | Path, settings: PlotSettings = PlotSettings()) -> dict[str, Any]:
     """Draw every picture that the files allow into the folder `output`, write report.html, return the paths.
 
-    Reads eval.json (tracking, gold, cross-talk, trade-off, price, comparisons, preference pairs), scored rows
-    (distributions and correlations; samples go into the report's browser) and policy folders (training curves).
+    Reads eval.json (tracking, gold, cross-talk, trade-off, price, comparisons, preference pairs), rounds.json (what
+    became of a policy round after round), scored rows (distributions and correlations; samples go into the report's
+    browser) and policy folders (training curves).
     Raises DataError for a file without a picture.
     """
     folder = Path(output)
@@ -105,7 +106,9 @@ def _read(source: Path, found: Found) -> None:
         return  # samples are read, not drawn: their rewards are what was asked, not what the data holds
     drawn = _draw(path, first)
     if not drawn and not is_evaluation:
-        raise DataError(f"{path}: nothing to draw; plot reads eval.json, scored rows, samples and policy folders")
+        raise DataError(
+            f"{path}: nothing to draw; plot reads eval.json, rounds.json, scored rows, samples, policy folders"
+        )
     for name, picture in drawn.items():
         # The second file of a kind must not take the first one's name.
         names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
@@ -134,6 +137,6 @@ def _first_row(path: Path) -> dict[str, Any]:
     if path.suffix == ".json":
         with contextlib.suppress(DataError):  # then it is a file of rows, or read_rows says what is wrong
             found = read_json(path)
-            if evaluation.holds(found):
+            if evaluation.holds(found) or watched.holds(found):
                 return found
     return next(row for _, row in read_rows(path))

@@ -4,31 +4,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from irlhf.console import clean
-from irlhf.errors import DataError
-from irlhf.files import read_json
-
-VERSION = 2  # of eval.json's shape
+from irlhf.plot.shape import Shape
 
 _PARTS = {"policies": dict, "tradeoff": list, "fronts": dict, "comparisons": list, "pairs": dict}
+_SHAPE = Shape("eval.json", 2, _PARTS, "irlhf eval", "run `irlhf eval` on the samples again")
 
-
-def holds(first: Mapping[str, Any]) -> bool:
-    """Return whether a file, by its first object, is an eval.json."""
-    return "policies" in first and "version" in first
+holds = _SHAPE.holds
 
 
 def read(path: Path) -> dict[str, Any]:
     """Return an evaluation whose texts are safe to show. Raises DataError where it is of another shape."""
-    found = {"pairs": {}, **read_json(path)}
-    if found["version"] != VERSION:
-        told = f"version {found['version']!r:.20} of eval.json, and plot reads version {VERSION}"
-        raise DataError(f"{path}: {told}; run `irlhf eval` on the samples again")
-    for name, kind in _PARTS.items():
-        if not isinstance(found.get(name), kind):
-            raise DataError(f"{path}: no '{name}' as `irlhf eval` writes it; run `irlhf eval` again")
-    safe: dict[str, Any] = _safe(found)
-    return safe
+    return _SHAPE.read(path, {"pairs": {}})
 
 
 def rewards_of(found: Mapping[str, Any]) -> list[str]:
@@ -61,12 +47,3 @@ def number(value: float, digits: int = 2) -> str:
 def ratio(weights: Mapping[str, float]) -> str:
     """Return weights in the order of their rewards, as in 2 : 3."""
     return " : ".join(f"{weight:g}" for weight in weights.values())
-
-
-def _safe(value: Any) -> Any:
-    """Return JSON whose texts hold no control characters and no half characters."""
-    if isinstance(value, str):
-        return clean(value).encode(errors="replace").decode()
-    if isinstance(value, dict):
-        return {_safe(key): _safe(one) for key, one in value.items()}
-    return [_safe(one) for one in value] if isinstance(value, list) else value

@@ -111,6 +111,19 @@ def looks(policies: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
     return drawn
 
 
+def steps(count: int) -> list[Any]:
+    """Return so many colours that have an order: the later, the darker."""
+    shades = matplotlib.colormaps["cividis_r"]
+    return [shades(0.15 + 0.85 * i / max(1, count - 1)) for i in range(count)]
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Return the places of at most so many of `count` things, evenly taken, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+
+
 def arms(found: Mapping[str, Any], reward: str) -> list[tuple[Look, dict[str, Any]]]:
     """Return the look and the figures of each policy that was held to a reward."""
     known = looks(found["policies"])

@@ -1,10 +1,11 @@
 """Target against actual: samples as dots, the mean of each level with its interval, the line of obedience."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from irlhf.plot import evaluation, style
 
@@ -25,21 +26,23 @@ def wants(path: Path, first: dict[str, Any]) -> bool:
 
 def draw(path: Path) -> list[tuple[str, Any]]:
     """Return one figure, a panel for each reward, every policy in each."""
-    found = evaluation.read(path)
-    drawn = style.followed(found)
-    if not drawn:
-        return []
+    drawn = style.followed(evaluation.read(path))
+    return [("target-actual", figure(drawn, _CLOUDS))] if drawn else []
+
+
+def figure(drawn: Mapping[str, Sequence[Arm]], clouds: int) -> Figure:
+    """Return a panel for each reward, a line for each arm, and the single samples of so many arms."""
     lines = max(len(arms) for arms in drawn.values())
-    figure, axes = style.panels(len(drawn), width=4.8, height=5.5 + 0.43 * lines)
+    made, axes = style.panels(len(drawn), width=4.8, height=5.5 + 0.43 * lines)
     for (reward, arms), axis in zip(drawn.items(), axes, strict=True):
-        _panel(axis, reward, arms)
-    return [("target-actual", figure)]
+        steered = [look for look, _ in arms if look.steered] or [arms[0][0]]
+        _panel(axis, reward, arms, steered[:clouds])
+    return made
 
 
-def _panel(axis: Any, reward: str, arms: Sequence[Arm]) -> None:
+def _panel(axis: Any, reward: str, arms: Sequence[Arm], clouds: Sequence[style.Look]) -> None:
     ends = _ends(arms)
     axis.plot(ends, ends, color=style.INK, linewidth=1, linestyle=style.DASHED, label="given = asked")
-    clouds = [look for look, _ in arms if look.steered][:_CLOUDS] or [arms[0][0]]
     for look, found in arms:
         if look in clouds:
             _cloud(axis, look, found)
@@ -49,7 +52,7 @@ def _panel(axis: Any, reward: str, arms: Sequence[Arm]) -> None:
     axis.axhline(_middle(found), color=style.GREY, linewidth=1.5, linestyle=style.DOTTED, label=label)
     title = f"{style.short(reward)} ({found['scale']})"
     axis.set(xlim=ends, ylim=ends, title=title, xlabel="asked (target)", ylabel="given (actual)")
-    axis.set_aspect("equal")
+    axis.set_aspect("equal", anchor="S")  # the layout makes room for a legend below where the axis itself ends
     style.legend_below(axis)
 
 

@@ -1,6 +1,5 @@
 """Turn raw data of any known shape into one clean record per completion, split by prompt."""
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -8,7 +7,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, read_blocks, read_each
@@ -16,15 +15,17 @@ from irlhf.journal import Journal, RunCard, journal
 from irlhf.prepare import hands
 from irlhf.prepare.clean import clean
 from irlhf.prepare.columns import renamed
+from irlhf.prepare.dataset import publish, typed
 from irlhf.prepare.findings import Findings
 from irlhf.prepare.formats import Known, Rejected, Row, detect, find_format
 from irlhf.prepare.hands import Sheet
-from irlhf.records import TEST, TRAIN, VALIDATION, Content, Example, Where, check_new, unique, words
+from irlhf.prepare.hub import fetch, is_hub
+from irlhf.prepare.splits import Splits
+from irlhf.records import Example, Where, check_new, unique
 from irlhf.registry import FORMATS
 from irlhf.tables import Broken, Given, bare, rows_in
 
-_HASH_RANGE = 2**64
-_SHAPE = re.compile(r"\.(json.*|csv|tsv|parquet)$", re.IGNORECASE)  # what a file's name says of its rows
+_SHAPE = re.compile(r"\.(json.*|csv|tsv|txt|parquet)$", re.IGNORECASE)  # what a file's name says of its rows
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class PrepareSettings:
     on_bad_row: Literal["stop", "skip"] = "stop"
     map: Mapping[str, str] = field(default_factory=dict)  # what columns are to be called → what they are called
     drop_duplicates: bool = False  # rows whose prompt and completion stood before
+    card: bool = False  # make a folder for a hub: typed rows, a file for each source, and a data card
 
 
 def prepare(
@@ -45,23 +47,35 @@ def prepare(
 ) -> dict[str, Any]:
     """Write one example per completion and return what was done.
 
-    The split of a row hangs on its normalised prompt alone, so equal prompts never part, in one run or
-    in several. Rows that the format's own rule sets aside (an empty completion) are counted and kept with
-    their reason in `<output>.rejected.jsonl`; rows that cannot be read stop the run or join them.
-    Raises ConfigError and DataError.
+    The split of a row hangs on the normalised words of its prompt up to the first turn of the user, so neither equal
+    prompts nor the turns of one conversation ever part, in one run or in several. Rows that the format's own rule sets
+    aside (an empty completion) are counted and kept with their reason in `<output>.rejected.jsonl`; rows that cannot be
+    read stop the run or join them. A source `hub:ORG/NAME` is a data set of the Hub. With `card` the output is a folder
+    (irlhf/prepare/dataset.py). Raises ConfigError, DataError and BackendError.
     """
+    _check(sources, settings)
     paths, out = [Path(source) for source in sources], Path(output)
-    _check(paths, settings)
-    card = RunCard("prepare", {f"source {n}": path for n, path in enumerate(paths, 1)}, asdict(settings))
-    findings = Findings()
-    with journal(out, card, resumable=False) as book:
-        if not book.finished:
-            names = _names(paths)
-            for path in paths:
-                _prepare(path, names[path], settings, (book, findings))
-            book.counts.update(findings.counts)
+    found = _found(paths)
+    names = dict(found)
+    card = RunCard("prepare", {f"source {n}": path for n, (path, _) in enumerate(found, 1)}, asdict(settings))
+    findings, splits = Findings(), Splits(settings.test, settings.validation)
+    alone = bool(settings.limit or settings.drop_duplicates or settings.card) or any(map(is_hub, paths))
+
+    def fill(book: Journal, *paths: Path) -> None:
+        for path in paths:
+            _prepare(path, names[path], settings, _Books(book, findings, splits), alone)
+
+    if settings.card:
+        summary = publish(names, out, card, fill, findings)
+    else:
+        with journal(out, card, resumable=False) as book:
+            if not book.finished:
+                fill(book, *(path for path, _ in found))
+                book.counts.update(findings.counts)
+        summary = book.summary()
     findings.tell()
-    return {**book.summary(), "formats": findings.formats}
+    splits.tell()
+    return {**summary, "formats": {source: known.reason for source, known in findings.formats.items()}}
 
 
 def work() -> None:
@@ -69,84 +83,97 @@ def work() -> None:
     hands.serve(_begin)
 
 
+class _Books(NamedTuple):
+    """Where the rows of a source go, and what is kept of them."""
+
+    rows: Journal | Sheet
+    findings: Findings
+    splits: Splits
+
+    def write(self, example: Example) -> None:
+        split = self.splits.of(example)
+        self.rows.write_row(example.to_json(split))
+        self.rows.counts[f"split {split}"] += 1
+
+
 def _begin(order: dict[str, Any]) -> Callable[[int, bytes], Sheet]:
     path, known, settings = Path(order["path"]), find_format(order["format"]), PrepareSettings(**order["settings"])
 
     def make(number: int, block: bytes) -> Sheet:
-        sheet, findings = Sheet(), Findings()
+        sheet, findings, splits = Sheet(), Findings(), Splits(settings.test, settings.validation)
+        books = _Books(sheet, findings, splits)
         ids: list[tuple[int, str]] = []
         error = ""
         try:
-            rows = _rows(rows_in(block, number, path), settings, sheet)
-            for where, example in _read(known, rows, order["name"], settings, (sheet, findings)):
+            rows = _rows(rows_in(block, number, path), settings, books)
+            for where, example in _read(known, rows, order["name"], settings, books):
                 ids.append((where.line, example.id))
-                _write(example, settings, sheet)
+                books.write(example)
         except DataError as stopped:
             error = str(stopped)
-        sheet.told = {"ids": ids, "found": findings.counts, "first": findings.first, "error": error}
+        sheet.told = {"ids": ids, "found": findings.told(), "splits": splits.counts, "error": error}
         return sheet
 
     return make
 
 
-def _prepare(path: Path, name: str, settings: PrepareSettings, books: tuple[Journal, Findings]) -> None:
-    """Write the examples of one source."""
-    book, findings = books
-    given = islice(_rows(read_each(path), settings, book), settings.limit or None)
-    known, rows = _recognised(given, settings, book)
+def _prepare(path: Path, name: str, settings: PrepareSettings, books: _Books, alone: bool) -> None:
+    """Write the examples of one source, all of them here if `alone`."""
+    given = read_each(path, lambda told: books.findings.say(path, told))
+    known, rows = _recognised(islice(_rows(given, settings, books), settings.limit or None), settings, books)
     if known is None:
         return
-    findings.formats[str(path)] = known.reason
-    alone = settings.limit or settings.drop_duplicates or hasattr(known.reader, "gathered")
-    many = 0 if alone else hands.count(path)
+    books.findings.formats[str(path)] = known
+    many = 0 if alone or hasattr(known.reader, "gathered") else hands.count(path)
     first = next(rows, None) if many else None
-    if first is None:
-        for example in unique(_read(known, rows, name, settings, books), findings.ids):
-            _write(example, settings, book)
-        return
-    order = {"path": str(path), "name": name, "format": known.name, "settings": asdict(settings)}
-    with closing(hands.sheets(read_blocks(path, first.where.line), order, many)) as sheets:
-        for sheet in sheets:
-            for line, identifier in sheet.told["ids"]:
-                check_new(identifier, Where(str(path), line), findings.ids)
-            book.append(sheet.rows, sheet.rejects, sheet.counts)
-            findings.add(sheet.told["found"], sheet.told["first"])
-            if sheet.told["error"]:
-                raise DataError(sheet.told["error"])
+    here = rows if first is None else iter([first])
+    for example in unique(_read(known, here, name, settings, books), books.findings.ids):
+        books.write(example)
+    if first:
+        order = {"path": str(path), "name": name, "format": known.name, "settings": asdict(settings)}
+        with closing(hands.sheets(read_blocks(path, first.where.line + 1), order, many)) as sheets:
+            for sheet in sheets:
+                _take(sheet, path, books)
 
 
-def _write(example: Example, settings: PrepareSettings, book: Journal | Sheet) -> None:
-    split = example.split or _split(example.prompt, settings)
-    book.write_row(example.to_json(split))
-    book.counts[f"split {split}"] += 1
+def _take(sheet: Sheet, path: Path, books: _Books) -> None:
+    """Take over what became of a block of rows elsewhere. Raises DataError, as it did there."""
+    assert isinstance(books.rows, Journal)
+    for line, identifier in sheet.told["ids"]:
+        check_new(identifier, Where(str(path), line), books.findings.ids)
+    books.rows.append(sheet.rows, sheet.rejects, sheet.counts)
+    books.findings.add(sheet.told["found"])
+    books.splits.counts.update(sheet.told["splits"])
+    if sheet.told["error"]:
+        raise DataError(sheet.told["error"])
 
 
 def _read(
-    known: Known, rows: Iterator[Row], name: str, settings: PrepareSettings, books: tuple[Journal | Sheet, Findings]
+    known: Known, rows: Iterator[Row], name: str, settings: PrepareSettings, books: _Books
 ) -> Iterator[tuple[Where, Example]]:
     """Yield the examples of rows as their format reads them and the rules of `clean` leave them."""
-    book, findings = books
+    findings = books.findings
     gathered = getattr(known.reader, "gathered", None)
     for row in gathered(rows) if gathered else rows:
         try:
             found = [_cleaned(one, row) for one in known.reader.read(row, name)]
+            if findings.columns is not None:
+                found = typed(found, row.where, findings.columns)
         except DataError as error:
-            _set_aside(error, row.where, row.fields, settings, book)
+            _set_aside(error, row.where, row.fields, settings, books)
             continue
         for one in found:
             if isinstance(one, Rejected):
-                book.reject(row.where, one.reason, one.row)
+                books.rows.reject(row.where, one.reason, one.row)
             elif settings.drop_duplicates and findings.is_again(one):
-                book.reject(row.where, "an earlier row has the same prompt and completion", one.to_json())
+                books.rows.reject(row.where, "an earlier row has the same prompt and completion", one.to_json())
                 findings.counts["duplicates dropped"] += 1
             else:
                 findings.look(row.where, one)
                 yield row.where, one
 
 
-def _recognised(
-    rows: Iterator[Row], settings: PrepareSettings, book: Journal | Sheet
-) -> tuple[Known | None, Iterator[Row]]:
+def _recognised(rows: Iterator[Row], settings: PrepareSettings, books: _Books) -> tuple[Known | None, Iterator[Row]]:
     """Return the format of the first row that has a known one, and the rows from there on."""
     if settings.format != "auto":
         return find_format(settings.format), rows
@@ -154,12 +181,18 @@ def _recognised(
         try:
             return detect(row), chain([row], rows)
         except DataError as error:
-            _set_aside(error, row.where, row.fields, settings, book)
+            _set_aside(error, row.where, row.fields, settings, books)
     return None, rows
 
 
 def _cleaned(found: Example | Rejected, row: Row) -> Example | Rejected:
     return clean(found, row.fields) if isinstance(found, Example) else found
+
+
+def _found(sources: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Return the files to read, each with what its rows are called after; what is on the Hub is fetched."""
+    names = _names([source for source in sources if not is_hub(source)])
+    return [one for source in sources for one in (fetch(source) if is_hub(source) else [(source, names[source])])]
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
@@ -169,35 +202,28 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     return {path: name if alike[name] == 1 else f"{path.resolve().parent.name}-{name}" for path, name in short.items()}
 
 
-def _rows(given: Iterable[tuple[Where, Given]], settings: PrepareSettings, book: Journal | Sheet) -> Iterator[Row]:
+def _rows(given: Iterable[tuple[Where, Given]], settings: PrepareSettings, books: _Books) -> Iterator[Row]:
     for where, fields in given:
+        books.findings.read += 1
         if isinstance(fields, Broken):
-            _set_aside(fields.error, where, fields.given, settings, book)
+            _set_aside(fields.error, where, fields.given, settings, books)
             continue
         row = Row(where, fields)
         try:
             yield renamed(row, settings.map) if settings.map else row
         except DataError as error:
-            _set_aside(error, row.where, row.fields, settings, book)
+            _set_aside(error, row.where, row.fields, settings, books)
 
 
-def _set_aside(error: DataError, where: Where, given: object, settings: PrepareSettings, book: Journal | Sheet) -> None:
+def _set_aside(error: DataError, where: Where, given: object, settings: PrepareSettings, books: _Books) -> None:
     """Keep what cannot be read, with the reason; raise it where that is to stop the run."""
     if settings.on_bad_row == "stop":
         raise error
-    book.reject(where, str(error).removeprefix(f"{where}: "), given)
+    books.rows.reject(where, str(error).removeprefix(f"{where}: "), given)
 
 
-def _split(prompt: Content, settings: PrepareSettings) -> str:
-    """Return the split of a prompt: a hash of its words, so that spacing, case and width do not matter."""
-    point = int.from_bytes(hashlib.sha256(words(prompt).encode()).digest()[:8]) / _HASH_RANGE
-    if point < settings.test:
-        return TEST
-    return VALIDATION if point < settings.test + settings.validation else TRAIN
-
-
-def _check(paths: Sequence[Path], settings: PrepareSettings) -> None:
-    if not paths:
+def _check(sources: Sequence[str | Path], settings: PrepareSettings) -> None:
+    if not sources:
         raise ConfigError("no source to prepare; name a file, or - for stdin")
     if settings.format != "auto" and settings.format not in FORMATS:
         find_format(settings.format)

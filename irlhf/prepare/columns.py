@@ -5,6 +5,7 @@ from typing import Any
 
 from irlhf.errors import ConfigError, DataError
 from irlhf.prepare.formats import Row
+from irlhf.records import keys_of
 
 # Numbers of the data are names here, or the very text: an answer may be 42.
 _TEXTS = ("id", "group", "label", "split", "source", "prompt", "completion", "chosen", "rejected")
@@ -41,7 +42,6 @@ def _value(row: Row, name: str, column: str) -> Any:
         elif isinstance(value, list) and part.isdecimal() and int(part[:9]) < len(value):
             value = value[int(part[:9])]
         else:
-            known = ", ".join(list(row.fields)[:40]) or "none"
-            raise DataError(f"{row.where}: no '{column}' for --map {name}={column} (columns: {known})")
+            raise DataError(f"{row.where}: no '{column}' for --map {name}={column} (columns: {keys_of(row.fields)})")
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
     return f"{value}" if name in _TEXTS and numeric else value

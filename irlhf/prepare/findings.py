@@ -4,10 +4,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from irlhf import console
 from irlhf.ids import Seen
 from irlhf.prepare.clean import special_text
+from irlhf.prepare.features import Columns
+from irlhf.prepare.formats import Known
 from irlhf.prepare.shapes import NOTED
 from irlhf.records import Example, Where, as_messages
 
@@ -18,11 +22,18 @@ SPECIAL = "special tokens"  # the count of rows that hold text like one
 class Findings:
     """Counts of what examples hold, and of those that stand twice."""
 
-    formats: dict[str, str] = field(default_factory=dict)  # of each source, and because of what
+    formats: dict[str, Known] = field(default_factory=dict)  # of each source
+    read: int = 0  # raw rows, readable or not
     counts: Counter[str] = field(default_factory=Counter)
+    shapes: dict[str, str] = field(default_factory=dict)  # of each source whose name does not say it
     first: str = ""  # place and text of what is like a special token
     seen: Seen = field(default_factory=Seen)
     ids: Seen = field(default_factory=Seen)
+    columns: Columns | None = None  # where each is to have one type
+
+    def say(self, path: Path, shape: str) -> None:
+        """Keep how a file was read."""
+        self.shapes[str(path)] = shape
 
     def is_again(self, example: Example) -> bool:
         """Return whether an earlier example had this very prompt and completion."""
@@ -33,21 +44,28 @@ class Findings:
         """Count what an example holds."""
         noted = example.extra.get(NOTED, ())
         for one in noted if isinstance(noted, list) else ():
-            self.counts[f"{NOTED} {one!s:.80}"] += 1
+            self.counts[f"{NOTED} {' '.join(str(one).split()):.80}"] += 1
         special = special_text(example)
         if special:
             self.counts[SPECIAL] += 1
             self.first = self.first or f"'{special}' at {where}"
 
-    def add(self, counts: Mapping[str, int], first: str) -> None:
+    def told(self) -> dict[str, Any]:
+        """Return what `add` takes, as JSON."""
+        return {"read": self.read, "counts": self.counts, "first": self.first}
+
+    def add(self, told: Mapping[str, Any]) -> None:
         """Add what was found in rows behind these."""
-        self.counts.update(counts)
-        self.first = self.first or first
+        self.read += told["read"]
+        self.counts.update(told["counts"])
+        self.first = self.first or told["first"]
 
     def tell(self) -> None:
         """Say it, a line each."""
-        for source, reason in self.formats.items():
-            console.note(f"{source}: read as {reason}")
+        for source, shape in self.shapes.items():
+            console.note(f"{source}: read {shape}")
+        for source, known in self.formats.items():
+            console.note(f"{source}: read as {known.reason}")
         for name, count in sorted(self.counts.items()):
             if name == SPECIAL:
                 console.warn(f"{count:,} rows hold text that a tokenizer may read as a command, first {self.first}")

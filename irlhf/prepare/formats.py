@@ -1,17 +1,20 @@
 """What a raw format is: a module with `matches` and `read`. Adding one is a file and a row in the registry."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from irlhf.errors import DataError
-from irlhf.records import Example, Where
+from irlhf.records import Example, Where, keys_of
 from irlhf.registry import FORMATS, lookup, resolve
 
 _KEY = re.compile(r'"([^"]+)"')
 _ALIKE = 0.75  # of 1: how near a column's name is to the one that a format reads
+_MOST, _LONGEST = 100, 80  # columns and characters of their names that are held to those of every format
 
 
 class Row(NamedTuple):
@@ -73,9 +76,8 @@ def detect(row: Row) -> Known:
     for known in formats():
         if known.reader.matches(row.fields):
             return known
-    keys = ", ".join(list(row.fields)[:40]) or "none"
     raise DataError(
-        f"{row.where}: no known format has the keys {keys}; {_nearest(row.fields)}"
+        f"{row.where}: no known format has the keys {keys_of(row.fields)}; {_nearest(row.fields)}"
         "; --map prompt=COLUMN --map completion=COLUMN reads any other, `irlhf prepare --list-formats` shows all"
     )
 
@@ -94,19 +96,21 @@ def needed(reader: Format) -> list[str]:
 
 def _nearest(fields: dict[str, Any]) -> str:
     """Say which format a row is nearest to, and what it lacks."""
+    names = [name[:_LONGEST] for name in islice(fields, _MOST)]
     # The last, because the most general one is the likeliest of those that are as near.
-    found = max(reversed(formats()), key=lambda known: _nearness(known.reader, fields))
+    found = max(reversed(formats()), key=lambda known: _nearness(known.reader, names))
     lacking = [key for key in needed(found.reader) if key not in fields]
     if lacking:
         return f"the nearest, {found.name}, lacks {', '.join(lacking)}"
     return f"the nearest is {found.name}, which reads {found.reader.FIELDS}"
 
 
-def _nearness(reader: Format, fields: dict[str, Any]) -> float:
+def _nearness(reader: Format, names: Sequence[str]) -> float:
     keys = needed(reader)
-    return sum(max((_alike(key, name) for name in fields), default=0.0) for key in keys) / len(keys)
+    return sum(max((_alike(key, name) for name in names), default=0.0) for key in keys) / len(keys)
 
 
+@lru_cache(2**14)  # an unknown file has the same names in every row
 def _alike(key: str, name: str) -> float:
-    ratio = 1.0 if key == name else SequenceMatcher(None, key, name[:80].lower()).ratio() * 0.9
+    ratio = 1.0 if key == name else SequenceMatcher(None, key, name.lower()).ratio() * 0.9
     return ratio if ratio > _ALIKE else 0.0

@@ -14,7 +14,7 @@ ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosit
 FIELDS = '"prompt", "response", ' + ", ".join(f'"{name}"' for name in ATTRIBUTES)
 BECOMES = "one row a reply, the five numbers kept; of lists of ratings the mean, and the list as NAME_each"
 
-_TURN = re.compile(r"\s*<extra_id_1>(User|Assistant)\n")
+_TURN = re.compile(r"(?<!\s)\s*<extra_id_1>(User|Assistant)\n")
 _ROLES = {"User": "user", "Assistant": "assistant"}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from irlhf.errors import DataError
 from irlhf.prepare.formats import Rejected, Row
 from irlhf.prepare.shapes import Side, answers, kept, number, preferred, tied
-from irlhf.records import Example, Message
+from irlhf.records import Example, Message, keys_of
 
 FIELDS = '"message_tree_id", "prompt" of text and replies'
 BECOMES = (
@@ -31,6 +31,7 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
         raise DataError(f"{row.where}: 'prompt' is no message with replies")
     rest = kept(row, {"prompt"})
     waiting: list[tuple[dict[str, Any], list[Message]]] = [(root, [])]
+    found = 0
     while waiting:
         node, before = waiting.pop()
         path = [*before, message(row, node)]
@@ -39,9 +40,14 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
             raise DataError(f"{row.where}: 'replies' is no list of messages")
         whole = [one for one in replies if one.get("deleted") is not True]
         if len(whole) < len(replies):
+            found += 1
             yield Rejected("a message was deleted, and what follows it", {**row.fields, "prompt": node})
-        yield from siblings(Row(row.where, rest), source, path, (node, whole))
+        for one in siblings(Row(row.where, rest), source, path, (node, whole)):
+            found += 1
+            yield one
         waiting += [(one, path) for one in reversed(whole)]
+    if not found:
+        yield Rejected("a tree without an answer of the assistant", row.fields)
 
 
 def message(row: Row, node: dict[str, Any]) -> Message:
@@ -50,7 +56,7 @@ def message(row: Row, node: dict[str, Any]) -> Message:
     named = isinstance(node.get("message_id"), str)
     if not named or not isinstance(role, str) or role not in _ROLES or not isinstance(words, str):
         lacking = f"message_id, text and a role of {', '.join(_ROLES)}"
-        raise DataError(f"{row.where}: a message of the tree must have {lacking} (its keys: {', '.join(node)})")
+        raise DataError(f"{row.where}: a message of the tree must have {lacking} (its keys: {keys_of(node)})")
     return {"role": _ROLES[role], "content": words}
 
 

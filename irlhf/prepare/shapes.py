@@ -21,6 +21,7 @@ from irlhf.records import (
     content,
     finite,
     from_json,
+    keys_of,
 )
 
 NOTED = "noted"  # the key of rows that lists what a rule did to them
@@ -139,7 +140,7 @@ def number(value: object) -> float | None:
 
 def columns(row: Row) -> str:
     """Return a row's keys, for an error message."""
-    return ", ".join(list(row.fields)[:40]) or "none"
+    return keys_of(row.fields)
 
 
 def chat(value: object, row: Row, name: str) -> list[Message]:
@@ -148,6 +149,13 @@ def chat(value: object, row: Row, name: str) -> list[Message]:
         raise DataError(f"{row.where}: '{name}' is no list of messages")
     messages = content([_message(one, row, name) for one in value], row.where, name)
     return as_messages(messages)
+
+
+def led(messages: list[Message], system: object) -> list[Message]:
+    """Put a row's system message, if there is one, before a chat that begins with none."""
+    if not isinstance(system, str) or not system or messages[0]["role"] == "system":
+        return messages
+    return [{"role": "system", "content": system}, *messages]
 
 
 def said(messages: list[Message]) -> Content:
@@ -170,26 +178,33 @@ def _message(given: dict[str, Any], row: Row, name: str) -> Message:
     call = _call(words) if speaker == "function_call" else None
     if call:
         return {"role": role, "content": None, "tool_calls": [call], **rest}
-    return {"role": role, "content": _words(words), **rest}
+    return {"role": role, "content": _words(words, row, name), **rest}
 
 
-def _words(value: object) -> object:
+def _words(value: object, row: Row, name: str) -> object:
     """Join content of parts that are all text, as vision models have them."""
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
         return value
-    texts = [part.get("text") for part in value if isinstance(part, dict) and part.get("type", "text") == "text"]
-    whole = len(texts) == len(value) and all(isinstance(one, str) for one in texts)
-    return "\n\n".join(str(one) for one in texts) if whole else value
+    kinds = [part.get("type", "text") for part in value]
+    others = sorted({f"{kind}" for kind in kinds if kind != "text"})
+    if others:
+        held = ", ".join(others)
+        raise DataError(
+            f"{row.where}: a message of '{name}' holds {held:.60}, and only text is read; leave the row out"
+        )
+    texts = [part.get("text") for part in value]
+    return "\n\n".join(map(str, texts)) if texts and all(isinstance(one, str) for one in texts) else value
 
 
 def _call(words: object) -> dict[str, Any] | None:
     """Return a function call that is written as JSON as a message holds it."""
     try:
         found = json.loads(words) if isinstance(words, str) else None
-    except (ValueError, RecursionError):
+        if not isinstance(found, dict) or not isinstance(found.get("name"), str):
+            return None
+        arguments = found.get("arguments", {})
+        written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        f"{found['name']}{written}".encode()
+    except (ValueError, RecursionError):  # UnicodeEncodeError too: half characters can be read and not be written
         return None
-    if not isinstance(found, dict) or not isinstance(found.get("name"), str):
-        return None
-    arguments = found.get("arguments", {})
-    written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     return {"type": "function", "function": {"name": found["name"], "arguments": written}}

@@ -5,7 +5,7 @@ from typing import Any
 
 from irlhf.errors import DataError
 from irlhf.prepare.formats import Rejected, Row
-from irlhf.prepare.shapes import CUT, Side, answers, chat, columns, said
+from irlhf.prepare.shapes import CUT, Side, answers, chat, columns, led, said
 from irlhf.prepare.sides import Keys, pair
 from irlhf.records import CHOSEN, REJECTED, Example
 
@@ -26,10 +26,7 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
     name = next((name for name in _NAMES if name in row.fields), "")
     if not name:
         raise DataError(f"{row.where}: no 'conversations' (columns: {columns(row)})")
-    turns = chat(row.fields[name], row, name)
-    system = row.fields.get("system")
-    if isinstance(system, str) and system and turns[0]["role"] != "system":
-        turns = [{"role": "system", "content": system}, *turns]
+    turns = led(chat(row.fields[name], row, name), row.fields.get("system"))
     rest = {key: value for key, value in row.fields.items() if key not in (name, "system")}
     if CHOSEN in row.fields and REJECTED in row.fields:
         yield from pair(Row(row.where, {**rest, name: turns}), source, Keys(prompt=name))

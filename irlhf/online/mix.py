@@ -1,0 +1,89 @@
+"""What a round is trained on: samples, and offline rows so that nothing is forgotten."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from irlhf.errors import DataError
+from irlhf.files import read_rows, whole_file
+from irlhf.records import TRAIN, as_text, dumps
+
+if TYPE_CHECKING:
+    from irlhf.online import OnlineSettings
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Offline:
+    """Scored rows that were there before the rounds: those that the policy knows, and fresh ones."""
+
+    known: Sequence[Row]
+    fresh: Sequence[Row]
+    batch: int  # samples of a round, for which as many fresh rows stand
+    seed: int
+    length: Callable[[str], int]  # of a completion
+
+    @classmethod
+    def read(cls, scored: Path, settings: OnlineSettings, length: Callable[[str], int]) -> Offline:
+        """Read both. Raises DataError where there is nothing to train on, or a fresh row is known."""
+        known = _training_rows(scored)
+        if not known:
+            raise DataError(f"{scored}: no row of the training split with rewards")
+        fresh = _training_rows(Path(settings.fresh)) if settings.fresh else []
+        ids = {row["id"] for row in known}
+        if twice := [row["id"] for row in fresh if row["id"] in ids]:
+            raise DataError(f"{settings.fresh}: {twice[0]} stands in {scored} too, so it is not fresh")
+        return cls(known, fresh, settings.prompts * settings.samples, settings.training.seed, length)
+
+    def fresh_rows(self, number: int) -> Sequence[Row]:
+        """Return the fresh rows of a round, as many as a round has samples while they last."""
+        return self.fresh[(number - 1) * self.batch : number * self.batch]
+
+    def replay(self, number: int, size: float) -> list[Row]:
+        """Return different known rows by lot, of so many tokens together, or all."""
+        rng = random.Random(f"{self.seed}/replay/{number}")
+        dealt: dict[str, Row] = {}
+        while size > 0 and len(dealt) < len(self.known):
+            row = rng.choice(self.known)
+            if row["id"] not in dealt:
+                dealt[row["id"]] = row
+                size -= self.size(row)
+        return list(dealt.values())
+
+    def size(self, row: Row) -> int:
+        """Return a completion's tokens, with the end of the turn."""
+        return self.length(as_text(row["completion"])) + 1
+
+
+def mixed(
+    kept: Sequence[Row], offline: Offline, settings: OnlineSettings, number: int, passes: float
+) -> tuple[list[Row], float]:
+    """Return the rows of a round and the epochs over them.
+
+    All rounds and arms train on equally many tokens of completions: `passes` (or 1) times those of a round that keeps
+    all of its samples, at the offline rows' mean length, with its replay.
+    """
+    mean = fmean(map(offline.size, offline.known))
+    whole = offline.batch * mean / (1 - settings.replay)
+    if kept:
+        rows = [*kept, *offline.replay(number, settings.replay / (1 - settings.replay) * sum(map(offline.size, kept)))]
+    else:
+        rows = offline.replay(number, whole)
+    return rows, round((passes or 1) * whole / sum(map(offline.size, rows)), 3)
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(b"".join(map(dumps, rows)))
+
+
+def _training_rows(path: Path) -> list[Row]:
+    return [row for _, row in read_rows(path) if row.get("split", TRAIN) == TRAIN and row.get("rewards")]
