@@ -14,7 +14,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
 from itertools import islice
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -47,7 +46,7 @@ class Where(NamedTuple):
         return f"{self.path}:{self.line}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # nobody changes one; not frozen, which takes half of the time to make a row
 class Example:
     """One prompt with one completion, and all that is known about the pair.
 
@@ -144,7 +143,8 @@ def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = Tru
         raise DataError(f"{where}: split '{given['split']:.40}' is none of {', '.join(SPLITS)}")
     if "target" in given:
         _check_texts(given["target"], where)
-    given["extra"] = {name: value for name, value in row.items() if name not in _KNOWN}
+    if not row.keys() <= _KNOWN:
+        given["extra"] = {name: value for name, value in row.items() if name not in _KNOWN}
     return Example(**given)
 
 
@@ -158,8 +158,9 @@ def content(value: object, where: Where | str, name: str) -> Content:
         if not isinstance(message, dict) or message.get("role") not in ROLES:
             raise DataError(f"{where}: message {number} of '{name}' has no role of {', '.join(ROLES)}")
         body = message.get("content")
-        calls = message["role"] == "assistant" and message.get("tool_calls")
-        if not isinstance(body, str) and not (body is None and calls):
+        if isinstance(body, str):
+            continue
+        if body is not None or message["role"] != "assistant" or not message.get("tool_calls"):
             raise DataError(f"{where}: message {number} of '{name}' has no text as content")
     return value
 
@@ -191,7 +192,9 @@ def beginning(prompt: Content) -> Content:
 
 def words(prompt: Content) -> str:
     """Return a prompt's words and who says them; spacing, case and width of letters do not matter."""
-    return _bare_words(" ".join(f"{turn['role']} {turn.get('content') or ''}" for turn in as_messages(prompt)))
+    said = " ".join([f"{turn['role']} {turn.get('content') or ''}" for turn in as_messages(prompt)])
+    same_width = said if said.isascii() else unicodedata.normalize("NFKC", said)
+    return " ".join(same_width.casefold().split())
 
 
 def unique(examples: Iterable[tuple[Where, Example]], seen: Seen | None = None) -> Iterator[Example]:
@@ -221,11 +224,6 @@ def keys_of(row: Mapping[str, Any]) -> str:
 def dumps(row: Mapping[str, Any]) -> bytes:
     """Return one JSONL line, newline included. Half characters, as in odd file names, become question marks."""
     return _ENCODER.encode(row).encode(errors="replace") + b"\n"
-
-
-@lru_cache(maxsize=1)  # the completions of one prompt stand side by side
-def _bare_words(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _identifier(value: object, where: Where | str) -> str:

@@ -141,9 +141,7 @@ def parse_row(line: bytes, where: Where) -> dict[str, Any]:
         raise DataError(f"{where}: nested too deeply (over {DEPTH_LIMIT} levels)") from error
     except ValueError as error:
         raise DataError(f"{where}: not JSON ({first_line(error)})") from error
-    # The search alone would stop at every escape, and texts are full of line ends.
-    halves = b"\\u" in line and _HALF.search(line)
-    if line.count(b"{") + line.count(b"[") <= DEPTH_LIMIT and isinstance(row, dict) and not halves:
+    if line.count(b"{") + line.count(b"[") <= DEPTH_LIMIT and isinstance(row, dict) and not _HALF.search(line):
         return row
     return _sound(row, where)
 

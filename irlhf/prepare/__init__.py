@@ -139,8 +139,9 @@ def _prepare(path: Path, name: str, settings: PrepareSettings, books: _Books, al
 def _take(sheet: Sheet, path: Path, books: _Books) -> None:
     """Take over what became of a block of rows elsewhere. Raises DataError, as it did there."""
     assert isinstance(books.rows, Journal)
+    place = str(path)
     for line, identifier in sheet.told["ids"]:
-        check_new(identifier, Where(str(path), line), books.findings.ids)
+        check_new(identifier, Where(place, line), books.findings.ids)
     books.rows.append(sheet.rows, sheet.rejects, sheet.counts)
     books.findings.add(sheet.told["found"])
     books.splits.counts.update(sheet.told["splits"])
