@@ -30,7 +30,12 @@ _PICTURES = {
     "asking-reach.jsonl": "asking_reach",
     "online-rounds.jsonl": "online_rounds",
 }
-_UNITS = {"finetune": "finetune (completion tokens)", "sample": "sample (tokens)", "score": "score (texts)"}
+_UNITS = {
+    "finetune": "finetune (completion tokens)",
+    "prepare": "prepare (pairs)",
+    "sample": "sample (tokens)",
+    "score": "score (texts)",
+}
 _TRACKING = "| policy | reward | within prompts | pooled | mean error | floors: permuted, constant | gold within | n |"
 _SHOWN_FRONTS = ("policy", "plain", "chosen-6", "top-6")  # at equal completion tokens
 _TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -259,8 +264,46 @@ def benchmarks() -> Iterator[str]:
             rates, peer, ratio = found["per_second"], found["best_peer"], found["ratio"]
             told = _spread(ratio)
             numbers = f"{rates['irlhf']['median']:,.0f} | {peer} | {rates[peer]['median']:,.0f}"
-            load = ", ".join(part for part in (_UNITS[path.stem.split("-")[1]], result["model"], name) if part)
+            what = result.get("model") or result["data"]
+            load = ", ".join(part for part in (_UNITS[path.stem.split("-")[1]], what, name) if part)
             yield f"| {load} | {numbers} | {told} | {ratio['n']} |"
+
+
+def prepare() -> Iterator[str]:
+    """How fast pairs are prepared beside each peer, by the clock and by processor time."""
+    found = _result("bench-prepare")
+    peers = [name for name in ("plain", "datasets") if f"against {name}" in found]
+    if not peers:
+        yield "How fast pairs are prepared was not measured."
+        return
+    cpu = found["processor seconds"]
+    yield f"{found['data']}, {found['machine']['cores']} cores; {found['written']:,} rows of every arm are equal."
+    yield ""
+    yield "| peer | pairs a second: irlhf, peer | ratio: median [least, most] | processor seconds | ratio | n |"
+    yield "|---|---|---|---|---|---|"
+    for peer in peers:
+        one = found[f"against {peer}"]
+        rates = ", ".join(f"{one['per_second'][arm]['median']:,.0f}" for arm in ("irlhf", peer))
+        times = ", ".join(f"{cpu[arm]['median']:.1f}" for arm in ("irlhf", peer))
+        ratios = _spread(one["ratio"]), _spread(one["processor ratio"])
+        yield f"| {peer} | {rates} | {ratios[0]} | {times} | {ratios[1]} | {one['ratio']['n']} |"
+    if "datasets" not in peers:
+        yield ""
+        yield "`datasets` was not installed where this was measured, so its arm is missing."
+
+
+def prepare_memory() -> Iterator[str]:
+    """Peak memory of prepare and its peers along the number of pairs."""
+    found = _result("bench-prepare").get("memory", {})
+    if not found:
+        yield "Peak memory of `prepare` was not measured."
+        return
+    sizes = sorted(int(size) for size in found["irlhf"] if size.isdigit())
+    yield f"| peak, MiB | {' | '.join(f'{size:,} pairs' for size in sizes)} | bytes that a further one takes |"
+    yield "|---" * (len(sizes) + 2) + "|"
+    for arm, one in found.items():
+        peaks = " | ".join(f"{one[str(size)]['peak_mib']:.0f}" for size in sizes)
+        yield f"| {arm} | {peaks} | {one['bytes a pair']:.0f} |"
 
 
 def to_loss() -> Iterator[str]:
@@ -365,6 +408,8 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "coverage": coverage,
     "uncertainty": uncertainty,
     "benchmarks": benchmarks,
+    "prepare": prepare,
+    "prepare-memory": prepare_memory,
     "to-loss": to_loss,
     "layouts": layouts,
     "score-peak": score_peak,

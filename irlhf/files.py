@@ -6,10 +6,11 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -17,7 +18,7 @@ from irlhf import packing
 from irlhf.errors import ConfigError, DataError, IrlhfError, OutputError
 from irlhf.records import Where
 from irlhf.registry import resolve
-from irlhf.tables import Broken, Given, Tell, first_line, refuse, rows_of
+from irlhf.tables import Broken, Given, Tell, blocks_of, first_line, is_jsonl, refuse, rows_of
 
 STREAM = Path("-")  # stdin where a file is read, stdout where one is written
 YAML_LIMIT = 2**20  # bytes
@@ -26,6 +27,7 @@ YAML_LIMIT = 2**20  # bytes
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 TEMPORARY = ".irlhf."  # how the names of unfinished files begin
 
+_Found = TypeVar("_Found")
 _PARQUET, _ZIP = b"PAR1", b"PK\x03\x04"  # what such files begin with
 
 
@@ -51,15 +53,37 @@ def read_each(path: Path, tell: Tell = _unsaid) -> Iterator[tuple[Where, Given]]
     names; all but parquet may be packed by gzip or zstandard. The place is a line of JSONL, else a row. What a name
     does not say is told, with the reason.
     """
+    yield from _read(path, partial(_rows, tell=tell), lambda found: found[0].line)
+
+
+def read_blocks(path: Path, first: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a JSONL file from the line `first` on, many at a time, with the number of the first."""
+
+    def blocks(stream: Any, path: Path, packer: str) -> Iterator[tuple[int, bytes]]:
+        return blocks_of(stream, path, first)
+
+    yield from _read(path, blocks, lambda found: found[0] + found[1].rstrip().count(b"\n"))
+
+
+def holds_jsonl(path: Path) -> bool:
+    """Return whether a file holds rows that are a line each, and can be told apart without reading them."""
+    with _open(path) as raw:
+        stream, _ = packing.unpacked(raw, _head(raw, path))
+        return _head(stream, path) != _PARQUET and is_jsonl(stream, path)
+
+
+def _read(
+    path: Path, find: Callable[[Any, Path, str], Iterator[_Found]], line_of: Callable[[_Found], int]
+) -> Iterator[_Found]:
+    """Yield what is found in a file; what is wrong with the file is said with the line behind the last one found."""
     number = 0
     try:
         with _open(path) as raw:
-            head = _head(raw, path)
-            stream, packer = packing.unpacked(raw, head)
+            stream, packer = packing.unpacked(raw, _head(raw, path))
             try:
-                for where, row in _rows(stream, path, packer, tell):
-                    number = where.line
-                    yield where, row
+                for found in find(stream, path, packer):
+                    number = line_of(found)
+                    yield found
             except packing.DAMAGE as error:
                 reason = f"the {packer} file is cut short or damaged; fetch it again"
                 raise DataError(f"{path}:{number + 1}: {reason}") from error
@@ -189,7 +213,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         temporary.write_bytes(text.encode(errors="replace"))
 
 
-def write_stdout(chunk: bytes) -> None:
+def write_stdout(chunk: bytes | bytearray) -> None:
     """Write JSON to stdout at once. BrokenPipeError, where the reader has enough, is the caller's to pass on.
 
     A terminal gets control characters as JSON escapes, which say the same and do nothing.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from irlhf.errors import ConfigError
 
 _FREE = 0
+_ALL_BITS = 2**64 - 1
 _SMALLEST = 1024  # places
 _SHARD = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
@@ -20,8 +21,8 @@ def fingerprint(text: str) -> int:
 class Seen:
     """A set of ids that takes 12 to 24 bytes each, whatever their length.
 
-    It holds fingerprints, in a table with open places; of a million ids two are taken for one with a probability
-    of 3 in 10^8.
+    It holds Python's own hashes, which mean nothing to another process, in a table with open places; of a million ids
+    two are taken for one with a probability of 3 in 10^8.
     """
 
     def __init__(self) -> None:
@@ -32,12 +33,12 @@ class Seen:
         return self.count
 
     def __contains__(self, text: str) -> bool:
-        mark = fingerprint(text)
+        mark = self._mark(text)
         return self.places[self._place(mark)] == mark
 
     def add(self, text: str) -> bool:
         """Add an id; return whether it is new."""
-        mark = fingerprint(text)
+        mark = self._mark(text)
         place = self._place(mark)
         if self.places[place] == mark:
             return False
@@ -46,6 +47,9 @@ class Seen:
         if 3 * self.count > 2 * len(self.places):
             self._grow()
         return True
+
+    def _mark(self, text: str) -> int:
+        return hash(text) & _ALL_BITS or 1
 
     def _place(self, mark: int) -> int:
         """Return where the mark stands, or would stand."""

@@ -64,6 +64,7 @@ class Journal:
     done: Seen = field(default_factory=Seen)  # ids that an earlier, interrupted run wrote
     finished: bool = False  # an earlier run of the same command completed the output
     counts: Counter[str] = field(default_factory=Counter)
+    _resumable: bool = True  # if not, rows are worth nothing before all are there
     _rows: int = -1  # file descriptors
     _rejects: int = -1
     _synced: float = 0.0
@@ -80,7 +81,7 @@ class Journal:
             return
         _append(self._rows, dumps(row), self.output)
         due = self.counts["written"] % SYNC_ROWS == 0 or time.monotonic() - self._synced > SYNC_SECONDS
-        if due:
+        if due and self._resumable:
             os.fsync(self._rows)
             self._synced = time.monotonic()
 
@@ -88,7 +89,16 @@ class Journal:
         """Set one row aside with the reason."""
         self.counts["rejected"] += 1
         if self.output != files.STREAM:
-            _append(self._rejects, dumps({"where": str(where), "reason": reason, "row": row}), self.output)
+            _append(self._rejects, rejection(where, reason, row), self.output)
+
+    def append(self, rows: bytes | bytearray, rejects: bytes | bytearray, counts: Mapping[str, int]) -> None:
+        """Append what was made elsewhere, several rows in one write, for an output that is not resumed."""
+        self.counts.update(counts)
+        if self.output == files.STREAM:
+            files.write_stdout(rows)
+            return
+        _append(self._rows, rows, self.output)
+        _append(self._rejects, rejects, self.output)
 
     def summary(self) -> dict[str, Any]:
         """Return what was done, for `--json` and for the closing line."""
@@ -110,18 +120,18 @@ def journal(output: Path, card: RunCard, resumable: bool = True) -> Iterator[Jou
     _check_kind(output, card)
     with lock(output):
         made = card.to_json()
-        book = Journal(output)
+        book = Journal(output, _resumable=resumable)
         if is_finished(output, made, card.afresh):
             book.finished = True
             beside(output, PARTIAL).unlink(missing_ok=True)  # a kill may have left it behind a packed output
             book.counts.update(files.read_json(beside(output, ".run.json")).get("counts", {}))
             yield book
             return
-        _begin(book, made, resumable)
+        _begin(book, made)
         try:
             yield book
         except BaseException:
-            _keep(book, resumable)
+            _keep(book)
             raise
         _complete(book, made)
 
@@ -202,16 +212,21 @@ def counts_of(output: Path) -> dict[str, int]:
     return counts
 
 
+def rejection(where: Where | str, reason: str, row: object) -> bytes:
+    """Return the line of a row that is set aside."""
+    return dumps({"where": str(where), "reason": reason, "row": row})
+
+
 def beside(output: Path, suffix: str) -> Path:
     """Return the path of a file that accompanies the output."""
     return output.with_name(output.name + suffix)
 
 
-def _begin(book: Journal, made: Mapping[str, Any], resumable: bool) -> None:
+def _begin(book: Journal, made: Mapping[str, Any]) -> None:
     partial = beside(book.output, PARTIAL)
     try:
         _sweep(book.output)
-        if partial.exists() and resumable and beside(book.output, ".run.json").exists():
+        if partial.exists() and book._resumable and beside(book.output, ".run.json").exists():
             book.done = _recover(partial)
         elif partial.exists():
             partial.unlink()
@@ -250,12 +265,12 @@ def _recover(partial: Path) -> Seen:
     return done
 
 
-def _keep(book: Journal, resumable: bool) -> None:
+def _keep(book: Journal) -> None:
     os.close(book._rows)
     os.close(book._rejects)
     beside(book.output, ".rejected.partial").unlink(missing_ok=True)
     partial = beside(book.output, PARTIAL)
-    if not resumable or partial.stat().st_size == 0:
+    if not book._resumable or partial.stat().st_size == 0:
         partial.unlink()
         beside(book.output, ".run.json").unlink(missing_ok=True)
 
@@ -304,7 +319,7 @@ def _check_kind(output: Path, card: RunCard) -> None:
             raise ConfigError(f"{output}: cat cannot put parts in parquet together; name the part .jsonl")
 
 
-def _append(handle: int, row: bytes, output: Path) -> None:
+def _append(handle: int, row: bytes | bytearray, output: Path) -> None:
     view = memoryview(row)
     try:
         while view:

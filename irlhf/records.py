@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import islice
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from irlhf.errors import DataError
@@ -45,7 +46,7 @@ class Where(NamedTuple):
         return f"{self.path}:{self.line}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # nobody changes one; not frozen, which takes half of the time to make a row
 class Example:
     """One prompt with one completion, and all that is known about the pair.
 
@@ -97,23 +98,26 @@ class Example:
         """What the user wants, whatever the prompt asks for to get it."""
         return {**self.asked, **self.wanted}
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the row as it stands in a file: what is empty is left out."""
-        known = {name: getattr(self, name) for name in _KNOWN}
-        kept = {name: value for name, value in known.items() if not _absent(name, value)}
-        return {**kept, **self.extra}
+    def to_json(self, split: str = "") -> dict[str, Any]:
+        """Return the row as it stands in a file: what is empty is left out. A `split` stands in place of its own."""
+        values = list(_optional_of(self))
+        if split:
+            values[_SPLIT] = split
+        given = {name: value for name, value in zip(_OPTIONAL, values, strict=True) if value or value == 0}
+        return {"id": self.id, "prompt": self.prompt, "completion": self.completion, **given, **self.extra}
 
 
-_KNOWN = tuple(one.name for one in fields(Example) if one.name != "extra")
 _ALWAYS = ("id", "prompt", "completion")
+_OPTIONAL = tuple(one.name for one in fields(Example) if one.name not in (*_ALWAYS, "extra"))
+_SPLIT = _OPTIONAL.index("split")
+_KNOWN = frozenset((*_ALWAYS, *_OPTIONAL))
+_optional_of = attrgetter(*_OPTIONAL)
 _TEXTS = ("group", "label", "split", "source", "finish", "policy", "kept")
 _NUMBERS = ("rewards", "gold", "asked", "wanted", "decoding")
 _COUNTS = ("tokens", "seed", "censored", "candidates", "spent")
 _MEASURES = ("entropy", "entropy_low", "entropy_high", "logprob", "reference", "k3")
-
-
-def _absent(name: str, value: object) -> bool:
-    return name not in _ALWAYS and (value is None or value in ("", {}))
+_TEXTS_ALONE = frozenset((*_ALWAYS, *_TEXTS))  # what most rows hold: nothing to check number by number
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False)  # rows were JSON before
 
 
 def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = True) -> Example:
@@ -121,7 +125,7 @@ def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = Tru
 
     With `completion` False the row need only hold a prompt.
     """
-    given = {name: row[name] for name in _KNOWN if row.get(name) is not None}
+    given = {name: value for name, value in row.items() if name in _KNOWN and value is not None}
     if "id" not in given:
         raise DataError(f"{where}: no 'id' (keys: {keys_of(row)}); `irlhf prepare` gives every row one")
     for name in ("prompt", "completion") if completion else ("prompt",):
@@ -133,15 +137,14 @@ def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = Tru
     for name in _TEXTS:
         if name in given and not isinstance(given[name], str):
             raise DataError(f"{where}: '{name}' is {_kind(given[name])}, not text")
-    for name in _NUMBERS:
-        given[name] = _numbers(given.get(name, {}), where, name)
-    for name in _COUNTS + _MEASURES:
-        if name in given and not (isinstance(given[name], int) if name in _COUNTS else finite(given[name])):
-            raise DataError(f"{where}: '{name}' is {given[name]!r:.40}, not a number that it can be")
+    if not given.keys() <= _TEXTS_ALONE:
+        _check_numbers(given, where)
     if given.get("split") and given["split"] not in SPLITS:
         raise DataError(f"{where}: split '{given['split']:.40}' is none of {', '.join(SPLITS)}")
-    given["target"] = _texts(given.get("target", {}), where)
-    given["extra"] = {name: value for name, value in row.items() if name not in _KNOWN}
+    if "target" in given:
+        _check_texts(given["target"], where)
+    if not row.keys() <= _KNOWN:
+        given["extra"] = {name: value for name, value in row.items() if name not in _KNOWN}
     return Example(**given)
 
 
@@ -155,8 +158,9 @@ def content(value: object, where: Where | str, name: str) -> Content:
         if not isinstance(message, dict) or message.get("role") not in ROLES:
             raise DataError(f"{where}: message {number} of '{name}' has no role of {', '.join(ROLES)}")
         body = message.get("content")
-        calls = message["role"] == "assistant" and message.get("tool_calls")
-        if not isinstance(body, str) and not (body is None and calls):
+        if isinstance(body, str):
+            continue
+        if body is not None or message["role"] != "assistant" or not message.get("tool_calls"):
             raise DataError(f"{where}: message {number} of '{name}' has no text as content")
     return value
 
@@ -188,17 +192,23 @@ def beginning(prompt: Content) -> Content:
 
 def words(prompt: Content) -> str:
     """Return a prompt's words and who says them; spacing, case and width of letters do not matter."""
-    turns = [f"{message['role']} {as_text([message])}" for message in as_messages(prompt)]
-    return " ".join(unicodedata.normalize("NFKC", " ".join(turns)).casefold().split())
+    said = " ".join([f"{turn['role']} {turn.get('content') or ''}" for turn in as_messages(prompt)])
+    same_width = said if said.isascii() else unicodedata.normalize("NFKC", said)
+    return " ".join(same_width.casefold().split())
 
 
 def unique(examples: Iterable[tuple[Where, Example]], seen: Seen | None = None) -> Iterator[Example]:
     """Pass the examples on. Raises DataError where an id stands a second time, among those `seen` too."""
     seen = Seen() if seen is None else seen
     for where, example in examples:
-        if not seen.add(example.id):
-            raise DataError(f"{where}: id '{example.id:.80}' stands twice; ids must differ")
+        check_new(example.id, where, seen)
         yield example
+
+
+def check_new(identifier: str, where: Where, seen: Seen) -> None:
+    """Add an id to those seen. Raises DataError where it is among them."""
+    if not seen.add(identifier):
+        raise DataError(f"{where}: id '{identifier:.80}' stands twice; ids must differ")
 
 
 def finite(value: object) -> bool:
@@ -213,7 +223,7 @@ def keys_of(row: Mapping[str, Any]) -> str:
 
 def dumps(row: Mapping[str, Any]) -> bytes:
     """Return one JSONL line, newline included. Half characters, as in odd file names, become question marks."""
-    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode(errors="replace") + b"\n"
+    return _ENCODER.encode(row).encode(errors="replace") + b"\n"
 
 
 def _identifier(value: object, where: Where | str) -> str:
@@ -224,7 +234,16 @@ def _identifier(value: object, where: Where | str) -> str:
     return value
 
 
-def _numbers(value: object, where: Where | str, name: str) -> dict[str, float]:
+def _check_numbers(given: Mapping[str, Any], where: Where | str) -> None:
+    for name in _NUMBERS:
+        if name in given:
+            _check_object(given[name], where, name)
+    for name in _COUNTS + _MEASURES:
+        if name in given and not (isinstance(given[name], int) if name in _COUNTS else finite(given[name])):
+            raise DataError(f"{where}: '{name}' is {given[name]!r:.40}, not a number that it can be")
+
+
+def _check_object(value: object, where: Where | str, name: str) -> None:
     if not isinstance(value, dict):
         raise DataError(f"{where}: '{name}' is {_kind(value)}, not an object of numbers")
     for key, number in value.items():
@@ -232,13 +251,11 @@ def _numbers(value: object, where: Where | str, name: str) -> dict[str, float]:
             raise DataError(
                 f"{where}: {name}.{key:.40} is {number!r:.40}, not a finite number up to {LARGEST:g} in size"
             )
-    return value
 
 
-def _texts(value: object, where: Where | str) -> dict[str, str]:
+def _check_texts(value: object, where: Where | str) -> None:
     if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
         raise DataError(f"{where}: 'target' is not an object of texts")
-    return value
 
 
 def _kind(value: object) -> str:

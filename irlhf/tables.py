@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from irlhf.errors import DataError
-from irlhf.packing import PACKED
+from irlhf.packing import DAMAGE, PACKED
 from irlhf.records import Where
 from irlhf.separators import SEMICOLON, Fractions, by_content, by_header
 
 LINE_LIMIT = 16 * 2**20  # bytes; a longer line is a broken file, or somebody's bomb
 JSON_LIMIT = 256 * 2**20  # bytes of one JSON value, which is read whole
 DEPTH_LIMIT = 100  # levels of nesting in one row, well below Python's own
+BLOCK = 2**19  # bytes of lines that are handed on together
 SEPARATORS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}  # of cells, by what tables are called
 
 _CHUNK = 2**20  # bytes
@@ -43,6 +44,7 @@ _TEXTS = frozenset(
 )
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # how half a character is written, or one half of a whole one
 _TURN = {"role", "from"}  # keys of what is said in a chat
 
 csv.field_size_limit(max(csv.field_size_limit(), LINE_LIMIT))  # Python's own is 128 KiB, for the whole process
@@ -74,8 +76,7 @@ def rows_of(stream: Any, path: Path, tell: Tell) -> Iterator[tuple[Where, Given]
 
     How it was taken is told where the name does not say it.
     """
-    suffix = Path(bare(path.name)).suffix.lower()
-    first = stream.peek(_HEAD)[:_HEAD].removeprefix(_BOM).lstrip()[:1]
+    suffix, first = _looks(stream, path)
     if suffix in SEPARATORS:
         return _table(_numbered(stream, path), path, SEPARATORS[suffix], tell)
     if first == b"[":
@@ -87,6 +88,41 @@ def rows_of(stream: Any, path: Path, tell: Tell) -> Iterator[tuple[Where, Given]
     return _lines(_numbered(stream, path), path)
 
 
+def is_jsonl(stream: Any, path: Path) -> bool:
+    """Return whether an unpacked stream is taken for an object a line at once."""
+    suffix, first = _looks(stream, path)
+    return suffix not in (*SEPARATORS, ".json") and first == b"{"
+
+
+def blocks_of(stream: Any, path: Path, first: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of JSONL from the line `first` on, many at a time, with the number of the first of them."""
+    begun, size = first, 0
+    lines: list[bytes] = []
+    try:
+        for number, line in _numbered(stream, path):
+            if number < first:
+                continue
+            lines.append(line)
+            size += len(line)
+            if size >= BLOCK:
+                yield begun, b"".join(lines)
+                begun, size, lines = number + 1, 0, []
+    except (DataError, *DAMAGE):
+        yield begun, b"".join(lines)
+        raise
+    yield begun, b"".join(lines)
+
+
+def rows_in(block: bytes, number: int, path: Path) -> Iterator[tuple[Where, Given]]:
+    """Yield the rows of a block whose first line has this number."""
+    return _lines(enumerate(BytesIO(block), number), path)
+
+
+def _looks(stream: Any, path: Path) -> tuple[str, bytes]:
+    """Return what the shape of a stream is told by: the suffix of its name, and its first character."""
+    return Path(bare(path.name)).suffix.lower(), stream.peek(_HEAD)[:_HEAD].removeprefix(_BOM).lstrip()[:1]
+
+
 def bare(name: str) -> str:
     """Return the name of a file without what says that it is packed."""
     return name[: name.rindex(".")] if name.lower().endswith(PACKED) else name
@@ -96,14 +132,16 @@ def parse_row(line: bytes, where: Where) -> dict[str, Any]:
     """Return the object on one line. Raises DataError."""
     try:
         text = line.decode("utf-8-sig" if where.line == 1 else "utf-8")
-        row = json.loads(text, parse_constant=refuse, parse_float=_float)
+        if text.startswith("\ufeff"):  # as where files with one each were put together
+            raise ValueError("Unexpected UTF-8 BOM (decode using utf-8-sig): line 1 column 1 (char 0)")
+        row = _ROW.decode(text)
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
     except RecursionError as error:
         raise DataError(f"{where}: nested too deeply (over {DEPTH_LIMIT} levels)") from error
     except ValueError as error:
         raise DataError(f"{where}: not JSON ({first_line(error)})") from error
-    if line.count(b"{") + line.count(b"[") <= DEPTH_LIMIT and b"\\u" not in line and isinstance(row, dict):
+    if line.count(b"{") + line.count(b"[") <= DEPTH_LIMIT and isinstance(row, dict) and not _HALF.search(line):
         return row
     return _sound(row, where)
 
@@ -145,6 +183,9 @@ def _float(digits: str) -> float:
     if math.isinf(number):
         raise ValueError(f"{digits:.20} is beyond what a number can be")
     return number
+
+
+_ROW = json.JSONDecoder(parse_constant=refuse, parse_float=_float)
 
 
 def _numbered(stream: Any, path: Path) -> Numbered:

@@ -2,14 +2,19 @@
 
 import gzip
 import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import Row, call, example, names, process, read, write
+from toolbox import IRLHF, Row, call, example, names, process, read, write
 
-from irlhf.errors import ConfigError, DataError
-from irlhf.prepare import PrepareSettings, prepare
+from irlhf import tables
+from irlhf.errors import BackendError, ConfigError, DataError
+from irlhf.prepare import PrepareSettings, hands, prepare
 
 FERN = "\n\nHuman: How do I repot a fern?\n\nAssistant: In spring, I think. And you?\n\nHuman: In a larger pot?"
 
@@ -272,3 +277,133 @@ def test_stdin_is_read_packed_or_not(pack: Any) -> None:
 def test_one_row_of_real_shape_is_the_documented_record() -> None:
     first, _ = prepared([pair(" Yes.", " No.")])
     assert list(first) == ["id", "prompt", "completion", "group", "label", "split", "source"]
+
+
+@pytest.fixture
+def many_hands(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Switches several processes on and off, each with a few lines at a time."""
+    monkeypatch.setattr(tables, "BLOCK", 700)
+
+    def switch(count: int) -> None:
+        monkeypatch.setattr(hands, "count", lambda path: count)
+
+    return switch
+
+
+def told(error: Exception | dict[str, Any], said: str) -> tuple[str, str, bytes]:
+    """What a run returned and said, and what it left of its output."""
+    files = b"".join(path.read_bytes() for path in sorted(Path().glob("out.jsonl*")))
+    for path in Path().glob("out.jsonl*"):
+        path.unlink()
+    return f"{type(error).__name__} {error}", said, files
+
+
+def lines(number: int) -> list[bytes]:
+    rows = [pair(f" Yes, {n}, say \u2019 </s>.", " No." if n % 7 else " ", score=n / 3) for n in range(number)]
+    return [json.dumps(row, ensure_ascii=n % 2 == 0).encode() + b"\n" for n, row in enumerate(rows)]
+
+
+GOOD = lines(40)
+TWICE = json.dumps(pair(" Yes.", " No.", id="again")).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "settings"),
+    [
+        pytest.param(GOOD, {}, id="good"),
+        pytest.param([b"\xef\xbb\xbf", *GOOD[:20], b"\n\r\n", *GOOD[20:]], {}, id="a mark and blank lines"),
+        pytest.param([b"{}\n", b"not\n", *GOOD, b"{}\n", b"not"], {"on_bad_row": "skip"}, id="bad rows set aside"),
+        pytest.param([*GOOD, b"{}\n", *GOOD], {}, id="a bad row"),
+        pytest.param([*GOOD, b"not\n", *GOOD], {"format": "hh"}, id="a line that is no JSON"),
+        pytest.param([TWICE, *GOOD, TWICE, *GOOD, b"not\n"], {}, id="an id twice"),
+        pytest.param([*GOOD, b" " * (tables.LINE_LIMIT + 1)], {}, id="a line too long"),
+        pytest.param(lines(600), {}, id="one conversation, which is not parted"),
+        pytest.param([gzip.compress(b"".join(GOOD), mtime=0)], {}, id="packed"),
+        pytest.param([gzip.compress(b"".join(lines(2000)), mtime=0)[:-400]], {}, id="packed and cut short"),
+    ],
+)
+def test_several_processes_say_and_write_what_one_does(
+    given: list[bytes],
+    settings: dict[str, Any],
+    many_hands: Callable[[int], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("raw.jsonl").write_bytes(b"".join(given))
+    found = []
+    for count in (0, 3):
+        many_hands(count)
+        try:
+            done: Exception | dict[str, Any] = prepare(["raw.jsonl"], "out.jsonl", PrepareSettings(**settings))
+        except DataError as error:
+            done = error
+        found.append(told(done, capsys.readouterr().err))
+    assert found[0] == found[1]
+    assert "raw.jsonl" in found[0][0]
+
+
+def test_ids_are_told_apart_across_files_however_these_are_read(many_hands: Callable[[int], None]) -> None:
+    many_hands(2)
+    for name in ("one", "two"):
+        Path(f"{name}.jsonl").write_bytes(b"".join([*GOOD, TWICE]))
+    with pytest.raises(DataError, match=r"two.jsonl:41: id 'againa' stands twice"):
+        prepare(["one.jsonl", "two.jsonl"], "out.jsonl")
+
+
+def test_a_process_that_ends_by_itself_is_said(
+    many_hands: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many_hands(2)
+    monkeypatch.setattr(hands, "_WORK", "raise SystemExit(9)")
+    Path("raw.jsonl").write_bytes(b"".join(GOOD))
+    with pytest.raises(BackendError, match=r"exit code 9\); run it again"):
+        prepare(["raw.jsonl"], "out.jsonl")
+    assert names(Path()) == {"raw.jsonl"}
+
+
+@pytest.mark.parametrize("settings", [{"card": True}, {"limit": 30}, {"drop_duplicates": True}])
+def test_what_looks_at_all_rows_is_done_in_one_process(
+    settings: dict[str, Any], many_hands: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many_hands(2)
+    monkeypatch.setattr(hands, "_WORK", "raise SystemExit(9)")
+    Path("raw.jsonl").write_bytes(b"".join(GOOD))
+    assert prepare(["raw.jsonl"], "out", PrepareSettings(**settings))["written"] > 0
+
+
+def test_small_files_streams_and_other_shapes_are_read_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hands, "LARGE", 100)
+    monkeypatch.setattr(hands.os, "sched_getaffinity", lambda process: range(12), raising=False)
+    for name, text in (("small.jsonl", b"{}"), ("raw.json", b'{"a": 1}\n' * 20), ("raw.csv", b"a,b\n" * 30)):
+        Path(name).write_bytes(text)
+        assert hands.count(Path(name)) == 0
+    assert hands.count(Path("-")) == 0
+    Path("large.jsonl").write_bytes(b'{"a": 1}\n' * 20)
+    assert hands.count(Path("large.jsonl")) == hands.MOST
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_processes_end_with_the_one_that_began_them(number: int, code: int) -> None:
+    with Path("raw.jsonl").open("wb") as stream:
+        while stream.tell() < 2 * hands.LARGE:
+            stream.writelines(GOOD)
+    command = [*IRLHF, "prepare", "raw.jsonl", "-o", "out.jsonl"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as begun:
+        children = Path(f"/proc/{begun.pid}/task/{begun.pid}/children")
+        if not children.exists():
+            pytest.skip("who began whom is not told here")
+        while not (below := children.read_text().split()):
+            time.sleep(0.01)
+        begun.send_signal(number)
+        assert begun.wait(20) == code
+        said = begun.stderr.read() if begun.stderr else b""  # to its end, which is that of all
+    assert b"Traceback" not in said
+    late = time.monotonic() + 10  # whoever has closed its files is not gone at once
+    while any(map(runs, below)):
+        assert time.monotonic() < late
+        time.sleep(0.01)
+    assert code < 0 or names(Path()) == {"raw.jsonl"}
+
+
+def runs(process: str) -> bool:
+    status = Path(f"/proc/{process}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()

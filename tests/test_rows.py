@@ -35,6 +35,8 @@ def rows_of(text: bytes, tmp_path: Path) -> list[dict[str, object]]:
         (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
         (b'{"a": "\\ud800"}', "half a character"),
         (b'{"\\udfff": 1}', "half a character"),
+        (b'{"a": "\\uDBFF"}', "half a character"),
+        (b'\xef\xbb\xbf{"a": 1}', "Unexpected UTF-8 BOM"),
         (b'{"a": "\xff"}', "not UTF-8"),
         (b'{"a": "\xed\xa0\x80"}', "not UTF-8"),
         (b"[1, 2]", "not a JSON object"),

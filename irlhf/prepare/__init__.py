@@ -2,25 +2,28 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from irlhf.errors import ConfigError, DataError
-from irlhf.files import STREAM, read_each
+from irlhf.files import STREAM, read_blocks, read_each
 from irlhf.journal import Journal, RunCard, journal
+from irlhf.prepare import hands
 from irlhf.prepare.clean import clean
 from irlhf.prepare.columns import renamed
 from irlhf.prepare.dataset import publish, typed
 from irlhf.prepare.findings import Findings
 from irlhf.prepare.formats import Known, Rejected, Row, detect, find_format
+from irlhf.prepare.hands import Sheet
 from irlhf.prepare.hub import fetch, is_hub
 from irlhf.prepare.splits import Splits
-from irlhf.records import Example, Where, unique
+from irlhf.records import Example, Where, check_new, unique
 from irlhf.registry import FORMATS
-from irlhf.tables import Broken, bare
+from irlhf.tables import Broken, Given, bare, rows_in
 
 _SHAPE = re.compile(r"\.(json.*|csv|tsv|txt|parquet)$", re.IGNORECASE)  # what a file's name says of its rows
 
@@ -51,17 +54,16 @@ def prepare(
     (irlhf/prepare/dataset.py). Raises ConfigError, DataError and BackendError.
     """
     _check(sources, settings)
-    found, out = _found([Path(source) for source in sources]), Path(output)
+    paths, out = [Path(source) for source in sources], Path(output)
+    found = _found(paths)
     names = dict(found)
     card = RunCard("prepare", {f"source {n}": path for n, (path, _) in enumerate(found, 1)}, asdict(settings))
     findings, splits = Findings(), Splits(settings.test, settings.validation)
+    alone = bool(settings.limit or settings.drop_duplicates or settings.card) or any(map(is_hub, paths))
 
     def fill(book: Journal, *paths: Path) -> None:
-        read = (pair for path in paths for pair in _read(path, names[path], settings, (book, findings)))
-        for example in unique(read, findings.ids):
-            split = splits.of(example)
-            book.write(replace(example, split=split))
-            book.counts[f"split {split}"] += 1
+        for path in paths:
+            _prepare(path, names[path], settings, _Books(book, findings, splits), alone)
 
     if settings.card:
         summary = publish(names, out, card, fill, findings)
@@ -76,16 +78,82 @@ def prepare(
     return {**summary, "formats": {source: known.reason for source, known in findings.formats.items()}}
 
 
-def _read(
-    path: Path, name: str, settings: PrepareSettings, books: tuple[Journal, Findings]
-) -> Iterator[tuple[Where, Example]]:
-    """Yield the examples of one source as its format reads it and the rules of `clean` leave them."""
-    book, findings = books
-    raw = islice(_rows(path, settings, books), settings.limit or None)
-    known, rows = _recognised(raw, settings, book)
+def work() -> None:
+    """Prepare the blocks of rows that another process hands over (irlhf/prepare/hands.py)."""
+    hands.serve(_begin)
+
+
+class _Books(NamedTuple):
+    """Where the rows of a source go, and what is kept of them."""
+
+    rows: Journal | Sheet
+    findings: Findings
+    splits: Splits
+
+    def write(self, example: Example) -> None:
+        split = self.splits.of(example)
+        self.rows.write_row(example.to_json(split))
+        self.rows.counts[f"split {split}"] += 1
+
+
+def _begin(order: dict[str, Any]) -> Callable[[int, bytes], Sheet]:
+    path, known, settings = Path(order["path"]), find_format(order["format"]), PrepareSettings(**order["settings"])
+
+    def make(number: int, block: bytes) -> Sheet:
+        sheet, findings, splits = Sheet(), Findings(), Splits(settings.test, settings.validation)
+        books = _Books(sheet, findings, splits)
+        ids: list[tuple[int, str]] = []
+        error = ""
+        try:
+            rows = _rows(rows_in(block, number, path), settings, books)
+            for where, example in _read(known, rows, order["name"], settings, books):
+                ids.append((where.line, example.id))
+                books.write(example)
+        except DataError as stopped:
+            error = str(stopped)
+        sheet.told = {"ids": ids, "found": findings.told(), "splits": splits.counts, "error": error}
+        return sheet
+
+    return make
+
+
+def _prepare(path: Path, name: str, settings: PrepareSettings, books: _Books, alone: bool) -> None:
+    """Write the examples of one source, all of them here if `alone`."""
+    given = read_each(path, lambda told: books.findings.say(path, told))
+    known, rows = _recognised(islice(_rows(given, settings, books), settings.limit or None), settings, books)
     if known is None:
         return
-    findings.formats[str(path)] = known
+    books.findings.formats[str(path)] = known
+    many = 0 if alone or hasattr(known.reader, "gathered") else hands.count(path)
+    first = next(rows, None) if many else None
+    here = rows if first is None else iter([first])
+    for example in unique(_read(known, here, name, settings, books), books.findings.ids):
+        books.write(example)
+    if first:
+        order = {"path": str(path), "name": name, "format": known.name, "settings": asdict(settings)}
+        with closing(hands.sheets(read_blocks(path, first.where.line + 1), order, many)) as sheets:
+            for sheet in sheets:
+                _take(sheet, path, books)
+
+
+def _take(sheet: Sheet, path: Path, books: _Books) -> None:
+    """Take over what became of a block of rows elsewhere. Raises DataError, as it did there."""
+    assert isinstance(books.rows, Journal)
+    place = str(path)
+    for line, identifier in sheet.told["ids"]:
+        check_new(identifier, Where(place, line), books.findings.ids)
+    books.rows.append(sheet.rows, sheet.rejects, sheet.counts)
+    books.findings.add(sheet.told["found"])
+    books.splits.counts.update(sheet.told["splits"])
+    if sheet.told["error"]:
+        raise DataError(sheet.told["error"])
+
+
+def _read(
+    known: Known, rows: Iterator[Row], name: str, settings: PrepareSettings, books: _Books
+) -> Iterator[tuple[Where, Example]]:
+    """Yield the examples of rows as their format reads them and the rules of `clean` leave them."""
+    findings = books.findings
     gathered = getattr(known.reader, "gathered", None)
     for row in gathered(rows) if gathered else rows:
         try:
@@ -93,20 +161,20 @@ def _read(
             if findings.columns is not None:
                 found = typed(found, row.where, findings.columns)
         except DataError as error:
-            _set_aside(error, row.where, row.fields, settings, book)
+            _set_aside(error, row.where, row.fields, settings, books)
             continue
         for one in found:
             if isinstance(one, Rejected):
-                book.reject(row.where, one.reason, one.row)
+                books.rows.reject(row.where, one.reason, one.row)
             elif settings.drop_duplicates and findings.is_again(one):
-                book.reject(row.where, "an earlier row has the same prompt and completion", one.to_json())
+                books.rows.reject(row.where, "an earlier row has the same prompt and completion", one.to_json())
                 findings.counts["duplicates dropped"] += 1
             else:
                 findings.look(row.where, one)
                 yield row.where, one
 
 
-def _recognised(rows: Iterator[Row], settings: PrepareSettings, book: Journal) -> tuple[Known | None, Iterator[Row]]:
+def _recognised(rows: Iterator[Row], settings: PrepareSettings, books: _Books) -> tuple[Known | None, Iterator[Row]]:
     """Return the format of the first row that has a known one, and the rows from there on."""
     if settings.format != "auto":
         return find_format(settings.format), rows
@@ -114,7 +182,7 @@ def _recognised(rows: Iterator[Row], settings: PrepareSettings, book: Journal) -
         try:
             return detect(row), chain([row], rows)
         except DataError as error:
-            _set_aside(error, row.where, row.fields, settings, book)
+            _set_aside(error, row.where, row.fields, settings, books)
     return None, rows
 
 
@@ -135,25 +203,24 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     return {path: name if alike[name] == 1 else f"{path.resolve().parent.name}-{name}" for path, name in short.items()}
 
 
-def _rows(path: Path, settings: PrepareSettings, books: tuple[Journal, Findings]) -> Iterator[Row]:
-    book, findings = books
-    for where, fields in read_each(path, lambda told: findings.say(path, told)):
-        findings.read += 1
+def _rows(given: Iterable[tuple[Where, Given]], settings: PrepareSettings, books: _Books) -> Iterator[Row]:
+    for where, fields in given:
+        books.findings.read += 1
         if isinstance(fields, Broken):
-            _set_aside(fields.error, where, fields.given, settings, book)
+            _set_aside(fields.error, where, fields.given, settings, books)
             continue
         row = Row(where, fields)
         try:
             yield renamed(row, settings.map) if settings.map else row
         except DataError as error:
-            _set_aside(error, row.where, row.fields, settings, book)
+            _set_aside(error, row.where, row.fields, settings, books)
 
 
-def _set_aside(error: DataError, where: Where, given: object, settings: PrepareSettings, book: Journal) -> None:
+def _set_aside(error: DataError, where: Where, given: object, settings: PrepareSettings, books: _Books) -> None:
     """Keep what cannot be read, with the reason; raise it where that is to stop the run."""
     if settings.on_bad_row == "stop":
         raise error
-    book.reject(where, str(error).removeprefix(f"{where}: "), given)
+    books.rows.reject(where, str(error).removeprefix(f"{where}: "), given)
 
 
 def _check(sources: Sequence[str | Path], settings: PrepareSettings) -> None:

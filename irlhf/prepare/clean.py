@@ -9,7 +9,6 @@ Nothing else of a text is changed. What was done stands in the row's `noted`.
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +51,7 @@ def clean(example: Example, raw: dict[str, Any]) -> Example | Rejected:
     return replace(example, prompt=prompt, completion=completion, extra=extra)
 
 
-def joined(messages: Iterable[Message]) -> list[Message]:
+def joined(messages: list[Message]) -> list[Message]:
     """Join consecutive turns of one role where both are bare text; answers of several tools stay apart."""
     turns: list[Message] = []
     for message in messages:
@@ -62,7 +61,7 @@ def joined(messages: Iterable[Message]) -> list[Message]:
             turns[-1] = {**message, "content": f"{before['content']}{_JOINT}{message['content']}"}
         else:
             turns.append(message)
-    return turns
+    return turns if len(turns) < len(messages) else messages
 
 
 def special_text(example: Example) -> str:

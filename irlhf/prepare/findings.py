@@ -2,8 +2,10 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from irlhf import console
 from irlhf.ids import Seen
@@ -47,6 +49,16 @@ class Findings:
         if special:
             self.counts[SPECIAL] += 1
             self.first = self.first or f"'{special}' at {where}"
+
+    def told(self) -> dict[str, Any]:
+        """Return what `add` takes, as JSON."""
+        return {"read": self.read, "counts": self.counts, "first": self.first}
+
+    def add(self, told: Mapping[str, Any]) -> None:
+        """Add what was found in rows behind these."""
+        self.read += told["read"]
+        self.counts.update(told["counts"])
+        self.first = self.first or told["first"]
 
     def tell(self) -> None:
         """Say it, a line each."""

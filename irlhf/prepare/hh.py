@@ -29,20 +29,23 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
     pair = {side: divide(row, side) for side in _SIDES}
     same_prompt = pair["chosen"][0] == pair["rejected"][0]
     equal = same_prompt and pair["chosen"][1].strip() == pair["rejected"][1].strip()
+    chosen = messages(pair["chosen"][0])
+    turns = {"chosen": chosen, "rejected": chosen if same_prompt else messages(pair["rejected"][0])}
     noted = [EQUAL] if equal else [] if same_prompt else [DIFFER]
     rest = kept(row, _SIDES)
+    shared = {"source": source, **rest, **({NOTED: noted} if noted else {})}
     number = identifier(row, source)
     for side, letter in _SIDES.items():
-        prompt, completion = pair[side]
+        completion = pair[side][1]
         name = f"{number}{letter}"
         if not completion.strip():
             yield Rejected(f"the {side} completion is empty", row.fields)
             continue
         known = {
             "id": name,
-            "prompt": messages(prompt),
+            "prompt": turns[side],
             "completion": completion.strip(),
             "group": f"{number}" if same_prompt else name,
             "label": side,
         }
-        yield from_json({"source": source, **rest, **known, **({NOTED: noted} if noted else {})}, row.where)
+        yield from_json({**shared, **known}, row.where)

@@ -19,12 +19,15 @@ class Splits:
     test: float
     validation: float
     counts: Counter[str] = field(default_factory=Counter)  # of rows that did not bring a split
+    _last: tuple[Content | None, str] = (None, "")  # a prompt and its split: the completions of one stand side by side
 
     def of(self, example: Example) -> str:
         """Return the split that a row brings, else the one that its prompt falls into."""
         if example.split:
             return example.split
-        split = self._drawn(example.prompt)
+        if example.prompt is not self._last[0]:
+            self._last = example.prompt, self._drawn(example.prompt)
+        split = self._last[1]
         self.counts[split] += 1
         return split
 
