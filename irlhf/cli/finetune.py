@@ -22,7 +22,9 @@ irlhf finetune scored.jsonl --render-only -o train.jsonl
 
 irlhf finetune scored.jsonl --model openai:NAME --base-url https://HOST/v1 --price-per-mtok 3 -o policy
 
-irlhf finetune pairs.jsonl --objective reward --model ./ModernBERT-base -o reward-model"""
+irlhf finetune pairs.jsonl --objective reward --model ./ModernBERT-base -o reward-model
+
+irlhf finetune scored.jsonl -r rewards.yaml --model policy --rounds 3 --prompts 128 -o online"""
 
 
 class Objective(StrEnum):
@@ -99,7 +101,7 @@ def finetune(
         int, typer.Option(min=1, help="Samples of each prompt.", metavar="N", rich_help_panel=_ROUNDS)
     ] = 8,
     ask: Annotated[
-        str, typer.Option(help="For weighted, past, high, data or uniform rewards.", rich_help_panel=_ROUNDS)
+        str, typer.Option(help="What for: weighted, past, high, data, uniform.", rich_help_panel=_ROUNDS)
     ] = "weighted",
     keep: Annotated[
         str, typer.Option(help="Which samples, as score --keep.", metavar="RULES", rich_help_panel=_ROUNDS)
