@@ -1,5 +1,6 @@
 """Replies that are kept: nobody is asked the same twice, and nothing old is taken for an answer to a new question."""
 
+import gc
 import json
 import os
 import sqlite3
@@ -213,6 +214,7 @@ def test_threads_and_two_connections_write_at_a_time(tmp_path: Path) -> None:
 
 def test_what_a_kill_left_in_sqlites_journal_is_taken_up_by_the_same_run() -> None:
     scored({"a": MINE})
+    gc.collect()  # closes what the end of a process closes
     child = os.fork()
     if not child:
         replies = Replies(Path(NAME))
