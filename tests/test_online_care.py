@@ -43,8 +43,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(folder: Path, name: str, scored: Path, rewards: str = REWARDS, *more: object) -> None:
-    Path("trained.yaml").write_text(rewards)
-    done = call("finetune", scored, "-r", "trained.yaml", "--epochs", 1, "-q", "-o", folder / name, *more)
+    file = folder / f"{name}.yaml"
+    file.write_text(rewards)
+    done = call("finetune", scored, "-r", file, "--epochs", 1, "-q", "-o", folder / name, *more)
     assert done.code == 0, done.err
 
 

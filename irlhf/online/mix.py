@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
+_OFTEN = 16  # times that a round reads a row at most, where one of all samples would read it once
+
 
 @dataclass(frozen=True)
 class Offline:
@@ -76,7 +78,8 @@ def mixed(
     """Return the rows of a round and the epochs over them.
 
     All rounds and arms train on equally many tokens of completions: `passes` (or 1) times those of a round that keeps
-    all of its samples, at the offline rows' mean length, with its replay.
+    all of its samples, at the offline rows' mean length, with its replay. Where next to nothing is kept they train on
+    less, for a row that is read over and over is learnt by heart.
     """
     mean = fmean(map(offline.size, offline.known))
     whole = offline.batch * mean / (1 - settings.replay)
@@ -84,7 +87,8 @@ def mixed(
         rows = [*kept, *offline.replay(number, settings.replay / (1 - settings.replay) * sum(map(offline.size, kept)))]
     else:
         rows = offline.replay(number, whole)
-    return rows, round((passes or 1) * whole / sum(map(offline.size, rows)), 3)
+    epochs = (passes or 1) * min(_OFTEN, whole / sum(map(offline.size, rows)))
+    return rows, round(epochs, 3)
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
