@@ -16,6 +16,7 @@ from toolbox import ROOT, Row, example, names, read, write
 from irlhf.quickstart import QuickstartSettings, steps
 
 RUN = (sys.executable, str(ROOT / "studies" / "run.py"))
+ROWS = 300  # more than a scorer is asked at once, so that some are written while it waits
 # Behind its first batch the scorer waits for as long as a file called `hold` stands beside it.
 PATIENT = """
 import time
@@ -42,7 +43,7 @@ def study(tmp_path: Path) -> Path:
     """A study of two small cells; the file can be written anew."""
     folder = tmp_path / "studies"
     folder.mkdir()
-    write(folder / "raw.jsonl", [example(i) for i in range(60)])
+    write(folder / "raw.jsonl", [example(i) for i in range(ROWS)])
     (folder / "rewards.yaml").write_text("rewards: {a: {scorer: 'patient:words'}}")
     (folder / "patient.py").write_text(PATIENT)
     (folder / "small.yaml").write_text(STUDY)
@@ -185,9 +186,9 @@ def test_an_evaluation_loses_its_single_points_alone(study: Path) -> None:
 def begin(study: Path) -> "subprocess.Popen[bytes]":
     """Start a study, and come back when its slow command has written rows but not all, and waits."""
     (study.parent / "hold").touch()
-    study.write_text(STUDY.replace("[2, 3]", "[60]").replace("-o {name}", "-q -o {name}"))
+    study.write_text(STUDY.replace("[2, 3]", f"[{ROWS}]").replace("-o {name}", "-q -o {name}"))
     child = subprocess.Popen([*RUN, study, "-o", "out"], stderr=subprocess.DEVNULL)
-    partial = Path("out/limit=60/one.jsonl.partial")
+    partial = Path(f"out/limit={ROWS}/one.jsonl.partial")
     while child.poll() is None and not (partial.exists() and partial.stat().st_size):
         time.sleep(0.005)
     return child
@@ -209,7 +210,7 @@ def assert_it_goes_on(study: Path) -> dict[str, Any]:
     done = run(study, "-o", "out")
     assert done.returncode == 0, done.stderr
     (row,) = results()
-    assert [one["id"] for one in read(Path("out/limit=60/one.jsonl"))] == [f"e{i}" for i in range(60)]
+    assert [one["id"] for one in read(Path(f"out/limit={ROWS}/one.jsonl"))] == [f"e{i}" for i in range(ROWS)]
     assert [seconds == "not available" for seconds in row["seconds"].values()] == [False, True, False]
     return row
 
@@ -218,7 +219,7 @@ def test_killed_in_the_middle_it_goes_on(study: Path) -> None:
     child = begin(study)
     child.kill()
     assert child.wait() == -signal.SIGKILL
-    assert is_held(Path("out/limit=60/study.lock")), "the command that is left behind holds its cell"
+    assert is_held(Path(f"out/limit={ROWS}/study.lock")), "the command that is left behind holds its cell"
     assert_it_goes_on(study)
 
 
@@ -227,9 +228,9 @@ def test_stopped_it_ends_its_commands_and_goes_on_later(number: int, code: int, 
     child = begin(study)
     child.send_signal(number)
     assert child.wait(timeout=30) == code
-    assert not is_held(Path("out/limit=60/study.lock"))
-    assert Path("out/limit=60/one.jsonl.partial").exists()
-    assert "stopped; the same command goes on from here" in Path("out/limit=60/study.log").read_text()
+    assert not is_held(Path(f"out/limit={ROWS}/study.lock"))
+    assert Path(f"out/limit={ROWS}/one.jsonl.partial").exists()
+    assert "stopped; the same command goes on from here" in Path(f"out/limit={ROWS}/study.log").read_text()
     assert_it_goes_on(study)
 
 
