@@ -62,27 +62,36 @@ def read_blocks(path: Path, first: int) -> Iterator[tuple[int, bytes]]:
     def blocks(stream: Any, path: Path, packer: str) -> Iterator[tuple[int, bytes]]:
         return blocks_of(stream, path, first)
 
-    yield from _read(path, blocks, lambda found: found[0] + found[1].rstrip().count(b"\n"))
+    def last_of(found: tuple[int, bytes]) -> int:
+        filled = found[1].rstrip()
+        return found[0] + filled.count(b"\n") if filled else 0
+
+    yield from _read(path, blocks, last_of, first - 1)
 
 
 def holds_jsonl(path: Path) -> bool:
     """Return whether a file holds rows that are a line each, and can be told apart without reading them."""
     with _open(path) as raw:
         stream, _ = packing.unpacked(raw, _head(raw, path))
-        return _head(stream, path) != _PARQUET and is_jsonl(stream, path)
+        try:
+            return _head(stream, path) != _PARQUET and is_jsonl(stream, path)
+        except packing.DAMAGE:  # whoever reads it will say so
+            return False
 
 
 def _read(
-    path: Path, find: Callable[[Any, Path, str], Iterator[_Found]], line_of: Callable[[_Found], int]
+    path: Path, find: Callable[[Any, Path, str], Iterator[_Found]], line_of: Callable[[_Found], int], number: int = 0
 ) -> Iterator[_Found]:
-    """Yield what is found in a file; what is wrong with the file is said with the line behind the last one found."""
-    number = 0
+    """Yield what is found in a file behind the line `number`.
+
+    What is wrong with the file is said with the line behind the last one found; 0 is none.
+    """
     try:
         with _open(path) as raw:
             stream, packer = packing.unpacked(raw, _head(raw, path))
             try:
                 for found in find(stream, path, packer):
-                    number = line_of(found)
+                    number = line_of(found) or number
                     yield found
             except packing.DAMAGE as error:
                 reason = f"the {packer} file is cut short or damaged; fetch it again"

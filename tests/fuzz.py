@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from toolbox import Row, call, names, read
 
-from irlhf import console
+from irlhf import console, tables
 from irlhf.errors import IrlhfError
-from irlhf.files import read_rows
+from irlhf.files import holds_jsonl, read_rows
 from irlhf.journal import Journal
-from irlhf.prepare import PrepareSettings, prepare
+from irlhf.prepare import PrepareSettings, hands, prepare
 from irlhf.records import Where, dumps, from_json
 from irlhf.tables import parse_row
 
@@ -163,6 +163,35 @@ def hold_files(path: Path, settings: PrepareSettings, expected: Run) -> None:
     if written:
         prepare([out], folder / "again.jsonl", PrepareSettings("prompt-completion"))
         assert (folder / "again.jsonl").read_bytes() == written
+
+
+def hold_blocks(path: Path, settings: PrepareSettings, expected: Run) -> None:
+    """Hold what becomes of a file that is read block by block, as by several processes, to what one run made."""
+    folder = Path("held")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    error = ""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "BLOCK", 700)
+        patch.setattr(hands, "count", lambda path: int(holds_jsonl(path)))
+        patch.setattr(hands, "sheets", _sheets)
+        try:
+            prepare([path], folder / "out.jsonl", replace(settings, on_bad_row="skip"))
+        except IrlhfError as stopped:
+            error = str(stopped)
+    found = {name: (folder / name).read_bytes() for name in names(folder) if not name.endswith(".run.json")}
+    aside = found.pop("out.jsonl.rejected.jsonl", b"").count(b"\n")
+    assert (error, found) == (expected.error, {} if error else {"out.jsonl": expected.written})
+    assert aside == (0 if error else len(expected.aside))
+
+
+def _sheets(blocks: Iterable[tuple[int, bytes]], order: dict[str, Any], many: int) -> Iterator[hands.Sheet]:
+    """Make the sheets that other processes would, one after the other."""
+    make = importlib.import_module("irlhf.prepare")._begin(json.loads(dumps(order)))
+    for number, block in blocks:
+        sheet = make(number, block)
+        sheet.told = json.loads(dumps(sheet.told))
+        yield sheet
 
 
 def hold_typed(path: Path, settings: PrepareSettings, expected: Run) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from fuzz import Watch, examine, hold_command, hold_files, hold_typed
+from fuzz import Watch, examine, hold_blocks, hold_command, hold_files, hold_typed
 from rawrows import ROWS, several
 from test_tables import arrow, jsonl, table
 from toolbox import Row
@@ -199,6 +199,8 @@ def test_no_damage_to_bytes_ends_in_a_traceback_or_an_open_account(watch: Watch)
             run = examine(watch, path, case.settings)
             if number % 16 == 0:
                 hold_files(path, case.settings, run)
+            if number % 16 == 8 and not case.settings.drop_duplicates:
+                hold_blocks(path, case.settings, run)
             if number % 64 == 1:
                 hold_typed(path, case.settings, run)
             if number % 256 == 2:

@@ -304,6 +304,7 @@ def lines(number: int) -> list[bytes]:
 
 
 GOOD = lines(40)
+LONG = json.dumps(pair(" Yes" * 200, " No.")).encode() + b"\n"  # more than is handed over at once
 TWICE = json.dumps(pair(" Yes.", " No.", id="again")).encode() + b"\n"
 
 
@@ -320,6 +321,7 @@ TWICE = json.dumps(pair(" Yes.", " No.", id="again")).encode() + b"\n"
         pytest.param(lines(600), {}, id="one conversation, which is not parted"),
         pytest.param([gzip.compress(b"".join(GOOD), mtime=0)], {}, id="packed"),
         pytest.param([gzip.compress(b"".join(lines(2000)), mtime=0)[:-400]], {}, id="packed and cut short"),
+        pytest.param([gzip.compress(LONG * 3, mtime=0)[:-8], b"damaged."], {}, id="packed, with a sum that is wrong"),
     ],
 )
 def test_several_processes_say_and_write_what_one_does(
@@ -368,6 +370,14 @@ def test_what_looks_at_all_rows_is_done_in_one_process(
     monkeypatch.setattr(hands, "_WORK", "raise SystemExit(9)")
     Path("raw.jsonl").write_bytes(b"".join(GOOD))
     assert prepare(["raw.jsonl"], "out", PrepareSettings(**settings))["written"] > 0
+
+
+def test_a_large_packed_file_that_is_damaged_from_its_beginning_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hands, "LARGE", 1)
+    monkeypatch.setattr(hands.os, "sched_getaffinity", lambda process: range(2), raising=False)
+    Path("raw.jsonl.gz").write_bytes(gzip.compress(b"".join(GOOD))[:10] + b"\xff" * 99)
+    with pytest.raises(DataError, match=r"^raw.jsonl.gz:1: the gzip file is cut short or damaged; fetch it again$"):
+        prepare(["raw.jsonl.gz"], "out.jsonl", PrepareSettings("hh"))
 
 
 def test_small_files_streams_and_other_shapes_are_read_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
