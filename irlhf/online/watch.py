@@ -74,7 +74,7 @@ def drawn(loop: Loop, folder: Path, asks: Sequence[str]) -> dict[str, Any]:
     counts = counts_of(folder / "kept.jsonl")
     sides = {
         "kept": [scored[one] for one in scored if one in kept],
-        "dropped": [scored[one] for one in scored.keys() - kept],
+        "dropped": [scored[one] for one in scored if one not in kept],
     }
     return {
         "asked": list(asks),
