@@ -18,6 +18,8 @@ from itertools import islice
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+import orjson
+
 from irlhf.errors import DataError
 from irlhf.ids import Seen
 
@@ -117,7 +119,10 @@ _NUMBERS = ("rewards", "gold", "asked", "wanted", "decoding")
 _COUNTS = ("tokens", "seed", "censored", "candidates", "spent")
 _MEASURES = ("entropy", "entropy_low", "entropy_high", "logprob", "reference", "k3")
 _TEXTS_ALONE = frozenset((*_ALWAYS, *_TEXTS))  # what most rows hold: nothing to check number by number
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False)  # rows were JSON before
+_NARROW = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+_AS_LINE = _NARROW | orjson.OPT_APPEND_NEWLINE
+# Rows were JSON before, so nothing in them holds itself.
+_WIDER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
 
 
 def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = True) -> Example:
@@ -125,7 +130,11 @@ def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = Tru
 
     With `completion` False the row need only hold a prompt.
     """
-    given = {name: value for name, value in row.items() if name in _KNOWN and value is not None}
+    known = _KNOWN.issuperset(row)
+    if known and None not in row.values():
+        given = dict(row)
+    else:
+        given = {name: value for name, value in row.items() if name in _KNOWN and value is not None}
     if "id" not in given:
         raise DataError(f"{where}: no 'id' (keys: {keys_of(row)}); `irlhf prepare` gives every row one")
     for name in ("prompt", "completion") if completion else ("prompt",):
@@ -137,13 +146,13 @@ def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = Tru
     for name in _TEXTS:
         if name in given and not isinstance(given[name], str):
             raise DataError(f"{where}: '{name}' is {_kind(given[name])}, not text")
-    if not given.keys() <= _TEXTS_ALONE:
+    if not _TEXTS_ALONE.issuperset(given):
         _check_numbers(given, where)
     if given.get("split") and given["split"] not in SPLITS:
         raise DataError(f"{where}: split '{given['split']:.40}' is none of {', '.join(SPLITS)}")
     if "target" in given:
         _check_texts(given["target"], where)
-    if not row.keys() <= _KNOWN:
+    if not known:
         given["extra"] = {name: value for name, value in row.items() if name not in _KNOWN}
     return Example(**given)
 
@@ -222,8 +231,20 @@ def keys_of(row: Mapping[str, Any]) -> str:
 
 
 def dumps(row: Mapping[str, Any]) -> bytes:
-    """Return one JSONL line, newline included. Half characters, as in odd file names, become question marks."""
-    return _ENCODER.encode(row).encode(errors="replace") + b"\n"
+    """Return one JSONL line, newline included. Half characters, as in odd file names, become question marks.
+
+    Raises ValueError where a number is NaN or infinity.
+    """
+    try:
+        line = orjson.dumps(row, option=_AS_LINE)
+    except TypeError:  # half a character, a whole number of over 64 bits, a key that is a number
+        return _dumps_slowly(row)
+    # orjson writes null for what is no number, where Python refuses.
+    return _dumps_slowly(row) if b"null" in line else line
+
+
+def _dumps_slowly(row: Mapping[str, Any]) -> bytes:
+    return _WIDER.encode(row).encode(errors="replace") + b"\n"
 
 
 def _identifier(value: object, where: Where | str) -> str:

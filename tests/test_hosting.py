@@ -369,5 +369,5 @@ def test_a_preview_shows_what_is_sent(host: OpenAIServer) -> None:
     outcome = train(host, "--preview", "2")
     assert outcome.code == 0
     assert outcome.out.count("tokens\n") == 2
-    assert '"role": "assistant"' in outcome.out
+    assert '"role":"assistant"' in outcome.out
     assert not host.state.seen

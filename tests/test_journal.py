@@ -17,7 +17,7 @@ from toolbox import IRLHF, call, example, names, process, read, write
 from irlhf.errors import ConfigError, DataError, OutputError
 from irlhf.files import read_rows
 from irlhf.journal import RunCard, beside, journal, lock, workshop
-from irlhf.records import Example
+from irlhf.records import Example, dumps
 
 TEXTS = ("plain", "fern \N{HERB}\u2028in two\x85lines", "naïve", "x" * 40, "last")
 ROWS = [Example(id=f"r{i}", prompt=text, completion=text[::-1]) for i, text in enumerate(TEXTS)]
@@ -29,7 +29,9 @@ def card(source: Path, **settings: Any) -> RunCard:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    return write(tmp_path / "in.jsonl", [one.to_json() for one in ROWS])
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"".join(dumps(one.to_json()) for one in ROWS))
+    return path
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ def test_map_works_from_the_shell() -> None:
     write(Path("raw.jsonl"), [{"q": "p", "a": "c"}])
     outcome = call("prepare", "raw.jsonl", "-o", "-", "--map", "prompt=q", "--map", "completion=a")
     assert outcome.code == 0, outcome.err
-    assert '"prompt": "p", "completion": "c"' in outcome.out
+    assert '"prompt":"p","completion":"c"' in outcome.out
 
 
 @pytest.mark.parametrize(
