@@ -257,9 +257,10 @@ from test_classifier import EXAMPLES
 from irlhf.rewards import Reward
 from irlhf.score.names import find
 
-spec = {"revision": sys.argv[1]} if sys.argv[1:] else {}
-scorer = find("a", Reward(scorer="hf:some/model", **spec), Path())
-print(scorer.traits.identity, *(reply["LABEL_0"] for reply in scorer(EXAMPLES)))
+for revision in sys.argv[1:]:
+    spec = {"revision": revision} if revision else {}
+    scorer = find("a", Reward(scorer="hf:some/model", **spec), Path())
+    print(scorer.traits.identity, *(reply["LABEL_0"] for reply in scorer(EXAMPLES)))
 """
 
 
@@ -278,10 +279,11 @@ def test_a_revision_of_the_hub_is_the_commit_that_is_loaded(tmp_path: Path) -> N
     (tmp_path / "ask.py").write_text(FROM_THE_HUB)
     paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "PYTHONPATH": paths}
-    for name, given in (("main", []), ("main", ["main"]), ("v2", ["v2"]), ("v2", [commits["v2"]])):
-        command = [sys.executable, "ask.py", *given]
-        done = subprocess.run(command, env=env, capture_output=True, timeout=120, check=True, text=True)
-        kind, model, commit, *found = done.stdout.split()
+    asked = {"": "main", "main": "main", "v2": "v2", commits["v2"]: "v2"}
+    command = [sys.executable, "ask.py", *asked]
+    done = subprocess.run(command, env=env, capture_output=True, timeout=120, check=True, text=True)
+    for line, name in zip(done.stdout.splitlines(), asked.values(), strict=True):
+        kind, model, commit, *found = line.split()
         assert (kind, model, commit) == ("hf", "some/model", commits[name])
         assert [float(one) for one in found] == pytest.approx(expected[name], abs=1e-6)
     assert expected["main"] != pytest.approx(expected["v2"], abs=1e-3)
