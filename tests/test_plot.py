@@ -385,3 +385,24 @@ def test_the_closing_line_says_where_the_report_is(bench: Bench) -> None:
 
 def test_samples_alone_give_a_report_and_no_picture() -> None:
     assert "wrote no picture and report.html to plots" in call("plot", write_samples()).err
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda policy: policy.pop("samples"), "KeyError: 'samples'"),
+        (lambda policy: policy.pop("name"), "KeyError: 'name'"),
+        (lambda policy: policy.update(rewards=[1]), "IndexError"),
+        (lambda policy: policy["rewards"]["short"]["curve"][0].update(asked="high"), "TypeError"),
+        (lambda policy: policy.pop("unfinished"), "StrictUndefined"),
+    ],
+)
+def test_an_evaluation_that_was_changed_by_hand_is_one_line(damage: Any, told: str) -> None:
+    found = evaluation(ONE)
+    damage(next(iter(found["policies"].values())))
+    Path("eval.json").write_text(json.dumps(found))
+    outcome = call("plot", "eval.json", "-o", "plots")
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1), outcome.err
+    assert "eval.json: damaged, or changed by hand (" in outcome.err
+    assert told in outcome.err
+    assert not Path("plots").exists()

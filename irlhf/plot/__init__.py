@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, check_output, digest, read_json, read_rows, whole_file
 from irlhf.plot import evaluation, watched
+from irlhf.plot.shape import sound
 from irlhf.policy import FILE, METRICS
 from irlhf.records import Example, from_json
 from irlhf.registry import PICTURES, resolve
@@ -83,11 +84,12 @@ def plot(sources: Sequence[str | Path], output: str | Path, settings: PlotSettin
     with resolve("irlhf.plot.style:look")():
         for source in sources:
             _read(Path(source), found)
+        with sound(found.evaluations):
+            text = resolve("irlhf.plot.report:report")(found)
         folder.mkdir(exist_ok=True)
         for name, drawn in found.pictures.items():
             with whole_file(folder / f"{name}.{settings.format}") as temporary:
                 temporary.write_bytes(drawn.png if settings.format == "png" else drawn.rendered(settings.format))
-        text = resolve("irlhf.plot.report:report")(found)
     with whole_file(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
     pictures = [str(folder / f"{name}.{settings.format}") for name in found.pictures]
@@ -104,7 +106,8 @@ def _read(source: Path, found: Found) -> None:
     if "policy" in first and "completion" in first:
         found.samples.extend(from_json(row, where) for where, row in read_rows(path))
         return  # samples are read, not drawn: their rewards are what was asked, not what the data holds
-    drawn = _draw(path, first)
+    with sound([path]) if is_evaluation or watched.holds(first) else contextlib.nullcontext():
+        drawn = _draw(path, first)
     if not drawn and not is_evaluation:
         raise DataError(
             f"{path}: nothing to draw; plot reads eval.json, rounds.json, scored rows, samples, policy folders"

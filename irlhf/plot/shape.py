@@ -1,13 +1,19 @@
 """The JSON files of other commands, read so that their texts are safe to show."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import UndefinedError
+
 from irlhf.console import clean
 from irlhf.errors import DataError
 from irlhf.files import read_json
+
+# What Python, matplotlib and the page's template say where a part is missing or of another kind.
+_ODD = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, UndefinedError)
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,17 @@ class Shape:
     def lacks(self, path: Path, what: str) -> DataError:
         """Return the error that something is not in a file as it should be."""
         return DataError(f"{path}: no {what} as `{self.writer}` writes it; {self.again}")
+
+
+@contextmanager
+def sound(paths: Iterable[str | Path]) -> Iterator[None]:
+    """Make one line of what goes wrong with a part of files of ours, each number of which was not looked at before."""
+    try:
+        yield
+    except _ODD as error:
+        files, told = ", ".join(map(str, paths)), " ".join(f"{type(error).__name__}: {error}".split())
+        reason = f"damaged, or changed by hand ({told:.100})"
+        raise DataError(f"{files}: {reason}; run the command that wrote it again") from error
 
 
 def _safe(value: Any) -> Any:
