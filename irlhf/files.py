@@ -16,9 +16,10 @@ import yaml
 
 from irlhf import packing
 from irlhf.errors import ConfigError, DataError, IrlhfError, OutputError
+from irlhf.jsonl import Broken, Given, blocks_of, first_line, refuse
 from irlhf.records import Where
 from irlhf.registry import resolve
-from irlhf.tables import Broken, Given, Tell, blocks_of, first_line, is_jsonl, refuse, rows_of
+from irlhf.tables import Tell, is_jsonl, rows_of
 
 STREAM = Path("-")  # stdin where a file is read, stdout where one is written
 YAML_LIMIT = 2**20  # bytes

@@ -27,10 +27,11 @@ import filelock
 from irlhf import console, files
 from irlhf.errors import ConfigError, DataError, OutputError
 from irlhf.ids import Seen
+from irlhf.jsonl import parse_row
 from irlhf.packing import PACKED, pack
 from irlhf.records import Example, Where, dumps
 from irlhf.registry import resolve
-from irlhf.tables import SEPARATORS, bare, parse_row
+from irlhf.tables import SEPARATORS, bare
 
 SYNC_ROWS = 32  # rows that a power cut may cost; a kill costs none
 SYNC_SECONDS = 1.0

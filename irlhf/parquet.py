@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from irlhf.errors import ConfigError, DataError
+from irlhf.jsonl import Broken, Given, checked, first_line, parse_row, refuse
 from irlhf.records import Where
-from irlhf.tables import Broken, Given, checked, first_line, parse_row, refuse, repeated
+from irlhf.tables import repeated
 from irlhf.typed import FLAG, FRACTION, ITEMS, LIST, TEXT, WHOLE, Column, Shape
 
 try:

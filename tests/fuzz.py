@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from toolbox import Row, call, names, read
 
-from irlhf import console, tables
+from irlhf import console, jsonl
 from irlhf.errors import IrlhfError
 from irlhf.files import holds_jsonl, read_rows
 from irlhf.journal import Journal
+from irlhf.jsonl import parse_row
 from irlhf.prepare import PrepareSettings, hands, prepare
 from irlhf.records import Where, dumps, from_json
-from irlhf.tables import parse_row
 
 PATIENCE = 10  # seconds of processor time for one file of a few kilobytes
 LONGEST = 4000  # characters of an error
@@ -172,7 +172,7 @@ def hold_blocks(path: Path, settings: PrepareSettings, expected: Run) -> None:
     folder.mkdir()
     error = ""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tables, "BLOCK", 700)
+        patch.setattr(jsonl, "BLOCK", 700)
         patch.setattr(hands, "count", lambda path: int(holds_jsonl(path)))
         patch.setattr(hands, "sheets", _sheets)
         try:

@@ -13,8 +13,8 @@ from rawrows import ROWS
 from toolbox import Row, call, example, names, process, read, write
 
 from irlhf.errors import ConfigError, DataError
+from irlhf.jsonl import DEPTH_LIMIT
 from irlhf.prepare import PrepareSettings, prepare
-from irlhf.tables import DEPTH_LIMIT
 
 CARD = PrepareSettings(card=True)
 PAIR = ROWS["hh"]

@@ -18,12 +18,12 @@ from toolbox import ROOT, call, read, write
 
 from irlhf.errors import DataError
 from irlhf.ids import fingerprint
+from irlhf.jsonl import DEPTH_LIMIT, Broken, checked, parse_row
 from irlhf.pairs import pairs_of
 from irlhf.prepare import PrepareSettings, prepare
 from irlhf.prepare.formats import Row, find_format, formats
 from irlhf.records import Example, Where, dumps, from_json
 from irlhf.registry import FORMATS
-from irlhf.tables import DEPTH_LIMIT, Broken, checked, parse_row
 
 FUZZ = int(os.environ.get("IRLHF_FUZZ_EXAMPLES") or 100)  # a format
 FUZZED = settings(max_examples=FUZZ, deadline=None, suppress_health_check=list(HealthCheck), database=None)

@@ -10,13 +10,13 @@ from toolbox import SHARED, Row, read, write
 
 from irlhf.errors import DataError
 from irlhf.files import read_rows
+from irlhf.jsonl import DEPTH_LIMIT
 from irlhf.pairs import pairs_of
 from irlhf.prepare import PrepareSettings, prepare
 from irlhf.prepare.clean import BEGUN, JOINED
 from irlhf.prepare.shapes import CUT, DIFFER, EQUAL, TIE
 from irlhf.prepare.ultrafeedback import MENDED, UNRATED
 from irlhf.records import Where, from_json
-from irlhf.tables import DEPTH_LIMIT
 
 
 def prepared(*rows: Row, **settings: Any) -> list[Row]:

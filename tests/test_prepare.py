@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from toolbox import IRLHF, Row, call, example, names, process, read, write
 
-from irlhf import tables
+from irlhf import jsonl
 from irlhf.errors import BackendError, ConfigError, DataError
 from irlhf.prepare import PrepareSettings, hands, prepare
 
@@ -282,7 +282,7 @@ def test_one_row_of_real_shape_is_the_documented_record() -> None:
 @pytest.fixture
 def many_hands(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Switches several processes on and off, each with a few lines at a time."""
-    monkeypatch.setattr(tables, "BLOCK", 700)
+    monkeypatch.setattr(jsonl, "BLOCK", 700)
 
     def switch(count: int) -> None:
         monkeypatch.setattr(hands, "count", lambda path: count)
@@ -317,7 +317,7 @@ TWICE = json.dumps(pair(" Yes.", " No.", id="again")).encode() + b"\n"
         pytest.param([*GOOD, b"{}\n", *GOOD], {}, id="a bad row"),
         pytest.param([*GOOD, b"not\n", *GOOD], {"format": "hh"}, id="a line that is no JSON"),
         pytest.param([TWICE, *GOOD, TWICE, *GOOD, b"not\n"], {}, id="an id twice"),
-        pytest.param([*GOOD, b" " * (tables.LINE_LIMIT + 1)], {}, id="a line too long"),
+        pytest.param([*GOOD, b" " * (jsonl.LINE_LIMIT + 1)], {}, id="a line too long"),
         pytest.param(lines(600), {}, id="one conversation, which is not parted"),
         pytest.param([gzip.compress(b"".join(GOOD), mtime=0)], {}, id="packed"),
         pytest.param([gzip.compress(b"".join(lines(2000)), mtime=0)[:-400]], {}, id="packed and cut short"),

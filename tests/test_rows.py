@@ -16,8 +16,8 @@ from toolbox import example, write
 from irlhf import files
 from irlhf.errors import ConfigError, DataError, OutputError
 from irlhf.files import read_json, read_rows, read_yaml, whole_file, write_json
+from irlhf.jsonl import LINE_LIMIT, parse_row
 from irlhf.records import LARGEST, Example, Where, as_text, dumps, finite, from_json, unique
-from irlhf.tables import LINE_LIMIT, parse_row
 
 
 def rows_of(text: bytes, tmp_path: Path) -> list[dict[str, object]]:

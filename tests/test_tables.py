@@ -23,7 +23,6 @@ from pyarrow import parquet
 from rawrows import ROWS
 from toolbox import call, process, read
 
-from irlhf import tables
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import read_rows
 from irlhf.packing import pack, zstd
@@ -315,7 +314,7 @@ def test_plot_reads_scored_rows_of_a_json_list() -> None:
 
 
 def test_one_json_value_over_the_limit_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "JSON_LIMIT", 2**20)
+    monkeypatch.setattr("irlhf.jsonl.JSON_LIMIT", 2**20)
     told = refusal("rows.json.gz", gzip.compress(json.dumps([{"a": "x" * 2**20}]).encode()))
     assert told == "rows.json.gz: over 1 MiB in one JSON value; make it JSONL: jq -c '.[]' rows.json.gz"
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, read_blocks, read_each
 from irlhf.journal import Journal, RunCard, journal
+from irlhf.jsonl import Broken, Given, rows_in
 from irlhf.prepare import hands
 from irlhf.prepare.clean import clean
 from irlhf.prepare.columns import renamed
@@ -23,7 +24,7 @@ from irlhf.prepare.hub import fetch, is_hub
 from irlhf.prepare.splits import Splits
 from irlhf.records import Example, Where, check_new, unique
 from irlhf.registry import FORMATS
-from irlhf.tables import Broken, Given, bare, rows_in
+from irlhf.tables import bare
 
 _SHAPE = re.compile(r"\.(json.*|csv|tsv|txt|parquet)$", re.IGNORECASE)  # what a file's name says of its rows
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from irlhf import console
 from irlhf.errors import BackendError, ConfigError
-from irlhf.tables import first_line
+from irlhf.jsonl import first_line
 
 _HUB = "hub:"
 _NAMED = re.compile(

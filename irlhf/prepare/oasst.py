@@ -5,10 +5,10 @@ from itertools import groupby
 from typing import Any
 
 from irlhf.errors import DataError
+from irlhf.jsonl import DEPTH_LIMIT
 from irlhf.prepare import oasst_trees
 from irlhf.prepare.formats import Rejected, Row
 from irlhf.records import Example
-from irlhf.tables import DEPTH_LIMIT
 
 FIELDS = '"message_id", "message_tree_id", "text", "role", and parent_id'
 BECOMES = oasst_trees.BECOMES

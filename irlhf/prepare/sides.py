@@ -6,10 +6,10 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from irlhf.errors import DataError
+from irlhf.jsonl import DEPTH_LIMIT, depth
 from irlhf.prepare.formats import Rejected, Row
 from irlhf.prepare.shapes import Side, answers, chat, said, text
 from irlhf.records import CHOSEN, REJECTED, Content, Example, Message, as_messages
-from irlhf.tables import DEPTH_LIMIT, depth
 
 _OWN = re.compile(r"(?P<side>chosen|rejected)[_-](?P<name>.+)|(?P<first>.+)[_-](?P<last>chosen|rejected)")
 _IRLHF = {field.name for field in fields(Example)}

@@ -14,13 +14,13 @@ from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, read_each, read_rows
 from irlhf.ids import parse_shard
 from irlhf.journal import PARTIAL, Journal, RunCard, beside, journal
+from irlhf.jsonl import Broken
 from irlhf.records import Example, from_json, unique
 from irlhf.registry import resolve
 from irlhf.rewards import REACH, Reward, read_rewards
 from irlhf.score.panel import Answer, Source, sources
 from irlhf.score.replies import NAME, Cache
 from irlhf.score.scorers import Failure
-from irlhf.tables import Broken
 
 _POOL = 256  # rows that a scorer sees at once; a kill costs at most their scoring
 _WAITED = 1024  # where answers are waited for, which are kept one by one: few pools, and few ends of pools to wait for
