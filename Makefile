@@ -9,14 +9,14 @@ quickstart: $(INSTALLED)
 	$(BIN)/irlhf quickstart
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2
 
 fix: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -373,7 +373,7 @@ def test_a_host_that_gives_nothing_to_go_by_is_not_asked_for_ever(scripted: Call
     outcome = call(*line("--limit", "20", "--concurrency", "2", "-q"))
     assert outcome.code == 3
     assert "completions is one to go by (a completion without text, ended with 'length'); look" in outcome.err
-    assert len(server.seen) <= 18
+    assert len(server.seen) <= 17  # the sixteenth, and one that was under way beside it
 
 
 def there(bench: Bench, server: Server, *more: object) -> list[object]:

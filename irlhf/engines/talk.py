@@ -68,6 +68,7 @@ class Talk:
         self.extra = {**WHOLE, **extra}
         self.spent = spent
         self.kept = self.lost = 0  # completions
+        self.reason = ""  # why one of them was lost
         self.habits = Habits()
         self.met = False  # whether the server has said yes or no to what it is asked
         self.first = Lock()  # of those who ask before that
@@ -88,6 +89,7 @@ class Talk:
 
     def _some(self, messages: Sequence[Message], seeds: Sequence[int], size: int | None) -> list[Completion | Lost]:
         """Return as many of the completions as one request brings."""
+        self._judge()  # another thread may have seen the last that was needed to give up
         answer, habits = self._answer(messages, seeds)
         choices = answer.choices[: len(seeds)]
         if habits.plural and len(choices) < len(seeds):
@@ -98,15 +100,16 @@ class Talk:
         self._judge(found)
         return found
 
-    def _judge(self, found: Sequence[Completion | Lost]) -> None:
+    def _judge(self, found: Sequence[Completion | Lost] = ()) -> None:
         """Raise BackendError where nothing that came was of use: it may have been paid for."""
         with self.lock:
-            self.lost += sum(isinstance(one, Lost) for one in found)
-            self.kept += sum(not isinstance(one, Lost) for one in found)
+            lost = [one.reason for one in found if isinstance(one, Lost)]
+            self.lost += len(lost)
+            self.kept += len(found) - len(lost)
+            self.reason = lost[0] if lost else self.reason
             hopeless = self.lost >= _FIRST and not self.kept
         if hopeless:
-            (reason, *_) = (one.reason for one in found if isinstance(one, Lost))
-            told = f"none of {self.lost} completions is one to go by ({reason})"
+            told = f"none of {self.lost} completions is one to go by ({self.reason})"
             raise BackendError(f"{self.served.url}: {told}; look at what they are asked")
 
     def _answer(self, messages: Sequence[Message], seeds: Sequence[int]) -> tuple[_Answer, Habits]:
