@@ -406,3 +406,14 @@ def test_an_evaluation_that_was_changed_by_hand_is_one_line(damage: Any, told: s
     assert "eval.json: damaged, or changed by hand (" in outcome.err
     assert told in outcome.err
     assert not Path("plots").exists()
+
+
+def test_rounds_that_were_changed_by_hand_are_one_line() -> None:
+    path = write_rounds(rounds())
+    found = json.loads(path.read_text())
+    found["arms"][0]["rounds"][0]["tracking"] = "good"
+    path.write_text(json.dumps(found))
+    outcome = call("plot", path, "-o", "plots")
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1), outcome.err
+    assert "rounds.json: damaged, or changed by hand (" in outcome.err
+    assert not Path("plots").exists()
