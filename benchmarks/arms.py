@@ -22,11 +22,11 @@ from irlhf.engines.chat import Chat
 from irlhf.engines.local import load_causal
 from irlhf.engines.tiny import make_tiny
 from irlhf.finetune import BUCKETED, PADDED, FinetuneSettings
-from irlhf.finetune.batches import IGNORED, Encoded, Family, alone, together
 from irlhf.finetune.chronicle import Plan
 from irlhf.finetune.rows import Row, TrainingSet, read_training_set
 from irlhf.finetune.trainer import trainer
 from irlhf.records import as_messages, as_text
+from irlhf.training.batching import IGNORED, Encoded, Family, alone, together
 
 CONTEXT = {"mid": 512, "tiny": 256}
 RATE = 5e-4

@@ -25,8 +25,8 @@ from side_by_side import finish, matmul_peak, measure, options, told
 from transformers import Trainer
 
 from irlhf.finetune import BUCKETED, SHARED
-from irlhf.finetune.batches import Encoded
 from irlhf.finetune.chronicle import Plan
+from irlhf.training.batching import Encoded
 
 BATCHES = {"mid": (4, 16), "tiny": (8, 16, 32, 64, 128)}
 

@@ -31,8 +31,8 @@ from transformers.trainer_utils import SchedulerType
 
 from irlhf.engines.projection import wanted_logits
 from irlhf.finetune import SHARED
-from irlhf.finetune.batches import IGNORED, Collator, Encoded, alone
 from irlhf.finetune.chronicle import Plan
+from irlhf.training.batching import IGNORED, Collator, Encoded, alone
 
 ROWS_A_STEP = 16
 PILOT = 1000  # a seed

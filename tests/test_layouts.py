@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from irlhf.errors import ConfigError
 from irlhf.finetune import FinetuneSettings, train
-from irlhf.finetune.batches import Collator, Encoded, Family, alone, lay, packed, together
 from irlhf.finetune.chronicle import Plan
 from irlhf.finetune.trainer import layout_agrees, trainer
+from irlhf.training.batching import Collator, Encoded, Family, alone, lay, packed, together
 
 Batch = dict[str, torch.Tensor]
 
@@ -114,11 +114,6 @@ def test_packed_families_see_nothing_of_each_other_and_start_anew() -> None:
     seen = batch["attention_mask"][0, 0]
     assert seen[8].nonzero().flatten().tolist() == [0, 1, 2, 7, 8]
     assert seen[18].nonzero().flatten().tolist() == [16, 17, 18]
-
-
-def test_the_first_token_of_a_packed_row_is_foretold_by_nothing() -> None:
-    labels = lay([alone([Encoded([1], [7]), Encoded([], [8, 9])])], 0)["labels"]
-    assert labels.tolist() == [[-100, 7, -100, 9]]
 
 
 @pytest.mark.parametrize("layout", ["shared", "packed"])

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from irlhf.errors import ConfigError
 from irlhf.finetune import FinetuneSettings, finetune
-from irlhf.finetune.batches import Encoded, together
+from irlhf.training.batching import Encoded, together
 
 
 def train(bench: Bench, output: str, *options: object) -> Outcome:

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from toolbox import IRLHF, Bench, call, names, read
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from irlhf.finetune.batches import Collator, Encoded, Family, LengthBatches, alone, together
 from irlhf.finetune.chronicle import Plan, forget_checkpoints, newest_complete, read_metrics
 from irlhf.finetune.trainer import trainer
+from irlhf.training.batching import Collator, Encoded, Family, LengthBatches, alone, together
 
 ROWS = [
     Encoded([1, 5, 6, 7], [8, 9, 2]),

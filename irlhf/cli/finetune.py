@@ -28,9 +28,11 @@ irlhf finetune scored.jsonl -r rewards.yaml --model policy --rounds 3 --prompts 
 
 
 class Objective(StrEnum):
-    """What is trained."""
+    """What a model is trained for."""
 
-    policy = "policy"
+    likelihood = "likelihood"
+    contrast = "contrast"
+    ra_dpo = "ra-dpo"
     reward = "reward"
 
 
@@ -47,7 +49,21 @@ def finetune(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The folder. \\[policy or reward-model]")
     ] = None,
-    objective: Annotated[Objective, typer.Option(help="What is trained, see above.")] = Objective.policy,
+    objective: Annotated[Objective, typer.Option(help="Training objective, see above.")] = Objective.likelihood,
+    contrast_weight: Annotated[float, typer.Option(min=0, help="Weight of the contrast beside the likelihood.")] = 1.0,
+    alternatives: Annotated[
+        int, typer.Option(min=1, max=64, help="Other targets that a completion is compared under.")
+    ] = 1,
+    one_reward: Annotated[
+        float, typer.Option(min=0, max=1, help="Probability that an alternative differs in one reward only.")
+    ] = 0.5,
+    beta: Annotated[float, typer.Option(min=0, help="Strength of ra-dpo's tie to the base model.")] = 0.1,
+    precision: Annotated[
+        str, typer.Option(help="Arithmetic of training: auto, bf16 or fp32.", metavar="KIND")
+    ] = "auto",
+    keep_best: Annotated[
+        bool, typer.Option("--keep-best", help="Keep the checkpoint with the most steering information.")
+    ] = False,
     template: Annotated[str, typer.Option(help="How rewards are spelled: a name or a YAML. \\[reward-end]")] = "",
     like: Annotated[str, typer.Option(help="Keep the scales and the template of this policy.", metavar="FOLDER")] = "",
     baseline: Annotated[str, typer.Option(help="plain, chosen, top or untouched, see above.", metavar="KIND")] = "",
@@ -160,6 +176,13 @@ def finetune(
         drop_all=drop_all,
         layout=layout,
         like=like,
+        objective=Objective.likelihood if objective == Objective.reward else objective,
+        contrast_weight=contrast_weight,
+        alternatives=alternatives,
+        one_reward=one_reward,
+        beta=beta,
+        precision=precision,
+        keep_best=keep_best,
     )
     hosted = resolve("irlhf.finetune.hosting:HostedSettings")(
         host,

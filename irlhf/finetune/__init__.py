@@ -16,6 +16,7 @@ from irlhf.journal import RunCard, journal, workshop
 from irlhf.policy import TINY, read_policy
 from irlhf.registry import did_you_mean, resolve
 from irlhf.templates import DEFAULT, INSTRUCTION, find_template
+from irlhf.training.settings import LIKELIHOOD, Objective
 
 BASELINES = (*BLIND, UNTOUCHED)
 LAYOUTS = AUTO, PADDED, BUCKETED, SHARED, PACKED = ("auto", "padded", "bucketed", "shared", "packed")
@@ -32,7 +33,7 @@ class FinetuneSettings:
     rewards can be asked for, and `drop_all` the chance that all of them are. With `lora` only low-rank updates of
     that rank are trained (Hu et al. 2021, arXiv 2106.09685); `merge` adds them to the weights at the end, else the
     folder holds them alone. `report_to` names a tracker that transformers knows. `layout` is how rows become
-    batches, see irlhf/finetune/batches.py. `like` is a policy's folder whose scales and template are kept, as when
+    batches, see irlhf/training/batching.py. `like` is a policy's folder whose scales and template are kept, as when
     training on from it: no number changes its meaning.
     """
 
@@ -53,6 +54,18 @@ class FinetuneSettings:
     drop_all: float = 0.0
     layout: str = AUTO
     like: str = ""
+    objective: str = LIKELIHOOD
+    contrast_weight: float = 1.0
+    alternatives: int = 1
+    one_reward: float = 0.5
+    beta: float = 0.1
+    precision: str = "auto"
+    keep_best: bool = False
+
+    @property
+    def objective_settings(self) -> Objective:
+        """The objective with its own settings, see irlhf/training/settings.py."""
+        return Objective(self.objective, self.contrast_weight, self.alternatives, self.one_reward, self.beta)
 
 
 def finetune(

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer
 
 from irlhf.engines.classify import Row
-from irlhf.finetune.batches import LengthBatches
 from irlhf.finetune.chronicle import Chronicle, EpochLoader, Plan, arguments, held_out
+from irlhf.training.batching import LengthBatches
 
 
 class EncodedPair(NamedTuple):

@@ -5,12 +5,12 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
@@ -20,8 +20,9 @@ from irlhf.engines.local import device
 from irlhf.engines.processes import wait_for_all
 from irlhf.errors import ConfigError
 from irlhf.finetune import BUCKETED, COMPLETE
-from irlhf.finetune.batches import LengthBatches
 from irlhf.policy import METRICS
+from irlhf.training.batching import LengthBatches
+from irlhf.training.settings import DEFAULT_OBJECTIVE, STEERING, Objective
 
 _CHECKPOINTS = 10  # a run; a kill costs at most a tenth of it
 _EVALUATIONS = 5  # a run
@@ -39,6 +40,9 @@ class Plan:
     accumulate: int = 1  # parts that a step is computed in, to spare memory
     report_to: str = "none"
     layout: str = BUCKETED  # how rows become batches
+    objective: Objective = DEFAULT_OBJECTIVE
+    bf16: bool = False  # whether matrix products are computed in bfloat16
+    keeps_best: bool = False  # the checkpoint with the most steering information, instead of the last
 
 
 class EpochLoader(DataLoader[Any]):
@@ -74,7 +78,8 @@ class Chronicle(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         """Append what the Trainer measured. Raises ConfigError where a loss is no number any more."""
-        names = {"loss": "loss", "eval_loss": "validation_loss", "learning_rate": "learning_rate"}
+        names = {key: key.removeprefix("eval_") for key in logs if key.startswith(f"eval_{STEERING}")}
+        names |= {one: one for one in ("loss", "contrast_loss", "learning_rate")} | {"eval_loss": "validation_loss"}
         found = {names[key]: value for key, value in logs.items() if key in names}
         if not all(map(math.isfinite, found.values())):
             told = f"training diverged at step {state.global_step:,}: the loss is no number any more"
@@ -116,14 +121,17 @@ def arguments(folder: Path, plan: Plan, validates: bool) -> TrainingArguments:
         eval_strategy="steps" if validates else "no",
         eval_steps=max(1, plan.steps // _EVALUATIONS),
         prediction_loss_only=True,
-        save_steps=max(1, plan.steps // _CHECKPOINTS),
+        save_steps=max(1, plan.steps // (_EVALUATIONS if plan.keeps_best else _CHECKPOINTS)),
         save_total_limit=2,
+        load_best_model_at_end=plan.keeps_best,
+        metric_for_best_model=f"eval_{STEERING}/joint/information" if plan.keeps_best else None,
+        greater_is_better=True if plan.keeps_best else None,
         report_to=plan.report_to,
         disable_tqdm=True,
         use_cpu=device() == "cpu",
         ddp_find_unused_parameters=False,
         logging_nan_inf_filter=False,
-        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),  # on a processor it is 5x slower
+        bf16=plan.bf16,
     )
 
 
@@ -163,9 +171,9 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
-def held_out(trainer: Any, loss: float) -> dict[str, float]:
-    """Tell a Trainer's log and callbacks the loss on the held-out rows, as its own evaluation does, and return it."""
-    metrics = {"eval_loss": loss}
+def held_out(trainer: Any, loss: float, figures: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Log the loss and other figures on the held-out rows, call the callbacks as Trainer.evaluate does, return them."""
+    metrics = {"eval_loss": loss, **{f"eval_{name}": value for name, value in (figures or {}).items()}}
     trainer.log(metrics)
     trainer.control = trainer.callback_handler.on_evaluate(trainer.args, trainer.state, trainer.control, metrics)
     return metrics

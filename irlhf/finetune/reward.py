@@ -27,7 +27,8 @@ class RewardModelSettings:
 
     `batch` is in pairs a step, computed in `accumulate` parts to spare memory; `context` is in tokens, prompt and
     completion together. `half`, proxy or gold, trains on one of two halves of the conversations, which share none, so
-    that two reward models never saw the same data. `report_to` names a tracker that transformers knows.
+    that two reward models never saw the same data. `report_to` names a tracker that transformers knows. `precision` is
+    the arithmetic of training, see irlhf/models/precision.py.
     """
 
     epochs: float = 0.0
@@ -39,6 +40,7 @@ class RewardModelSettings:
     accumulate: int = 1
     half: str = ""
     report_to: str = "none"
+    precision: str = "auto"
 
 
 def reward_model(

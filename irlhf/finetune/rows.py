@@ -1,7 +1,6 @@
 """The rows a policy learns from, and the card that says how their rewards are spelled."""
 
 import random
-from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,8 @@ from irlhf.policy import RESERVOIR, Part, Policy, RewardCard, sum_of
 from irlhf.records import TRAIN, VALIDATION, Example, Message, as_messages, from_json, unique
 from irlhf.rewards import SUM, Reward, Rewards, ScaleSpec, read_rewards
 from irlhf.scales import PERCENTILES, UNIT, fit, percentile
-from irlhf.templates import PLAIN, Bound, Kind, Template, Wish, find_template
+from irlhf.templates import PLAIN, Template, Wish, find_template
+from irlhf.training.target_draw import TargetDraw
 
 if TYPE_CHECKING:
     from irlhf.finetune import FinetuneSettings
@@ -66,18 +66,16 @@ class TrainingSet:
         Some lines are dropped at random, and of some rows all; where the template has lines for thresholds, some
         name a reward of a training row that is no better than this one's, or no worse.
         """
-        kinds = [kind for kind in policy.template.kinds if kind != "line"]
-        known = self._known(policy) if kinds else {}
+        draw = self.target_draw(policy, settings)
         for example in rows:
             rng = random.Random(f"{settings.seed}/{example.id}/drop")
-            scaled = policy.scaled(example.rewards)
-            asked: dict[str, Wish] = {name: number for name, number in scaled.items() if rng.random() >= settings.drop}
-            if settings.drop_all and rng.random() < settings.drop_all:
-                asked = {}
-            for name in asked if kinds else ():
-                if rng.random() < policy.template.bounded:
-                    asked[name] = _threshold(rng.choice(kinds), scaled[name], known[name], rng)
-            yield example, asked
+            actual = policy.scaled(example.rewards)
+            yield example, draw.wishes(actual, draw.names(actual, rng), rng)
+
+    def target_draw(self, policy: Policy, settings: "FinetuneSettings") -> TargetDraw:
+        """Return what draws the targets that a training prompt requests."""
+        thresholds = policy.template.kinds != ["line"]
+        return TargetDraw(policy.template, self._known(policy) if thresholds else {}, settings.drop, settings.drop_all)
 
     def learnt(self, policy: Policy, settings: "FinetuneSettings") -> list[Example]:
         """Return the examples that are trained on: all, or those of a baseline."""
@@ -128,14 +126,6 @@ def _fitted(name: str, spec: Reward, raw: Sequence[float], parts: tuple[Part, ..
     scale = fit(name, spec, raw)
     percentiles = {f"p{one}": percentile(raw, one) for one in PERCENTILES}
     return RewardCard(name, spec.weight, scale, fmean(raw), pstdev(raw), percentiles, parts)
-
-
-def _threshold(kind: Kind, actual: float, known: Sequence[float], rng: random.Random) -> Bound:
-    """Return a threshold that a row with this actual reward keeps: a training row's, not above it (or not below)."""
-    if kind == "at_least":
-        return Bound("at_least", known[rng.randrange(bisect_right(known, actual) or 1)])
-    first = min(bisect_left(known, actual), len(known) - 1)
-    return Bound("at_most", known[rng.randrange(first, len(known))])
 
 
 def _check_spelling(template: Template, cards: Sequence[RewardCard]) -> None:

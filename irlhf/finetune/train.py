@@ -3,8 +3,8 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +20,32 @@ from irlhf.engines.tiny import make_tiny
 from irlhf.errors import ConfigError, DataError
 from irlhf.finetune import AUTO, BUCKETED, PADDED, SHARED
 from irlhf.finetune.baselines import UNTOUCHED
-from irlhf.finetune.batches import Encoded, Family, alone, together
 from irlhf.finetune.chronicle import Plan, check_tracker, forget_checkpoints, newest_complete
 from irlhf.finetune.lora import with_lora
 from irlhf.finetune.rows import VALIDATION_ROWS, Row, TrainingSet
 from irlhf.finetune.trainer import layout_agrees, trainer
 from irlhf.finetune.weights import digest, refuse_broken, save, told_of_disk, versions
+from irlhf.models.precision import resolve_precision
 from irlhf.policy import TINY, Policy, read_policy, write_policy
 from irlhf.readme import write_readme
-from irlhf.records import as_messages
+from irlhf.records import LENGTH, Example, as_messages
 from irlhf.scales import UNIT
-from irlhf.templates import INSTRUCTION, find_template
+from irlhf.templates import INSTRUCTION, Wish, find_template
+from irlhf.training.batching import Collator, Encoded, Family, alone, together
+from irlhf.training.settings import STEERING
+from irlhf.training.steering_information import (
+    JOINT,
+    SIBLING,
+    Figures,
+    Probes,
+    SteeringMonitor,
+    ignored,
+    ignores,
+    measured_rows,
+    probes,
+    spelled,
+)
+from irlhf.training.target_contrast import ContrastDraw, ContrastFamilies, Rewarded
 
 if TYPE_CHECKING:
     from irlhf.finetune import FinetuneSettings
@@ -47,6 +62,7 @@ _SHARES_FROM = 1_000_000  # parameters
 _DIGITS = ("decimal", "integer")
 _READS_DIGITS = 1_000_000  # parameters; a base of a quarter of them read none
 _SPARES = 0.1  # of the tokens, at least
+_CUT_OFF = "cut off by the limit on new tokens: trained without an end of turn"
 _WIDEST = 2  # times the longest row that a family may be
 
 
@@ -54,13 +70,12 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
     """Fill `folder` with a trained policy and return its figures."""
     check_tracker(settings.report_to)
     model, tokenizer, policy = _start(training, base, settings)
-    chat = Chat(tokenizer, policy.template, policy.names)
-    counts: Counter[str] = Counter()
-    learnt = training.learnt(policy, settings)
     room = policy.context - _reserve(tokenizer, policy, settings)
-    rows = _encode(chat, training.asked(policy, learnt, settings), room, counts)
-    held_out = training.asked(policy, training.validation[:VALIDATION_ROWS], settings)
-    validation = _encode(chat, held_out, room, Counter())
+    encoder = RowEncoder(Chat(tokenizer, policy.template, policy.names), end_tokens(model, tokenizer), room)
+    kept = encoder.rows(training.asked(policy, training.learnt(policy, settings), settings))
+    counts, rows = encoder.counts, [row for _, row in kept]
+    held_out = replace(encoder, counts=Counter())
+    validation = held_out.rows(training.asked(policy, training.validation[:VALIDATION_ROWS], settings))
     if not rows:
         raise DataError(f"no completion fits into the context of {policy.context} tokens")
     for what, number in counts.items():
@@ -68,14 +83,21 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
             console.warn(f"{number:,} rows {what} (context of {policy.context} tokens)")
     if settings.lora:
         model = with_lora(model, settings.lora, base)
-    families, layout = _families(model, tokenizer.pad_token_id, rows, settings)
+    targets = training.target_draw(policy, settings)
+    rewarded = encoder.rewarded(kept, policy)
+    draw = ContrastDraw(rewarded, encoder.prompt, targets, settings.objective_settings, settings.seed)
+    families, layout = _families(model, tokenizer.pad_token_id, (rows, draw), settings)
     plan = replace(_plan(model, base, (len(rows), len(families)), settings), layout=layout)
     console.note(f"training on {device()}: {plan.steps:,} steps of {settings.batch} rows, learning rate {plan.rate:g}")
     started = time.monotonic()
+    made = trainer(model, tokenizer.pad_token_id, (families, alone([row for _, row in validation])), folder, plan)
+    if not policy.blind:
+        measured = held_out.rows(training.asked(policy, measured_rows(training.validation), settings))
+        compared = probes(held_out.rewarded(measured, policy), rewarded, encoder.prompt, targets, settings.seed)
+        made.monitor = _monitor(model, tokenizer.pad_token_id, compared, settings)
     with fitting_threads(model), told_of_disk(folder):
-        trainer(model, tokenizer.pad_token_id, (families, alone(validation)), folder, plan).train(
-            resume_from_checkpoint=from_first(newest_complete(folder) if console.FIRST else None)
-        )
+        made.train(resume_from_checkpoint=from_first(newest_complete(folder) if console.FIRST else None))
+        steering = made.steering()
     refuse_broken(model)
     if not console.FIRST:
         return {}
@@ -83,8 +105,10 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
     figures = {"rows": len(rows), "steps": plan.steps, "completion tokens": completion, **counts}
     model = model.merge_and_unload() if settings.lora and settings.merge else model
     _save(model, tokenizer, folder)
-    _remember(folder, policy, {**figures, **_made(model, settings), "plan": asdict(plan)})
+    measured_too = {STEERING: steering} if steering else {}
+    _remember(folder, policy, {**figures, **measured_too, **_made(model, settings), "plan": asdict(plan)})
     forget_checkpoints(folder)
+    report_steering(steering, policy.names)
     # Not in policy.json: equal runs make equal policies.
     return {**figures, "seconds": round(time.monotonic() - started, 1)}
 
@@ -105,11 +129,11 @@ def leave(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
 
 def preview(training: TrainingSet, base: str, count: int, settings: "FinetuneSettings") -> str:
     """Return the text, the tokens and the loss mask of the first rows: what trains stands in [brackets]."""
-    _, tokenizer, policy = _start(training, base, settings)
-    chat = Chat(tokenizer, policy.template, policy.names)
+    model, tokenizer, policy = _start(training, base, settings)
+    encoder = RowEncoder(Chat(tokenizer, policy.template, policy.names), end_tokens(model, tokenizer), policy.context)
     parts = []
     for example, asked in training.asked(policy, training.train[:count], settings):
-        for row in _encode(chat, [(example, asked)], policy.context, Counter()):
+        for _, row in encoder.rows([(example, asked)]):
             shown = [tokenizer.decode([token]) for token in row.prompt]
             learnt = [f"[{tokenizer.decode([token])}]" for token in row.completion]
             text = tokenizer.decode(row.prompt + row.completion)
@@ -143,22 +167,54 @@ def _spells_digits(policy: Policy, tokenizer: Any) -> bool:
     return policy.template.spelling.kind in _DIGITS and not set(lines[:1]) <= tokenizer.get_added_vocab().keys()
 
 
-def _encode(chat: Chat, rows: Iterable[Row], context: int, counts: Counter[str]) -> list[Encoded]:
-    """Return token ids. A long conversation loses its beginning; a completion that does not fit is left out."""
-    encoded = []
-    for example, asked in rows:
-        try:
-            completion = chat.completion(example.completion, example.prompt)
-            prompt = chat.prompt(example.prompt, asked, context - len(completion))
-        except NoRoom:
-            counts["left out: the completion does not fit"] += 1
-            continue
-        except Refused:
-            counts["left out: the base's chat template refuses the conversation"] += 1
-            continue
-        counts["shortened at the beginning of the conversation"] += prompt.cut
-        encoded.append(Encoded(prompt.ids, completion, example.cluster))
-    return encoded
+@dataclass(frozen=True)
+class RowEncoder:
+    """Turns rows into token ids. `ends` end a turn; prompt and completion fit into `room` tokens together."""
+
+    chat: Chat
+    ends: Sequence[int]
+    room: int
+    counts: Counter[str] = field(default_factory=Counter)
+    lengths: dict[str, int] = field(default_factory=dict)  # tokens of each completion, by the id of its row
+
+    def rows(self, rows: Iterable[Row]) -> list[tuple[Example, Encoded]]:
+        """Return the rows that fit. A long conversation loses its beginning; a completion that is too long is left out.
+
+        A completion that was cut off by the limit on new tokens is trained without an end of turn.
+        """
+        kept = []
+        for example, asked in rows:
+            try:
+                completion = self.completion(example)
+                prompt = self.chat.prompt(example.prompt, asked, self.room - len(completion))
+            except NoRoom:
+                self.counts["left out: the completion does not fit"] += 1
+                continue
+            except Refused:
+                self.counts["left out: the base's chat template refuses the conversation"] += 1
+                continue
+            self.counts["shortened at the beginning of the conversation"] += prompt.cut
+            self.counts["cut off by the limit on new tokens: trained without an end of turn"] += (
+                example.finish == LENGTH
+            )
+            self.lengths[example.id] = len(completion)
+            kept.append((example, Encoded(prompt.ids, completion, example.cluster)))
+        return kept
+
+    def completion(self, example: Example) -> list[int]:
+        """Return the tokens of a row's completion."""
+        ids = self.chat.completion(example.completion, example.prompt)
+        if example.finish != LENGTH:
+            return ids
+        return ids[: next((i for i in range(len(ids) - 1, -1, -1) if ids[i] in self.ends), len(ids))]
+
+    def prompt(self, example: Example, asked: Mapping[str, Wish]) -> list[int]:
+        """Return the tokens of a row's prompt that requests this."""
+        return self.chat.prompt(example.prompt, asked, self.room - self.lengths[example.id]).ids
+
+    def rewarded(self, kept: Iterable[tuple[Example, Encoded]], policy: Policy) -> list[Rewarded]:
+        """Return rows with their rewards in the units of the scales."""
+        return [Rewarded(example, row.completion, policy.scaled(example.rewards)) for example, row in kept]
 
 
 def _reserve(tokenizer: Any, policy: Policy, settings: "FinetuneSettings") -> int:
@@ -169,13 +225,20 @@ def _reserve(tokenizer: Any, policy: Policy, settings: "FinetuneSettings") -> in
     return len(tokenizer(f"\n\n{block}", add_special_tokens=False)["input_ids"])
 
 
-def _families(model: Any, padding: int, rows: list[Encoded], settings: "FinetuneSettings") -> tuple[list[Family], str]:
+def _families(
+    model: Any, padding: int, learnt: tuple[list[Encoded], ContrastDraw], settings: "FinetuneSettings"
+) -> tuple[Any, str]:
     """Return the rows as families, and the layout: left open, rows of a prompt share its beginning where that pays.
 
     Below a million parameters the mask costs more than the sharing spares. A family is small enough that each
     part of a step holds one, or a step would be of more rows than it should. Raises ConfigError for a layout
     that this model cannot have.
     """
+    rows, draw = learnt
+    if draw.objective.compares:
+        drawn = ContrastFamilies(draw)
+        check_compared(drawn, draw.objective.name)
+        return drawn, SHARED if shares_prompts(model, padding, drawn, settings) else BUCKETED
     layout, size = settings.layout, size_of(model)
     if layout in (PADDED, BUCKETED) or (layout == AUTO and size < _SHARES_FROM):
         return alone(rows), BUCKETED if layout == AUTO else layout
@@ -193,6 +256,42 @@ def _families(model: Any, padding: int, rows: list[Encoded], settings: "Finetune
     return families, SHARED if layout == AUTO else layout
 
 
+def shares_prompts(model: Any, padding: int, families: Iterable[Family], settings: "FinetuneSettings") -> bool:
+    """Return whether members that are compared share what they begin with, see `_families`."""
+    if settings.layout in (PADDED, BUCKETED) or (settings.layout == AUTO and size_of(model) < _SHARES_FROM):
+        return False
+    return layout_agrees(model, padding, list(families), SHARED)
+
+
+def _monitor(model: Any, padding: int, measured: Probes, settings: "FinetuneSettings") -> SteeringMonitor | None:
+    """Return what measures steering information, or None where no held-out row can be measured."""
+    if not measured.families:
+        return None
+    shares = shares_prompts(model, padding, measured.families, settings)
+    return SteeringMonitor(measured, Collator(padding, shares=shares))
+
+
+def check_compared(families: ContrastFamilies, objective: str) -> None:
+    """Raise DataError where no completions can be compared."""
+    if not len(families):
+        raise DataError(f"--objective {objective} needs two completions of one prompt, and no prompt has two")
+    if not any(family.comparisons for family in families):
+        raise DataError(f"--objective {objective} needs rows with different targets, and all rows have the same")
+
+
+def report_steering(figures: Figures, names: Sequence[str]) -> None:
+    """Say how much each reward line tells about held-out completions, and warn of those that tell nothing."""
+    for kind, one in figures.items():
+        about = {JOINT: "all rewards", SIBLING: "another completion of the prompt"}.get(kind, kind)
+        console.note(
+            f"steering information, {about}: {spelled(one['information'])} nats a completion, at most"
+            f" {math.log(one['options']):.2f}; margin {spelled(one['margin'])}; {one['right']['value']:.0%} of"
+            f" {one['n']} right"
+        )
+    if none := ignored(figures, names):
+        console.warn(ignores(none))
+
+
 def _plan(model: Any, base: str, sizes: tuple[int, int], settings: "FinetuneSettings") -> Plan:
     """Choose what the user left open, from the numbers of rows and of families."""
     rows, families = sizes
@@ -207,6 +306,9 @@ def _plan(model: Any, base: str, sizes: tuple[int, int], settings: "FinetuneSett
         seed=settings.seed,
         accumulate=settings.accumulate,
         report_to=settings.report_to,
+        objective=settings.objective_settings,
+        bf16=resolve_precision(settings.precision, size, device=device()) == torch.bfloat16,
+        keeps_best=settings.keep_best,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import set_seed
 
 from irlhf import console
@@ -23,6 +24,7 @@ from irlhf.finetune.preferences import FROM_NOWHERE, Preferences
 from irlhf.finetune.weights import digest, refuse_broken, save, told_of_disk, versions
 from irlhf.hosted import REWARD_FILE
 from irlhf.intervals import Bootstrap
+from irlhf.models.precision import resolve_precision
 from irlhf.pairs import Pair, accuracy
 from irlhf.policy import TINY
 from irlhf.readme import write_reward_readme
@@ -124,6 +126,7 @@ def _plan(model: Any, base: str, pairs: int, settings: "RewardModelSettings") ->
         seed=settings.seed,
         accumulate=settings.accumulate,
         report_to=settings.report_to,
+        bf16=resolve_precision(settings.precision, size_of(model), device=device()) == torch.bfloat16,
     )
 
 

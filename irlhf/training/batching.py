@@ -5,7 +5,9 @@
 
 Because the reward stands at the end of the prompt, all completions of a prompt begin alike. A member sees
 what is shared and itself, never another member, and its positions go on behind what is shared: its loss is
-the one it has alone.
+the one it has alone. Members with the same prompt share all of it, so a family is a tree of depth three:
+
+    prompt | reward line A | completion 1 | completion 2 | reward line B | completion 1 | completion 2
 
     padded     rows drawn at random, one in each row of a batch, padded to the longest
     bucketed   rows of like length, one in each row of a batch
@@ -17,7 +19,7 @@ The rows of a step have the same loss and gradient in all four; which rows meet 
 
 import random
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -26,8 +28,7 @@ from torch.utils.data import Sampler
 
 IGNORED = -100  # the label that losses leave out
 _POOL = 50  # batches that are sorted by length together: enough to spare padding, few enough to mix
-_PADDING = -1  # the member that padding belongs to
-_SHARED = 0
+_PADDING, _SHARED = -1, -2  # the member that a token belongs to, where it is none of a family's own
 
 
 class Encoded(NamedTuple):
@@ -43,15 +44,31 @@ class Encoded(NamedTuple):
 
 
 class Family(NamedTuple):
-    """Rows that begin with the same tokens; a family of one is a row by itself."""
+    """Rows that begin with the same tokens; a family of one is a row by itself.
+
+    An objective that compares members lists them in `comparisons`: each is a tuple of member numbers of which the
+    first is the right one. `own` are the members whose completion has the target in their prompt; None is all.
+    """
 
     shared: int  # tokens that all members begin with
     members: tuple[Encoded, ...]
+    own: tuple[int, ...] | None = None
+    comparisons: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def branches(self) -> dict[tuple[int, ...], list[int]]:
+        """The numbers of the members behind each distinct prompt."""
+        found: dict[tuple[int, ...], list[int]] = {}
+        for number, member in enumerate(self.members):
+            found.setdefault(tuple(member.prompt), []).append(number)
+        return found
 
     @property
     def width(self) -> int:
         """Tokens that are computed."""
-        return sum(map(len, self.members)) - self.shared * (len(self.members) - 1)
+        # The last token of a prompt predicts the first of the completion, so every member has one of its own.
+        prompts = sum(len(prompt) - 1 - self.shared for prompt in self.branches)
+        return self.shared + prompts + sum(1 + len(member.completion) for member in self.members)
 
 
 def alone(rows: Sequence[Encoded]) -> list[Family]:
@@ -68,13 +85,13 @@ def together(rows: Sequence[Encoded], widest: int, most: int) -> list[Family]:
     for number, row in enumerate(rows):
         families = groups.setdefault(row.group or f"/{number}", [])
         roomy = (one for one in families if len(one) < most and row not in one)
-        fitting = (one for one in roomy if _family([*one, row]).width <= widest)
+        fitting = (one for one in roomy if family_of([*one, row]).width <= widest)
         mine = next(fitting, None)
         if mine is None:
             families.append([row])
         else:
             mine.append(row)
-    return [_family(one) for families in groups.values() for one in families]
+    return [family_of(one) for families in groups.values() for one in families]
 
 
 def packed(families: Iterable[Family]) -> list[list[Family]]:
@@ -93,8 +110,9 @@ def packed(families: Iterable[Family]) -> list[list[Family]]:
 
 
 def lay(rows: Sequence[Sequence[Family]], padding: int) -> dict[str, torch.Tensor]:
-    """Return input_ids and labels [rows, width]; where a row holds several completions, positions and a mask too.
+    """Return input_ids, labels and `sequences` [rows, width]; where rows hold several completions, a mask too.
 
+    `sequences` is the number of the member, counted over the whole batch, that a label belongs to, and -1 elsewhere.
     The mask is [rows, 1, width, width], true where the later token sees the earlier one. A causal model never
     looks at what comes later, so rows by themselves, padded behind their ends, need no mask, and attention
     without one is faster.
@@ -102,29 +120,58 @@ def lay(rows: Sequence[Sequence[Family]], padding: int) -> dict[str, torch.Tenso
     size = len(rows), max(sum(family.width for family in row) for row in rows)
     ids, labels = torch.full(size, padding), torch.full(size, IGNORED)
     positions = torch.zeros(size, dtype=torch.long)
-    owners, members = torch.full(size, _PADDING), torch.full(size, _PADDING)
+    owners, branches, members = (torch.full(size, _PADDING) for _ in range(3))
+    first = 0
     for i, row in enumerate(rows):
         at = 0
         for number, family in enumerate(row):
             place = slice(at, at + family.width)
-            _lay(family, (ids[i, place], labels[i, place], positions[i, place], members[i, place]))
+            _lay(family, first, tuple(one[i, place] for one in (ids, labels, positions, branches, members)))
             owners[i, place] = number
-            at = place.stop
-    batch = {"input_ids": ids, "labels": labels}
+            at, first = place.stop, first + len(family.members)
+    batch = {"input_ids": ids, "labels": labels, "sequences": members.where(labels != IGNORED, -1)}
     if any(len(row) > 1 or len(family.members) > 1 for row in rows for family in row):
-        batch |= {"position_ids": positions, "attention_mask": _mask(owners, members)}
+        batch |= {"position_ids": positions, "attention_mask": _mask(owners, branches, members)}
     return batch
 
 
-class Collator:
-    """Puts the families of one batch side by side, or packs several into a row."""
+def lay_comparisons(families: Sequence[Family]) -> dict[str, torch.Tensor]:
+    """Return which members of a batch are compared, each by its number over the whole batch.
 
-    def __init__(self, padding: int, packs: bool = False) -> None:
-        self.padding, self.packs = padding, packs
+    own           [members]                whether the likelihood counts the member
+    comparisons   [comparisons, options]   members, the right one first; -1 where there are fewer options
+    """
+    own: list[bool] = []
+    comparisons: list[list[int]] = []
+    options = max((len(one) for family in families for one in family.comparisons), default=2)
+    for family in families:
+        comparisons += [[len(own) + n for n in one] + [-1] * (options - len(one)) for one in family.comparisons]
+        own += [family.own is None or number in family.own for number in range(len(family.members))]
+    return {
+        "own": torch.tensor(own),
+        "comparisons": torch.tensor(comparisons, dtype=torch.long).view(-1, options),
+    }
+
+
+class Collator:
+    """Puts the families of one batch side by side, or packs several into a row.
+
+    Without `shares`, members of a family that are compared stand in rows of their own: not every model takes a mask
+    that hides one member from another.
+    """
+
+    def __init__(self, padding: int, packs: bool = False, shares: bool = True) -> None:
+        self.padding, self.packs, self.shares = padding, packs, shares
 
     def __call__(self, families: Sequence[Family]) -> dict[str, torch.Tensor]:
-        """Return what the model is given and the labels, as `lay` does."""
-        return lay(packed(families) if self.packs else [[family] for family in families], self.padding)
+        """Return what the model is given and the labels, as `lay` does, and what is compared."""
+        if self.packs:
+            return lay(packed(families), self.padding)
+        compares = any(family.own is not None for family in families)
+        rows = [[family] for family in families]
+        if compares and not self.shares:
+            rows = [[Family(0, (member,))] for family in families for member in family.members]
+        return lay(rows, self.padding) | (lay_comparisons(families) if compares else {})
 
 
 class LengthBatches(Sampler[list[int]]):
@@ -140,6 +187,7 @@ class LengthBatches(Sampler[list[int]]):
         self.costs = widths  # what batches have equally much of
         self.process, self.processes = share
         self.epoch = 0
+        self.redraw: Callable[[int], Sequence[int]] | None = None  # draws an epoch's families, returns their widths
 
     def __len__(self) -> int:
         return sum(self._parts(len(pool)) for pool in self._pools())
@@ -154,6 +202,8 @@ class LengthBatches(Sampler[list[int]]):
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before each pass over the rows."""
         self.epoch = epoch
+        if self.redraw:
+            self.widths = self.costs = self.redraw(epoch)
 
     def _pools(self) -> list[range]:
         """Return the stretches of the order that are sorted together."""
@@ -180,7 +230,8 @@ class LengthBatches(Sampler[list[int]]):
         return [alike[start:end] for start, end in zip(cuts, [*cuts[1:], len(alike)], strict=True)]
 
 
-def _family(rows: Sequence[Encoded]) -> Family:
+def family_of(rows: Sequence[Encoded]) -> Family:
+    """Return rows of one prompt as one family."""
     if len(rows) == 1:
         return Family(0, tuple(rows))
     first, last = min(row.prompt for row in rows), max(row.prompt for row in rows)
@@ -191,28 +242,39 @@ def _family(rows: Sequence[Encoded]) -> Family:
     return Family(min(same, most), tuple(rows))
 
 
-def _lay(family: Family, rows: tuple[torch.Tensor, ...]) -> None:
-    """Write one family into its row of ids, labels, positions and members."""
-    ids, labels, positions, members = rows
-    shared, at = family.shared, family.shared
+def compared(rows: Sequence[Encoded], own: Sequence[int], comparisons: Sequence[Sequence[int]]) -> Family:
+    """Return rows of one prompt as a family whose members are compared, see `Family`."""
+    return family_of(rows)._replace(own=tuple(own), comparisons=tuple(map(tuple, comparisons)))
+
+
+def _lay(family: Family, first: int, tensors: tuple[torch.Tensor, ...]) -> None:
+    """Write a family into its row of ids, labels, positions, branches and members, numbered from `first`."""
+    ids, labels, positions, branches, members = tensors
+    shared = at = family.shared
     ids[:at] = torch.tensor(family.members[0].prompt[:at])
     positions[:at] = torch.arange(at)
-    members[:at] = _SHARED
-    for number, member in enumerate(family.members, _SHARED + 1):
-        own = torch.tensor(member.prompt[shared:] + member.completion)
-        end = at + len(own)
-        ids[at:end] = own
-        labels[end - len(member.completion) : end] = own[len(own) - len(member.completion) :]
-        positions[at:end] = torch.arange(shared, shared + len(own))
-        members[at:end] = number
+    branches[:at] = members[:at] = _SHARED
+    for branch, (prompt, numbers) in enumerate(family.branches.items()):
+        end = at + len(prompt) - 1 - shared
+        ids[at:end] = torch.tensor(prompt[shared:-1])
+        positions[at:end] = torch.arange(shared, len(prompt) - 1)
+        branches[at:end], members[at:end] = branch, _SHARED
         at = end
-    labels[0] = IGNORED  # nothing foretells a first token, least of all what stands before it in a packed row
+        for number in numbers:
+            completion = family.members[number].completion
+            end = at + 1 + len(completion)
+            ids[at:end] = torch.tensor([*prompt[-1:], *completion])
+            labels[at + 1 : end] = ids[at + 1 : end]
+            positions[at:end] = torch.arange(len(prompt) - 1, len(prompt) + len(completion))
+            branches[at:end], members[at:end] = branch, first + number
+            at = end
 
 
-def _mask(owners: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
-    """Return who sees whom [rows, 1, width, width] from the family, and the member of it, that each token is of."""
+def _mask(owners: torch.Tensor, branches: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
+    """Return which token sees which [rows, 1, width, width], by the family, branch and member of each."""
     width = members.shape[1]
     causal = torch.ones((width, width), dtype=torch.bool).tril()
     family = owners[:, :, None] == owners[:, None, :]
-    member = members[:, :, None] == members[:, None, :]
-    return (causal & family & (member | (members[:, None, :] == _SHARED)))[:, None]
+    branch = branches[:, :, None] == branches[:, None, :]
+    member = (members[:, :, None] == members[:, None, :]) | (members[:, None, :] == _SHARED)
+    return (causal & family & ((branch & member) | (branches[:, None, :] == _SHARED)))[:, None]

@@ -1,0 +1,1 @@
+"""Objectives and measurements of a policy's training."""

@@ -1,0 +1,48 @@
+"""What a policy is trained for: likelihood, contrast over targets, reward-augmented DPO.
+
+All three read the log probabilities log p(c | x, r) of whole completions c behind prompts x with targets r.
+"""
+
+from dataclasses import dataclass
+
+from irlhf.errors import ConfigError
+
+STEERING = "steering"  # how the names of the figures of steering information begin in metrics.jsonl
+OBJECTIVES = LIKELIHOOD, CONTRAST, RA_DPO = ("likelihood", "contrast", "ra-dpo")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a policy is trained to do with the rewards in its prompt.
+
+    likelihood  -log p(c | x, r), the mean over completion tokens
+    contrast    the same, plus `weight` times the cross-entropy of a completion's own target among itself and
+                `alternatives` targets that it does not have, the summed log probabilities under each as logits. With
+                one alternative its value at chance is ln 2. It bounds the mutual information between target and
+                completion from below (van den Oord et al. 2018, arXiv 1807.03748). An alternative is another row's
+                target; with probability `one_reward` only one of its rewards is.
+    ra-dpo      DPO (Rafailov et al. 2023, arXiv 2305.18290) on each pair twice, each completion preferred under its
+                own target (Zhang et al. 2024, arXiv 2410.08067); `beta` is the strength of the tie to the base model
+    """
+
+    name: str = LIKELIHOOD
+    weight: float = 1.0
+    alternatives: int = 1
+    one_reward: float = 0.5  # in [0, 1]
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.name not in OBJECTIVES:
+            raise ConfigError(f"unknown objective '{self.name}'; choose from {', '.join(OBJECTIVES)}")
+        if not 0 <= self.one_reward <= 1:
+            raise ConfigError(f"one-reward is {self.one_reward}; it is a probability, from 0 to 1")
+        if self.alternatives < 1:
+            raise ConfigError(f"alternatives is {self.alternatives}; a contrast needs at least 1")
+
+    @property
+    def compares(self) -> bool:
+        """Whether its loss compares the members of a family."""
+        return self.name != LIKELIHOOD
+
+
+DEFAULT_OBJECTIVE = Objective()

@@ -1,0 +1,189 @@
+"""How much the reward line tells about held-out completions, in nats a completion.
+
+For a completion c with prompt x and target r, and K targets r_1 … r_K that c does not have:
+
+    information = ln(K + 1) + log( p(c | x, r) / (p(c | x, r) + sum over k of p(c | x, r_k)) )
+    margin      = log p(c | x, r) - log p(c | x, r_1)         (one alternative)
+
+Their means are 0 for a model that ignores the reward line. The information is at most ln(K + 1), and in expectation
+a lower bound of the mutual information between target and completion (van den Oord et al. 2018, arXiv 1807.03748).
+"""
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from irlhf.intervals import Bootstrap, Floats, clustered
+from irlhf.records import Example
+from irlhf.training.batching import Collator, Encoded, Family, compared
+from irlhf.training.losses import sequence_sums, token_losses
+from irlhf.training.settings import STEERING
+from irlhf.training.target_contrast import EncodePrompt, Rewarded, Wishes
+from irlhf.training.target_draw import TargetDraw
+
+ROWS = 64
+ALTERNATIVES = 4  # targets of other rows that a completion's own is compared with
+
+JOINT, SIBLING = "joint", "sibling"  # all rewards are another row's; those of a completion of the same prompt
+_TRIES = 16
+_ROWS_A_PROMPT = 2
+_TOKENS = 4096  # that one forward pass reads
+
+Figures = dict[str, dict[str, Any]]
+
+
+@dataclass
+class Probes:
+    """Held-out families, and what each of their comparisons measures, in order: a reward, JOINT or SIBLING."""
+
+    families: list[Family] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    clusters: list[str] = field(default_factory=list)
+
+
+def measured_rows(examples: Iterable[Example]) -> list[Example]:
+    """Return up to ROWS examples to measure on, two of a prompt where there are as many, of the first prompts."""
+    prompts: dict[str, list[Example]] = {}
+    for example in examples:
+        prompts.setdefault(example.cluster, []).append(example)
+    pairs = [listed[:_ROWS_A_PROMPT] for listed in prompts.values()]
+    return [example for pair in pairs[: ROWS // max(map(len, pairs), default=1)] for example in pair]
+
+
+def probes(
+    rows: Sequence[Rewarded], others: Sequence[Rewarded], encode: EncodePrompt, targets: TargetDraw, seed: int
+) -> Probes:
+    """Return what is measured on held-out rows; targets that they do not have are those of `others`."""
+    found = Probes()
+    siblings: dict[str, list[Rewarded]] = {}
+    for row in rows:
+        siblings.setdefault(row.example.cluster, []).append(row)
+    for pair in siblings.values():
+        for number, row in enumerate(pair):
+            rng = random.Random(f"{seed}/{row.example.id}/steering")
+            sibling = pair[1 - number] if len(pair) > 1 else None
+            members = [Encoded(encode(row.example, dict(row.actual)), row.completion, row.example.cluster)]
+            comparisons = []
+            for kind, alternatives in _options(row, sibling, others, targets, rng):
+                comparisons.append([0, *range(len(members), len(members) + len(alternatives))])
+                prompts = [encode(row.example, wishes) for wishes in alternatives]
+                members += [Encoded(prompt, row.completion, row.example.cluster) for prompt in prompts]
+                found.kinds.append(kind)
+                found.clusters.append(row.example.cluster)
+            found.families.append(compared(members, (0,), comparisons))
+    return found
+
+
+def _options(
+    row: Rewarded, sibling: Rewarded | None, others: Sequence[Rewarded], targets: TargetDraw, rng: random.Random
+) -> Iterator[tuple[str, list[Wishes]]]:
+    """Yield what is measured of a row, and the targets that it does not have."""
+    own: Wishes = dict(row.actual)
+    lenders = [rng.choice(others).actual for _ in range(ALTERNATIVES + _TRIES)]
+    drawn: list[Wishes] = [{name: actual[name] for name in own} for actual in lenders if set(own) <= set(actual)]
+    joint = [wishes for wishes in drawn if not targets.holds(wishes, row.actual)][:ALTERNATIVES]
+    if len(joint) == ALTERNATIVES:
+        yield JOINT, joint
+    if sibling is not None and set(own) <= set(sibling.actual):
+        wishes = {name: sibling.actual[name] for name in own}
+        if not targets.holds(wishes, row.actual):
+            yield SIBLING, [wishes]
+    for name in own if len(own) > 1 else ():
+        single: list[Wishes] = [{**own, name: wishes[name]} for wishes in drawn]
+        different = [wishes for wishes in single if not targets.holds(wishes, row.actual)]
+        if different:
+            yield name, different[:1]
+
+
+def measure(model: Any, projection: Any, collator: Collator, measured: Probes) -> Figures:
+    """Return information, margin and the share of comparisons that are right, by what is compared, with intervals.
+
+    The intervals are at 95%, from a bootstrap over prompts. Nothing where no held-out row can be compared.
+    """
+    scores = [score for batch in _batches(measured.families) for score in _scores(model, projection, collator(batch))]
+    found: Figures = {}
+    for kind in dict.fromkeys(measured.kinds):
+        rows = [i for i, one in enumerate(measured.kinds) if one == kind]
+        found[kind] = _figures([scores[i] for i in rows], [measured.clusters[i] for i in rows])
+    return found
+
+
+def _batches(families: Sequence[Family]) -> Iterator[list[Family]]:
+    """Yield families in batches of at most _TOKENS tokens."""
+    batch: list[Family] = []
+    for family in families:
+        if batch and sum(one.width for one in [*batch, family]) > _TOKENS:
+            yield batch
+            batch = []
+        batch.append(family)
+    if batch:
+        yield batch
+
+
+def _scores(model: Any, projection: Any, batch: Mapping[str, torch.Tensor]) -> list[list[float]]:
+    """Return the log probabilities of the options of each comparison of a batch, the own target's first."""
+    moved = {name: value.to(model.device) for name, value in batch.items()}
+    with torch.inference_mode():
+        losses, owners = token_losses(model, projection, moved)
+        found = -sequence_sums(losses, owners, len(moved["own"]))
+    return [found[one[one >= 0]].tolist() for one in moved["comparisons"]]
+
+
+def _figures(scores: Sequence[Sequence[float]], clusters: Sequence[str]) -> dict[str, Any]:
+    table = np.array(scores)
+    information = np.log(table.shape[1]) + table[:, 0] - np.logaddexp.reduce(table, axis=1)
+    margin = table[:, 0] - table[:, 1:].max(axis=1)
+    columns = {"information": information, "margin": margin, "right": (margin > 0).astype(float)}
+
+    def means(times: Floats) -> dict[str, Floats]:
+        return {name: times @ column / times.sum(axis=1) for name, column in columns.items()}
+
+    return {"n": len(scores), "options": table.shape[1], **clustered(clusters, means, Bootstrap())}
+
+
+def logged(figures: Figures) -> dict[str, float]:
+    """Return the figures by the names that metrics.jsonl gives them."""
+    found: dict[str, float] = {}
+    for kind, one in figures.items():
+        for name in ("information", "margin", "right"):
+            found |= {f"{STEERING}/{kind}/{name}": round(one[name]["value"], 4)}
+        found |= {f"{STEERING}/{kind}/{end}": round(one["information"][end], 4) for end in ("low", "high")}
+    return found
+
+
+def ignored(figures: Figures, names: Sequence[str]) -> list[str]:
+    """Return the rewards whose line tells nothing, as far as the interval of its information can show."""
+    kinds = {name: name for name in names} if len(names) > 1 else dict.fromkeys(names, JOINT)
+    return [name for name, kind in kinds.items() if kind in figures and figures[kind]["information"]["low"] <= 0]
+
+
+def ignores(names: Sequence[str]) -> str:
+    """Return the warning for a policy whose lines of these rewards tell nothing about its completions."""
+    listed = " and ".join(f"`{name}`" for name in names)
+    return (
+        f"this policy ignores {listed}: on held-out rows the interval of its steering information includes 0. Train"
+        " with --objective contrast, for longer (the information rises late), or on more completions a prompt"
+    )
+
+
+def spelled(figure: Mapping[str, float]) -> str:
+    """Return a figure with its interval."""
+    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
+
+
+class SteeringMonitor:
+    """Measures a model's steering information while it trains, and keeps the figures of the last step measured."""
+
+    def __init__(self, measured: Probes, collator: Collator) -> None:
+        self.measured, self.collator = measured, collator
+        self.figures: Figures = {}
+        self.step = -1
+
+    def __call__(self, model: Any, projection: Any, step: int) -> dict[str, float]:
+        """Measure at a step and return the figures by the names that metrics.jsonl gives them."""
+        self.figures, self.step = measure(model, projection, self.collator, self.measured), step
+        return logged(self.figures)

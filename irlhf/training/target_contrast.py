@@ -1,0 +1,147 @@
+"""Draw, for each epoch, the targets that every completion is compared under.
+
+Completions of one prompt are paired. With the contrast each is read under its own target and under targets that it
+does not have, by default its sibling's; with ra-dpo each pair is read under both targets:
+
+    contrast    completion a: own target a | target b        completion b: own target b | target a
+    ra-dpo      target a: completion a preferred to b        target b: completion b preferred to a
+"""
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from irlhf.records import Example
+from irlhf.templates import Wish
+from irlhf.training.batching import Encoded, Family, compared
+from irlhf.training.settings import RA_DPO, Objective
+from irlhf.training.target_draw import TargetDraw
+
+_PAIRINGS = 3  # of a prompt's completions, of which that with the most different targets is taken
+_TRIES = 16  # draws of another row's target before a completion is left without an alternative
+
+Wishes = Mapping[str, Wish]
+EncodePrompt = Callable[[Example, Wishes], list[int]]  # token ids
+
+
+class Rewarded(NamedTuple):
+    """A training row: its completion's token ids, and its rewards in the units of their scales."""
+
+    example: Example
+    completion: list[int]
+    actual: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ContrastDraw:
+    """How comparisons are drawn from the rows."""
+
+    rows: Sequence[Rewarded]
+    encode: EncodePrompt
+    targets: TargetDraw
+    objective: Objective
+    seed: int
+
+    def families(self, epoch: int) -> list[Family]:
+        """Return one family for each pair of completions, and for each completion that is left over."""
+        found = []
+        for group in self._groups(epoch):
+            rng = random.Random(f"{self.seed}/{epoch}/{group[0].example.id}/contrast")
+            found.append(self._ra_dpo(group, rng) if self.objective.name == RA_DPO else self._contrast(group, rng))
+        return found
+
+    def _groups(self, epoch: int) -> Iterator[list[Rewarded]]:
+        """Yield the rows in pairs of one prompt; of several pairings the one whose targets differ most."""
+        prompts: dict[str, list[Rewarded]] = {}
+        for row in self.rows:
+            prompts.setdefault(row.example.cluster, []).append(row)
+        for prompt, rows in prompts.items():
+            rng = random.Random(f"{self.seed}/{epoch}/{prompt}/pairs")
+            orders = [rng.sample(rows, len(rows)) for _ in range(_PAIRINGS if len(rows) > 2 else 1)]
+            pairings = [[order[i : i + 2] for i in range(0, len(order), 2)] for order in orders]
+            best = max(pairings, key=lambda pairs: sum(_distance(*pair) for pair in pairs if len(pair) == 2))
+            yield from (pair for pair in best if len(pair) == 2 or self.objective.name != RA_DPO)
+
+    def _contrast(self, rows: Sequence[Rewarded], rng: random.Random) -> Family:
+        """Return each completion under its own target and under targets that it does not have."""
+        names = self.targets.names([name for name in rows[0].actual if all(name in row.actual for row in rows)], rng)
+        own = [self.targets.wishes(row.actual, names, rng) for row in rows]
+        members: list[Encoded] = []
+        own_members: list[int] = []
+        comparisons = []
+        for number, row in enumerate(rows):
+            siblings = [*own[:number], *own[number + 1 :]]
+            alternatives = list(self._alternatives(row, own[number], siblings, rng))
+            options = range(len(members), len(members) + 1 + len(alternatives))
+            members += [self._member(row, wishes) for wishes in (own[number], *alternatives)]
+            own_members.append(options[0])
+            if alternatives:
+                comparisons.append(options)
+        return compared(members, own_members, comparisons)
+
+    def _alternatives(
+        self, row: Rewarded, own: Wishes, siblings: Sequence[Wishes], rng: random.Random
+    ) -> Iterator[Wishes]:
+        """Yield targets that the row does not have: a sibling's first, then those of rows drawn from the data."""
+        given: list[Wishes] = []
+        for number in range(self.objective.alternatives * (1 + _TRIES) if own else 0):
+            if len(given) == self.objective.alternatives:
+                return
+            other = siblings[number] if number < len(siblings) else self._other(own, siblings, rng)
+            wishes = {**own, **{name: wish for name, wish in other.items() if name in own}}
+            if len(own) > 1 and rng.random() < self.objective.one_reward:
+                name = rng.choice(list(own))
+                wishes = {**own, name: wishes[name]}
+            if wishes not in given and not self.targets.holds(wishes, row.actual):
+                given.append(wishes)
+                yield wishes
+
+    def _other(self, own: Wishes, siblings: Sequence[Wishes], rng: random.Random) -> Wishes:
+        """Return what a row drawn from the data would request, or, half of the time, a sibling."""
+        if siblings and rng.random() < 1 / 2:
+            return rng.choice(siblings)
+        drawn = rng.choice(self.rows).actual
+        return self.targets.wishes(drawn, [name for name in own if name in drawn], rng)
+
+    def _ra_dpo(self, rows: Sequence[Rewarded], rng: random.Random) -> Family:
+        """Return both completions under both targets; each is preferred under its own."""
+        names = self.targets.names([name for name in rows[0].actual if all(name in row.actual for row in rows)], rng)
+        members: list[Encoded] = []
+        comparisons = []
+        for better, worse in (rows, rows[::-1]):
+            wishes = self.targets.wishes(better.actual, names, rng)
+            if not self.targets.holds(wishes, worse.actual):
+                comparisons.append((len(members), len(members) + 1))
+                members += [self._member(row, wishes) for row in (better, worse)]
+        # A pair with equal targets prefers nothing; one member stands for it, so that every epoch has as many families.
+        return compared(members or [self._member(rows[0], {})], (), comparisons)
+
+    def _member(self, row: Rewarded, wishes: Wishes) -> Encoded:
+        return Encoded(self.encode(row.example, wishes), row.completion, row.example.cluster)
+
+
+class ContrastFamilies:
+    """The families of one epoch after another, as a data set."""
+
+    def __init__(self, draw: ContrastDraw) -> None:
+        self._draw = draw
+        self.draw(0)
+
+    def draw(self, epoch: int) -> list[int]:
+        """Draw the families of an epoch and return their widths."""
+        self.families = self._draw.families(epoch)
+        return [family.width for family in self.families]
+
+    def __len__(self) -> int:
+        return len(self.families)
+
+    def __getitem__(self, number: int) -> Family:
+        return self.families[number]
+
+    def __iter__(self) -> Iterator[Family]:
+        return iter(self.families)
+
+
+def _distance(first: Rewarded, second: Rewarded) -> float:
+    return sum(abs(first.actual[name] - second.actual[name]) for name in first.actual if name in second.actual)
