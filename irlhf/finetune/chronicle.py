@@ -25,7 +25,7 @@ from irlhf.training.batching import LengthBatches
 from irlhf.training.settings import DEFAULT_OBJECTIVE, STEERING, Objective
 
 _CHECKPOINTS = 10  # a run; a kill costs at most a tenth of it
-_EVALUATIONS = 5  # a run
+_EVALUATIONS = 4  # a run
 _LOGS = 50  # points on the training curve
 
 

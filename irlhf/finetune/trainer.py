@@ -17,7 +17,7 @@ from irlhf.finetune.chronicle import Chronicle, EpochLoader, Plan, arguments, he
 from irlhf.training.batching import IGNORED, Collator, Family, LengthBatches, alone, lay
 from irlhf.training.losses import comparison_loss, completion_logits, model_inputs, sequence_sums, token_losses
 from irlhf.training.settings import DEFAULT_OBJECTIVE, RA_DPO
-from irlhf.training.steering_information import Figures, SteeringMonitor
+from irlhf.training.steering_information import Figures, SteeringMonitor, logged
 
 _AGREES, _AGREES_ELSEWHERE = 1e-4, 1e-3  # of the loss, on a processor; in bfloat16 it is no finer
 
@@ -40,6 +40,8 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
         super().__init__(model=model, **options)
         self.model_accepts_loss_kwargs = True  # so that the tokens of all parts of a step are counted
         self.projection = model.get_output_embeddings()
+        self.figures: Figures = {}  # of the last evaluation
+        self.figures_step = -1
         self.compared: list[float] = []  # the loss of the comparisons of each part since the last log, for the curve
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -127,11 +129,13 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
             for start in range(0, len(mine), size):
                 batch = self.data_collator([families[i] for i in mine[start : start + size]])
                 sums += torch.stack(self.total_loss(self.model, self._prepare_inputs(batch)))
-            step = self.state.global_step
-            figures = self.monitor(self.model, self.projection, step) if self.monitor else {}
+            # The best checkpoint is chosen by figures of the same rows at every step.
+            ended = self.state.global_step == self.args.max_steps and not self.args.load_best_model_at_end
+            self.figures = self.monitor(self.model, self.projection, ended) if self.monitor else {}
+        self.figures_step = self.state.global_step
         self.model.train()
         total, tokens = self.accelerator.reduce(sums).tolist()
-        return held_out(self, total / tokens, figures)
+        return held_out(self, total / tokens, logged(self.figures))
 
     def steering(self) -> Figures:
         """Return the steering information of the model as it was trained to the end."""
@@ -139,10 +143,10 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
             return {}
         if self.args.load_best_model_at_end:
             self.model.eval()
-            self.monitor(self.model, self.projection, self.state.global_step)
-        elif self.monitor.step != self.state.global_step:
+            self.figures = self.monitor(self.model, self.projection, ended=True)
+        elif self.figures_step != self.state.global_step:
             self.evaluate()
-        return self.monitor.figures
+        return self.figures
 
 
 def _sizes(inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,6 +9,7 @@ Their means are 0 for a model that ignores the reward line. The information is a
 a lower bound of the mutual information between target and completion (van den Oord et al. 2018, arXiv 1807.03748).
 """
 
+import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,11 @@ class Probes:
     families: list[Family] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     clusters: list[str] = field(default_factory=list)
+
+    def first(self, families: int) -> "Probes":
+        """Return the first so many families."""
+        comparisons = sum(len(family.comparisons) for family in self.families[:families])
+        return Probes(self.families[:families], self.kinds[:comparisons], self.clusters[:comparisons])
 
 
 def measured_rows(examples: Iterable[Example]) -> list[Example]:
@@ -176,14 +182,12 @@ def spelled(figure: Mapping[str, float]) -> str:
 
 
 class SteeringMonitor:
-    """Measures a model's steering information while it trains, and keeps the figures of the last step measured."""
+    """Measures a model's steering information: on half of the rows while it trains, on all of them at the end."""
 
     def __init__(self, measured: Probes, collator: Collator) -> None:
         self.measured, self.collator = measured, collator
-        self.figures: Figures = {}
-        self.step = -1
+        self.half = measured.first(math.ceil(len(measured.families) / 2))
 
-    def __call__(self, model: Any, projection: Any, step: int) -> dict[str, float]:
-        """Measure at a step and return the figures by the names that metrics.jsonl gives them."""
-        self.figures, self.step = measure(model, projection, self.collator, self.measured), step
-        return logged(self.figures)
+    def __call__(self, model: Any, projection: Any, ended: bool) -> Figures:
+        """Return the figures of a model in evaluation mode."""
+        return measure(model, projection, self.collator, self.measured if ended else self.half)
