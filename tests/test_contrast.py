@@ -270,6 +270,9 @@ def test_a_policy_that_ignores_a_reward_is_warned_of(tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.err
     assert "warning: this policy ignores `warm`" in outcome.err
     assert "--objective contrast" in outcome.err
+    outcome = call("sample", "policy", scored, "-t", "warm=0.9", "--split", "all", "--limit", "2", "--max-tokens", "3")
+    assert outcome.code == 0, outcome.err
+    assert "warning: this policy ignores `warm`" in outcome.err
 
 
 def test_a_killed_contrast_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:

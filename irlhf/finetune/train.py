@@ -33,18 +33,8 @@ from irlhf.scales import UNIT
 from irlhf.templates import INSTRUCTION, Wish, find_template
 from irlhf.training.batching import Collator, Encoded, Family, alone, together
 from irlhf.training.settings import STEERING
-from irlhf.training.steering_information import (
-    JOINT,
-    SIBLING,
-    Figures,
-    Probes,
-    SteeringMonitor,
-    ignored,
-    ignores,
-    measured_rows,
-    probes,
-    spelled,
-)
+from irlhf.training.steering_information import Probes, SteeringMonitor, measured_rows, probes
+from irlhf.training.steering_report import JOINT, SIBLING, Figures, ignored, ignores, spelled
 from irlhf.training.target_contrast import ContrastDraw, ContrastFamilies, Rewarded
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from irlhf.finetune.chronicle import Chronicle, EpochLoader, Plan, arguments, he
 from irlhf.training.batching import IGNORED, Collator, Family, LengthBatches, alone, lay
 from irlhf.training.losses import comparison_loss, completion_logits, model_inputs, sequence_sums, token_losses
 from irlhf.training.settings import DEFAULT_OBJECTIVE, RA_DPO
-from irlhf.training.steering_information import Figures, SteeringMonitor, logged
+from irlhf.training.steering_information import SteeringMonitor
+from irlhf.training.steering_report import Figures, logged
 
 _AGREES, _AGREES_ELSEWHERE = 1e-4, 1e-3  # of the loss, on a processor; in bfloat16 it is no finer
 

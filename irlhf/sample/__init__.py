@@ -22,6 +22,8 @@ from irlhf.sample import places
 from irlhf.sample.requests import BEST, PICKS, Wanted, number_of, read_targets
 from irlhf.spoof import ESCAPED, REFUSED, SPOOFS
 from irlhf.templates import Wish
+from irlhf.training.settings import STEERING
+from irlhf.training.steering_report import ignored, ignores
 
 ALL = "all"
 MOST_GUIDANCE = 20
@@ -140,6 +142,7 @@ def sample(
             if source != STREAM:  # a bad row is found before anything is drawn
                 total = _total(source, wanted, settings, card) - len(book.done)
             _tell(wanted, settings)
+            _warn_of_ignored(card, wanted)
             different = _counted(_read_prompts(source, settings), wanted, settings, book)
             todo = (one for one in _asks(different, wanted, settings) if one.id not in book.done)
             spent: Counter[str] = Counter()
@@ -152,6 +155,14 @@ def sample(
                     _settle(ask, one, _sampled(ask, card.digest, settings.decoding), book)
             book.counts.update(places.account(spent))
     return book.summary()
+
+
+def _warn_of_ignored(policy: Policy, wanted: Wanted) -> None:
+    """Warn of requested rewards that the policy was measured to ignore when it was trained."""
+    requested = [name for name in policy.names if name in wanted.targets or name in wanted.weights]
+    none = ignored(policy.training.get(STEERING, {}), policy.names)
+    if listed := [name for name in none if name in requested]:
+        console.warn(ignores(listed))
 
 
 def _check(settings: SampleSettings) -> None:

@@ -22,19 +22,16 @@ from irlhf.intervals import Bootstrap, Floats, clustered
 from irlhf.records import Example
 from irlhf.training.batching import Collator, Encoded, Family, compared
 from irlhf.training.losses import sequence_sums, token_losses
-from irlhf.training.settings import STEERING
+from irlhf.training.steering_report import JOINT, SIBLING, Figures
 from irlhf.training.target_contrast import EncodePrompt, Rewarded, Wishes
 from irlhf.training.target_draw import TargetDraw
 
 ROWS = 64
 ALTERNATIVES = 4  # targets of other rows that a completion's own is compared with
 
-JOINT, SIBLING = "joint", "sibling"  # all rewards are another row's; those of a completion of the same prompt
 _TRIES = 16
 _ROWS_A_PROMPT = 2
 _TOKENS = 4096  # that one forward pass reads
-
-Figures = dict[str, dict[str, Any]]
 
 
 @dataclass
@@ -149,36 +146,6 @@ def _figures(scores: Sequence[Sequence[float]], clusters: Sequence[str]) -> dict
         return {name: times @ column / times.sum(axis=1) for name, column in columns.items()}
 
     return {"n": len(scores), "options": table.shape[1], **clustered(clusters, means, Bootstrap())}
-
-
-def logged(figures: Figures) -> dict[str, float]:
-    """Return the figures by the names that metrics.jsonl gives them."""
-    found: dict[str, float] = {}
-    for kind, one in figures.items():
-        for name in ("information", "margin", "right"):
-            found |= {f"{STEERING}/{kind}/{name}": round(one[name]["value"], 4)}
-        found |= {f"{STEERING}/{kind}/{end}": round(one["information"][end], 4) for end in ("low", "high")}
-    return found
-
-
-def ignored(figures: Figures, names: Sequence[str]) -> list[str]:
-    """Return the rewards whose line tells nothing, as far as the interval of its information can show."""
-    kinds = {name: name for name in names} if len(names) > 1 else dict.fromkeys(names, JOINT)
-    return [name for name, kind in kinds.items() if kind in figures and figures[kind]["information"]["low"] <= 0]
-
-
-def ignores(names: Sequence[str]) -> str:
-    """Return the warning for a policy whose lines of these rewards tell nothing about its completions."""
-    listed = " and ".join(f"`{name}`" for name in names)
-    return (
-        f"this policy ignores {listed}: on held-out rows the interval of its steering information includes 0. Train"
-        " with --objective contrast, for longer (the information rises late), or on more completions a prompt"
-    )
-
-
-def spelled(figure: Mapping[str, float]) -> str:
-    """Return a figure with its interval."""
-    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
 
 
 class SteeringMonitor:
