@@ -1,0 +1,1 @@
+"""What several commands share about models: the choice of a number format."""
