@@ -22,10 +22,10 @@ from irlhf.finetune.chronicle import Plan
 from irlhf.finetune.trainer import CompletionTrainer, trainer
 from irlhf.records import Example
 from irlhf.templates import Bound, Template
-from irlhf.training.batching import Collator, Encoded, Family, compared
+from irlhf.training.batching import Collator, Encoded, Family, LengthBatches, compared
 from irlhf.training.settings import Objective
 from irlhf.training.steering_information import Probes, measure, probes
-from irlhf.training.target_contrast import ContrastDraw, Rewarded, Wishes
+from irlhf.training.target_contrast import ContrastDraw, ContrastFamilies, Rewarded, Wishes
 from irlhf.training.target_draw import TargetDraw
 
 PROMPT, COMPLETIONS = [1, 5, 6, 7], ([9, 8, 2], [12, 13, 14, 2])
@@ -157,7 +157,8 @@ def test_no_alternative_is_true_for_the_completion(each: int, alternatives: int,
         return [1, 4]
 
     objective = Objective("contrast", alternatives=alternatives, one_reward=one_reward)
-    families = ContrastDraw(rows, encode, draw, objective, seed=0).families(epoch=3)
+    contrast = ContrastDraw(rows, encode, draw, objective, seed=0)
+    families = [contrast.family(group, 3, objective.one_reward) for group in contrast.groups(3)]
     assert sum(len(family.own or ()) for family in families) == len(rows)
     assert len(families) == sum(math.ceil(each / 2) for _ in range(40 // each))
     actual = {row.example.id: row.actual for row in rows}
@@ -181,8 +182,24 @@ def test_epochs_draw_other_targets_and_the_same_ones_again() -> None:
         Objective("contrast"),
         seed=5,
     )
-    assert draw.families(1) == draw.families(1)
-    assert draw.families(1) != draw.families(2)
+    families = ContrastFamilies(draw)
+    drawn = []
+    for epoch in (1, 1, 2):
+        families.draw(epoch)
+        drawn.append([families[number] for number in range(2 * len(families))])
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+
+
+def test_single_rewards_are_compared_in_the_second_half_of_the_training() -> None:
+    batches = LengthBatches([1] * 8, 2, seed=0)
+    batches.second_phase = 6
+    batches.redraw = lambda epoch: [1] * 8
+    epochs = []
+    for epoch in (0, 1, 2):
+        batches.set_epoch(epoch)
+        epochs.append([all(i >= 8 for i in batch) for batch in batches])
+    assert epochs == [[False] * 4, [False, False, True, True], [True] * 4]
 
 
 class Reads(torch.nn.Module):
