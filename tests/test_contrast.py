@@ -340,3 +340,26 @@ def test_a_completion_that_was_cut_off_is_trained_without_an_end_of_turn(tmp_pat
     red, blue = outcome.out.split("── ")[1:][1], outcome.out.split("── ")[1:][3]
     assert "[</s>]" in blue or "[<|end|>]" in blue or blue.rstrip().endswith("]")
     assert red.count("[") == blue.count("[") - 1
+
+
+def test_training_in_bfloat16_keeps_float32_weights_and_about_the_same_loss(tmp_path: Path) -> None:
+    scored = colours(tmp_path / "scored.jsonl")
+    losses = {}
+    for precision in ("bf16", "fp32"):
+        command = ["finetune", scored, "--epochs", "2", "--context", "64", "--precision", precision, "-o", precision]
+        assert call(*command).code == 0
+        losses[precision] = [
+            row["validation_loss"] for row in read(Path(precision) / "metrics.jsonl") if "validation_loss" in row
+        ]
+        assert {one.dtype for one in load_file(Path(precision) / "model.safetensors").values()} == {torch.float32}
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+    assert losses["bf16"] != losses["fp32"]
+
+
+def test_the_manifest_records_the_precision_that_auto_chose(tmp_path: Path) -> None:
+    scored = colours(tmp_path / "scored.jsonl")
+    assert call("finetune", scored, "--epochs", "0.1", "--context", "64", "-o", "policy").code == 0
+    assert json.loads(Path("policy.run.json").read_text())["settings"]["precision"] == "fp32"
+    outcome = call("finetune", scored, "--epochs", "0.1", "--context", "64", "-o", "policy", "--precision", "bf16")
+    assert outcome.code == 2
+    assert "precision" in outcome.err
