@@ -20,6 +20,7 @@ os.environ.update(
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
     RAY_AUTH_MODE="disabled",
     RAY_USAGE_STATS_ENABLED="0",
+    RAY_worker_niceness="0",  # at Ray's 15, workers get nothing of a busy machine
 )
 
 import pytest

@@ -108,7 +108,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_figures(home: Path, tmp_path: Pa
     rng = random.Random(5)
     for sign in ("scored.jsonl.run.json", "policy.partial", "plain.partial/metrics.jsonl", "samples.jsonl.partial"):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until((tmp_path / "home" / sign).exists)
+        wait_until((tmp_path / "home" / sign).exists, 240)
         time.sleep(rng.uniform(0, 0.2))
         child.kill()
         assert child.wait() == -signal.SIGKILL, f"{sign}: ended before it could be killed"

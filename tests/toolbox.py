@@ -99,7 +99,7 @@ class Forks:
         os.kill(self.now, number)
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
     """Return as soon as a condition holds; fail where it does not within so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
