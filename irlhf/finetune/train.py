@@ -69,22 +69,23 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
     validation = held_out.rows(training.asked(policy, training.validation[:VALIDATION_ROWS], settings))
     if not rows:
         raise DataError(f"no completion fits into the context of {policy.context} tokens")
-    for what, number in counts.items():
-        if number:
-            console.warn(f"{number:,} rows {what} (context of {policy.context} tokens)")
+    encoder.warn(policy.context)
     if settings.lora:
         model = with_lora(model, settings.lora, base)
-    targets = training.target_draw(policy, settings)
-    rewarded = encoder.rewarded(kept, policy)
-    draw = ContrastDraw(rewarded, encoder.prompt, targets, settings.objective_settings, settings.seed)
-    families, layout = _families(model, tokenizer.pad_token_id, rows, draw, settings)
+    targets, objective = training.target_draw(policy, settings), settings.objective_settings
+    draw = ContrastDraw(encoder.rewarded(kept, policy), encoder.prompt, targets, objective, settings.seed)
+    families, layout = (
+        _compared_families(model, tokenizer.pad_token_id, draw, settings)
+        if objective.compares
+        else _families(model, tokenizer.pad_token_id, rows, settings)
+    )
     plan = replace(_plan(model, base, (len(rows), len(families)), settings), layout=layout)
     console.note(f"training on {device()}: {plan.steps:,} steps of {settings.batch} rows, learning rate {plan.rate:g}")
     started = time.monotonic()
     made = trainer(model, tokenizer.pad_token_id, (families, alone([row for _, row in validation])), folder, plan)
     if not policy.blind:
         measured = held_out.rows(training.asked(policy, measured_rows(training.validation), settings))
-        compared = probes(held_out.rewarded(measured, policy), rewarded, encoder.prompt, targets, settings.seed)
+        compared = probes(held_out.rewarded(measured, policy), draw.rows, encoder.prompt, draw.targets, settings.seed)
         made.monitor = _monitor(model, tokenizer.pad_token_id, compared, settings)
     with fitting_threads(model), told_of_disk(folder):
         made.train(resume_from_checkpoint=from_first(newest_complete(folder) if console.FIRST else None))
@@ -96,8 +97,8 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
     figures = {"rows": len(rows), "steps": plan.steps, "completion tokens": completion, **counts}
     model = model.merge_and_unload() if settings.lora and settings.merge else model
     _save(model, tokenizer, folder)
-    measured_too = {STEERING: steering} if steering else {}
-    _remember(folder, policy, {**figures, **measured_too, **_made(model, settings), "plan": asdict(plan)})
+    made_of = {**_made(model, settings), "plan": asdict(plan), **({STEERING: steering} if steering else {})}
+    _remember(folder, policy, {**figures, **made_of})
     forget_checkpoints(folder)
     report_steering(steering, policy.names)
     # Not in policy.json: equal runs make equal policies.
@@ -192,6 +193,12 @@ class RowEncoder:
             kept.append((example, Encoded(prompt.ids, completion, example.cluster)))
         return kept
 
+    def warn(self, context: int) -> None:
+        """Say what became of rows that are not trained as they are."""
+        for what, number in self.counts.items():
+            if number:
+                console.warn(f"{number:,} rows {what} (context of {context} tokens)")
+
     def completion(self, example: Example) -> list[int]:
         """Return the tokens of a row's completion."""
         ids = self.chat.completion(example.completion, example.prompt)
@@ -216,19 +223,25 @@ def _reserve(tokenizer: Any, policy: Policy, settings: "FinetuneSettings") -> in
     return len(tokenizer(f"\n\n{block}", add_special_tokens=False)["input_ids"])
 
 
-def _families(
-    model: Any, padding: int, rows: list[Encoded], draw: ContrastDraw, settings: "FinetuneSettings"
-) -> tuple[Any, str]:
+def _compared_families(
+    model: Any, padding: int, draw: ContrastDraw, settings: "FinetuneSettings"
+) -> tuple[ContrastFamilies, str]:
+    """Return the families that are compared, and their layout. Raises DataError where nothing can be compared."""
+    families = ContrastFamilies(draw)
+    if not len(families):
+        raise DataError(f"--objective {draw.objective.name} needs two completions of one prompt, and no prompt has two")
+    if not any(family.comparisons for family in families):
+        raise DataError(f"--objective {draw.objective.name} needs rows with different targets, and all have the same")
+    return families, SHARED if shares_prompts(model, padding, families, settings) else BUCKETED
+
+
+def _families(model: Any, padding: int, rows: list[Encoded], settings: "FinetuneSettings") -> tuple[list[Family], str]:
     """Return the rows as families, and the layout: left open, rows of a prompt share its beginning where that pays.
 
     Below a million parameters the mask costs more than the sharing spares. A family is small enough that each
     part of a step holds one, or a step would be of more rows than it should. Raises ConfigError for a layout
     that this model cannot have.
     """
-    if draw.objective.compares:
-        drawn = ContrastFamilies(draw)
-        check_compared(drawn, draw.objective.name)
-        return drawn, SHARED if shares_prompts(model, padding, drawn, settings) else BUCKETED
     layout, size = settings.layout, size_of(model)
     if layout in (PADDED, BUCKETED) or (layout == AUTO and size < _SHARES_FROM):
         return alone(rows), BUCKETED if layout == AUTO else layout
@@ -270,14 +283,6 @@ def _monitor(model: Any, padding: int, measured: Probes, settings: "FinetuneSett
         return None
     shares = shares_prompts(model, padding, measured.families, settings)
     return SteeringMonitor(measured, Collator(padding, shares=shares))
-
-
-def check_compared(families: ContrastFamilies, objective: str) -> None:
-    """Raise DataError where no completions can be compared."""
-    if not len(families):
-        raise DataError(f"--objective {objective} needs two completions of one prompt, and no prompt has two")
-    if not any(family.comparisons for family in families):
-        raise DataError(f"--objective {objective} needs rows with different targets, and all rows have the same")
 
 
 def report_steering(figures: Figures, names: Sequence[str]) -> None:
