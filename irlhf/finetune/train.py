@@ -75,7 +75,7 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
     if settings.lora:
         model = with_lora(model, settings.lora, base)
     targets = training.target_draw(policy, settings)
-    rewarded = encoder.rewarded(kept, policy)
+    rewarded = encoder.rewarded(kept, training.actual(policy))
     draw = ContrastDraw(rewarded, encoder.prompt, targets, settings.objective_settings, settings.seed)
     families, layout = _families(model, tokenizer.pad_token_id, (rows, draw), settings)
     plan = replace(_plan(model, base, (len(rows), len(families)), settings), layout=layout)
@@ -84,7 +84,9 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
     made = trainer(model, tokenizer.pad_token_id, (families, alone([row for _, row in validation])), folder, plan)
     if not policy.blind:
         measured = held_out.rows(training.asked(policy, measured_rows(training.validation), settings))
-        compared = probes(held_out.rewarded(measured, policy), rewarded, encoder.prompt, targets, settings.seed)
+        compared = probes(
+            held_out.rewarded(measured, training.actual(policy)), rewarded, encoder.prompt, targets, settings.seed
+        )
         made.monitor = _monitor(model, tokenizer.pad_token_id, compared, settings)
     with fitting_threads(model), told_of_disk(folder):
         made.train(resume_from_checkpoint=from_first(newest_complete(folder) if console.FIRST else None))
@@ -203,9 +205,11 @@ class RowEncoder:
         """Return the tokens of a row's prompt that requests this."""
         return self.chat.prompt(example.prompt, asked, self.room - self.lengths[example.id]).ids
 
-    def rewarded(self, kept: Iterable[tuple[Example, Encoded]], policy: Policy) -> list[Rewarded]:
-        """Return rows with their rewards in the units of the scales."""
-        return [Rewarded(example, row.completion, policy.scaled(example.rewards)) for example, row in kept]
+    def rewarded(
+        self, kept: Iterable[tuple[Example, Encoded]], actual: Mapping[str, Mapping[str, float]]
+    ) -> list[Rewarded]:
+        """Return rows with their rewards in the units of the scales, of which `actual` has each row's by its id."""
+        return [Rewarded(example, row.completion, actual[example.id]) for example, row in kept]
 
 
 def _reserve(tokenizer: Any, policy: Policy, settings: "FinetuneSettings") -> int:
