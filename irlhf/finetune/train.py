@@ -33,10 +33,11 @@ from irlhf.records import LENGTH, Example, as_messages
 from irlhf.scales import UNIT
 from irlhf.templates import INSTRUCTION, Wish, find_template
 from irlhf.training.batching import Collator, Encoded, Family, alone, together
+from irlhf.training.pairing import Rewarded, check_pairs
 from irlhf.training.settings import STEERING
 from irlhf.training.steering_information import Probes, SteeringMonitor, measured_rows, probes
 from irlhf.training.steering_report import JOINT, SIBLING, Figures, ignored, ignores, spelled
-from irlhf.training.target_contrast import ContrastDraw, ContrastFamilies, Rewarded
+from irlhf.training.target_contrast import ContrastDraw, ContrastFamilies
 
 if TYPE_CHECKING:
     from irlhf.finetune import FinetuneSettings
@@ -232,7 +233,7 @@ def _families(
     rows, draw = learnt
     if draw.objective.compares:
         drawn = ContrastFamilies(draw)
-        check_compared(drawn, draw.objective.name)
+        check_pairs(len(drawn), sum(bool(family.comparisons) for family in drawn), draw.objective.name)
         return drawn, SHARED if shares_prompts(model, padding, drawn, settings) else BUCKETED
     layout, size = settings.layout, size_of(model)
     if layout in (PADDED, BUCKETED) or (layout == AUTO and size < _SHARES_FROM):
@@ -275,14 +276,6 @@ def _monitor(model: Any, padding: int, measured: Probes, settings: "FinetuneSett
         return None
     shares = shares_prompts(model, padding, measured.families, settings)
     return SteeringMonitor(measured, Collator(padding, shares=shares))
-
-
-def check_compared(families: ContrastFamilies, objective: str) -> None:
-    """Raise DataError where no completions can be compared."""
-    if not len(families):
-        raise DataError(f"--objective {objective} needs two completions of one prompt, and no prompt has two")
-    if not any(family.comparisons for family in families):
-        raise DataError(f"--objective {objective} needs rows with different targets, and all rows have the same")
 
 
 def report_steering(figures: Figures, names: Sequence[str]) -> None:
