@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any
 
 from irlhf import files
@@ -16,7 +17,7 @@ from irlhf.hosted import Hosted, read_hosted
 from irlhf.records import Example, finite
 from irlhf.registry import did_you_mean
 from irlhf.rewards import check_name, read_rewards
-from irlhf.scales import UNIT, Scale, interpolate, nearest
+from irlhf.scales import UNIT, WITHIN, Scale, interpolate, nearest, within_ranks
 from irlhf.targets import parse_weights
 from irlhf.templates import Template, parse_template
 
@@ -126,7 +127,8 @@ class Policy:
     base: str
     template: Template
     rewards: tuple[RewardCard, ...]
-    reservoir: tuple[tuple[float, ...], ...]  # raw rewards of training rows, in the order of `rewards`
+    # Raw rewards of training rows, in the order of `rewards`; on the scale `within` their numbers on the scale.
+    reservoir: tuple[tuple[float, ...], ...]
     context: int  # tokens that prompt and completion may fill together
     baseline: str = ""  # plain, chosen, top: trained without rewards; untouched: not trained, merely asked
     training: Mapping[str, Any] = field(default_factory=dict)  # settings, seed, rows, digests, versions
@@ -153,10 +155,9 @@ class Policy:
 
     def weighted(self, rewards: Mapping[str, float], weights: Mapping[str, float]) -> float:
         """Return the weighted mean of a row's oriented z-scores: 0 is the mean of the training data."""
-        if not any(weights.values()):
-            raise ConfigError("every weight is 0, so no row is better than another; give one a weight above 0")
-        total = sum(weight * self.reward(name).zscore(rewards[name]) for name, weight in weights.items() if weight)
-        return total / sum(weights.values())
+        return _weighted_mean(
+            {name: self.reward(name).zscore(rewards[name]) for name in weights if weights[name]}, weights
+        )
 
     def own(self, rewards: Mapping[str, float]) -> dict[str, float]:
         """Return a row's raw rewards by the names of the policy's lines; those that it does not know are left out."""
@@ -164,8 +165,52 @@ class Policy:
         return {name: number for name, number in read.items() if number is not None}
 
     def scaled(self, rewards: Mapping[str, float]) -> dict[str, float]:
-        """Return a row's raw rewards in the units of the prompt; those that it does not know are left out."""
+        """Return a row's raw rewards in the units of the prompt; those that it does not know are left out.
+
+        For policies without a scale `within`: `actual` and `scaled_rows` serve all.
+        """
         return {name: self.reward(name).scale(number) for name, number in self.own(rewards).items()}
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        """The names of the rewards on the scale `within`, whose numbers depend on other completions of the prompt."""
+        return tuple(card.name for card in self.rewards if card.scale.kind == WITHIN)
+
+    def actual(self, name: str, rows: Sequence[Example]) -> list[float | None]:
+        """Return one reward of each row in the units of the prompt; None where a row has none.
+
+        On the scale `within` a row is ranked among the given rows of its prompt, and alone it has no number.
+        """
+        card = self.reward(name)
+        raw = [card.read(row.rewards) for row in rows]
+        if name in self.ranked:
+            return within_ranks(raw, [row.cluster for row in rows], card.scale.direction)
+        return [None if number is None else card.scale(number) for number in raw]
+
+    def scaled_rows(self, rows: Sequence[Example]) -> list[dict[str, float]]:
+        """Return all rewards of each row in the units of the prompt, as `actual` does; those without are left out."""
+        columns = {name: self.actual(name, rows) for name in self.names}
+        pairs = [[(name, column[i]) for name, column in columns.items()] for i in range(len(rows))]
+        return [{name: number for name, number in row if number is not None} for row in pairs]
+
+    def numbers(self, vector: Sequence[float]) -> dict[str, float]:
+        """Return a vector of the reservoir in the units of the prompt."""
+        pairs = zip(self.rewards, vector, strict=True)
+        return {card.name: x if card.scale.kind == WITHIN else card.scale(x) for card, x in pairs}
+
+    def weighted_vector(self, vector: Sequence[float], weights: Mapping[str, float]) -> float:
+        """Return the weighted mean of a reservoir vector's z-scores; on the scale `within` those of its ranks."""
+        zscores = {}
+        for card, x in zip(self.rewards, vector, strict=True):
+            mean, deviation = self._rank_moments.get(card.name, (0.0, 1.0))
+            zscores[card.name] = (x - mean) / deviation if card.scale.kind == WITHIN else card.zscore(x)
+        return _weighted_mean(zscores, weights)
+
+    @cached_property
+    def _rank_moments(self) -> dict[str, tuple[float, float]]:
+        """The mean and the deviation of the reservoir's ranks of each reward on the scale `within`."""
+        columns = dict(zip(self.names, zip(*self.reservoir, strict=True), strict=True))
+        return {name: (fmean(columns[name]), pstdev(columns[name]) or 1.0) for name in self.ranked}
 
     def held(self, name: str, number: float) -> float:
         """Hold a number to its reward's scale where the scale has ends."""
@@ -185,7 +230,9 @@ class Policy:
         scale, column = self.reward(name).scale, self.names.index(name)
         if scale.kind not in UNIT:
             return []
-        numbers = scale.ys if scale.kind == "quantile" else {scale(vector[column]) for vector in self.reservoir}
+        numbers = (
+            scale.ys if scale.kind in ("quantile", WITHIN) else {scale(vector[column]) for vector in self.reservoir}
+        )
         return sorted(numbers)
 
     @cached_property
@@ -223,6 +270,12 @@ class Policy:
         }
 
 
+def _weighted_mean(zscores: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    if not any(weights.values()):
+        raise ConfigError("every weight is 0, so no row is better than another; give one a weight above 0")
+    return sum(weight * zscores[name] for name, weight in weights.items() if weight) / sum(weights.values())
+
+
 def sum_of(parts: Sequence[Part], rewards: Mapping[str, float]) -> float | None:
     """Return the weighted sum of a row's oriented z-scores; None where it lacks one."""
     there = [part.weight * part.zscore(rewards[part.name]) for part in parts if part.name in rewards]
@@ -254,7 +307,7 @@ def read_policy(folder: Path) -> Policy:
             baseline=_text(tree["baseline"]),
             template=parse_template(tree["template"], str(path)),
             rewards=tuple(_card(one) for one in tree["rewards"]),
-            reservoir=tuple(_vector(vector, len(tree["rewards"])) for vector in tree["reservoir"]),
+            reservoir=_reservoir(tree),
             context=int(_number(tree["context"])),
             training=dict(tree["training"]),
             digest=digest(tree),
@@ -265,6 +318,8 @@ def read_policy(folder: Path) -> Policy:
     if tree.get(CALIBRATION) is None:
         return policy
     try:
+        if policy.ranked:
+            raise ValueError(f"the scale of {policy.ranked[0]} has none")
         return replace(policy, calibration=_calibration(tree[CALIBRATION], set(policy.names)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         told = f"the '{CALIBRATION}' in it is damaged ({error})"
@@ -326,6 +381,14 @@ def _card(tree: Mapping[str, Any]) -> RewardCard:
     return RewardCard(tree["name"], weight, _scale(tree["scale"]), mean, deviation, percentiles, parts)
 
 
+def _reservoir(tree: Mapping[str, Any]) -> tuple[tuple[float, ...], ...]:
+    vectors = tuple(_vector(vector, len(tree["rewards"])) for vector in tree["reservoir"])
+    ranked = [i for i, one in enumerate(tree["rewards"]) if one["scale"]["kind"] == WITHIN]
+    if any(not 0 <= vector[i] <= 1 for vector in vectors for i in ranked):
+        raise ValueError("a rank beyond 0 and 1 in the reservoir")
+    return vectors
+
+
 def _part(tree: Mapping[str, Any]) -> Part:
     weight, mean, deviation = (_number(tree[key]) for key in ("weight", "mean", "deviation"))
     if deviation <= 0 or tree["direction"] not in ("higher", "lower"):
@@ -340,6 +403,7 @@ def _scale(tree: Mapping[str, Any]) -> Scale:
         "zscore": lambda: len(xs) == 2 and xs[1] > 0,
         "linear": lambda: len(xs) == 2 and xs[1] > xs[0],
         "none": lambda: not xs,
+        WITHIN: lambda: not xs and len(ys) > 1 and ys[0] >= 0 and ys[-1] <= 1 and all(a < b for a, b in pairwise(ys)),
     }[kind]()
     if not fitted or tree["direction"] not in ("higher", "lower"):
         raise ValueError("a scale that no training fitted")

@@ -30,6 +30,7 @@ _WHAT = {
 }
 _SCALES = {
     "quantile": "`quantile`: 0.9 is better than 90% of the training rows.",
+    "within": "`within`: 0.9 is better than 90% of the completions of the same prompt.",
     "zscore": "`zscore`: standard deviations above the mean of the training rows.",
     "linear": "`linear`: 0 is the worst and 1 the best, both fixed before training.",
     "none": "`none`: the raw reward itself.",

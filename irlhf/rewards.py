@@ -25,7 +25,7 @@ class _Strict(BaseModel):
 class ScaleSpec(_Strict):
     """How a raw reward becomes the number in the prompt. `low` and `high` belong to `linear`."""
 
-    kind: Literal["quantile", "zscore", "linear", "none"] = "quantile"
+    kind: Literal["quantile", "within", "zscore", "linear", "none"] = "quantile"
     low: FiniteFloat | None = None
     high: FiniteFloat | None = None
 

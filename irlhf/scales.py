@@ -14,7 +14,8 @@ from irlhf.rewards import Reward
 
 KNOTS = 1000  # at most; enough for a tenth of a per cent of the data
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
-UNIT = ("quantile", "linear")  # the kinds whose numbers lie in [0, 1]
+WITHIN = "within"  # the kind whose numbers are ranks among the completions of one prompt
+UNIT = ("quantile", "linear", WITHIN)  # the kinds whose numbers lie in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,12 @@ class Scale:
     zscore    (x - mean) / standard deviation, unbounded
     linear    (x - low) / (high - low), held to [0, 1]
     none      x itself
+    within    the share of the completions of the same prompt that are worse, ties at their mid-rank, in [0, 1]
 
     `xs` are oriented raw rewards (negated where lower is better). For quantile they are the distinct
-    values and `ys` their mid-ranks; for zscore `xs` is (mean, deviation), for linear (low, high).
+    values and `ys` their mid-ranks; for zscore `xs` is (mean, deviation), for linear (low, high). For within
+    `xs` is empty and `ys` are the distinct numbers of the training rows: a raw reward alone has no number on this
+    scale, see `within_ranks`.
     """
 
     kind: str
@@ -36,7 +40,8 @@ class Scale:
     ys: tuple[float, ...] = ()
 
     def __call__(self, reward: float) -> float:
-        """Return the scaled number of a raw reward."""
+        """Return the scaled number of a raw reward. Not for `within`."""
+        assert self.kind != WITHIN, "a reward has a rank among the completions of its prompt only"
         x = -reward if self.direction == "lower" else reward
         if self.kind == "quantile":
             return interpolate(x, self.xs, self.ys, 0.0, 1.0)
@@ -47,7 +52,8 @@ class Scale:
         return x
 
     def inverse(self, number: float) -> float:
-        """Return the raw reward that a scaled number stands for, held to what the scale knows."""
+        """Return the raw reward that a scaled number stands for, held to what the scale knows. Not for `within`."""
+        assert self.kind != WITHIN, "each prompt has another reward at a rank"
         if self.kind == "quantile":
             x = interpolate(number, self.ys, self.xs, self.xs[0], self.xs[-1])
         elif self.kind == "zscore":
@@ -63,8 +69,8 @@ class Scale:
         return {"kind": self.kind, "direction": self.direction, "xs": list(self.xs), "ys": list(self.ys)}
 
 
-def fit(name: str, spec: Reward, rewards: Sequence[float]) -> Scale:
-    """Fit a reward's scale on the raw rewards of the training split.
+def fit(name: str, spec: Reward, rewards: Sequence[float], prompts: Sequence[str] = ()) -> Scale:
+    """Fit a reward's scale on the raw rewards of the training split; `within` needs the prompt of each.
 
     Raises DataError for a constant reward: no target could be told from another.
     """
@@ -83,7 +89,38 @@ def fit(name: str, spec: Reward, rewards: Sequence[float]) -> Scale:
         return Scale(kind, spec.direction, (mean, deviation))
     if kind == "linear":
         return Scale(kind, spec.direction, _bounds(name, spec, oriented))
+    if kind == WITHIN:
+        ranks = sorted({rank for rank in within_ranks(rewards, prompts, spec.direction) if rank is not None})
+        if len(ranks) < 2:
+            raise DataError(f"reward '{name}' is the same in all completions of each prompt: nothing to steer")
+        return Scale(kind, spec.direction, (), tuple(ranks))
     return Scale(kind, spec.direction)
+
+
+def within_ranks(rewards: Sequence[float | None], prompts: Sequence[str], direction: str) -> list[float | None]:
+    """Return for each reward the share of its prompt's rewards that are worse, ties at their mid-rank, in [0, 1].
+
+    None where there is no reward, or no other of the same prompt.
+    """
+    sign = -1 if direction == "lower" else 1
+    groups: dict[str, list[float]] = {}
+    for prompt, reward in zip(prompts, rewards, strict=True):
+        if reward is not None:
+            groups.setdefault(prompt, []).append(sign * reward)
+    for group in groups.values():
+        group.sort()
+
+    def rank(prompt: str, reward: float | None) -> float | None:
+        if reward is None or len(groups[prompt]) < 2:
+            return None
+        return mid_rank(sign * reward, groups[prompt])
+
+    return list(map(rank, prompts, rewards))
+
+
+def mid_rank(x: float, ordered: Sequence[float]) -> float:
+    """Return the share of sorted numbers that are below x, those equal to it counted half."""
+    return (bisect_left(ordered, x) + bisect_right(ordered, x)) / (2 * len(ordered))
 
 
 def nearest(number: float, ordered: Sequence[float]) -> float:
@@ -113,13 +150,11 @@ def _bounds(name: str, spec: Reward, oriented: Sequence[float]) -> tuple[float, 
 
 def _mid_ranks(ordered: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the distinct values with the middle of the ranks that each holds, thinned to KNOTS."""
-    n = len(ordered)
     xs = sorted(set(ordered))
     if len(xs) > KNOTS:
         last = len(xs) - 1
         xs = [xs[round(i * last / (KNOTS - 1))] for i in range(KNOTS)]
-    ys = [(bisect_left(ordered, x) + bisect_right(ordered, x)) / (2 * n) for x in xs]
-    return tuple(xs), tuple(ys)
+    return tuple(xs), tuple(mid_rank(x, ordered) for x in xs)
 
 
 def interpolate(x: float, xs: Sequence[float], ys: Sequence[float], below: float, above: float) -> float:

@@ -184,7 +184,8 @@ def create_job(host: "OpenAIServer", body: Body) -> Body:
         if body.get(role):
             find_file(host, body[role], {})
     name = host.new("ftjob-", len(host.state.jobs))
-    given = body.get("hyperparameters") or body.get("method", {}).get("supervised", {}).get("hyperparameters", {})
+    method = body.get("method", {"type": "supervised"})
+    given = body.get("hyperparameters") or method.get(method["type"], {}).get("hyperparameters", {})
     job = {
         "id": name,
         "object": "fine_tuning.job",
@@ -202,6 +203,7 @@ def create_job(host: "OpenAIServer", body: Body) -> Body:
         "training_file": body["training_file"],
         "validation_file": body.get("validation_file"),
         "metadata": body.get("metadata") if host.quirks.remembers else None,
+        "method": method,
     }
     host.state.jobs[name] = {"job": job, "looks": 0, "events": [], "checkpoints": []}
     host.state.unlisted[name] = host.quirks.late
@@ -245,7 +247,8 @@ def look(host: "OpenAIServer", name: str, body: Body) -> Body:
         return job
     record["looks"] += 1
     status = host.quirks.statuses[min(record["looks"], len(host.quirks.statuses) - 1)]
-    problem = wrong(host.state.files.get(job["training_file"], {}).get("content", b""))
+    content = host.state.files.get(job["training_file"], {}).get("content", b"")
+    problem = wrong(content, job["method"]["type"])
     if problem and status in ("running", "succeeded"):
         host.quirks.failure, status = {"code": "invalid_training_file", "message": problem, "param": None}, "failed"
     if status != job["status"]:
@@ -259,15 +262,21 @@ def look(host: "OpenAIServer", name: str, body: Body) -> Body:
     return job
 
 
-def wrong(content: bytes) -> str:
+def wrong(content: bytes, method: str) -> str:
     """Return what OpenAI would say against a training file."""
     rows = content.decode().splitlines()
     if len(rows) < LEAST:
         return f"Training file has {len(rows)} example(s), but must have at least {LEAST} examples"
     for number, row in enumerate(rows, 1):
-        messages = json.loads(row).get("messages") or [{}]
-        if messages[-1].get("role") != "assistant":
+        line = json.loads(row)
+        keys = {"input", "preferred_output", "non_preferred_output"} if method == "dpo" else {"messages"}
+        if set(line) != keys:
+            return f"Example {number}: {sorted(line)} is not the format of {method}"
+        learnt = [line["preferred_output"], line["non_preferred_output"]] if method == "dpo" else [line["messages"]]
+        if any(not messages or messages[-1].get("role") != "assistant" for messages in learnt):
             return f"Example {number}: last message must be from the assistant"
+        if method == "dpo" and (line["input"]["messages"] or [{}])[-1].get("role") != "user":
+            return f"Example {number}: the input must end with a message of the user"
         if token := SPECIAL.search(row):
             return f"Example {number} message contains an invalid token: {token[0]}"
     return ""

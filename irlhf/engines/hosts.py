@@ -11,6 +11,7 @@ from irlhf.files import read_yaml
 from irlhf.registry import did_you_mean
 
 USUAL = "openai"
+SUPERVISED, DPO = "supervised", "dpo"  # methods of training
 _TABLE = Path(__file__).with_name("hosts.yaml")
 
 
@@ -28,15 +29,16 @@ class HostCard(BaseModel):
     metadata: bool = True
     lists: bool = True
     weights: bool = False
+    dpo: bool = False
     deployment: bool = False
     extra_body: dict[str, Any] = Field(default_factory=dict)
     refused: str = ""
 
-    def placed(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return hyperparameters where this host looks for them in a request."""
-        if self.hyperparameters == "top":
+    def placed(self, hyperparameters: Mapping[str, Any], method: str = SUPERVISED) -> dict[str, Any]:
+        """Return the method and its hyperparameters where this host looks for them in a request."""
+        if self.hyperparameters == "top" and method == SUPERVISED:
             return {"hyperparameters": dict(hyperparameters)}
-        return {"method": {"type": "supervised", "supervised": {"hyperparameters": dict(hyperparameters)}}}
+        return {"method": {"type": method, method: {"hyperparameters": dict(hyperparameters)}}}
 
 
 def find_host(name: str) -> HostCard:

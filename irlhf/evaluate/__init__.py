@@ -21,7 +21,7 @@ from irlhf.evaluate.gold import gold_tracking
 from irlhf.evaluate.preferences import preferences, read_specs
 from irlhf.evaluate.price import price
 from irlhf.evaluate.rows import read_all
-from irlhf.evaluate.tracking import tracking
+from irlhf.evaluate.tracking import ordered_error, tracking
 from irlhf.evaluate.tradeoff import tradeoff
 from irlhf.files import check_output, digest, write_json
 from irlhf.intervals import FEW_PROMPTS, Bootstrap
@@ -29,6 +29,7 @@ from irlhf.policy import Calibration, read_policy, write_calibration
 from irlhf.readme import fill_readme
 from irlhf.records import TRAIN, Example
 from irlhf.registry import resolve
+from irlhf.scales import WITHIN
 from irlhf.targets import weights_of
 
 VERSION = 2  # of eval.json's shape
@@ -89,6 +90,7 @@ def evaluate(
 
 def _asked(arms: Sequence[Arm], settings: EvalSettings, bootstrap: Bootstrap, path: Path) -> dict[str, Any]:
     """Return the figures of samples. Raises DataError where nothing was asked that can be measured."""
+    _warn_unranked(arms)
     policies = {arm.key: _one(arm, settings.tolerance, bootstrap) for arm in arms}
     mixes = tradeoff(arms, bootstrap)
     if not mixes and not any(one["rewards"] for one in policies.values()):
@@ -151,6 +153,17 @@ def _warn(arms: Sequence[Arm], policies: Iterable[Mapping[str, Any]]) -> None:
         console.warn(f"intervals from fewer than {FEW_PROMPTS} prompts are too narrow: {', '.join(few)}")
 
 
+def _warn_unranked(arms: Sequence[Arm]) -> None:
+    """Warn of samples on the scale `within` that have no rank to hold against their target."""
+    ranked = [(arm, name) for arm in arms for name in arm.policy.ranked]
+    for arm, name in ranked:
+        if without := len(arm.requested(name)) - len(arm.pairs(name)):
+            console.warn(
+                f"{arm.name}: {without:,} samples are left out of the figures of {name}, whose scale ranks the samples"
+                f" of a prompt: a prompt needs two different targets, as with -t {name}=0.1:0.9:0.2"
+            )
+
+
 def _one(arm: Arm, tolerance: float, bootstrap: Bootstrap) -> dict[str, Any]:
     """Return all figures of one arm."""
     rewards = {name: _reward(arm, name, tolerance, bootstrap) for name in arm.policy.names if arm.pairs(name)}
@@ -180,5 +193,7 @@ def _reward(arm: Arm, reward: str, tolerance: float, bootstrap: Bootstrap) -> di
         **tracking(pairs, tolerance, bootstrap),
         "curve": curve(pairs, bootstrap),
     }
+    if scale.kind == WITHIN:
+        found["error"]["floor_ordered"] = ordered_error(pairs)
     gold = gold_tracking(pairs, bootstrap)
     return found | ({"gold": gold} if gold else {})

@@ -69,17 +69,26 @@ class Arm:
         return len({tuple(one.get(name) for name in _WAYS) for one in self.decodings}) > 1
 
     def pairs(self, reward: str) -> list[Pair]:
-        """Return the scored samples that were asked for this reward itself, not for a mix."""
-        scale = self.policy.reward(reward).scale
-        sign = -1 if scale.direction == "lower" else 1
+        """Return the scored samples that were asked for this reward itself, not for a mix.
+
+        On the scale `within` the actual is the rank among the samples of the prompt. Samples that it says nothing of
+        are left out, see `_comparable`.
+        """
+        sign = -1 if self.policy.reward(reward).scale.direction == "lower" else 1
+        rows = self.requested(reward)
+        if reward in self.policy.ranked:
+            rows = _comparable(rows, reward)
         found = []
-        for row in self.rows:
-            if reward in row.asked and reward in row.rewards and not _mixed(row, reward):
+        for row, actual in zip(rows, self.policy.actual(reward, rows), strict=True):
+            if actual is not None:
                 gold = sign * row.gold[reward] if reward in row.gold else None
                 least, most = _bounds(row, reward)
-                actual = scale(row.rewards[reward])
                 found.append(Pair(row.cluster, row.wishes[reward], actual, least, row, gold, most))
         return found
+
+    def requested(self, reward: str) -> list[Example]:
+        """Return the scored samples whose target names this reward itself, not a mix."""
+        return [row for row in self.rows if reward in row.asked and reward in row.rewards and not _mixed(row, reward)]
 
     def answers(self, weights: Mapping[str, float]) -> list[Example]:
         """Return the scored samples that were asked for this weighting, or answer every one."""
@@ -167,6 +176,19 @@ def _mixed(row: Example, reward: str) -> bool:
     """Return whether a reward was asked for on behalf of a mix: by its weight, or beside the weights of others."""
     text = row.target.get(reward, "")
     return weighs(text) or (not text and any(map(weighs, row.target.values())))
+
+
+def _comparable(rows: Sequence[Example], reward: str) -> list[Example]:
+    """Return the samples whose rank in their prompt can be held against a target.
+
+    A rank among samples that were all asked for the same, or for bounds, is another one than the rank among
+    completions of the training data that the target names.
+    """
+    exact = [row for row in rows if not row.target.get(reward) or not parse_value(reward, row.target[reward]).ranged]
+    targets: dict[str, set[float]] = {}
+    for row in exact:
+        targets.setdefault(row.cluster, set()).add(row.wishes[reward])
+    return [row for row in exact if len(targets[row.cluster]) > 1]
 
 
 def _bounds(row: Example, reward: str) -> tuple[float, float]:

@@ -57,6 +57,12 @@ def _arm(arms: Sequence[Arm], folder: Path) -> Arm:
     policy = read_policy(folder)
     if policy.blind:
         raise ConfigError(f"{folder}: its prompts hold no reward, so there is nothing to calibrate")
+    if policy.ranked:
+        names = ", ".join(policy.ranked)
+        raise ConfigError(
+            f"{folder}: {names} has scale within, and the rank of a sample depends on the other targets in the file, so"
+            " it cannot be calibrated; leave --calibrate out"
+        )
     for arm in arms:
         if arm.policy.digest == policy.digest and not arm.rows[0].kept:
             return arm

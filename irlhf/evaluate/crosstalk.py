@@ -7,7 +7,6 @@ import numpy as np
 
 from irlhf.evaluate.arms import Arm, by_prompt
 from irlhf.intervals import Bootstrap, Floats, Interval, draws, interval
-from irlhf.records import Example
 from irlhf.targets import weights_of
 
 
@@ -22,6 +21,11 @@ def crosstalk(arm: Arm, bootstrap: Bootstrap) -> dict[str, Any]:
     rows = [row for row in arm.rows if row.asked and not weights_of(row.target)]
     targets = [name for name in arm.policy.names if rows and all(name in row.asked for row in rows)]
     rewards = [name for name in arm.policy.names if rows and all(name in row.rewards for row in rows)]
+    pairs = zip(rows, arm.policy.scaled_rows(rows), strict=True)
+    complete = [(row, own) for row, own in pairs if all(name in own for name in rewards)]
+    if not complete:
+        return {}
+    rows, scaled = map(list, zip(*complete, strict=True))
     prompts = [row.cluster for row in rows]
     asked = np.array([[row.wishes[name] for name in targets] for row in rows]).reshape(len(rows), len(targets))
     moves = np.ptp(_within(prompts, asked), axis=0) > 0 if targets else []
@@ -29,7 +33,7 @@ def crosstalk(arm: Arm, bootstrap: Bootstrap) -> dict[str, Any]:
     asked = asked[:, moves]
     if not targets or len(rewards) < 2 or np.linalg.matrix_rank(_within(prompts, asked)) < len(targets):
         return {}
-    given = np.array([_scaled(arm, row, rewards) for row in rows])
+    given = np.array([[own[name] for name in rewards] for own in scaled])
     found = slopes(prompts, asked, given, bootstrap)
     return {"n": len(rows), "prompts": len(set(prompts)), "targets": targets, "rewards": rewards, "slopes": found}
 
@@ -49,11 +53,6 @@ def slopes(prompts: Sequence[str], asked: Floats, given: Floats, bootstrap: Boot
         ]
     )
     return [[interval(float(one), drawn[:, i, j]) for j, one in enumerate(row)] for i, row in enumerate(value)]
-
-
-def _scaled(arm: Arm, row: Example, rewards: Sequence[str]) -> list[float]:
-    scaled = arm.policy.scaled(row.rewards)
-    return [scaled[name] for name in rewards]
 
 
 def _within(prompts: Sequence[str], values: Floats) -> Floats:

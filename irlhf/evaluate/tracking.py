@@ -8,6 +8,7 @@ import numpy as np
 from irlhf.evaluate import figures
 from irlhf.evaluate.arms import ROUNDING, Pair, by_prompt
 from irlhf.intervals import Bootstrap, Floats, Interval, clustered, draws, interval
+from irlhf.scales import within_ranks
 
 POINTS = 2000  # (target, actual) pairs that eval.json keeps for the picture
 _LEAST_TARGETS = 3  # different targets a prompt needs before its own correlation means anything
@@ -46,6 +47,12 @@ def tracking(pairs: Sequence[Pair], tolerance: float, bootstrap: Bootstrap) -> d
         "at_least": {"share": found["at_least"], "floor_permuted": _share_enough(pairs)},
         "points": _points(asked, actual, bootstrap.seed),
     }
+
+
+def ordered_error(pairs: Sequence[Pair]) -> float:
+    """Return the mean absolute error on the scale `within` of samples whose order is that of their targets."""
+    ranks = within_ranks([pair.asked for pair in pairs], [pair.prompt for pair in pairs], "higher")
+    return float(np.mean([abs(pair.asked - (rank or 0.0)) for pair, rank in zip(pairs, ranks, strict=True)]))
 
 
 def rank_tracking(pairs: Sequence[tuple[str, float, float]], bootstrap: Bootstrap) -> dict[str, Any]:

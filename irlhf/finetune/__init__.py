@@ -10,13 +10,13 @@ from irlhf import console
 from irlhf.errors import ConfigError
 from irlhf.files import STREAM, write_json
 from irlhf.finetune.baselines import BLIND, UNTOUCHED
-from irlhf.finetune.hosting import NOWHERE, HostedSettings, check_there, is_hosted, refuse_hosted
+from irlhf.finetune.hosting import NOWHERE, HostedSettings, check_there, is_hosted, refuse_contrast, refuse_hosted
 from irlhf.finetune.rows import TrainingSet, read_training_set
 from irlhf.journal import RunCard, journal, recorded_setting, workshop
 from irlhf.policy import TINY, read_policy
 from irlhf.registry import did_you_mean, resolve
 from irlhf.templates import DEFAULT, INSTRUCTION, find_template
-from irlhf.training.settings import LIKELIHOOD, Objective
+from irlhf.training.settings import LIKELIHOOD, RA_DPO, Objective
 
 BASELINES = (*BLIND, UNTOUCHED)
 LAYOUTS = AUTO, PADDED, BUCKETED, SHARED, PACKED = ("auto", "padded", "bucketed", "shared", "packed")
@@ -146,17 +146,23 @@ def _joined(out: Path, card: RunCard) -> Iterator[Path | None]:
 def render(scored: str | Path, output: str | Path, settings: FinetuneSettings = FinetuneSettings()) -> dict[str, Any]:
     """Write the training file that hosts and other trainers read: one {"messages": […]} a row.
 
+    With the objective ra-dpo it is a preference file, see irlhf/finetune/preference_file.py.
     `<output>.meta.json` beside it holds what sampling needs: the policy's card, without weights.
     """
     settings = _with_training(_checked(settings))
+    refuse_contrast(settings)
     source, out = Path(scored), Path(output)
     with journal(out, card_of("finetune --render-only", source, "", settings), resumable=False) as book:
         if book.finished:
             return book.summary()
         training = read_training(source, settings)
         policy = training.policy("", settings)
-        for _, messages in training.messages(policy, training.learnt(policy, settings), settings):
-            book.write_row({"messages": messages})
+        if settings.objective == RA_DPO:
+            for _, line in resolve("irlhf.finetune.preference_file:training_preferences")(training, policy, settings):
+                book.write_row(line)
+        else:
+            for _, messages in training.messages(policy, training.learnt(policy, settings), settings):
+                book.write_row({"messages": messages})
         if out != STREAM:
             write_json(out.with_name(f"{out.stem}.meta.json"), policy.to_json())
     return {**training.counts, **book.summary()}
@@ -165,6 +171,8 @@ def render(scored: str | Path, output: str | Path, settings: FinetuneSettings = 
 def preview(scored: str | Path, model: str, count: int, settings: FinetuneSettings = FinetuneSettings()) -> str:
     """Return the exact text, tokens and loss mask of the first `count` training rows."""
     settings = _with_training(_checked(settings))
+    if is_hosted(model):
+        refuse_contrast(settings)
     training = read_training(Path(scored), settings)
     work = "hosted" if is_hosted(model) else "train"
     text: str = resolve(f"irlhf.finetune.{work}:preview")(training, model, count, settings)
@@ -193,6 +201,11 @@ def _checked(settings: FinetuneSettings) -> FinetuneSettings:
     """Return the settings with the template named. Raises ConfigError."""
     if settings.baseline and settings.baseline not in BASELINES:
         raise ConfigError(f"unknown baseline '{settings.baseline}'{did_you_mean(settings.baseline, BASELINES)}")
+    if settings.baseline and settings.objective != LIKELIHOOD:
+        raise ConfigError(
+            f"--baseline {settings.baseline}: baselines are trained by likelihood or not at all; leave out --objective"
+            f" {settings.objective}"
+        )
     for name, chance in (("drop", settings.drop), ("drop_all", settings.drop_all)):
         if not 0 <= chance < 1:
             raise ConfigError(f"{name} is {chance}; it is a chance from 0 to below 1")

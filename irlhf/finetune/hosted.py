@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from irlhf import console
 from irlhf.engines.answers import NOBODY, PAGE, Fault
 from irlhf.engines.desk import Desk, patient
 from irlhf.engines.follow import DONE, follow, metrics_of, model_of
-from irlhf.engines.hosts import USUAL, HostCard, find_host
+from irlhf.engines.hosts import DPO, USUAL, HostCard, find_host
 from irlhf.engines.jobs import (
     DEAD,
     TICKET,
@@ -32,6 +33,7 @@ from irlhf.files import STREAM, read_json, whole_file, write_json
 from irlhf.finetune import FinetuneSettings
 from irlhf.finetune.hosting import HostedSettings, read_hyperparameters
 from irlhf.finetune.lessons import Lesson, Subject
+from irlhf.finetune.preference_file import training_preferences
 from irlhf.finetune.rows import TrainingSet
 from irlhf.finetune.sheet import EARLIER, LEFT_OUT, SHARED, Sheet, estimate, write_sheet
 from irlhf.hosted import KEY as HOSTED
@@ -39,6 +41,7 @@ from irlhf.hosted import PREFIX, Hosted
 from irlhf.journal import PARTIAL, RunCard, beside, workshop
 from irlhf.policy import METRICS
 from irlhf.records import dumps
+from irlhf.training.settings import RA_DPO
 
 _EPOCHS = 2
 _SEEDS = 2**31
@@ -110,6 +113,9 @@ def finetune(subject: Subject, out: Path, model: str, hosted: HostedSettings) ->
 def preview(training: TrainingSet, model: str, count: int, settings: FinetuneSettings) -> str:
     """Return the first rows as the host gets them: it learns the last message of each."""
     policy = training.policy(model, settings)
+    if settings.objective == RA_DPO:
+        pairs = islice(training_preferences(training, policy, settings), count)
+        return "\n".join(f"── {name}\n{dumps(line).decode()}" for name, line in pairs)
     shown = training.messages(policy, training.learnt(policy, settings)[:count], settings)
     return "\n".join(
         f"── {example.id}: about {estimate(messages):,} tokens\n{dumps({'messages': messages}).decode()}"
@@ -129,14 +135,20 @@ def _plan(subject: Subject, model: str, hosted: HostedSettings) -> Plan:
     if not url:
         raise ConfigError(f"--host {host.name} has no address of its own; name yours with --base-url")
     epochs = int(settings.epochs) or _EPOCHS
-    hyperparameters = {"n_epochs": epochs, **read_hyperparameters(hosted.hyperparameters)}
+    if subject.method == DPO and not host.dpo:
+        raise ConfigError(
+            f"--objective ra-dpo: host {host.name} is not known to train by DPO; use --objective likelihood, or"
+            " --render-only to write the pairs"
+        )
+    given = read_hyperparameters(hosted.hyperparameters)
+    hyperparameters = {"n_epochs": epochs, **subject.hyperparameters, **given}
     if settings.learning_rate and not host.learning_rate:
         told = "say --hyperparameter learning_rate_multiplier=X, which multiplies the host's own rate"
         raise ConfigError(f"--learning-rate: host {host.name} takes no rate; {told}")
     if settings.learning_rate:
         hyperparameters[host.learning_rate] = settings.learning_rate
     extra = read_json(Path(hosted.extra_body)) if hosted.extra_body else {}
-    body = {**host.placed(hyperparameters), "seed": settings.seed % _SEEDS, **host.extra_body, **extra}
+    body = {**host.placed(hyperparameters, subject.method), "seed": settings.seed % _SEEDS, **host.extra_body, **extra}
     return Plan(subject, base, host, url, epochs, body, hosted)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from irlhf.errors import ConfigError
 from irlhf.hosted import PREFIX
+from irlhf.training.settings import CONTRAST
 
 if TYPE_CHECKING:
     from irlhf.finetune import FinetuneSettings
@@ -22,6 +23,12 @@ _HERE: Mapping[str, str] = {
     "accumulate": "a host makes its own batches",
     "batch": "say --hyperparameter batch_size=N",
     "report_to": "a host tells its own trackers",
+    "contrast_weight": "it belongs to --objective contrast, which is for training here",
+    "alternatives": "it belongs to --objective contrast, which is for training here",
+    "one_reward": "it belongs to --objective contrast, which is for training here",
+    "whole_targets": "it belongs to --objective contrast, which is for training here",
+    "precision": "a host chooses its arithmetic",
+    "keep_best": "a host chooses its checkpoints",
 }
 
 
@@ -64,11 +71,21 @@ def check_there(
     settings: FinetuneSettings | RewardModelSettings, usual: FinetuneSettings | RewardModelSettings
 ) -> None:
     """Raise ConfigError for a setting that no host takes."""
+    refuse_contrast(settings)
     for name, mend in _HERE.items():
         if getattr(settings, name, None) != getattr(usual, name, None):
             raise ConfigError(f"{_flag(name)} means nothing at a host: {mend}")
     if settings.epochs != int(settings.epochs):
         raise ConfigError(f"--epochs {settings.epochs:g}: a host trains whole passes over the rows")
+
+
+def refuse_contrast(settings: FinetuneSettings | RewardModelSettings) -> None:
+    """Raise ConfigError for an objective that no training file can express."""
+    if getattr(settings, "objective", "") == CONTRAST:
+        raise ConfigError(
+            "--objective contrast trains here only: no training file tells a host to compare targets; at a host use"
+            " --objective ra-dpo, which compares completions under both targets by DPO, or likelihood"
+        )
 
 
 def read_hyperparameters(given: tuple[str, ...]) -> dict[str, Any]:

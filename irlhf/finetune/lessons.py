@@ -1,13 +1,15 @@
 """What a host can be taught: a policy from scored rows, or a reward model that answers in words from pairs."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from irlhf.engines.hosts import DPO, SUPERVISED
 from irlhf.finetune import FinetuneSettings, card_of, read_training
 from irlhf.finetune.baselines import UNTOUCHED
+from irlhf.finetune.preference_file import preference_rows, training_preferences
 from irlhf.finetune.preferences import read_preferences, tell
 from irlhf.finetune.reward import RewardModelSettings, card_of_pairs, origin, verdict_rows
 from irlhf.finetune.rows import VALIDATION_ROWS
@@ -15,10 +17,11 @@ from irlhf.hosted import KEY, REWARD_FILE, Hosted
 from irlhf.journal import RunCard
 from irlhf.policy import FILE
 from irlhf.records import Example, Message
+from irlhf.training.settings import RA_DPO
 
 CONTEXT = 8192  # tokens; hosts do not tell theirs
 
-Row = tuple[str, list[Message]]  # the id of an example, and its conversation, whose last message is learnt
+Row = tuple[str, Mapping[str, Any]]  # the id of an example, and its line of a training file, see `conversations`
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,18 @@ class Subject:
     card: RunCard
     read: Callable[[], Lesson]
     untouched: bool = False  # nothing is trained, and the base is merely asked
+    method: str = SUPERVISED
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)  # of the method
 
 
 def policy(source: Path, model: str, settings: FinetuneSettings) -> Subject:
     """Return a policy to be trained from scored rows."""
     settings = replace(settings, context=settings.context or CONTEXT)
     card = card_of("finetune", source, model, settings)
-    return Subject(FILE, settings, card, lambda: _scored(source, model, settings), settings.baseline == UNTOUCHED)
+    subject = Subject(FILE, settings, card, lambda: _scored(source, model, settings), settings.baseline == UNTOUCHED)
+    if settings.objective == RA_DPO:
+        return replace(subject, method=DPO, hyperparameters={"beta": settings.beta})
+    return subject
 
 
 def reward_model(source: Path, model: str, settings: RewardModelSettings) -> Subject:
@@ -63,14 +71,18 @@ def _scored(source: Path, model: str, settings: FinetuneSettings) -> Lesson:
 
     def rows(examples: list[Example]) -> Iterator[Row]:
         for example, messages in training.messages(made, examples, settings):
-            yield example.id, messages
+            yield example.id, {"messages": messages}
 
     def card(hosted: Hosted, figures: Mapping[str, Any]) -> dict[str, Any]:
         return replace(made, training={**figures, "settings": asdict(settings)}, hosted=hosted).to_json()
 
-    learnt = [] if settings.baseline == UNTOUCHED else training.learnt(made, settings)
     counts = {"rewards": list(training.specs), **training.counts}
-    return Lesson(source, rows(learnt), rows(training.validation[:VALIDATION_ROWS]), counts, card)
+    held_out = training.validation[:VALIDATION_ROWS]
+    if settings.objective == RA_DPO:
+        pairs = training_preferences(training, made, settings)
+        return Lesson(source, pairs, preference_rows(training, made, held_out, settings), counts, card)
+    learnt = [] if settings.baseline == UNTOUCHED else training.learnt(made, settings)
+    return Lesson(source, rows(learnt), rows(held_out), counts, card)
 
 
 def _paired(source: Path, run: RunCard, settings: RewardModelSettings) -> Lesson:
@@ -80,6 +92,18 @@ def _paired(source: Path, run: RunCard, settings: RewardModelSettings) -> Lesson
     def card(hosted: Hosted, figures: Mapping[str, Any]) -> dict[str, Any]:
         return {**origin(run, preferences), "training": dict(figures), KEY: hosted.to_json()}
 
-    learnt = verdict_rows(preferences.train, settings.seed)
-    held_out = islice(verdict_rows(preferences.validation, settings.seed), VALIDATION_ROWS)
+    def rows(verdicts: Iterable[tuple[str, list[Message]]]) -> Iterator[Row]:
+        for name, messages in verdicts:
+            yield name, {"messages": messages}
+
+    learnt = rows(verdict_rows(preferences.train, settings.seed))
+    held_out = rows(islice(verdict_rows(preferences.validation, settings.seed), VALIDATION_ROWS))
     return Lesson(source, learnt, held_out, preferences.counts, card)
+
+
+def conversations(line: Mapping[str, Any]) -> list[list[Message]]:
+    """Return the conversations in a line of a training file: one that is learnt, or two of which one is preferred."""
+    if "messages" in line:
+        return [line["messages"]]
+    prompt = line["input"]["messages"]
+    return [[*prompt, *line[output]] for output in ("preferred_output", "non_preferred_output")]

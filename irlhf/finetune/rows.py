@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from irlhf import console
 from irlhf.errors import ConfigError, DataError
@@ -16,7 +16,7 @@ from irlhf.finetune.baselines import BLIND, baseline_rows
 from irlhf.policy import RESERVOIR, Part, Policy, RewardCard, sum_of
 from irlhf.records import TRAIN, VALIDATION, Example, Message, as_messages, from_json, unique
 from irlhf.rewards import SUM, Reward, Rewards, ScaleSpec, read_rewards
-from irlhf.scales import PERCENTILES, UNIT, fit, percentile
+from irlhf.scales import PERCENTILES, UNIT, WITHIN, fit, percentile, within_ranks
 from irlhf.templates import PLAIN, Template, Wish, find_template
 from irlhf.training.target_draw import TargetDraw
 
@@ -66,11 +66,19 @@ class TrainingSet:
         Some lines are dropped at random, and of some rows all; where the template has lines for thresholds, some
         name a reward of a training row that is no better than this one's, or no worse.
         """
-        draw = self.target_draw(policy, settings)
+        draw, actual = self.target_draw(policy, settings), self.actual(policy)
         for example in rows:
             rng = random.Random(f"{settings.seed}/{example.id}/drop")
-            actual = policy.scaled(example.rewards)
-            yield example, draw.wishes(actual, draw.names(actual, rng), rng)
+            own = actual[example.id]
+            yield example, draw.wishes(own, draw.names(own, rng), rng)
+
+    def actual(self, policy: Policy) -> dict[str, dict[str, float]]:
+        """Return the rewards of each row of the file, by its id, in the units of the prompt.
+
+        On the scale `within` training rows are ranked among training rows, and validation rows among their own.
+        """
+        splits = (self.train, self.validation)
+        return {row.id: own for rows in splits for row, own in zip(rows, policy.scaled_rows(rows), strict=True)}
 
     def target_draw(self, policy: Policy, settings: "FinetuneSettings") -> TargetDraw:
         """Return what draws the targets that a training prompt requests."""
@@ -90,7 +98,7 @@ class TrainingSet:
             yield example, prompt + as_messages(example.completion, "assistant")
 
     def _card(self, name: str, spec: Reward) -> RewardCard:
-        return _fitted(name, spec, sorted(one.rewards[name] for one in self.train if name in one.rewards))
+        return _fitted(name, spec, [(one.rewards[name], one.cluster) for one in self.train if name in one.rewards])
 
     def _sum(self, cards: Sequence[RewardCard]) -> RewardCard:
         """Return the card of the one line that `combine: sum` makes of these.
@@ -98,10 +106,10 @@ class TrainingSet:
         Its scale is of the kind that all of them share, else quantile.
         """
         parts = tuple(Part(one.name, one.weight, one.scale.direction, one.mean, one.deviation) for one in cards)
-        sums = (sum_of(parts, example.rewards) for example in self.train)
+        sums = ((sum_of(parts, example.rewards), example.cluster) for example in self.train)
         kinds = {spec.scale.kind for spec in self.specs.values()}
         spec = Reward(scale=ScaleSpec(kind=kinds.pop() if len(kinds) == 1 else "quantile"))
-        return _fitted(SUM, spec, sorted(one for one in sums if one is not None), parts)
+        return _fitted(SUM, spec, [(one, prompt) for one, prompt in sums if one is not None], parts)
 
     def _descriptions(self) -> dict[str, str]:
         if self.summed:
@@ -110,20 +118,27 @@ class TrainingSet:
 
     def _known(self, policy: Policy) -> dict[str, list[float]]:
         """Return the scaled rewards of the training rows by name, in order."""
-        rows = [policy.scaled(example.rewards) for example in self.train]
+        rows = policy.scaled_rows(self.train)
         return {name: sorted(row[name] for row in rows if name in row) for name in policy.names}
 
     def _reservoir(self, cards: Sequence[RewardCard], seed: int) -> tuple[tuple[float, ...], ...]:
-        """Return the joint raw rewards of up to RESERVOIR training rows that have them all."""
-        vectors = [[card.read(example.rewards) for card in cards] for example in self.train]
+        """Return the joint rewards of up to RESERVOIR training rows that have them all, see `Policy.reservoir`."""
+        vectors = list(zip(*(self._column(card) for card in cards), strict=True))
         full = [tuple(number for number in vector if number is not None) for vector in vectors]
         full = [vector for vector in full if len(vector) == len(cards)]
         return tuple(random.Random(f"{seed}/reservoir").sample(full, min(RESERVOIR, len(full))))
 
+    def _column(self, card: RewardCard) -> list[float | None]:
+        raw = [card.read(example.rewards) for example in self.train]
+        if card.scale.kind != WITHIN:
+            return raw
+        return within_ranks(raw, [example.cluster for example in self.train], card.scale.direction)
 
-def _fitted(name: str, spec: Reward, raw: Sequence[float], parts: tuple[Part, ...] = ()) -> RewardCard:
-    """Return a reward's card from its raw rewards in order."""
-    scale = fit(name, spec, raw)
+
+def _fitted(name: str, spec: Reward, rewards: Sequence[tuple[float, str]], parts: tuple[Part, ...] = ()) -> RewardCard:
+    """Return a reward's card from the raw rewards of the training rows and their prompts."""
+    scale = fit(name, spec, [number for number, _ in rewards], [prompt for _, prompt in rewards])
+    raw = sorted(number for number, _ in rewards)
     percentiles = {f"p{one}": percentile(raw, one) for one in PERCENTILES}
     return RewardCard(name, spec.weight, scale, fmean(raw), pstdev(raw), percentiles, parts)
 
@@ -134,7 +149,7 @@ def _check_spelling(template: Template, cards: Sequence[RewardCard]) -> None:
     if beyond and template.place != "none" and template.spelling.kind != "decimal":
         kind = template.spelling.kind
         told = f"the spelling {kind} knows numbers from 0 to 1, and the scale of {', '.join(beyond)} goes beyond"
-        raise ConfigError(f"{told}; take a quantile or linear scale, or decimals")
+        raise ConfigError(f"{told}; take a quantile, within or linear scale, or decimals")
 
 
 def read_training_set(source: Path, rewards: str, limit: int, like: Policy | None = None) -> TrainingSet:
@@ -164,8 +179,47 @@ def read_training_set(source: Path, rewards: str, limit: int, like: Policy | Non
         console.note(
             f"no rewards.yaml: {', '.join(specs)} taken as higher is better, weight 1, quantile scale, separate lines"
         )
+    summed = named is not None and named.combine == "sum"
+    lines = _reward_lines(specs, summed, like)
+    kept = _with_numbers(train, lines)
+    if without := len(train) - len(kept):
+        reason = "no other completion of their prompt has the reward, which scale within ranks among them"
+        if not kept:
+            raise DataError(f"{source}: no row to train on: {reason}; take scale quantile, or sample with -n 2")
+        console.warn(f"{without:,} training rows left out: {reason}")
+        counts["left out: alone with their prompt"] = without
+    train, validation = kept, _with_numbers(validation, lines)
     counts["rows"], counts["validation rows"] = len(train), len(validation)
-    return TrainingSet(train, validation, specs, counts, named is not None and named.combine == "sum", like)
+    return TrainingSet(train, validation, specs, counts, summed, like)
+
+
+class _RewardLine(NamedTuple):
+    """A line of the prompt: the rewards that a row must have for it, and whether its scale is `within`."""
+
+    rewards: tuple[str, ...]
+    ranked: bool
+
+
+def _reward_lines(specs: Mapping[str, Reward], summed: bool, like: Policy | None) -> list[_RewardLine]:
+    if like:
+        parts = {card.name: tuple(part.name for part in card.parts) or (card.name,) for card in like.rewards}
+        return [_RewardLine(parts[name], name in like.ranked) for name in like.names]
+    ranked = {name: spec.scale.kind == WITHIN for name, spec in specs.items()}
+    if summed:
+        return [_RewardLine(tuple(specs), all(ranked.values()))]
+    return [_RewardLine((name,), ranked[name]) for name in specs]
+
+
+def _with_numbers(rows: list[Example], lines: Sequence[_RewardLine]) -> list[Example]:
+    """Return the rows that have a number for some line; on the scale `within` that takes a sibling."""
+    if not any(line.ranked for line in lines):
+        return rows
+    kept: set[str] = set()
+    for line in lines:
+        having = [row for row in rows if all(name in row.rewards for name in line.rewards)]
+        siblings = Counter(row.cluster for row in having)
+        kept |= {row.id for row in having if not line.ranked or siblings[row.cluster] > 1}
+    return [row for row in rows if row.id in kept]
 
 
 def _specs(like: Policy) -> dict[str, Reward]:

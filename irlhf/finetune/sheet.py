@@ -4,14 +4,15 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from irlhf.engines.hosts import HostCard
 from irlhf.errors import DataError
 from irlhf.files import read_rows, whole_file
-from irlhf.finetune.lessons import Lesson, Row
+from irlhf.finetune.lessons import Lesson, Row, conversations
 from irlhf.records import Message, dumps
 
 TRAINING, VALIDATING = "train.jsonl", "validation.jsonl"
@@ -71,24 +72,26 @@ def _place(source: Path, name: str) -> str:
 def _lines(rows: Iterable[Row], context: int, host: HostCard, counts: Counter[str]) -> Iterator[tuple[bytes, int]]:
     """Yield each line that fits, and its tokens; a row that no host takes stops it, with the number of all like it."""
     wrong: dict[str, list[str]] = {}
-    for name, messages in rows:
-        if problem := _problem(messages):
+    for name, line in rows:
+        if problem := next(filter(None, map(_problem, conversations(line))), ""):
             wrong.setdefault(problem, []).append(name)
             continue
-        size = estimate(messages)
-        if size > context:
+        sizes = [estimate(messages) for messages in conversations(line)]
+        if max(sizes) > context:
             counts[LEFT_OUT] += 1
             continue
-        counts[EARLIER] += any(one.get("role") == "assistant" for one in messages[:-1])
-        yield dumps({"messages": _weighed(messages) if host.weights else messages}), size
+        if "messages" in line:
+            counts[EARLIER] += any(one.get("role") == "assistant" for one in line["messages"][:-1])
+        yield dumps(_weighed(line) if host.weights and "messages" in line else line), sum(sizes)
     for problem, names in wrong.items():
         raise _Unfit(names, problem)
 
 
-def _weighed(messages: list[Message]) -> list[Message]:
-    """Return messages that say that earlier answers are not to be learnt, as training here does not learn them."""
+def _weighed(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line that says that earlier answers are not to be learnt, as training here does not learn them."""
+    messages = line["messages"]
     earlier = [{**one, "weight": 0} if one.get("role") == "assistant" else one for one in messages[:-1]]
-    return [*earlier, messages[-1]]
+    return {"messages": [*earlier, messages[-1]]}
 
 
 def estimate(messages: list[Message]) -> int:

@@ -33,10 +33,11 @@ from irlhf.records import LENGTH, Example, as_messages
 from irlhf.scales import UNIT
 from irlhf.templates import INSTRUCTION, Wish, find_template
 from irlhf.training.batching import Collator, Encoded, Family, alone, together
+from irlhf.training.pairing import Rewarded, check_pairs
 from irlhf.training.settings import STEERING
 from irlhf.training.steering_information import Probes, SteeringMonitor, measured_rows, probes
 from irlhf.training.steering_report import JOINT, SIBLING, Figures, ignored, ignores, spelled
-from irlhf.training.target_contrast import ContrastDraw, ContrastFamilies, Rewarded
+from irlhf.training.target_contrast import ContrastDraw, ContrastFamilies
 
 if TYPE_CHECKING:
     from irlhf.finetune import FinetuneSettings
@@ -73,7 +74,8 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
     if settings.lora:
         model = with_lora(model, settings.lora, base)
     targets, objective = training.target_draw(policy, settings), settings.objective_settings
-    draw = ContrastDraw(encoder.rewarded(kept, policy), encoder.prompt, targets, objective, settings.seed)
+    actual = training.actual(policy)
+    draw = ContrastDraw(encoder.rewarded(kept, actual), encoder.prompt, targets, objective, settings.seed)
     families, layout = (
         _compared_families(model, tokenizer.pad_token_id, draw, settings)
         if objective.compares
@@ -85,7 +87,7 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
     made = trainer(model, tokenizer.pad_token_id, (families, alone([row for _, row in validation])), folder, plan)
     if not policy.blind:
         measured = held_out.rows(training.asked(policy, measured_rows(training.validation), settings))
-        compared = probes(held_out.rewarded(measured, policy), draw.rows, encoder.prompt, draw.targets, settings.seed)
+        compared = probes(held_out.rewarded(measured, actual), draw.rows, encoder.prompt, draw.targets, settings.seed)
         made.monitor = _monitor(model, tokenizer.pad_token_id, compared, settings)
     with fitting_threads(model), told_of_disk(folder):
         made.train(resume_from_checkpoint=from_first(newest_complete(folder) if console.FIRST else None))
@@ -210,9 +212,11 @@ class RowEncoder:
         """Return the tokens of a row's prompt that requests this."""
         return self.chat.prompt(example.prompt, asked, self.room - self.lengths[example.id]).ids
 
-    def rewarded(self, kept: Iterable[tuple[Example, Encoded]], policy: Policy) -> list[Rewarded]:
-        """Return rows with their rewards in the units of the scales."""
-        return [Rewarded(example, row.completion, policy.scaled(example.rewards)) for example, row in kept]
+    def rewarded(
+        self, kept: Iterable[tuple[Example, Encoded]], actual: Mapping[str, Mapping[str, float]]
+    ) -> list[Rewarded]:
+        """Return rows with their rewards in the units of the scales, of which `actual` has each row's by its id."""
+        return [Rewarded(example, row.completion, actual[example.id]) for example, row in kept]
 
 
 def _reserve(tokenizer: Any, policy: Policy, settings: "FinetuneSettings") -> int:
@@ -228,10 +232,7 @@ def _compared_families(
 ) -> tuple[ContrastFamilies, str]:
     """Return the families that are compared, and their layout. Raises DataError where nothing can be compared."""
     families = ContrastFamilies(draw)
-    if not len(families):
-        raise DataError(f"--objective {draw.objective.name} needs two completions of one prompt, and no prompt has two")
-    if not any(family.comparisons for family in families):
-        raise DataError(f"--objective {draw.objective.name} needs rows with different targets, and all have the same")
+    check_pairs(len(families), sum(bool(family.comparisons) for family in families), draw.objective.name)
     return families, SHARED if shares_prompts(model, padding, families, settings) else BUCKETED
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +41,7 @@ def mix(card: Policy) -> str:
 
 def _high(card: Policy) -> dict[str, float]:
     """Return from where on each reward is high: the highest percentile that enough training rows pass in all."""
-    rows = [_scaled(card, one) for one in _trained(card)]
+    rows = [card.numbers(vector) for vector in card.reservoir]
     columns = {name: sorted(row[name] for row in rows) for name in card.names}
     bounds: dict[str, float] = {}
     for rank in range(_HIGH, -1, -_LOWER):
@@ -55,17 +54,7 @@ def _high(card: Policy) -> dict[str, float]:
 def _reached(loop: Loop, folder: Path, number: int) -> dict[str, float]:
     """Return a high percentile of each reward in the round before; before the first, of the training rows."""
     if number == 1:
-        own = _trained(loop.card)
+        scaled = [loop.card.numbers(vector) for vector in loop.card.reservoir]
     else:
-        own = [loop.card.own(row["rewards"]) for _, row in read_rows(folder / "scored.jsonl")]
-    scaled = [_scaled(loop.card, one) for one in own]
+        scaled = [loop.card.scaled(row["rewards"]) for _, row in read_rows(folder / "scored.jsonl")]
     return {name: percentile(sorted(one[name] for one in scaled), _PAST) for name in loop.card.names}
-
-
-def _trained(card: Policy) -> list[dict[str, float]]:
-    """Return what training rows have, by the names of the policy's lines."""
-    return [dict(zip(card.names, vector, strict=True)) for vector in card.reservoir]
-
-
-def _scaled(card: Policy, own: Mapping[str, float]) -> dict[str, float]:
-    return {name: card.reward(name).scale(number) for name, number in own.items()}

@@ -57,6 +57,11 @@ def check_settings(model: str, settings: OnlineSettings) -> None:
 
 def check_policy(model: str, card: Policy, settings: OnlineSettings) -> None:
     """Raise ConfigError for a policy that cannot go on so."""
+    if card.ranked:
+        raise ConfigError(
+            f"{model}: {', '.join(card.ranked)} has scale within, on which a number is a rank among the samples of one"
+            " round, so rounds cannot build on each other; train with scale quantile"
+        )
     if card.blind:
         raise ConfigError(f"{model}: a policy whose prompts hold no reward cannot be asked for one; train another")
     if card.hosted is None:

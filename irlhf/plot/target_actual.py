@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from irlhf.plot import evaluation, style
+from irlhf.scales import WITHIN
 
 CAPTION = (
     "Target against actual: the mean of each level of the target with its 95% interval; dots are single samples,"
@@ -94,7 +95,7 @@ def _ends(arms: Sequence[Arm]) -> tuple[float, float]:
         seen += [one["asked"] for one in found["curve"]] + [one["actual"]["value"] for one in found["curve"]]
         if found["points"]:
             seen += np.percentile(np.array(found["points"]), [1, 99], axis=0).ravel().tolist()
-    if all(found["scale"] == "quantile" for _, found in arms):
+    if all(found["scale"] in ("quantile", WITHIN) for _, found in arms):
         seen += [0.0, 1.0]
     margin = 0.03 * (max(seen) - min(seen)) or 0.5
     return min(seen) - margin, max(seen) + margin

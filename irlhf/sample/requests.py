@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from irlhf.errors import ConfigError
 from irlhf.policy import Achieved, Policy, Reach
-from irlhf.scales import UNIT, percentile
+from irlhf.scales import UNIT, WITHIN, percentile
 from irlhf.targets import Target, parse_targets, weight_text
 from irlhf.templates import Bound, Wish
 
@@ -24,7 +24,7 @@ _FEWEST = 10  # of them, so that one odd row does not stand for the mix
 _TOLD = 5  # numbers that no training row has
 _SPAN = (1, 99)  # percentiles that `uniform` lies between where the scale has no ends
 
-Vector = Sequence[float]  # raw rewards, in the order of the policy's lines
+Vector = Sequence[float]  # of the policy's reservoir
 
 
 class Request(NamedTuple):
@@ -114,10 +114,9 @@ class Wanted:
 
     def _percentile(self, name: str, per_cent: float) -> float:
         """Return what so many per cent of the training rows do not exceed, in the units of the scale."""
-        scale = self.policy.reward(name).scale
-        if scale.kind == "quantile":
+        if self.policy.reward(name).scale.kind in ("quantile", WITHIN):
             return per_cent / 100
-        return percentile(sorted(scale(vector[self.policy.names.index(name)]) for vector in self._rows), per_cent)
+        return percentile(sorted(self.policy.numbers(vector)[name] for vector in self._rows), per_cent)
 
     def _anywhere(self, rng: random.Random) -> dict[str, Wish]:
         """Draw the rewards that are asked for `uniform`."""
@@ -141,7 +140,7 @@ class Wanted:
         ranges = {name: target for name, target in self.targets.items() if target.ranged}
         if not ranges:
             return self._rows
-        found = [vector for vector in self._rows if self._keeps(self._scaled(vector), ranges)]
+        found = [vector for vector in self._rows if self._keeps(self.policy.numbers(vector), ranges)]
         if not found:
             told = " and ".join(f"{name}={target.text}" for name, target in ranges.items())
             together = " together" if len(ranges) > 1 else ""
@@ -150,10 +149,6 @@ class Wanted:
 
     def _keeps(self, numbers: Mapping[str, float], ranges: Mapping[str, Target]) -> bool:
         return all(target.holds(numbers[name]) for name, target in ranges.items())
-
-    def _scaled(self, vector: Vector) -> dict[str, float]:
-        cards = self.policy.rewards
-        return {card.name: card.scale(number) for card, number in zip(cards, vector, strict=True)}
 
     @property
     def _joint(self) -> list[str]:
@@ -165,18 +160,15 @@ class Wanted:
         if not self._joint:
             return [{}] * count
         columns = [self.policy.names.index(name) for name in self._joint]
-        scales = [self.policy.rewards[column].scale for column in columns]
-        return [
-            {name: scale(vector[column]) for name, column, scale in zip(self._joint, columns, scales, strict=True)}
-            for vector in _spread(self._pool, columns, count, seed)
-        ]
+        drawn = [self.policy.numbers(vector) for vector in _spread(self._pool, columns, count, seed)]
+        return [{name: row[name] for name in self._joint} for row in drawn]
 
     def _mixed(self, count: int, seed: str) -> Sequence[Mapping[str, Wish]]:
         """Return targets for the mix: the rewards of good training rows, or what is known to have worked."""
         if self._asks_again:
             return [self._achieved()] * count
         wanted = [*(name for name, weight in self.weights.items() if weight), *self._joint]
-        rows = [self._scaled(vector) for vector in self._best]
+        rows = [self.policy.numbers(vector) for vector in self._best]
         chosen = random.Random(seed).choices(rows, k=count)
         return [{name: row[name] for name in wanted} for row in chosen]
 
@@ -185,7 +177,7 @@ class Wanted:
         """The best rows of the pool by weighted reward; they exist, so what is asked is possible together."""
 
         def weighted(vector: Vector) -> float:
-            return self.policy.weighted(dict(zip(self.policy.names, vector, strict=True)), self.weights)
+            return self.policy.weighted_vector(vector, self.weights)
 
         ordered = sorted(self._pool, key=weighted, reverse=True)
         return ordered[: max(_FEWEST, round(_BEST * len(ordered))) if self.pick == BEST else 1]

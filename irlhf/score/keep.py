@@ -126,11 +126,22 @@ class _Judge:
         return -fmean(abs(actual[name] - number) for name, number in row.wishes.items())
 
 
+def _check_nearest(policy: Policy) -> None:
+    if policy.ranked:
+        raise ConfigError(
+            f"--keep {NEAREST}: {', '.join(policy.ranked)} has scale within, which ranks the samples of a prompt, so no"
+            f" sample alone is near a target; use --keep {BEST}"
+        )
+
+
 def _judges(source: Path, rows: Sequence[Example], settings: KeepSettings) -> dict[str, _Judge]:
     """Return by digest who judges the samples of each policy."""
+    policies = policies_of(source, rows, settings.policies)
+    for policy in policies.values() if settings.keep == NEAREST else ():
+        _check_nearest(policy)
     return {
         digest: _Judge(policy, read_weights(settings.weights, policy), settings.keep)
-        for digest, policy in policies_of(source, rows, settings.policies).items()
+        for digest, policy in policies.items()
     }
 
 

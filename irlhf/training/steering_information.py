@@ -22,8 +22,9 @@ from irlhf.intervals import Bootstrap, Floats, clustered
 from irlhf.records import Example
 from irlhf.training.batching import Collator, Encoded, Family, compared
 from irlhf.training.losses import sequence_sums, token_losses
+from irlhf.training.pairing import Rewarded, Wishes
 from irlhf.training.steering_report import JOINT, SIBLING, Figures
-from irlhf.training.target_contrast import EncodePrompt, Rewarded, Wishes
+from irlhf.training.target_contrast import EncodePrompt
 from irlhf.training.target_draw import TargetDraw
 
 ROWS = 64

@@ -8,29 +8,18 @@ does not have, by default its sibling's; with ra-dpo each pair is read under bot
 """
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from irlhf.records import Example
-from irlhf.templates import Wish
 from irlhf.training.batching import Encoded, Family, compared
+from irlhf.training.pairing import Rewarded, Wishes, pair_random, paired, preferences, shared_names
 from irlhf.training.settings import RA_DPO, Objective
 from irlhf.training.target_draw import TargetDraw
 
-_PAIRINGS = 3  # of a prompt's completions, of which that with the most different targets is taken
 _TRIES = 16  # draws of another row's target before a completion is left without an alternative
 
-Wishes = Mapping[str, Wish]
 EncodePrompt = Callable[[Example, Wishes], list[int]]  # token ids
-
-
-class Rewarded(NamedTuple):
-    """A training row: its completion's token ids, and its rewards in the units of their scales."""
-
-    example: Example
-    completion: list[int]
-    actual: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -45,24 +34,18 @@ class ContrastDraw:
 
     def family(self, group: Sequence[Rewarded], epoch: int, one_reward: float) -> Family:
         """Return the family of a pair of completions, or of one; `one_reward` as in `Objective`."""
-        rng = random.Random(f"{self.seed}/{epoch}/{group[0].example.id}/contrast")
+        rng = pair_random(group, f"{self.seed}/{epoch}")
         return self._ra_dpo(group, rng) if self.objective.name == RA_DPO else self._contrast(group, rng, one_reward)
 
     def groups(self, epoch: int) -> Iterator[list[Rewarded]]:
         """Yield the rows in pairs of one prompt; of several pairings the one whose targets differ most."""
-        prompts: dict[str, list[Rewarded]] = {}
-        for row in self.rows:
-            prompts.setdefault(row.example.cluster, []).append(row)
-        for prompt, rows in prompts.items():
-            rng = random.Random(f"{self.seed}/{epoch}/{prompt}/pairs")
-            orders = [rng.sample(rows, len(rows)) for _ in range(_PAIRINGS if len(rows) > 2 else 1)]
-            pairings = [[order[i : i + 2] for i in range(0, len(order), 2)] for order in orders]
-            best = max(pairings, key=lambda pairs: sum(_distance(*pair) for pair in pairs if len(pair) == 2))
-            yield from (pair for pair in best if len(pair) == 2 or self.objective.name != RA_DPO)
+        for group in paired(self.rows, f"{self.seed}/{epoch}"):
+            if len(group) == 2 or self.objective.name != RA_DPO:
+                yield group
 
     def _contrast(self, rows: Sequence[Rewarded], rng: random.Random, one_reward: float) -> Family:
         """Return each completion under its own target and under targets that it does not have."""
-        names = self.targets.names([name for name in rows[0].actual if all(name in row.actual for row in rows)], rng)
+        names = self.targets.names(shared_names(rows), rng)
         own = [self.targets.wishes(row.actual, names, rng) for row in rows]
         members: list[Encoded] = []
         own_members: list[int] = []
@@ -103,14 +86,11 @@ class ContrastDraw:
 
     def _ra_dpo(self, rows: Sequence[Rewarded], rng: random.Random) -> Family:
         """Return both completions under both targets; each is preferred under its own."""
-        names = self.targets.names([name for name in rows[0].actual if all(name in row.actual for row in rows)], rng)
         members: list[Encoded] = []
         comparisons = []
-        for better, worse in (rows, rows[::-1]):
-            wishes = self.targets.wishes(better.actual, names, rng)
-            if not self.targets.holds(wishes, worse.actual):
-                comparisons.append((len(members), len(members) + 1))
-                members += [self._member(row, wishes) for row in (better, worse)]
+        for wishes, better, worse in preferences(rows, self.targets, rng):
+            comparisons.append((len(members), len(members) + 1))
+            members += [self._member(row, wishes) for row in (better, worse)]
         # A pair with equal targets prefers nothing; one member stands for it, so that every epoch has as many families.
         return compared(members or [self._member(rows[0], {})], (), comparisons)
 
@@ -150,7 +130,3 @@ class ContrastFamilies:
     def __iter__(self) -> Iterator[Family]:
         """Yield the families of the first half."""
         return iter(self.families)
-
-
-def _distance(first: Rewarded, second: Rewarded) -> float:
-    return sum(abs(first.actual[name] - second.actual[name]) for name in first.actual if name in second.actual)
