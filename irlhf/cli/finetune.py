@@ -152,9 +152,8 @@ def finetune(
     scorer. --half proxy and --half gold train two that share no conversation. At a host it learns to answer 1 or 0, and
     is not measured.
 
-    likelihood and ra-dpo also train at a host, and with --render-only are written as the training file for one:
-    ra-dpo as pairs in OpenAI's preference format, for method dpo. contrast trains here only. Baselines go with
-    likelihood.
+    likelihood and ra-dpo also train at a host. With --render-only they write its training file: ra-dpo writes pairs in
+    OpenAI's preference format, for method dpo. contrast trains here only. Baselines go with likelihood.
 
     A base openai:NAME is trained by a host that speaks OpenAI's protocol, at --base-url. (OpenAI itself closed its
     fine-tuning: no new jobs from 2027-01-06, and accounts that had not used it were cut off already.) It says what it
