@@ -18,7 +18,23 @@ if TYPE_CHECKING:
 
 _SLOWER = 1 / 3  # of the rate that the policy was trained with: it knows most of it already
 _MILLION = 1e6
-_FLAGS = ("batch", "context", "drop", "drop_all", "accumulate", "lora", "report_to", "layout")
+_FLAGS = (
+    "batch",
+    "context",
+    "drop",
+    "drop_all",
+    "accumulate",
+    "lora",
+    "report_to",
+    "layout",
+    "objective",
+    "contrast_weight",
+    "alternatives",
+    "one_reward",
+    "whole_targets",
+    "beta",
+    "precision",
+)
 
 
 def training_line(loop: Loop, policy: Path, folder: Path, how: tuple[int, float]) -> list[str]:
@@ -49,7 +65,7 @@ def _line(loop: Loop, policy: Path, places: tuple[Path, Path], number: int) -> l
     for name in _FLAGS:
         if getattr(loop.settings.training, name) != getattr(usual, name):
             line += [f"--{name.replace('_', '-')}", getattr(loop.settings.training, name)]
-    line += ["--no-merge"] * (not loop.settings.training.merge)
+    line += ["--no-merge"] * (not loop.settings.training.merge) + ["--keep-best"] * loop.settings.training.keep_best
     return [*map(str, line)]
 
 

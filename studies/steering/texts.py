@@ -1,11 +1,12 @@
 """Measures what targets do to the texts: diversity, length, and tracking with the length partialled out.
 
-    python texts.py SCORED_SAMPLES OUT.json
+    python texts.py SCORED_SAMPLES POLICY OUT.json
 
 For the samples in each third of a reward's targets (low, medium, high) and for all of them: distinct-2 (the share of
 bigrams that are different, over as many samples in each third), mean tokens and the share that ends by itself. And for
 each reward the rank correlation of target and actual within prompts, plain and partial, given the completion's length
-in words, averaged over prompts.
+in words, averaged over prompts. Beside them stand the policy's figures of training: its plan, its steering information,
+and how that and the loss on held-out rows went.
 """
 
 import itertools
@@ -21,6 +22,7 @@ from scipy.stats import rankdata
 
 from irlhf.files import read_rows
 from irlhf.intervals import Bootstrap, Floats, clustered
+from irlhf.policy import METRICS, read_policy
 from irlhf.records import STOP, Example, as_text, from_json
 
 LEVELS = ("low", "medium", "high")
@@ -28,13 +30,16 @@ LEVELS = ("low", "medium", "high")
 
 def main() -> None:
     """Write the figures."""
-    source, output = map(Path, sys.argv[1:])
+    source, policy, output = map(Path, sys.argv[1:])
     rows = [from_json(row, where) for where, row in read_rows(source)]
     names = list(rows[0].asked)
+    training = read_policy(policy).training
     found = {
         "all": described(rows, len(rows) // 3),
         "levels": {name: levels(rows, name) for name in names},
         "tracking": {name: tracking(rows, name) for name in names},
+        "training": {name: training[name] for name in ("rows", "steps", "plan", "steering") if name in training},
+        "curve": [row for _, row in read_rows(policy / METRICS) if "validation_loss" in row],
     }
     output.write_text(json.dumps(found, indent=1) + "\n")
 
