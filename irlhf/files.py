@@ -16,10 +16,10 @@ import yaml
 
 from irlhf import packing
 from irlhf.errors import ConfigError, DataError, IrlhfError, OutputError
-from irlhf.jsonl import Broken, Given, blocks_of, first_line, refuse
+from irlhf.jsonl import BOM, Broken, Given, blocks_of, first_line, numbered_lines, refuse
 from irlhf.records import Where
 from irlhf.registry import resolve
-from irlhf.tables import Tell, is_jsonl, rows_of
+from irlhf.tables import Tell, bare, is_jsonl, rows_of
 
 STREAM = Path("-")  # stdin where a file is read, stdout where one is written
 YAML_LIMIT = 2**20  # bytes
@@ -29,6 +29,7 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202
 TEMPORARY = ".irlhf."  # how the names of unfinished files begin
 
 _Found = TypeVar("_Found")
+_JSON = re.compile(rb"\s*(\{|\[\s*(\{|$))")  # how an object or a list of them begins; [Draft] is text
 _PARQUET, _ZIP = b"PAR1", b"PK\x03\x04"  # what such files begin with
 
 
@@ -68,6 +69,37 @@ def read_blocks(path: Path, first: int) -> Iterator[tuple[int, bytes]]:
         return found[0] + filled.count(b"\n") if filled else 0
 
     yield from _read(path, blocks, last_of, first - 1)
+
+
+def read_texts(path: Path) -> Iterator[tuple[Where, str]]:
+    """Yield every line of a text file that is not blank, without its end, with its place.
+
+    Raises ConfigError for a path that cannot be read and DataError for a line that is not UTF-8.
+    """
+
+    def lines(stream: Any, path: Path, packer: str) -> Iterator[tuple[int, bytes]]:
+        return numbered_lines(stream, path)
+
+    for number, line in _read(path, lines, lambda numbered: numbered[0]):
+        where = Where(str(path), number)
+        try:
+            text = (line.removeprefix(BOM) if number == 1 else line).decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where}: not UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
+        if text.strip():
+            yield where, text
+
+
+def holds_texts(path: Path) -> bool:
+    """Return whether a file holds a text a line: a .txt, packed or not, that does not begin as JSON does."""
+    if path == STREAM or Path(bare(path.name)).suffix.lower() != ".txt":
+        return False
+    with _open(path) as raw:
+        stream, _ = packing.unpacked(raw, _head(raw, path))
+        try:
+            return not _JSON.match(_head(stream, path).removeprefix(BOM))
+        except packing.DAMAGE:  # whoever reads it will say so
+            return False
 
 
 def holds_jsonl(path: Path) -> bool:

@@ -207,6 +207,13 @@ def is_finished(output: Path, made: Mapping[str, Any], afresh: str = "", parts: 
     return output.exists()
 
 
+def recorded_setting(output: Path, name: str) -> Any:
+    """Return a setting of the run that began or completed this output; None where there is no such run or setting."""
+    manifest = beside(output, ".run.json")
+    begun = output != files.STREAM and (output.exists() or beside(output, PARTIAL).exists())
+    return files.read_json(manifest).get("settings", {}).get(name) if begun and manifest.is_file() else None
+
+
 def counts_of(output: Path) -> dict[str, int]:
     """Return what was counted while an output was written."""
     counts: dict[str, int] = files.read_json(beside(output, ".run.json"))["counts"]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -13,7 +13,7 @@ from irlhf import files
 from irlhf.errors import ConfigError, DataError
 from irlhf.hosted import KEY as HOSTED
 from irlhf.hosted import Hosted, read_hosted
-from irlhf.records import finite
+from irlhf.records import Example, finite
 from irlhf.registry import did_you_mean
 from irlhf.rewards import check_name, read_rewards
 from irlhf.scales import UNIT, Scale, interpolate, nearest
@@ -277,6 +277,18 @@ def find_policies(files: Iterable[Path], folders: Sequence[str | Path] = ()) -> 
     if not named:
         named = sorted({card.parent for path in files for card in path.parent.glob(f"*/{FILE}")})
     return {policy.digest: (folder, policy) for folder in named for policy in [read_policy(folder)]}
+
+
+def check_found(rows: Iterable[Example], known: Collection[str]) -> None:
+    """Raise ConfigError where samples come from a policy, or a base model, that is not among the digests `known`."""
+    missing = [row for row in rows if row.policy not in known]
+    if not missing:
+        return
+    digest = missing[0].policy
+    problem = f"the policy {digest} of these samples is not here; name its folder with --policy"
+    if not any(row.target or row.asked for row in missing if row.policy == digest):
+        problem += " (they have no target: if a base model drew them, they are for finetune, not for this)"
+    raise ConfigError(problem)
 
 
 def read_weights(text: str, policy: Policy) -> dict[str, float]:

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from dials import scaled, smooth
 from test_decode import END, OTHER, PLAIN, VOCABULARY, Letters, random_model, some
 from toolbox import Bench, Row, call, read
 
@@ -16,8 +18,10 @@ from irlhf.engines.dice import Decoding, Dice
 from irlhf.engines.generate import Drawn, generate
 from irlhf.engines.local import load_causal
 from irlhf.errors import ConfigError
-from irlhf.policy import FILE, read_policy
+from irlhf.policy import FILE, Policy, read_policy
 from irlhf.sample import SampleSettings, sample
+from irlhf.sample.opposite import opposite
+from irlhf.templates import Bound, Template
 
 Pair = tuple[list[int], list[int]]  # token ids of the prompt that asks, and of the one that does not
 
@@ -278,3 +282,89 @@ def test_a_policy_with_another_memory_is_refused_in_one_line(bench: Bench) -> No
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "LlamaForCausalLM does not keep its past as plain keys and values" in outcome.err
     assert not list(Path.cwd().glob("samples.jsonl"))
+
+
+def test_the_opposite_of_a_number_is_mirrored_on_its_scale(bench: Bench) -> None:
+    policy = smooth(read_policy(bench.policy))
+    assert opposite(policy, {"short": 0.9, "colour": 0.5}) == pytest.approx({"short": 0.1, "colour": 0.5})
+
+
+def test_the_opposite_is_a_number_that_training_rows_have_unless_raw(bench: Bench) -> None:
+    policy = read_policy(bench.policy)
+    number = policy.shown("short", 0.9)
+    assert opposite(policy, {"short": number}) == {"short": policy.shown("short", 1 - number)}
+    assert opposite(policy, {"short": number}, raw=True) == {"short": pytest.approx(1 - number)}
+
+
+@pytest.mark.parametrize("kind", ["zscore", "none"])
+def test_a_scale_without_ends_is_mirrored_about_the_training_mean(kind: str, bench: Bench) -> None:
+    policy = scaled(read_policy(bench.policy), kind)
+    rewards = tuple(
+        replace(card, scale=replace(card.scale, xs=(-card.mean, card.deviation) if kind == "zscore" else ()))
+        for card in policy.rewards
+    )
+    policy = replace(policy, rewards=rewards)
+    card = policy.reward("short")  # lower is better, so the scale negates it
+    middle = 0.0 if kind == "zscore" else -card.mean
+    assert opposite(policy, {"short": middle + 1.5}) == {"short": pytest.approx(middle - 1.5)}
+
+
+def with_lines(policy: Policy, **lines: str) -> Policy:
+    return replace(smooth(policy), template=Template(**lines))
+
+
+def test_at_least_becomes_at_most_where_the_template_has_a_line_for_it(bench: Bench) -> None:
+    policy = read_policy(bench.policy)
+    low, high = Bound("at_least", 0.7), Bound("at_most", 0.7)
+    both = with_lines(policy, at_least="{{ name }}: at least {{ value }}", at_most="{{ name }}: at most {{ value }}")
+    assert opposite(both, {"short": low, "colour": high}) == {"short": high, "colour": low}
+    single = with_lines(policy, at_least="{{ name }}: at least {{ value }}")
+    assert opposite(single, {"short": low}) == {"short": pytest.approx(0.3)}
+
+
+def test_samples_are_guided_by_the_prompt_with_the_opposite_targets(bench: Bench) -> None:
+    policy, decoding = read_policy(bench.policy), Decoding(max_tokens=24, guidance=4)
+    model, tokenizer = load_causal(str(bench.policy))
+    chat = Chat(tokenizer, policy.template, policy.names)
+    rows = sampled(bench, guidance=4.0, against="opposite")
+    for row in rows:
+        both = (row["asked"], opposite(policy, row["asked"]))
+        prompts = [chat.prompt(row["prompt"], targets, 104).ids for targets in both]
+        tokens, _, logprob = slowly(
+            model.eval(), (prompts[0], prompts[1]), row["seed"], decoding, tokenizer.eos_token_id
+        )
+        assert row["completion"] == tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        assert row["logprob"] == pytest.approx(logprob, abs=1e-2)
+    assert drawn_parts(rows) != drawn_parts(sampled(bench, guidance=4.0))
+
+
+def test_rows_say_that_they_were_guided_against_the_opposite_and_others_are_unchanged(bench: Bench) -> None:
+    rows = sampled(bench, guidance=2.0, against="opposite")
+    assert rows[0]["decoding"] == {
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "max_tokens": 24,
+        "guidance": 2.0,
+        "against_opposite": 1.0,
+    }
+    assert "against_opposite" not in sampled(bench, guidance=2.0)[0]["decoding"]
+
+
+def test_a_request_in_the_middle_is_its_own_opposite(bench: Bench) -> None:
+    middle = sampled(bench, ("colour=0.5",), guidance=4.0, against="opposite", raw=True)
+    assert drawn_parts(middle) == drawn_parts(sampled(bench, ("colour=0.5",), raw=True))
+
+
+def test_against_without_guidance_is_refused(bench: Bench) -> None:
+    outcome = call("sample", bench.policy, bench.examples, "-t", "short=1", "--against", "opposite")
+    assert (outcome.code, outcome.err) == (
+        2,
+        "irlhf: --against opposite needs --guidance above 1, such as --guidance 1.5\n",
+    )
+
+
+def test_going_on_against_something_else_is_refused_by_name(bench: Bench) -> None:
+    sampled(bench, guidance=2.0)
+    settings = SampleSettings(("short=0.9", "colour=0.1"), split="all", limit=12, max_tokens=24, guidance=2.0)
+    with pytest.raises(ConfigError, match="against was none and is opposite"):
+        sample(bench.policy, bench.examples, "s.jsonl", replace(settings, against="opposite"))

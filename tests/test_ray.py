@@ -1,6 +1,7 @@
 """--engine ray: the rows of one process, whoever is killed on the way. Real workers on a cluster of two processors."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,6 +127,15 @@ def test_scores_are_those_of_one_process(cluster: dict[str, str]) -> None:
 def test_samples_are_those_of_one_process(bench: Bench, cluster: dict[str, str]) -> None:
     asked = ["-t", "short=0:1:0.25", "--split", "all", "--limit", "40", "--max-tokens", "12", "--batch", "8", "-q"]
     line = ["sample", os.path.relpath(bench.policy), bench.examples, *asked, "--reference", bench.policy]
+    assert call(*line, "-o", "one.jsonl").code == 0
+    assert told(process(*line, "-o", "two.jsonl", "--engine", "ray", env=cluster)) == (0, "")
+    assert Path("two.jsonl").read_bytes() == Path("one.jsonl").read_bytes()
+
+
+def test_samples_of_a_base_are_those_of_one_process(bench: Bench, cluster: dict[str, str]) -> None:
+    base = Path(shutil.copytree(bench.policy, "base"))
+    (base / "policy.json").unlink()
+    line = ["sample", base, bench.examples, "-n", "2", "--limit", "20", "--max-tokens", "8", "--batch", "8", "-q"]
     assert call(*line, "-o", "one.jsonl").code == 0
     assert told(process(*line, "-o", "two.jsonl", "--engine", "ray", env=cluster)) == (0, "")
     assert Path("two.jsonl").read_bytes() == Path("one.jsonl").read_bytes()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -25,7 +26,7 @@ from irlhf.engines.likelihood import logprobs
 from irlhf.engines.local import load_causal
 from irlhf.engines.pools import Engine, Work, answered
 from irlhf.errors import DataError
-from irlhf.policy import read_policy
+from irlhf.policy import FILE, read_policy
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -209,6 +210,18 @@ def test_greedy_texts_are_those_of_the_policy_at_hand(bench: Bench, served: Serv
     well(call(*local(bench, "here.jsonl", "--temperature", "0")))
     there, here = read(Path("there.jsonl")), read(Path("here.jsonl"))
     assert len(there) == 6
+    assert there == [{k: v for k, v in row.items() if k not in ("entropy", "logprob")} for row in here]
+
+
+def test_a_base_that_a_server_holds_is_sampled_as_the_local_one(bench: Bench, served: Served) -> None:
+    base = Path(shutil.copytree(bench.policy, "base"))
+    (base / FILE).unlink()
+    write(Path("in.jsonl"), [{"prompt": "How do I repot a fern?"}, {"prompt": "short: 0.90\nWhy?"}])
+    command = ["sample", base, "in.jsonl", "--temperature", "0", "--max-tokens", "16", "-q", "-o"]
+    well(call(*command, "there.jsonl", "--base-url", served.url))
+    well(call(*command, "here.jsonl"))
+    there, here = read(Path("there.jsonl")), read(Path("here.jsonl"))
+    assert len(there) == 2
     assert there == [{k: v for k, v in row.items() if k not in ("entropy", "logprob")} for row in here]
 
 

@@ -25,6 +25,10 @@ irlhf sample policy examples.jsonl -t helpful=data -n 8 --reference policy
 
 irlhf sample policy prompts.jsonl -t helpful=0.9 --guidance 2
 
+irlhf sample policy prompts.jsonl -t helpful=0.9 --guidance 1.5 --against opposite
+
+irlhf sample HuggingFaceTB/SmolLM2-135M-Instruct prompts.jsonl -n 8 -o samples.jsonl
+
 irlhf sample policy examples.jsonl -t helpful=data -n 8 --shard 2/8 -o samples-2.jsonl
 
 irlhf sample policy examples.jsonl -t helpful=data -n 8 --engine ray
@@ -50,6 +54,21 @@ class Spoof(StrEnum):
     allow = "allow"
 
 
+class Precision(StrEnum):
+    """The number format of the weights."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+class Against(StrEnum):
+    """The prompt that guidance draws away from."""
+
+    none = "none"
+    opposite = "opposite"
+
+
 class Api(StrEnum):
     """What a server is asked with."""
 
@@ -58,7 +77,9 @@ class Api(StrEnum):
 
 
 def sample(
-    policy: Annotated[Path, typer.Argument(help="The folder that finetune wrote.", metavar="POLICY")],
+    policy: Annotated[
+        Path, typer.Argument(help="A policy's folder; or a base model's, or its hub id.", metavar="POLICY|BASE")
+    ],
     prompts: Annotated[Path, typer.Argument(help="Rows with a prompt; - is stdin.", metavar="PROMPTS")],
     target: Annotated[
         list[str] | None, typer.Option("-t", "--target", help="What to ask for.", metavar="NAME=VALUE")
@@ -70,7 +91,9 @@ def sample(
         Path | None, typer.Option("-o", "--output", help="Where to write; - is stdout. \\[samples.jsonl]")
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Samples of each prompt and target.")] = 1,
-    split: Annotated[str, typer.Option(help="Prompts of this split: test, validation, train, all.")] = "test",
+    split: Annotated[
+        str, typer.Option(metavar="SPLITS", help="test, validation, train, all. \\[test; of a base: train,validation]")
+    ] = "",
     limit: options.Limit = 0,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 1.0,
     top_p: Annotated[float, typer.Option(min=0, max=1, help="Keep the likeliest tokens up to this share.")] = 1.0,
@@ -81,6 +104,12 @@ def sample(
         str, typer.Option(help="For KL: reads what was drawn, asked for nothing.", metavar="FOLDER")
     ] = "",
     guidance: Annotated[float, typer.Option(min=0, max=20, help="Above 1 exaggerates what is asked.")] = 1.0,
+    against: Annotated[
+        Against, typer.Option(help="The prompt that --guidance draws away from: no target, or the opposite one.")
+    ] = Against.none,
+    precision: Annotated[
+        Precision, typer.Option(help="Format of the weights; auto is bf16 where that is measured to be faster.")
+    ] = Precision.auto,
     pick: Annotated[
         Pick | None, typer.Option(help="How a mix finds its targets. \\[achieved where measured, else front]")
     ] = None,
@@ -103,7 +132,7 @@ def sample(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Ask a policy for rewards.
+    """Draw samples from a policy that is asked for rewards, or from a base model.
 
     Targets: 0.8 is exactly that, 0.6.. at least, ..0.4 at most, 0.2..0.9
     between, ~0.6.. drawn from the training rows above 0.6, p90 a percentile
@@ -111,6 +140,16 @@ def sample(
 
     With --weights the other rewards are a mix, as good as the targets allow:
     -t harmless=0.6.. --weights helpful.
+
+    A base model (a folder without policy.json, or a hub id) is asked for no
+    rewards. Its samples are what a first policy can be trained on, from prompts
+    alone: sample, score, finetune --model BASE. So it answers the prompts of the
+    train and validation splits, and those without a split. PROMPTS may be a
+    .txt file with one prompt a line.
+
+    With --guidance W tokens come from other + W * (asked - other), the logits
+    behind the prompt with the targets and behind another one: without targets,
+    or with --against opposite the mirrored ones (1 - x on scales from 0 to 1).
 
     With --shard 2/8 only the second of eight parts of the prompts is asked, so
     that eight machines share the work: the rows of all eight files, put
@@ -154,6 +193,8 @@ def sample(
         api_key_env=api_key_env,
         concurrency=concurrency,
         api=api.value if api else "",
+        precision=precision.value,
+        against=against.value,
     )
     who = options.engine(engine, workers)
     summary = options.run(COMMANDS["sample"], quiet, policy, prompts, out, settings, who)

@@ -13,19 +13,19 @@ _LEAST = -1e4  # stands for minus infinity, of which 0 times and a difference ar
 class Decoding:
     """How a token is chosen. Temperature 0 takes the likeliest.
 
-    With guidance a token comes from unasked + guidance * (asked - unasked), the logits behind a prompt that
-    asks and behind the same that asks for nothing (Ho and Salimans 2022, arXiv 2207.12598; for language
-    models Sanchez et al. 2023, arXiv 2306.17806). Temperature and top-p come after it.
+    With guidance a token comes from other + guidance * (asked - other), the logits behind a prompt that requests
+    rewards and behind the same prompt that requests none, or their opposite (Ho and Salimans 2022, arXiv 2207.12598;
+    for language models Sanchez et al. 2023, arXiv 2306.17806). Temperature and top-p come after it.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0  # in (0, 1]
     max_tokens: int = 128
-    guidance: float = 1.0  # 1 is none, 0 asks for nothing
+    guidance: float = 1.0  # 1 is none, 0 draws from `other` alone
 
     @property
     def sides(self) -> int:
-        """How many prompts a sample is drawn behind: one, or with guidance the asking and the unasking one."""
+        """How many prompts a sample is drawn behind: one, or with guidance two, the requesting one first."""
         return 1 if self.guidance == 1 else 2
 
 

@@ -38,8 +38,8 @@ def generate(
 ) -> list[Drawn]:
     """Return one completion for each seed, drawn behind its prompt (token ids).
 
-    With guidance a seed has two prompts that follow each other: one that asks, and the same asking for
-    nothing. Neighbours that begin alike cost less: what they share is computed once. Raises ConfigError
+    With guidance a seed has two prompts that follow each other: one that requests rewards, and the one to draw
+    away from. Neighbours that begin alike cost less: what they share is computed once. Raises ConfigError
     where guidance meets a model whose memory is not plain keys and values.
     """
     ends = end_tokens(model, tokenizer)

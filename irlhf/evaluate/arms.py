@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irlhf.errors import ConfigError, DataError
-from irlhf.policy import Policy, find_policies
+from irlhf.policy import Policy, check_found, find_policies
 from irlhf.records import Example
 from irlhf.targets import parse_value, weighs, weights_of
 
@@ -99,13 +99,12 @@ def arms_of(
     Raises ConfigError where a policy cannot be found.
     """
     found: dict[tuple[str, str], list[Example]] = {}
-    for example in samples:
+    rows = list(samples)
+    for example in rows:
         found.setdefault((example.policy, _kept(example)), []).append(example)
     known = {**find_policies(paths, policies), **find_policies((), another)}
-    missing = [digest for digest, _ in found if digest not in known]
-    if missing:
-        raise ConfigError(f"the policy {missing[0]} of these samples is not here; name its folder with --policy")
-    arms = [_arm(known[digest], kept, rows) for (digest, kept), rows in found.items()]
+    check_found(rows, known)
+    arms = [_arm(known[digest], kept, drawn) for (digest, kept), drawn in found.items()]
     return sorted(arms, key=lambda arm: bool(arm.policy.baseline))
 
 

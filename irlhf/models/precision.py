@@ -11,7 +11,7 @@ from irlhf.registry import did_you_mean
 
 PRECISIONS = AUTO, BF16, FP32 = ("auto", "bf16", "fp32")
 
-_DTYPES = {BF16: torch.bfloat16, FP32: torch.float32}
+DTYPES = {BF16: torch.bfloat16, FP32: torch.float32}
 _SMALL = 20_000_000  # parameters; below it the work between the matrix products dominates
 _SPEEDUP = 1.3  # bfloat16 must be this much faster on a processor; products are only a part of the work
 _ROWS = 128  # of a timed product: between a decoding step and a training batch
@@ -37,7 +37,7 @@ def resolve_precision(requested: str, parameters: int, width: int = 768, device:
     """
     check_precision(requested)
     if requested != AUTO:
-        return _DTYPES[requested]
+        return DTYPES[requested]
     if parameters < _SMALL:
         return torch.float32
     if device == "cpu":
@@ -51,7 +51,7 @@ def resolve_precision(requested: str, parameters: int, width: int = 768, device:
 
 def precision_name(dtype: torch.dtype) -> str:
     """Return the value of --precision that requests this dtype. Raises StopIteration for any other dtype."""
-    return next(name for name, known in _DTYPES.items() if known == dtype)
+    return next(name for name, known in DTYPES.items() if known == dtype)
 
 
 def bfloat16_speedup(width: int) -> float:

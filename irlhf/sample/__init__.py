@@ -1,4 +1,4 @@
-"""Ask a policy for rewards."""
+"""Draw samples from a policy that is asked for rewards, or from a base model as it is."""
 
 import hashlib
 from collections import Counter
@@ -12,13 +12,15 @@ from irlhf import console
 from irlhf.engines.pools import LOCAL, Engine, answered
 from irlhf.engines.told import Lost
 from irlhf.errors import ConfigError, DataError
-from irlhf.files import STREAM, read_rows
+from irlhf.files import STREAM, holds_texts, read_rows, read_texts
 from irlhf.ids import Seen, Shard, parse_shard
-from irlhf.journal import Journal, RunCard, journal
+from irlhf.journal import Journal, RunCard, journal, recorded_setting
 from irlhf.policy import Policy, read_policy, read_weights
-from irlhf.records import SPLITS, TEST, Content, Example, as_text, from_json
+from irlhf.records import SPLITS, TEST, TRAIN, VALIDATION, Content, Example, Where, as_text, from_json
 from irlhf.registry import did_you_mean
 from irlhf.sample import places
+from irlhf.sample.base import is_policy, read_base
+from irlhf.sample.opposite import AGAINST, NOTHING, OPPOSITE
 from irlhf.sample.requests import BEST, PICKS, Wanted, number_of, read_targets
 from irlhf.spoof import ESCAPED, REFUSED, SPOOFS
 from irlhf.templates import Wish
@@ -26,9 +28,11 @@ from irlhf.training.settings import STEERING
 from irlhf.training.steering_report import ignored, ignores
 
 ALL = "all"
+BASE_SPLITS = f"{TRAIN},{VALIDATION}"  # what a policy can be trained on
 MOST_GUIDANCE = 20
 
 _ROUND = 0  # of an online loop
+_OPPOSITE_KEY = "against_opposite"  # in `decoding`, whose values are numbers: 1 where guidance drew so
 # What a row says of what was drawn, beside the text.
 _TOLD = ("finish", "tokens", "entropy", "entropy_low", "entropy_high", "logprob", "censored", "reference", "k3")
 
@@ -44,11 +48,16 @@ class SampleSettings:
     written, neither held to the scale nor put through what was measured.
 
     `n` samples are drawn for every prompt and every point of a sweep. Of prompts with a split only those of `split`
-    are asked; prompts without one always are. `reference` is a policy's folder, or a base's folder or hub id, that
-    reads every completion behind a prompt without rewards. `guidance` above 1 draws away from what the policy says
-    when it is asked for nothing; 1 is none. `shard` ("2/8") leaves all but one part of the prompts to other runs:
-    those whose ids fall into it. `spoof` says what becomes of user text that looks like a reward: it is read as
-    text (`escape`), its prompt is set aside (`refuse`), or it is let through (`allow`).
+    are asked, one or several parted by commas; prompts without one always are. Left open it is the test split, and
+    for a base, whose samples a policy is trained on, the training and validation splits. `reference` is a policy's
+    folder, or a base's folder or hub id, that reads every completion behind a prompt without rewards. `guidance`
+    above 1 draws away from what the policy says when it is asked for nothing (`against` is `none`), or for the
+    opposite (`opposite`, see irlhf/sample/opposite.py); 1 is none. `precision` is the format of the weights: `bf16`,
+    `fp32`, or `auto`, which is what an interrupted run had recorded, else what is faster here.
+
+    `shard` ("2/8") leaves all but one part of the prompts to other runs: those whose ids fall into it. `spoof` says
+    what becomes of user text that looks like a reward: it is read as text (`escape`), its prompt is set aside
+    (`refuse`), or it is let through (`allow`).
 
     With `base_url` no weights are loaded: a server that holds the policy under `served_name` (left out: the one model
     that it holds) draws, at most `concurrency` samples at a time; its key is in the environment variable
@@ -59,7 +68,7 @@ class SampleSettings:
     target: tuple[str, ...] = ()
     weights: str = ""
     n: int = 1
-    split: str = TEST
+    split: str = ""
     limit: int = 0  # prompts; 0 is all
     temperature: float = 1.0
     top_p: float = 1.0
@@ -77,11 +86,14 @@ class SampleSettings:
     api_key_env: str = ""  # OPENAI_API_KEY
     concurrency: int = 16
     api: str = ""
+    precision: str = "auto"
+    against: str = NOTHING
 
     @property
     def decoding(self) -> dict[str, float]:
         """How tokens are drawn, as every row says it."""
-        return {name: getattr(self, name) for name in ("temperature", "top_p", "max_tokens", "guidance")}
+        drawn = {name: getattr(self, name) for name in ("temperature", "top_p", "max_tokens", "guidance")}
+        return drawn | ({_OPPOSITE_KEY: 1.0} if self.against == OPPOSITE else {})
 
 
 class Ask(NamedTuple):
@@ -124,19 +136,22 @@ def sample(
 ) -> dict[str, Any]:
     """Write one sample a row and return what was done.
 
+    `policy` is the folder of a policy, or the folder or hub id of a base model. A base's prompts hold no rewards, so
+    its rows have no `target`, and can be scored and trained on.
+
     Every sample has its own seed, made of the run's seed, the prompt's id and the sample's number; so
     neither batches nor an interruption change what is drawn. Raises ConfigError and DataError.
     """
     folder, source, out = Path(policy), Path(prompts), Path(output)
     _check(settings)
-    card = read_policy(folder)
+    based = not is_policy(folder)
+    card = read_base(str(folder), settings) if based else read_policy(folder)
+    settings = replace(settings, split=settings.split or (BASE_SPLITS if based else TEST))
     settings = places.reached(settings, card, engine)
     wanted = _wanted(card, settings)
-    _check_guidance(settings.guidance, wanted)
-    inputs = {"policy": folder, "prompts": source}
-    if settings.reference and Path(settings.reference).exists():
-        inputs["reference"] = Path(settings.reference)
-    with journal(out, RunCard("sample", inputs, _deciding(settings))) as book:
+    _check_guidance(settings, wanted)
+    settings = _with_precision(settings, folder, out)
+    with journal(out, _run_card(folder, card, source, settings)) as book:
         if not book.finished:
             total = None
             if source != STREAM:  # a bad row is found before anything is drawn
@@ -166,9 +181,14 @@ def _warn_of_ignored(policy: Policy, wanted: Wanted) -> None:
 
 
 def _check(settings: SampleSettings) -> None:
-    if settings.split not in (*SPLITS, ALL):
-        raise ConfigError(f"unknown split '{settings.split}'{did_you_mean(settings.split, (*SPLITS, ALL))}")
-    for flag, given, known in (("--pick", settings.pick or BEST, PICKS), ("--spoof", settings.spoof, SPOOFS)):
+    for split in settings.split.split(",") if settings.split else ():
+        if split not in (*SPLITS, ALL):
+            raise ConfigError(f"unknown split '{split}'{did_you_mean(split, (*SPLITS, ALL))}")
+    for flag, given, known in (
+        ("--pick", settings.pick or BEST, PICKS),
+        ("--spoof", settings.spoof, SPOOFS),
+        ("--against", settings.against, AGAINST),
+    ):
         if given not in known:
             raise ConfigError(f"unknown {flag} '{given}'{did_you_mean(given, known)}")
     if settings.pick and not settings.weights:
@@ -185,6 +205,38 @@ def _check(settings: SampleSettings) -> None:
 def _deciding(settings: SampleSettings) -> dict[str, Any]:
     """Return the settings that decide what the rows are."""
     return {name: value for name, value in asdict(settings).items() if name not in places.MEANS}
+
+
+def _run_card(folder: Path, card: Policy, source: Path, settings: SampleSettings) -> RunCard:
+    """Return what a run makes. A base on the hub is no file here; its name and commit are a setting."""
+    inputs = {"policy": folder, "prompts": source}
+    deciding = _deciding(settings)
+    if not folder.exists():
+        del inputs["policy"]
+        deciding["base"] = f"{folder}@{card.digest}"
+    if settings.reference and Path(settings.reference).exists():
+        inputs["reference"] = Path(settings.reference)
+    return RunCard("sample", inputs, deciding)
+
+
+def _with_precision(settings: SampleSettings, folder: Path, out: Path) -> SampleSettings:
+    """Return the settings with the format of the weights: as asked, as recorded, or as is faster here."""
+    if settings.base_url:
+        return settings
+    from irlhf.engines.local import device
+    from irlhf.models.description import describe
+    from irlhf.models.precision import AUTO, BF16, DTYPES, check_precision, precision_name, resolve_precision
+
+    check_precision(settings.precision)
+    if settings.precision != AUTO:
+        return settings
+    recorded = recorded_setting(out, "precision")
+    if recorded not in DTYPES:
+        model = describe(str(folder))
+        recorded = precision_name(resolve_precision(AUTO, model.parameters, model.width, device()))
+        if recorded == BF16:
+            console.note("weights are bfloat16, which is faster here; --precision fp32 computes in float32")
+    return replace(settings, precision=recorded)
 
 
 def _total(source: Path, wanted: Wanted, settings: SampleSettings, policy: Policy) -> int:
@@ -207,13 +259,14 @@ def _wanted(policy: Policy, settings: SampleSettings) -> Wanted:
 
 
 def _drawn_alike(measured: Mapping[str, float], now: Mapping[str, float]) -> bool:
-    return all(now.get(name) == number for name, number in measured.items())
+    same_guidance = not measured or measured.get(_OPPOSITE_KEY) == now.get(_OPPOSITE_KEY)
+    return same_guidance and all(now.get(name) == number for name, number in measured.items())
 
 
 def _tell(wanted: Wanted, settings: SampleSettings) -> None:
     """Say what a user may not have meant."""
     policy, measured = wanted.policy, wanted.policy.calibration
-    if not wanted.targets and not wanted.weights:
+    if policy.names and not wanted.targets and not wanted.weights:
         console.note(f"no target: asking without rewards (this policy knows {', '.join(policy.names)})")
     if measured and not settings.raw and not _drawn_alike(measured.decoding, settings.decoding):
         told = ", ".join(f"{name} {number:g}" for name, number in measured.decoding.items())
@@ -224,10 +277,13 @@ def _tell(wanted: Wanted, settings: SampleSettings) -> None:
         console.note(text)
 
 
-def _check_guidance(guidance: float, wanted: Wanted) -> None:
+def _check_guidance(settings: SampleSettings, wanted: Wanted) -> None:
     """Raise ConfigError where guidance is no number for it, or has nothing to draw away from."""
+    guidance = settings.guidance
     if not 0 <= guidance <= MOST_GUIDANCE:
         raise ConfigError(f"--guidance {guidance}: write a number from 0 to {MOST_GUIDANCE}; 1 is none")
+    if guidance == 1 and settings.against != NOTHING:
+        raise ConfigError(f"--against {settings.against} needs --guidance above 1, such as --guidance 1.5")
     if guidance == 1:
         return
     why = "this policy's prompts hold no reward" if wanted.policy.blind else "nothing is asked for"
@@ -238,19 +294,27 @@ def _check_guidance(guidance: float, wanted: Wanted) -> None:
 def _read_prompts(source: Path, settings: SampleSettings) -> Iterator[Example]:
     """Yield each different prompt of the shard once, in the order of the file, which is read to its end."""
     shard = parse_shard(settings.shard)
+    splits = settings.split.split(",")
     seen = Seen()
     other: set[str] = set()
     stem = "stdin" if source == STREAM else source.stem
-    for where, row in read_rows(source):
+    for where, row in _rows(source):
         named = {**row, "id": row.get("id") or f"{stem}-{where.line - 1}"}
         example = from_json(named, where, completion=False)
-        if example.split and settings.split not in (ALL, example.split):
+        if example.split and ALL not in splits and example.split not in splits:
             other.add(example.split)
         elif (len(seen) < settings.limit or not settings.limit) and _is_new(example, seen, shard):
             yield example
     if not len(seen):
         there = ", ".join(sorted(other))
         raise DataError(f"{source}: no prompt of the {settings.split} split; ask for --split {there} or all")
+
+
+def _rows(source: Path) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """Yield rows with a prompt; of a text file each line is one."""
+    if holds_texts(source):
+        return ((where, {"prompt": text}) for where, text in read_texts(source))
+    return read_rows(source)
 
 
 def _is_new(prompt: Example, seen: Seen, shard: Shard) -> bool:

@@ -1,4 +1,4 @@
-"""Draw from a policy's own weights, and read what was drawn with a reference that is asked for nothing."""
+"""Draw from the weights of a policy or base, and read what was drawn with a reference that is asked for nothing."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,8 +11,11 @@ from irlhf.engines.generate import Drawn, generate
 from irlhf.engines.likelihood import logprobs
 from irlhf.engines.local import context_of, fitting_threads, load_causal
 from irlhf.errors import ConfigError
+from irlhf.models.precision import DTYPES
 from irlhf.policy import FILE, Policy, read_policy
+from irlhf.sample.opposite import OPPOSITE, opposite
 from irlhf.sample.prompts import Prompts, prompts_for
+from irlhf.templates import Wish
 from irlhf.uncertainty import k3
 
 if TYPE_CHECKING:
@@ -32,12 +35,15 @@ class _Loaded:
 
 
 class LocalEngine:
-    """A policy loaded into this process."""
+    """A policy, or a base model, loaded into this process."""
 
     def __init__(self, folder: Path, policy: Policy, settings: "SampleSettings") -> None:
+        self.card = policy
         self.policy = _load(str(folder), policy, settings)
         self.reference = _reference(self.policy, folder, settings) if settings.reference else None
         self.batch = settings.batch
+        self.against = settings.against
+        self.raw = settings.raw
         self.decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens, settings.guidance)
 
     def __call__(self, asks: Sequence["Ask"], advance: Callable[[int], None]) -> list[Drawn]:
@@ -55,11 +61,15 @@ class LocalEngine:
     def _draw(self, asks: Sequence["Ask"], prompts: Sequence[Sequence[int]]) -> list[Drawn]:
         model, tokenizer = self.policy.model, self.policy.tokenizer
         if self.decoding.sides > 1:
-            unasked = [self.policy.prompts(ask, {}) for ask in asks]
-            prompts = [one for both in zip(prompts, unasked, strict=True) for one in both]
+            other = [self.policy.prompts(ask, self._other(ask)) for ask in asks]
+            prompts = [one for both in zip(prompts, other, strict=True) for one in both]
         with fitting_threads(model):
             found = generate(model, tokenizer, prompts, [ask.seed for ask in asks], self.decoding)
         return _read(self.reference, asks, found) if self.reference else found
+
+    def _other(self, ask: "Ask") -> dict[str, Wish]:
+        """Return what the prompt requests that guidance draws away from."""
+        return opposite(self.card, ask.asked, self.raw) if self.against == OPPOSITE else {}
 
 
 def _order(asks: Sequence["Ask"], prompts: Sequence[Sequence[int]]) -> list[int]:
@@ -100,7 +110,10 @@ def _reference(policy: _Loaded, folder: Path, settings: "SampleSettings") -> _Lo
 
 
 def _load(name: str, policy: Policy | None, settings: "SampleSettings") -> _Loaded:
-    """Load a policy, or a base, which has no card and gets plain prompts."""
-    model, tokenizer = load_causal(name)
+    """Load a policy, or a base, which has no card and gets plain prompts.
+
+    Where the settings leave the precision open, weights keep the format that they were saved in.
+    """
+    model, tokenizer = load_causal(name, DTYPES.get(settings.precision))
     context = policy.context if policy else context_of(model)
     return _Loaded(model.eval(), prompts_for(name, tokenizer, policy, context, settings))

@@ -46,6 +46,7 @@ def reached(settings: "SampleSettings", policy: Policy, engine: Engine) -> "Samp
         ("--guidance", settings.guidance == 1, "parts two answers of the model, which a server gives one of"),
         ("--reference", not settings.reference, "reads tokens, of which a server gives the text"),
         (f"--engine {engine.name}", engine == LOCAL, "has workers of its own, where a server does the work"),
+        ("--precision", settings.precision == "auto", "is of weights that are loaded here, not by a server"),
         ("--concurrency", settings.concurrency >= 1, "is at least 1"),
     ):
         if not idle:

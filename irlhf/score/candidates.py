@@ -6,10 +6,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irlhf.errors import ConfigError, DataError
+from irlhf.errors import DataError
 from irlhf.files import read_rows
 from irlhf.journal import RunCard
-from irlhf.policy import Policy, find_policies
+from irlhf.policy import Policy, check_found, find_policies
 from irlhf.records import Example, from_json, unique
 
 if TYPE_CHECKING:
@@ -36,10 +36,8 @@ def read_samples(source: Path, limit: int) -> list[Example]:
 def policies_of(source: Path, rows: Sequence[Example], folders: Sequence[str]) -> dict[str, Policy]:
     """Return by digest the policies that drew the rows, in their order. Raises ConfigError where one is not here."""
     known = find_policies([source], folders)
-    digests = dict.fromkeys(row.policy for row in rows)
-    if missing := [digest for digest in digests if digest not in known]:
-        raise ConfigError(f"the policy {missing[0]} of these samples is not here; name its folder with --policy")
-    return {digest: known[digest][1] for digest in digests}
+    check_found(rows, known)
+    return {digest: known[digest][1] for digest in dict.fromkeys(row.policy for row in rows)}
 
 
 def reward_of(row: Example, policy: Policy, name: str) -> float:

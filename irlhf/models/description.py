@@ -1,0 +1,59 @@
+"""Read from a model's files, without loading its weights, how large it is and which version it is."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from irlhf.errors import ConfigError
+
+_CONFIG, _ADAPTER = "config.json", "adapter_config.json"
+_CONTEXT = 2048  # tokens, where the configuration does not say
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a causal language model before its weights are loaded."""
+
+    parameters: int
+    width: int  # the hidden size
+    context: int  # tokens that the model takes at once
+    commit: str  # of a hub's repository; empty for a folder
+
+
+def describe(name: str) -> Description:
+    """Describe the model in a folder or on the hub; of a folder of adapters, the base they belong to.
+
+    Raises ConfigError where there is no causal language model.
+    """
+    folder = Path(name)
+    if name.startswith((".", "/", "~")) and not folder.is_dir():
+        raise ConfigError(f"{name}: no such folder")
+    if folder.is_dir() and not (folder / _CONFIG).is_file():
+        if not (folder / _ADAPTER).is_file():
+            raise ConfigError(f"{name}: no {_CONFIG} in this folder, so it holds no model; name a model's folder")
+        return describe(str(json.loads((folder / _ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]))
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n", 1)[0][:160]
+        where = "in this folder" if folder.is_dir() else "of this name on the hub, and no such folder"
+        raise ConfigError(f"{name}: no causal language model {where} ({reason})") from error
+    text = config.get_text_config()
+    return Description(
+        parameters=sum(weights.numel() for weights in model.parameters()),
+        width=int(getattr(text, "hidden_size", 0) or 768),
+        context=int(getattr(text, "max_position_embeddings", None) or _CONTEXT),
+        commit="" if folder.is_dir() else _commit(name),
+    )
+
+
+def _commit(name: str) -> str:
+    """Return the commit of the hub's repository that was read: files are cached in a folder of that name."""
+    cached = try_to_load_from_cache(name, _CONFIG)
+    return Path(cached).parent.name if isinstance(cached, str) else ""
