@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_classifier import LABELS, bert, llama
 from toolbox import Row, call, example, names, read, write
+from transformers import BertForSequenceClassification
 
 from irlhf.errors import OutputError
 from irlhf.records import Example
@@ -126,17 +128,16 @@ def test_a_thousand_equal_texts_cost_one(tmp_path: Path) -> None:
     write(Path("in.jsonl"), [example(i, prompt="how", completion="no") for i in range(1000)])
     Path("rewards.yaml").write_text(json.dumps({"rewards": {"a": {"scorer": str(folder)}}}))
     read_rows: list[int] = []
-    from irlhf.engines import classify
 
-    inner = classify.Reader.logits
+    def counted(module: torch.nn.Module, _: Any, given: Any) -> None:
+        if isinstance(module, BertForSequenceClassification):
+            read_rows.append(len(given.logits))
 
-    def counted(self: Any, rows: Any) -> Any:
-        read_rows.append(len(rows))
-        return inner(self, rows)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classify.Reader, "logits", counted)
+    hook = torch.nn.modules.module.register_module_forward_hook(counted)
+    try:
         score("in.jsonl", "rewards.yaml", "out.jsonl")
+    finally:
+        hook.remove()
     assert read_rows == [1]
     assert len({row["rewards"]["a"] for row in read(Path("out.jsonl"))}) == 1
 

@@ -1,6 +1,6 @@
 """Sequence classifiers: what of a conversation one is shown, and what it says of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -88,13 +88,24 @@ class Reader:
 
     def logits(self, rows: Sequence[Row]) -> list[list[float]]:
         """Return the logits of each row, unrounded, in the order of `labels`."""
+        found = self.logits_at(rows, range(len(rows)))
+        return [found[i] for i in range(len(rows))]
+
+    def logits_at(self, rows: Sequence[Row], missing: Collection[int]) -> dict[int, list[float]]:
+        """Return the logits of some of the rows by their indices.
+
+        Batches are formed of all rows, and those run that hold a missing one: its last digits are the same,
+        whatever else is missing.
+        """
+        wanted = frozenset(missing)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
         found: dict[int, list[float]] = {}
         with fitting_threads(self.model), torch.inference_mode():
-            for places in self._batches(order, rows):
-                padded = self._padded([rows[i] for i in places])
-                found |= zip(places, self.model(**padded).logits.float().tolist(), strict=True)
-        return [found[i] for i in range(len(rows))]
+            for batch in self._batches(order, rows):
+                if not wanted.isdisjoint(batch):
+                    padded = self._padded([rows[i] for i in batch])
+                    found |= zip(batch, self.model(**padded).logits.float().tolist(), strict=True)
+        return {i: found[i] for i in wanted}
 
     def _padded(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """Return rows as a batch, the shorter ones padded at their ends, where no token looks and no position moves.

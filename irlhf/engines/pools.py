@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from irlhf.errors import ConfigError
+from irlhf.ids import Seen
 from irlhf.registry import ENGINES, lookup, resolve
 
 
@@ -49,6 +50,31 @@ def pooled(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
     """Part rows, as they come, into pools of this size."""
     while pool := list(islice(rows, size)):
         yield pool
+
+
+def fixed_pools(rows: Iterator[Row], size: int, written: Seen) -> Iterator[list[Row]]:
+    """Part rows into pools by their position in the input, and leave out the pools that are written already.
+
+    A model's last digits depend on which rows share a batch, and batches are formed within a pool. So the pool in
+    which a run was interrupted comes whole, with its written rows. Rows are written in order: what is missing before
+    the last written row was set aside, and comes alone.
+    """
+    met = 0
+    set_aside: list[Row] = []
+    for pool in pooled(rows, size):
+        missing = [one for one in pool if one.id not in written]
+        met += len(pool) - len(missing)
+        if met < len(written):
+            set_aside += missing
+            if len(set_aside) >= size:
+                yield set_aside
+                set_aside = []
+            continue
+        if set_aside:
+            yield set_aside
+            set_aside = []
+        if missing:
+            yield pool
 
 
 def answered(pools: Iterator[list[Row]], work: Work, engine: Engine, advance: Advance) -> Answered[Row]:

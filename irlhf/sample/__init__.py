@@ -139,8 +139,8 @@ def sample(
     `policy` is the folder of a policy, or the folder or hub id of a base model. A base's prompts hold no rewards, so
     its rows have no `target`, and can be scored and trained on.
 
-    Every sample has its own seed, made of the run's seed, the prompt's id and the sample's number; so
-    neither batches nor an interruption change what is drawn. Raises ConfigError and DataError.
+    Every sample has its own seed, made of the run's seed, the prompt's id and the sample's number. Batches are
+    formed by position in the input, so that an interruption changes no row. Raises ConfigError and DataError.
     """
     folder, source, out = Path(policy), Path(prompts), Path(output)
     _check(settings)
@@ -155,19 +155,20 @@ def sample(
         if not book.finished:
             total = None
             if source != STREAM:  # a bad row is found before anything is drawn
-                total = _total(source, wanted, settings, card) - len(book.done)
+                total = places.remaining(_total(source, wanted, settings, card), len(book.done), settings)
             _tell(wanted, settings)
             _warn_of_ignored(card, wanted)
             different = _counted(_read_prompts(source, settings), wanted, settings, book)
-            todo = (one for one in _asks(different, wanted, settings) if one.id not in book.done)
+            asks = _asks(different, wanted, settings)
             spent: Counter[str] = Counter()
             work, hands = places.hands((folder, card, settings), engine, spent)
             with (
                 console.progress("sampling", total) as advance,
-                closing(answered(places.pools(todo, settings), work, hands, advance)) as pools,
+                closing(answered(places.pools(asks, settings, book.done), work, hands, advance)) as pools,
             ):
                 for ask, one in (pair for pool in pools for pair in zip(*pool, strict=True)):
-                    _settle(ask, one, _sampled(ask, card.digest, settings.decoding), book)
+                    if ask.id not in book.done:
+                        _settle(ask, one, _sampled(ask, card.digest, settings.decoding), book)
             book.counts.update(places.account(spent))
     return book.summary()
 

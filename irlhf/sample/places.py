@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irlhf import console
-from irlhf.engines.pools import LOCAL, Engine, Work, pooled
+from irlhf.engines.pools import LOCAL, Engine, Work, fixed_pools, pooled
 from irlhf.engines.words import CACHED, CENSORED, PROMPT, is_address
 from irlhf.errors import ConfigError
+from irlhf.ids import Seen
 from irlhf.policy import Policy
 from irlhf.registry import did_you_mean
 
@@ -75,11 +76,21 @@ def hands(arguments: tuple[Path, Policy, "SampleSettings"], engine: Engine, spen
     return Work("irlhf.sample.local:LocalEngine", arguments), engine
 
 
-def pools(asks: Iterator["Ask"], settings: "SampleSettings") -> Iterator[list["Ask"]]:
-    """Part asks, in their order, into those that are taken together: for a chat, what is the same request."""
-    if settings.api != CHAT:
-        return pooled(asks, 1 if settings.base_url else _POOL * settings.batch)
-    return _alike(asks)
+def pools(asks: Iterator["Ask"], settings: "SampleSettings", written: Seen) -> Iterator[list["Ask"]]:
+    """Part asks, in their order, into those that are taken together: for a chat, what is the same request.
+
+    A server is asked for the missing samples alone; the model here draws a pool that misses one as a whole.
+    """
+    if not settings.base_url:
+        return fixed_pools(asks, _POOL * settings.batch, written)
+    missing = (ask for ask in asks if ask.id not in written)
+    return _alike(missing) if settings.api == CHAT else pooled(missing, 1)
+
+
+def remaining(total: int, written: int, settings: "SampleSettings") -> int:
+    """Return how many of all samples are still to be drawn, those of a pool that misses some among them."""
+    pool = 1 if settings.base_url else _POOL * settings.batch
+    return total - written // pool * pool
 
 
 def _alike(asks: Iterable["Ask"]) -> Iterator[list["Ask"]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from irlhf import console
-from irlhf.engines.pools import LOCAL, Engine, Work, answered, pooled
+from irlhf.engines.pools import LOCAL, Engine, Work, answered, fixed_pools
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, read_each, read_rows
 from irlhf.ids import parse_shard
@@ -18,7 +18,7 @@ from irlhf.jsonl import Broken
 from irlhf.records import Example, from_json, unique
 from irlhf.registry import resolve
 from irlhf.rewards import REACH, Reward, read_rewards
-from irlhf.score.panel import Answer, Source, sources
+from irlhf.score.panel import AlreadyWritten, Answer, PoolRow, Source, sources
 from irlhf.score.replies import NAME, Cache
 from irlhf.score.scorers import Failure
 
@@ -63,17 +63,19 @@ def score(
     with journal(out, card) as book:
         if not book.finished:
             # A bad row is found before any scorer is asked, not after an hour of asking.
-            total = None if source == STREAM else sum(1 for _ in _read(source, settings, None))
-            todo = (one for one in _read(source, settings, book) if one.id not in book.done)
+            total = (
+                None
+                if source == STREAM
+                else sum(map(len, fixed_pools(_read(source, settings, None), _pool(asked), book.done)))
+            )
             work = Work("irlhf.score.panel:Panel", (asked, Cache(_cache(out, settings))))
             survey = _survey(book)
             with (
-                console.progress("scoring", total and total - len(book.done)) as advance,
-                closing(answered(pooled(todo, _pool(asked)), work, engine, advance)) as pools,
+                console.progress("scoring", total) as advance,
+                closing(answered(_pools(source, settings, asked, book), work, engine, advance)) as pools,
             ):
                 for example, answer in (pair for pool in pools for pair in zip(*pool, strict=True)):
-                    row = _settle(example, answer, settings, book)
-                    if row:
+                    if isinstance(example, Example) and (row := _settle(example, answer, settings, book)):
                         survey.add(row)
     if book.finished:
         Cache(_cache(out, settings)).settle()
@@ -100,6 +102,12 @@ def _cache(out: Path, settings: ScoreSettings) -> Path:
 
 def _pool(asked: Sequence[Source]) -> int:
     return _WAITED if any(one.scorer.traits.waits for one in asked) else _POOL
+
+
+def _pools(source: Path, settings: ScoreSettings, asked: Sequence[Source], book: Journal) -> Iterator[list[PoolRow]]:
+    """Yield the pools that miss a row; in one of them the rows that are written already are marked."""
+    for pool in fixed_pools(_read(source, settings, book), _pool(asked), book.done):
+        yield [AlreadyWritten(one) if one.id in book.done else one for one in pool]
 
 
 def _wanted(path: Path, settings: ScoreSettings) -> Mapping[str, Reward]:

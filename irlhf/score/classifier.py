@@ -1,6 +1,6 @@
 """Reward models: any Hugging Face sequence-classification checkpoint, from a folder or the hub."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,17 @@ class Classifier:
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
         """Return the logits of each example."""
+        found = self.replies_at(examples, range(len(examples)))
+        return [found[i] for i in range(len(examples))]
+
+    def replies_at(self, examples: Sequence[Example], missing: Collection[int]) -> dict[int, Reply | Failure]:
+        """Return the logits of some of the examples by their indices; batches are formed of all of them."""
         shown = [self._shown(example) for example in examples]
-        read = iter(self._reader.logits([row for row in shown if not isinstance(row, Failure)]))
-        labels = self._reader.labels
-        return [row if isinstance(row, Failure) else dict(zip(labels, next(read), strict=True)) for row in shown]
+        readable = [i for i, row in enumerate(shown) if not isinstance(row, Failure)]
+        wanted = [place for place, i in enumerate(readable) if i in missing]
+        logits = self._reader.logits_at([shown[i] for i in readable], wanted)
+        replies = {readable[place]: dict(zip(self._reader.labels, row, strict=True)) for place, row in logits.items()}
+        return {i: replies.get(i, shown[i]) for i in missing}
 
     def _shown(self, example: Example) -> Any:
         try:

@@ -12,7 +12,7 @@ from irlhf.rewards import Reward
 from irlhf.score.names import find
 from irlhf.score.readings import read
 from irlhf.score.replies import Cache, Replies, key
-from irlhf.score.scorers import Failure, Reply, Scorer
+from irlhf.score.scorers import BatchScorer, Failure, Reply, Scorer
 
 Answer = Mapping[str, float]  # reward name → raw reward
 Said = Reply | Failure
@@ -53,6 +53,21 @@ def sources(wanted: Mapping[str, Reward], beside: Path) -> list[Source]:
     return made
 
 
+@dataclass(frozen=True)
+class AlreadyWritten:
+    """An example that an interrupted run wrote: it keeps its place in its pool, and no server is asked about it."""
+
+    example: Example
+
+    @property
+    def id(self) -> str:
+        """The example's own id."""
+        return self.example.id
+
+
+PoolRow = Example | AlreadyWritten
+
+
 class Panel:
     """Asks the scorers about one pool of examples after another."""
 
@@ -62,19 +77,19 @@ class Panel:
         self.replies = cache.open() if keeps else None
         self.crew = Crew(_THREADS)
 
-    def __call__(self, examples: Sequence[Example], advance: Callable[[int], None]) -> list[Answer | Failure]:
-        """Return what all of them together say of each example."""
-        rounds = [_Round(one, examples, self.replies) for one in self.sources]
+    def __call__(self, pool: Sequence[PoolRow], advance: Callable[[int], None]) -> list[Answer | Failure]:
+        """Return what all of them together say of each example. Of a row that was written some may say nothing."""
+        rounds = [_Round(one, pool, self.replies) for one in self.sources]
         waited = [self.crew.submit(one.ask, [each]) for one in rounds if one.waits for each in one.open]
         try:
             for one in rounds:
                 if one.open and not one.waits:
                     one.ask(list(one.open))
-            _collect(waited, len(examples), advance)
+            _collect(waited, len(pool), advance)
         finally:
             for call in waited:
                 call.cancel()
-        answers: list[Answer | Failure] = [{} for _ in examples]
+        answers: list[Answer | Failure] = [{} for _ in pool]
         for one in rounds:
             answers = [_merged(*pair) for pair in zip(answers, one.answers(), strict=True)]
         return answers
@@ -83,30 +98,41 @@ class Panel:
 class _Round:
     """One scorer and one pool: what it said before, and what it has to be asked."""
 
-    def __init__(self, source: Source, examples: Sequence[Example], replies: Replies | None) -> None:
-        self.source, self.examples = source, examples
+    def __init__(self, source: Source, pool: Sequence[PoolRow], replies: Replies | None) -> None:
+        self.source = source
+        examples = [one.example if isinstance(one, AlreadyWritten) else one for one in pool]
         traits = source.scorer.traits
         self.waits = traits.waits
         self.replies = replies if traits.identity else None
         # Without an identity equal texts may have different replies.
         self.keys = [key(traits, one) if traits.identity else one.id.encode() for one in examples]
         self.said: dict[bytes, Said] = {**self.replies.get(self.keys)} if self.replies else {}
-        pairs = zip(self.keys, examples, strict=True)
-        self.open = {each: one for each, one in pairs if each not in self.said}
+        self.distinct = dict(zip(self.keys, examples, strict=True))
+        # Servers are paid for each request. All others get whole pools, as in a run that was not interrupted.
+        due = {each for each, one in zip(self.keys, pool, strict=True) if not self.waits or isinstance(one, Example)}
+        self.open = {each: one for each, one in self.distinct.items() if each in due and each not in self.said}
 
     def ask(self, keys: Sequence[bytes]) -> None:
         """Ask about some of the examples, and keep what is said at once."""
-        replies = self.source.scorer([self.open[each] for each in keys])
-        if len(replies) != len(keys):
-            raise BackendError(f"a scorer gave {len(replies)} answers to {len(keys)} examples; one each is due")
-        found = dict(zip(keys, replies, strict=True))
+        found = self._replies(keys)
         if self.replies:
             self.replies.put({each: said for each, said in found.items() if not isinstance(said, Failure)})
         self.said.update(found)
 
+    def _replies(self, keys: Sequence[bytes]) -> dict[bytes, Said]:
+        scorer = self.source.scorer
+        if isinstance(scorer, BatchScorer):
+            known = list(self.distinct)
+            wanted = [i for i, each in enumerate(known) if each in self.open]
+            return {known[i]: said for i, said in scorer.replies_at(list(self.distinct.values()), wanted).items()}
+        replies = scorer([self.open[each] for each in keys])
+        if len(replies) != len(keys):
+            raise BackendError(f"a scorer gave {len(replies)} answers to {len(keys)} examples; one each is due")
+        return dict(zip(keys, replies, strict=True))
+
     def answers(self) -> list[Answer | Failure]:
-        """Return the rewards of every example of the pool."""
-        return [self.source.answer(self.said[each]) for each in self.keys]
+        """Return the rewards of every example of the pool, none for one that nobody was asked about."""
+        return [self.source.answer(self.said[each]) if each in self.said else {} for each in self.keys]
 
 
 def _collect(waited: Sequence[Future[None]], rows: int, advance: Callable[[int], None]) -> None:

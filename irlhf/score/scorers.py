@@ -1,8 +1,8 @@
 """What a scorer is: examples in, numbers out, or the reason why there are none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from irlhf.errors import BackendError, IrlhfError
 from irlhf.records import Example
@@ -51,3 +51,14 @@ class Scorer(Protocol):
 
     def __call__(self, examples: Sequence[Example]) -> Sequence[Reply | Failure]:
         """Return one reply for each example, in their order."""
+
+
+@runtime_checkable
+class BatchScorer(Protocol):
+    """A scorer that forms batches, by which its last digits depend on the other examples of a pool.
+
+    It sees all examples of the pool, those with a kept reply too, so that its batches depend on the input alone.
+    """
+
+    def replies_at(self, examples: Sequence[Example], missing: Collection[int]) -> Mapping[int, Reply | Failure]:
+        """Return the replies to the examples at these indices."""

@@ -108,7 +108,7 @@ def measure(model: Any, projection: Any, collator: Collator, measured: Probes) -
     The intervals are at 95%, from a bootstrap over prompts. Nothing where no held-out row can be compared.
     """
     scores = [score for batch in _batches(measured.families) for score in _scores(model, projection, collator(batch))]
-    found: Figures = {}
+    found: dict[str, dict[str, Any]] = {}
     for kind in dict.fromkeys(measured.kinds):
         rows = [i for i, one in enumerate(measured.kinds) if one == kind]
         found[kind] = _figures([scores[i] for i in rows], [measured.clusters[i] for i in rows])
