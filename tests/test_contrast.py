@@ -22,10 +22,10 @@ from irlhf.finetune.chronicle import Plan
 from irlhf.finetune.trainer import CompletionTrainer, trainer
 from irlhf.records import Example
 from irlhf.templates import Bound, Template
-from irlhf.training.batching import Collator, Encoded, Family, compared
+from irlhf.training.batching import Collator, Encoded, Family, LengthBatches, compared
 from irlhf.training.settings import Objective
 from irlhf.training.steering_information import Probes, measure, probes
-from irlhf.training.target_contrast import ContrastDraw, Rewarded, Wishes
+from irlhf.training.target_contrast import ContrastDraw, ContrastFamilies, Rewarded, Wishes
 from irlhf.training.target_draw import TargetDraw
 
 PROMPT, COMPLETIONS = [1, 5, 6, 7], ([9, 8, 2], [12, 13, 14, 2])
@@ -157,7 +157,8 @@ def test_no_alternative_is_true_for_the_completion(each: int, alternatives: int,
         return [1, 4]
 
     objective = Objective("contrast", alternatives=alternatives, one_reward=one_reward)
-    families = ContrastDraw(rows, encode, draw, objective, seed=0).families(epoch=3)
+    contrast = ContrastDraw(rows, encode, draw, objective, seed=0)
+    families = [contrast.family(group, 3, objective.one_reward) for group in contrast.groups(3)]
     assert sum(len(family.own or ()) for family in families) == len(rows)
     assert len(families) == sum(math.ceil(each / 2) for _ in range(40 // each))
     actual = {row.example.id: row.actual for row in rows}
@@ -181,8 +182,24 @@ def test_epochs_draw_other_targets_and_the_same_ones_again() -> None:
         Objective("contrast"),
         seed=5,
     )
-    assert draw.families(1) == draw.families(1)
-    assert draw.families(1) != draw.families(2)
+    families = ContrastFamilies(draw)
+    drawn = []
+    for epoch in (1, 1, 2):
+        families.draw(epoch)
+        drawn.append([families[number] for number in range(2 * len(families))])
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+
+
+def test_single_rewards_are_compared_in_the_second_half_of_the_training() -> None:
+    batches = LengthBatches([1] * 8, 2, seed=0)
+    batches.second_phase = 6
+    batches.redraw = lambda epoch: [1] * 8
+    epochs = []
+    for epoch in (0, 1, 2):
+        batches.set_epoch(epoch)
+        epochs.append([all(i >= 8 for i in batch) for batch in batches])
+    assert epochs == [[False] * 4, [False, False, True, True], [True] * 4]
 
 
 class Reads(torch.nn.Module):
@@ -323,3 +340,26 @@ def test_a_completion_that_was_cut_off_is_trained_without_an_end_of_turn(tmp_pat
     red, blue = outcome.out.split("── ")[1:][1], outcome.out.split("── ")[1:][3]
     assert "[</s>]" in blue or "[<|end|>]" in blue or blue.rstrip().endswith("]")
     assert red.count("[") == blue.count("[") - 1
+
+
+def test_training_in_bfloat16_keeps_float32_weights_and_about_the_same_loss(tmp_path: Path) -> None:
+    scored = colours(tmp_path / "scored.jsonl")
+    losses = {}
+    for precision in ("bf16", "fp32"):
+        command = ["finetune", scored, "--epochs", "2", "--context", "64", "--precision", precision, "-o", precision]
+        assert call(*command).code == 0
+        losses[precision] = [
+            row["validation_loss"] for row in read(Path(precision) / "metrics.jsonl") if "validation_loss" in row
+        ]
+        assert {one.dtype for one in load_file(Path(precision) / "model.safetensors").values()} == {torch.float32}
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+    assert losses["bf16"] != losses["fp32"]
+
+
+def test_the_manifest_records_the_precision_that_auto_chose(tmp_path: Path) -> None:
+    scored = colours(tmp_path / "scored.jsonl")
+    assert call("finetune", scored, "--epochs", "0.1", "--context", "64", "-o", "policy").code == 0
+    assert json.loads(Path("policy.run.json").read_text())["settings"]["precision"] == "fp32"
+    outcome = call("finetune", scored, "--epochs", "0.1", "--context", "64", "-o", "policy", "--precision", "bf16")
+    assert outcome.code == 2
+    assert "precision" in outcome.err

@@ -57,6 +57,9 @@ def finetune(
     one_reward: Annotated[
         float, typer.Option(min=0, max=1, help="Probability that an alternative differs in one reward only.")
     ] = 0.5,
+    whole_targets: Annotated[
+        float, typer.Option(min=0, max=1, help="First share of training that compares whole targets only.")
+    ] = 0.5,
     beta: Annotated[float, typer.Option(min=0, help="Strength of ra-dpo's tie to the base model.")] = 0.1,
     precision: Annotated[
         str, typer.Option(help="Arithmetic of training: auto, bf16 or fp32.", metavar="KIND")
@@ -180,6 +183,7 @@ def finetune(
         contrast_weight=contrast_weight,
         alternatives=alternatives,
         one_reward=one_reward,
+        whole_targets=whole_targets,
         beta=beta,
         precision=precision,
         keep_best=keep_best,

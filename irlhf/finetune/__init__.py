@@ -12,7 +12,7 @@ from irlhf.files import STREAM, write_json
 from irlhf.finetune.baselines import BLIND, UNTOUCHED
 from irlhf.finetune.hosting import NOWHERE, HostedSettings, check_there, is_hosted, refuse_hosted
 from irlhf.finetune.rows import TrainingSet, read_training_set
-from irlhf.journal import RunCard, journal, workshop
+from irlhf.journal import RunCard, journal, recorded_setting, workshop
 from irlhf.policy import TINY, read_policy
 from irlhf.registry import did_you_mean, resolve
 from irlhf.templates import DEFAULT, INSTRUCTION, find_template
@@ -58,6 +58,7 @@ class FinetuneSettings:
     contrast_weight: float = 1.0
     alternatives: int = 1
     one_reward: float = 0.5
+    whole_targets: float = 0.5
     beta: float = 0.1
     precision: str = "auto"
     keep_best: bool = False
@@ -65,7 +66,14 @@ class FinetuneSettings:
     @property
     def objective_settings(self) -> Objective:
         """The objective with its own settings, see irlhf/training/settings.py."""
-        return Objective(self.objective, self.contrast_weight, self.alternatives, self.one_reward, self.beta)
+        return Objective(
+            name=self.objective,
+            weight=self.contrast_weight,
+            alternatives=self.alternatives,
+            one_reward=self.one_reward,
+            whole_targets=self.whole_targets,
+            beta=self.beta,
+        )
 
 
 def finetune(
@@ -93,6 +101,7 @@ def finetune(
         return there
     refuse_hosted(hosted)
     _check_base(model, settings)
+    settings = _with_precision(settings, model, out)
     card = card_of("finetune", source, model, settings)
     with _joined(out, card) as folder:
         if folder is None:
@@ -101,6 +110,22 @@ def finetune(
         work = "leave" if settings.baseline == UNTOUCHED else "train"
         trained: dict[str, Any] = resolve(f"irlhf.finetune.train:{work}")(training, model, folder, settings)
     return {"output": str(out), "finished": False, "rewards": list(training.specs), **training.counts, **trained}
+
+
+def _with_precision(settings: FinetuneSettings, model: str, out: Path) -> FinetuneSettings:
+    """Return the settings with the arithmetic of training: as requested, as recorded, or as is faster here.
+
+    The manifest records it, so that a run goes on in the arithmetic that it began in.
+    """
+    from irlhf.models.precision import AUTO, DTYPES, check_precision
+
+    check_precision(settings.precision)
+    chosen = recorded_setting(out, "precision") if settings.precision == AUTO else settings.precision
+    if chosen not in DTYPES:
+        chosen = resolve("irlhf.finetune.train:faster_precision")(model)
+    if console.PROCESSES > 1:
+        chosen = resolve("irlhf.engines.processes:from_first")(chosen)
+    return replace(settings, precision=chosen)
 
 
 @contextmanager

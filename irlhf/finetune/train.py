@@ -25,7 +25,8 @@ from irlhf.finetune.lora import with_lora
 from irlhf.finetune.rows import VALIDATION_ROWS, Row, TrainingSet
 from irlhf.finetune.trainer import layout_agrees, trainer
 from irlhf.finetune.weights import digest, refuse_broken, save, told_of_disk, versions
-from irlhf.models.precision import resolve_precision
+from irlhf.models.description import describe
+from irlhf.models.precision import BF16, FP32, precision_name, resolve_precision
 from irlhf.policy import TINY, Policy, read_policy, write_policy
 from irlhf.readme import write_readme
 from irlhf.records import LENGTH, Example, as_messages
@@ -246,6 +247,17 @@ def _families(
     return families, SHARED if layout == AUTO else layout
 
 
+def faster_precision(base: str) -> str:
+    """Return the arithmetic that trains this base faster on this machine, see irlhf/models/precision.py."""
+    if base == TINY:
+        return FP32
+    model = describe(base)
+    chosen = precision_name(resolve_precision("auto", model.parameters, model.width, device()))
+    if chosen == BF16:
+        console.note("matrix products are computed in bfloat16, which is faster here; --precision fp32 in float32")
+    return chosen
+
+
 def shares_prompts(model: Any, padding: int, families: Iterable[Family], settings: "FinetuneSettings") -> bool:
     """Return whether members that are compared share what they begin with, see `_families`."""
     if settings.layout in (PADDED, BUCKETED) or (settings.layout == AUTO and size_of(model) < _SHARES_FROM):
@@ -297,7 +309,7 @@ def _plan(model: Any, base: str, sizes: tuple[int, int], settings: "FinetuneSett
         accumulate=settings.accumulate,
         report_to=settings.report_to,
         objective=settings.objective_settings,
-        bf16=resolve_precision(settings.precision, size, device=device()) == torch.bfloat16,
+        bf16=settings.precision == BF16,
         keeps_best=settings.keep_best,
     )
 

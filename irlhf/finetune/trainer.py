@@ -54,6 +54,8 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
         batches = LengthBatches(widths, self.batch / self.args.gradient_accumulation_steps, self.args.seed, share)
         if self.objective.compares:
             batches.redraw = families.draw
+            parts = self.args.max_steps * self.args.gradient_accumulation_steps
+            batches.second_phase = round(self.objective.whole_targets * parts)
         return EpochLoader(families, batch_sampler=batches, collate_fn=self.data_collator)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:

@@ -188,6 +188,7 @@ class LengthBatches(Sampler[list[int]]):
         self.process, self.processes = share
         self.epoch = 0
         self.redraw: Callable[[int], Sequence[int]] | None = None  # draws an epoch's families, returns their widths
+        self.second_phase: int | None = None  # first batch of rows numbered behind the last
 
     def __len__(self) -> int:
         return sum(self._parts(len(pool)) for pool in self._pools())
@@ -197,6 +198,9 @@ class LengthBatches(Sampler[list[int]]):
         order = rng.sample(range(len(self.widths)), len(self.widths))
         batches = [batch for pool in self._pools() for batch in self._cut([order[i] for i in pool])]
         rng.shuffle(batches)
+        if self.second_phase is not None:
+            first = max(0, self.second_phase - self.epoch * len(batches))
+            batches[first:] = [[len(order) + i for i in batch] for batch in batches[first:]]
         return (batch[self.process :: self.processes] for batch in batches)
 
     def set_epoch(self, epoch: int) -> None:

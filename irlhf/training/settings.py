@@ -20,7 +20,8 @@ class Objective:
                 `alternatives` targets that it does not have, the summed log probabilities under each as logits. With
                 one alternative its value at chance is ln 2. It bounds the mutual information between target and
                 completion from below (van den Oord et al. 2018, arXiv 1807.03748). An alternative is another row's
-                target; with probability `one_reward` only one of its rewards is.
+                target. After the first `whole_targets` of the training, with probability `one_reward` only one of
+                its rewards is another's, so that each reward is learnt on its own; from the start that was slower.
     ra-dpo      DPO (Rafailov et al. 2023, arXiv 2305.18290) on each pair twice, each completion preferred under its
                 own target (Zhang et al. 2024, arXiv 2410.08067); `beta` is the strength of the tie to the base model
     """
@@ -29,6 +30,7 @@ class Objective:
     weight: float = 1.0
     alternatives: int = 1
     one_reward: float = 0.5  # in [0, 1]
+    whole_targets: float = 0.5  # share of the steps, in [0, 1]
     beta: float = 0.1
 
     def __post_init__(self) -> None:

@@ -138,7 +138,8 @@ def _scores(model: Any, projection: Any, batch: Mapping[str, torch.Tensor]) -> l
 
 def _figures(scores: Sequence[Sequence[float]], clusters: Sequence[str]) -> dict[str, Any]:
     table = np.array(scores)
-    information = np.log(table.shape[1]) + table[:, 0] - np.logaddexp.reduce(table, axis=1)
+    with np.errstate(invalid="ignore"):  # a training that diverged; its loss says so
+        information = np.log(table.shape[1]) + table[:, 0] - np.logaddexp.reduce(table, axis=1)
     margin = table[:, 0] - table[:, 1:].max(axis=1)
     columns = {"information": information, "margin": margin, "right": (margin > 0).astype(float)}
 

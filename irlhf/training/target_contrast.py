@@ -43,15 +43,12 @@ class ContrastDraw:
     objective: Objective
     seed: int
 
-    def families(self, epoch: int) -> list[Family]:
-        """Return one family for each pair of completions, and for each completion that is left over."""
-        found = []
-        for group in self._groups(epoch):
-            rng = random.Random(f"{self.seed}/{epoch}/{group[0].example.id}/contrast")
-            found.append(self._ra_dpo(group, rng) if self.objective.name == RA_DPO else self._contrast(group, rng))
-        return found
+    def family(self, group: Sequence[Rewarded], epoch: int, one_reward: float) -> Family:
+        """Return the family of a pair of completions, or of one; `one_reward` as in `Objective`."""
+        rng = random.Random(f"{self.seed}/{epoch}/{group[0].example.id}/contrast")
+        return self._ra_dpo(group, rng) if self.objective.name == RA_DPO else self._contrast(group, rng, one_reward)
 
-    def _groups(self, epoch: int) -> Iterator[list[Rewarded]]:
+    def groups(self, epoch: int) -> Iterator[list[Rewarded]]:
         """Yield the rows in pairs of one prompt; of several pairings the one whose targets differ most."""
         prompts: dict[str, list[Rewarded]] = {}
         for row in self.rows:
@@ -63,7 +60,7 @@ class ContrastDraw:
             best = max(pairings, key=lambda pairs: sum(_distance(*pair) for pair in pairs if len(pair) == 2))
             yield from (pair for pair in best if len(pair) == 2 or self.objective.name != RA_DPO)
 
-    def _contrast(self, rows: Sequence[Rewarded], rng: random.Random) -> Family:
+    def _contrast(self, rows: Sequence[Rewarded], rng: random.Random, one_reward: float) -> Family:
         """Return each completion under its own target and under targets that it does not have."""
         names = self.targets.names([name for name in rows[0].actual if all(name in row.actual for row in rows)], rng)
         own = [self.targets.wishes(row.actual, names, rng) for row in rows]
@@ -72,7 +69,7 @@ class ContrastDraw:
         comparisons = []
         for number, row in enumerate(rows):
             siblings = [*own[:number], *own[number + 1 :]]
-            alternatives = list(self._alternatives(row, own[number], siblings, rng))
+            alternatives = list(self._alternatives(row, own[number], siblings, rng, one_reward))
             options = range(len(members), len(members) + 1 + len(alternatives))
             members += [self._member(row, wishes) for wishes in (own[number], *alternatives)]
             own_members.append(options[0])
@@ -81,7 +78,7 @@ class ContrastDraw:
         return compared(members, own_members, comparisons)
 
     def _alternatives(
-        self, row: Rewarded, own: Wishes, siblings: Sequence[Wishes], rng: random.Random
+        self, row: Rewarded, own: Wishes, siblings: Sequence[Wishes], rng: random.Random, one_reward: float
     ) -> Iterator[Wishes]:
         """Yield targets that the row does not have: a sibling's first, then those of rows drawn from the data."""
         given: list[Wishes] = []
@@ -90,7 +87,7 @@ class ContrastDraw:
                 return
             other = siblings[number] if number < len(siblings) else self._other(own, siblings, rng)
             wishes = {**own, **{name: wish for name, wish in other.items() if name in own}}
-            if len(own) > 1 and rng.random() < self.objective.one_reward:
+            if len(own) > 1 and rng.random() < one_reward:
                 name = rng.choice(list(own))
                 wishes = {**own, name: wishes[name]}
             if wishes not in given and not self.targets.holds(wishes, row.actual):
@@ -122,24 +119,36 @@ class ContrastDraw:
 
 
 class ContrastFamilies:
-    """The families of one epoch after another, as a data set."""
+    """The families of one epoch after another, as a data set of twice as many rows as there are families.
+
+    The first half compares whole targets; the second half holds the same completions, of whose targets some differ in
+    one reward only, with the probability of the objective.
+    """
 
     def __init__(self, draw: ContrastDraw) -> None:
         self._draw = draw
         self.draw(0)
 
     def draw(self, epoch: int) -> list[int]:
-        """Draw the families of an epoch and return their widths."""
-        self.families = self._draw.families(epoch)
+        """Draw the families of an epoch and return the widths of the first half."""
+        self.epoch = epoch
+        self.groups = list(self._draw.groups(epoch))
+        self.families = [self._draw.family(group, epoch, one_reward=0.0) for group in self.groups]
         return [family.width for family in self.families]
 
     def __len__(self) -> int:
+        """Return the number of families of an epoch."""
         return len(self.families)
 
     def __getitem__(self, number: int) -> Family:
-        return self.families[number]
+        """Return a family of the first or the second half."""
+        if number < len(self.families):
+            return self.families[number]
+        group = self.groups[number - len(self.families)]
+        return self._draw.family(group, self.epoch, self._draw.objective.one_reward)
 
     def __iter__(self) -> Iterator[Family]:
+        """Yield the families of the first half."""
         return iter(self.families)
 
 
