@@ -2,21 +2,26 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# The tests of a file share their fixtures, so one process runs all of them.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
 
-.PHONY: quickstart test check fix docs clean
+.PHONY: quickstart test test-slow check fix docs clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/irlhf quickstart
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2
+	$(PYTEST) -m "not slow"
+
+test-slow: $(INSTALLED)
+	IRLHF_FUZZ_EXAMPLES=100 IRLHF_FUZZ_MUTATIONS=4000 IRLHF_FUZZ_TEXTS=600 IRLHF_FORGED=9000 $(PYTEST) -m "slow or fuzz"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2
+	$(PYTEST) -m "not slow"
 
 fix: $(INSTALLED)
 	$(BIN)/ruff check --fix .

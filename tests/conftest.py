@@ -1,6 +1,7 @@
 """What several test files stand on: a shell without colours, the shared data, one small trained policy."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,16 +9,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fuzz import Watch
 
-# Before anything imports the program: plain output of a fixed width, one thread, no network.
+# Before anything imports the program: plain output of a fixed width, one thread, no network. Ray, which reads its
+# settings when it is imported, listens to this machine alone, without a token, and reports nothing.
 os.environ.update(
     _TYPER_FORCE_DISABLE_TERMINAL="1",
     COLUMNS="80",
     OMP_NUM_THREADS="1",
     HF_HUB_OFFLINE="1",
     TOKENIZERS_PARALLELISM="false",
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+    RAY_AUTH_MODE="disabled",
+    RAY_USAGE_STATS_ENABLED="0",
 )
 
 import pytest
+from filelock import FileLock
 from toolbox import SHARED, Bench, Forks, call, examples, write
 
 
@@ -30,9 +36,15 @@ def shared() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run each test where its files are, so that a stray output lands beside them."""
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run each test where its files are, and forget the modules that it imported from there."""
     monkeypatch.chdir(tmp_path)
+    path, before = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(f"{tmp_path}{os.sep}"):
+            del sys.modules[name]
 
 
 @pytest.fixture
@@ -44,9 +56,20 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> "Watch":
 
 
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """Scored examples with two rewards and a `tiny` policy trained on them for a few steps, by the commands."""
-    made = Bench(tmp_path_factory.mktemp("bench"))
+def bench(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Bench:
+    """Scored examples with two rewards and a `tiny` policy trained on them for a few steps, once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    made = Bench(shared / "bench")
+    with FileLock(shared / "bench.lock"):
+        if not made.policy.exists():
+            make_bench(made)
+    return made
+
+
+def make_bench(made: Bench) -> None:
+    """Make the files by the commands; the policy comes last."""
+    made.folder.mkdir(exist_ok=True)
     write(made.examples, examples(240))
     made.rewards.write_text("rewards:\n  short: {scorer: length, direction: lower}\n  colour: {column: colour}\n")
     for command in (
@@ -55,7 +78,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     ):
         outcome = call(*command)
         assert outcome.code == 0, outcome.err
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +86,9 @@ def forks() -> Iterator[Forks]:
     yield made
     made.process.kill()
     made.process.communicate()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which tests were left out."""
+    if config.option.markexpr == "not slow":
+        terminalreporter.write_line("The slow tests were left out: make test-slow runs them.")

@@ -6,14 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from toolbox import ROOT
+from toolbox import ROOT, wait_until
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -79,10 +78,7 @@ def test_the_memory_of_a_run_is_that_of_all_its_processes(monkeypatch: pytest.Mo
         if not Path(f"/proc/{begun.pid}/task/{begun.pid}/children").exists():
             begun.kill()
             pytest.skip("who began whom is not told here")
-        late = time.monotonic() + 20
-        while sum(map(bench._peak, bench._family(begun.pid))) < 2**16:
-            assert time.monotonic() < late
-            time.sleep(0.05)
+        wait_until(lambda: sum(map(bench._peak, bench._family(begun.pid))) >= 2**16)
         os.killpg(begun.pid, signal.SIGKILL)
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from hosts import Asked, Reply, Server, error, serving
 from openai_server import OpenAIServer, hosting
-from toolbox import IRLHF, Bench, Outcome, Row, call, example, examples, names, process, read, write
+from toolbox import IRLHF, Bench, Outcome, Row, begun, call, example, examples, names, process, read, wait_until, write
 from transformers import AutoTokenizer
 
 from irlhf.engines.chat import Chat
@@ -351,11 +350,9 @@ def test_a_text_of_parts_of_characters_is_made_of_bytes(scripted: Callable[..., 
 def test_a_killed_run_asks_only_for_the_rest(scripted: Callable[..., Server]) -> None:
     server = scripted(lambda asked: Reply(whole(asked).body, delay=0.1))
     command = line("--limit", "20", "--concurrency", "2")
-    partial = Path("out.jsonl.partial")
+    out, partial = Path("out.jsonl"), Path("out.jsonl.partial")
     with subprocess.Popen([*IRLHF, *map(str, command)], stderr=subprocess.PIPE) as child:
-        while not (partial.exists() and partial.read_bytes().count(b"\n") >= 9):
-            assert child.poll() is None, child.stderr and child.stderr.read()
-            time.sleep(0.005)
+        wait_until(lambda: child.poll() is not None or (begun(out) and partial.read_bytes().count(b"\n") >= 9))
         os.kill(child.pid, signal.SIGKILL)
     kept, before = read(partial), len(server.seen)
     assert process(*command).returncode == 0

@@ -6,13 +6,11 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import IRLHF, Row, call, example, read, write
+from toolbox import IRLHF, Row, call, example, read, wait_until, write
 
 from irlhf.errors import BackendError, ConfigError
 from irlhf.rewards import Reward
@@ -274,12 +272,12 @@ def test_an_interruption_ends_the_program_and_its_children(
     command = [*IRLHF, "score", "in.jsonl", "-r", "rewards.yaml", "-o", "out.jsonl"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as running:
         pids = Path("pids")
-        _until(lambda: pids.exists() and pids.read_text().endswith("\n"))
+        wait_until(lambda: pids.exists() and pids.read_text().endswith("\n"))
         running.send_signal(number)
         told = running.communicate(timeout=60)[1].decode()
     assert running.returncode == code
     assert "Traceback" not in told
-    _until(lambda: not any(_lives(int(pid)) for pid in pids.read_text().split()))
+    wait_until(lambda: not any(_lives(int(pid)) for pid in pids.read_text().split()))
 
 
 def test_the_program_does_not_read_what_is_meant_for_irlhf() -> None:
@@ -289,13 +287,6 @@ def test_the_program_does_not_read_what_is_meant_for_irlhf() -> None:
     command = [*IRLHF, "score", "-", "-r", "rewards.yaml", "-o", "-", "-q"]
     done = subprocess.run(command, input=given.encode(), capture_output=True, timeout=120, check=True)
     assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [row["id"] for row in rows]
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def _lives(pid: int) -> bool:

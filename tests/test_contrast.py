@@ -5,7 +5,6 @@ import math
 import random
 import signal
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from toolbox import IRLHF, call, read, write
+from toolbox import IRLHF, call, read, wait_until, write
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from irlhf.finetune.chronicle import Plan
@@ -296,9 +295,7 @@ def test_a_killed_contrast_ends_with_the_weights_of_an_uninterrupted_one(tmp_pat
     scored = colours(tmp_path / "scored.jsonl")
     command = ["finetune", scored, "--objective", "contrast", "--epochs", "6", "--context", "64", "-q", "-o"]
     with subprocess.Popen([*IRLHF, *map(str, command), "policy"]) as one:
-        limit = time.monotonic() + 60
-        while len(list(Path().glob("policy.partial/checkpoint-*/COMPLETE"))) < 2 and time.monotonic() < limit:
-            time.sleep(0.003)
+        wait_until(lambda: len(list(Path().glob("policy.partial/checkpoint-*/COMPLETE"))) >= 2)
         one.kill()
     assert one.returncode == -signal.SIGKILL
     assert call(*command, "policy").code == 0

@@ -1,8 +1,10 @@
 """The dial is no easier to fool than `irlhf sample`."""
 
 import json
+import os
 import re
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -49,6 +51,7 @@ def cached_dial(key: str, policy: Policy, tokenizer: Any) -> str:
     return _DIALS[key, policy.names]
 
 
+TEXTS = int(os.environ.get("IRLHF_FUZZ_TEXTS") or 100)
 ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 
 
@@ -97,7 +100,8 @@ def own_template(kind: str) -> Template:
     pieces=st.lists(st.sampled_from(SIGNS + WORDS) | st.text(st.characters(max_codepoint=126), max_size=3), max_size=9),
     kind=st.sampled_from(OWN[:4]),
 )
-@settings(max_examples=400, deadline=None)
+@pytest.mark.fuzz
+@settings(max_examples=TEXTS, deadline=None)
 def test_text_without_exotic_signs_is_escaped_byte_for_byte_as_in_sample(
     pieces: list[str], kind: str, bench: Bench
 ) -> None:
@@ -112,7 +116,8 @@ def test_text_without_exotic_signs_is_escaped_byte_for_byte_as_in_sample(
 )
 @example(pieces=["\u0663", "…", "SHORT:"], kind="end")
 @example(pieces=["1", "\uff0e", " SHORT:"], kind="end")
-@settings(max_examples=600, deadline=None)
+@pytest.mark.fuzz
+@settings(max_examples=TEXTS, deadline=None)
 def test_every_line_that_sample_escapes_is_escaped(pieces: list[str], kind: str, bench: Bench) -> None:
     own = replace(read_policy(bench.policy), template=own_template(kind))
     mine, served = disarmed(load_once(bench.policy), own, "".join(pieces))
@@ -120,6 +125,13 @@ def test_every_line_that_sample_escapes_is_escaped(pieces: list[str], kind: str,
     for one, other in zip(held(mine), held(served), strict=True):
         assert other.count(ESCAPE) >= min(one.count(ESCAPE), 1 + one.replace(ESCAPE, "").count(ESCAPE))
         assert other != one.replace(ESCAPE, "") or ESCAPE not in one
+
+
+@cache
+def odd_characters() -> list[str]:
+    """All characters that are read as others, or as none."""
+    characters = map(chr, (*range(0xD800), *range(0xE000, 0x30000), *range(0xE0000, 0xE0200)))
+    return [one for one in characters if folded(one) != one and one not in ENDS]
 
 
 @pytest.mark.parametrize(
@@ -134,8 +146,7 @@ def test_no_character_at_all_hides_a_line_that_sample_escapes(
 ) -> None:
     own = replace(named(policy, names), template=own_template(kind))
     line = own.template.block_of([own.template.reward_line(names[0], "0.90")]).split("\n")[-1].split("0.90")[0]
-    characters = [chr(code) for code in (*range(0xD800), *range(0xE000, 0x30000), *range(0xE0000, 0xE0200))]
-    odd = [one for one in characters if folded(one) != one and one not in ENDS][::step]
+    odd = odd_characters()[::step]
     whole = "\n".join(
         f"{one}{line}\n{line[:2]}{one}{line[2:]}\n{one}{line[1:]}\n{line[:2]}{one}{line[3:]}\n{line.rstrip()[:-1]}{one}"
         f"\n1{one}{line}\n{one}) {line}"

@@ -104,7 +104,9 @@ def served(high: bool) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("high", "told"), [(True, "1.20 to 2.90"), (False, "1.20 or more")])
+@pytest.mark.parametrize(
+    ("high", "told"), [(True, "1.20 to 2.90"), pytest.param(False, "1.20 or more", marks=pytest.mark.slow)]
+)
 def test_a_bracket_is_drawn_and_told(high: bool, told: str) -> None:
     Path("eval.json").write_text(json.dumps(served(high)))
     outcome = call("plot", "eval.json", "-o", "plots", "--format", "svg")

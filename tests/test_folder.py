@@ -1,12 +1,10 @@
 """A policy's folder as others serve it."""
 
-import contextlib
 import json
 import re
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 import pytest
 from dials import CALIBRATION, CHATML, CONVERSATIONS, USER, expected, wishes
-from toolbox import Bench, call, read, write
+from toolbox import Bench, call, read, wait_until, write
 from transformers import AutoTokenizer
 
 from irlhf.engines.chat import PLAIN_CHAT, Chat
@@ -117,6 +115,11 @@ def answer(port: int, path: str, body: Mapping[str, Any] | None = None) -> Any:
         return json.load(found)
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture(scope="session")
 def server(bench: Bench) -> Iterator[int]:
     """Yield the port of `transformers serve`, as its own process."""
@@ -127,12 +130,9 @@ def server(bench: Bench) -> Iterator[int]:
     command = [sys.executable, "-c", start, "serve", str(bench.policy), "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            for _ in range(240):
-                with contextlib.suppress(OSError):
-                    answer(port, "/health")
-                    break
-                assert process.poll() is None, "transformers serve ended before it began"
-                time.sleep(0.25)
+            wait_until(lambda: process.poll() is not None or listens(port))
+            assert process.poll() is None, "transformers serve ended before it began"
+            answer(port, "/health")
             yield port
         finally:
             process.terminate()

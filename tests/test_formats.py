@@ -25,7 +25,7 @@ from irlhf.prepare.formats import Row, find_format, formats
 from irlhf.records import Example, Where, dumps, from_json
 from irlhf.registry import FORMATS
 
-FUZZ = int(os.environ.get("IRLHF_FUZZ_EXAMPLES") or 100)  # a format
+FUZZ = int(os.environ.get("IRLHF_FUZZ_EXAMPLES") or 30)  # a format
 FUZZED = settings(max_examples=FUZZ, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 HERE = Where("raw.jsonl", 1)
 
@@ -252,6 +252,7 @@ def read_alone(name: str, fields: dict[str, Any]) -> None:
             assert from_json(parse_row(dumps(one.to_json()), HERE), HERE) == one
 
 
+@pytest.mark.fuzz
 @pytest.mark.timeout(0)  # each example has its own limit
 @pytest.mark.parametrize("name", FORMATS)
 def test_no_rows_near_a_shape_end_in_a_traceback_or_an_open_account(name: str, watch: Watch) -> None:
@@ -274,6 +275,7 @@ def test_no_rows_near_a_shape_end_in_a_traceback_or_an_open_account(name: str, w
     check()
 
 
+@pytest.mark.fuzz
 @pytest.mark.timeout(0)
 @FUZZED
 @given(

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from urllib.request import urlopen
 import pytest
 from openai_acts import error
 from openai_server import BASE, Fault, OpenAIServer, hosting
-from toolbox import CANARY, Forks, Outcome, example, names, process, write
+from toolbox import CANARY, Forks, Outcome, example, names, process, wait_until, write
 
 from irlhf.policy import read_policy
 
@@ -367,8 +366,7 @@ def test_the_program_trains_at_a_host_in_another_process() -> None:
     script = Path(__file__).with_name("openai_server.py")
     with subprocess.Popen([sys.executable, script, "address.txt"]) as server:
         try:
-            while not Path("address.txt").exists():
-                time.sleep(0.05)
+            wait_until(lambda: Path("address.txt").exists() and Path("address.txt").read_text())
             url = Path("address.txt").read_text()
             command = ("finetune", "scored.jsonl", "--model", f"openai:{BASE}", "--base-url", url, "--yes")
             for _ in range(2):

@@ -33,6 +33,7 @@ def apart(*arguments: object) -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_whole_line_runs_through_a_host_and_its_model_follows() -> None:
     rng = random.Random(0)

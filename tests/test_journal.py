@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import IRLHF, call, example, names, process, read, write
+from toolbox import IRLHF, call, example, names, process, read, wait_until, write
 
 from irlhf.errors import ConfigError, DataError, OutputError
 from irlhf.files import read_rows
@@ -257,9 +257,7 @@ def held(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     (tmp_path / "rewards.yaml").write_text("rewards: {late: {scorer: 'slow:wait'}}")
     command = [*IRLHF, "score", "in.jsonl", "-r", "rewards.yaml", "-o", "out.jsonl"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as holder:
-        limit = time.monotonic() + 30
-        while not (tmp_path / "started").exists() and time.monotonic() < limit:
-            time.sleep(0.02)
+        wait_until((tmp_path / "started").exists)
         yield holder
         holder.kill()
 
@@ -301,8 +299,7 @@ def test_a_stopped_run_goes_on_from_where_it_was(number: int, tmp_path: Path) ->
     command = [*IRLHF, "score", "in.jsonl", "-r", "rewards.yaml", "-o", "out.jsonl", "--json"]
     partial = tmp_path / "out.jsonl.partial"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as first:
-        while first.poll() is None and not (partial.exists() and partial.stat().st_size > 10_000):
-            time.sleep(0.005)
+        wait_until(lambda: first.poll() is not None or (partial.exists() and partial.stat().st_size > 10_000))
         first.send_signal(number)
     assert first.returncode == 128 + number
     again = subprocess.run(command, capture_output=True, check=True)

@@ -6,11 +6,11 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from toolbox import IRLHF, Bench, examples, read, write
+import pytest
+from toolbox import IRLHF, Bench, examples, read, wait_until, write
 
 from irlhf.policy import read_policy
 
@@ -47,6 +47,7 @@ def assert_nothing_lost_or_doubled(seen: dict[str, Any], ids: set[str]) -> None:
     assert seen["left"] == ["out.jsonl", "out.jsonl.run.json"]
 
 
+@pytest.mark.slow
 def test_score_killed_at_fifty_moments_gives_the_rows_of_an_uninterrupted_run(tmp_path: Path) -> None:
     write(Path("in.jsonl"), examples(2000))
     Path("patient.py").write_text(PATIENT)
@@ -55,11 +56,18 @@ def test_score_killed_at_fifty_moments_gives_the_rows_of_an_uninterrupted_run(tm
     assert_nothing_lost_or_doubled(seen, {f"e{i}" for i in range(2000)})
 
 
+@pytest.mark.slow
 def test_sample_killed_at_fifty_moments_gives_the_rows_of_an_uninterrupted_run(bench: Bench) -> None:
     asked = ["-t", "short=0:1:0.25", "-t", "colour=data", "--split", "all", "--limit", "24", "--max-tokens", "12"]
     seen = killed(["sample", str(bench.policy), str(bench.examples), *asked, "--batch", "4", "-q", "-o"], share=0.5)
     policy = read_policy(bench.policy).digest
     assert_nothing_lost_or_doubled(seen, {f"g{i}/{policy}/0/{k}" for i in range(24) for k in range(5)})
+
+
+def written() -> int:
+    """Return how many bytes of rows there are."""
+    partial = Path("out.jsonl.partial")
+    return partial.stat().st_size if partial.exists() else 0
 
 
 def test_whole_processes_killed_from_outside_lose_nothing_either(tmp_path: Path) -> None:
@@ -71,7 +79,8 @@ def test_whole_processes_killed_from_outside_lose_nothing_either(tmp_path: Path)
     deaths = []
     while len(deaths) < 5:
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as one:
-            time.sleep(0.25 + rng.uniform(0, 0.3))
+            size = written() + rng.randint(1, 40_000)
+            wait_until(lambda one=one, size=size: one.poll() is not None or written() >= size)
             one.kill()
         deaths.append(one.returncode)
         Path("out.jsonl").unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from irlhf.parquet import write as write_parquet
 from irlhf.prepare import PrepareSettings
 from irlhf.registry import FORMATS
 
-MUTATIONS = int(os.environ.get("IRLHF_FUZZ_MUTATIONS") or 4_000)  # over all formats and kinds of file
+MUTATIONS = int(os.environ.get("IRLHF_FUZZ_MUTATIONS") or 1_000)  # over all formats and kinds of file
 START = int(os.environ.get("IRLHF_FUZZ_START") or 0)  # number of the first case, which is all its seed
 GROWTH = 256 * 2**10  # KiB that all cases together may add to the memory at its most
 
@@ -187,6 +187,7 @@ DAMAGE = [
 ]  # fmt: skip
 
 
+@pytest.mark.fuzz
 @pytest.mark.timeout(0)  # each case has its own limit
 def test_no_damage_to_bytes_ends_in_a_traceback_or_an_open_account(watch: Watch) -> None:
     mutator = Mutator()

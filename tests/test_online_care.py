@@ -5,13 +5,12 @@ import resource
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import IRLHF, Outcome, call, examples, names, process, read, write
+from toolbox import IRLHF, Outcome, call, examples, names, process, read, wait_until, write
 
 REWARDS = """
 rewards:
@@ -134,16 +133,19 @@ def test_of_few_prompts_all_are_asked_and_no_more_is_learnt_than_from_their_samp
     assert learnt["epochs"] * learnt["completion tokens"] < 500
 
 
-@pytest.mark.parametrize(
-    ("rewards", "template"),
-    [
-        (REWARDS + "combine: sum\n", "reward-end"),
-        (REWARDS, "at-least"),
-        (REWARDS.replace("weight: 2", "weight: 2, scale: {kind: zscore}"), "reward-system"),
-    ],
-)
-@pytest.mark.parametrize("ask", ["high", "past"])
-def test_every_kind_of_policy_goes_on(rewards: str, template: str, ask: str, home: Path) -> None:
+SUM, ZSCORE = REWARDS + "combine: sum\n", REWARDS.replace("weight: 2", "weight: 2, scale: {kind: zscore}")
+KINDS = [
+    ("high", SUM, "reward-end"),
+    ("past", REWARDS, "at-least"),
+    ("high", ZSCORE, "reward-system"),
+    pytest.param("past", SUM, "reward-end", marks=pytest.mark.slow),
+    pytest.param("high", REWARDS, "at-least", marks=pytest.mark.slow),
+    pytest.param("past", ZSCORE, "reward-system", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("ask", "rewards", "template"), KINDS)
+def test_every_kind_of_policy_goes_on(ask: str, rewards: str, template: str, home: Path) -> None:
     trained(Path(), "mine", home / "scored.jsonl", rewards, "--template", template)
     more = ("--model", "mine", "--ask", ask, "--rounds", 2, "--keep", "distinct,front")
     done = run(home, *more, rewards=rewards)
@@ -180,6 +182,7 @@ def test_rounds_that_are_not_done_refuse_other_settings_by_name(home: Path) -> N
     assert json.loads(run(home, "--json").out) == {"output": "out", "finished": True}
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_with_room_it_goes_on(home: Path) -> None:
     def small_disk() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -194,12 +197,12 @@ def test_a_full_disk_is_one_line_and_with_room_it_goes_on(home: Path) -> None:
     assert call(*command).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_what_is_stopped_says_so_in_one_line_and_goes_on(number: int, code: int, home: Path) -> None:
     command = line(home, "-q")
     with subprocess.Popen([*IRLHF, *command], stderr=subprocess.PIPE) as one:
-        while one.poll() is None and not Path("out/round-1/policy.partial").exists():
-            time.sleep(0.002)
+        wait_until(lambda: one.poll() is not None or Path("out/round-1/policy.partial").exists())
         one.send_signal(number)
         _, said = one.communicate()
     assert one.returncode == code

@@ -93,6 +93,7 @@ def test_every_round_is_one_job_on_from_the_model_of_the_round_before(host: Open
 
 
 # A round writes some thirty JSON files; each run dies a few further on than where it took up the work.
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "after"), [(7, False), (11, True)])
 def test_a_loop_killed_write_after_write_pays_for_one_job_a_round(
     step: int, after: bool, host: OpenAIServer, forks: Forks

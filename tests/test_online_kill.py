@@ -38,7 +38,7 @@ BETWEEN = [f"{one}.lock" if one.startswith("remove") else one for one in BETWEEN
 ENDS = ["rename out/round-1/round.json", "symlink out/.policy.link", "rename out/policy", "rename out/rounds.json"]
 ENDS += ["remove out/rounds.json.lock"]
 
-pytestmark = pytest.mark.timeout(3600 if ALL else 300)
+pytestmark = [pytest.mark.timeout(3600 if ALL else 300), pytest.mark.slow]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from openai import OpenAI
 from openai_acts import error
 from openai_server import BASE, Fault, OpenAIServer, hosting
-from toolbox import write
+from toolbox import wait_until, write
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -140,8 +139,7 @@ def test_it_runs_in_a_process_of_its_own() -> None:
     script = Path(__file__).with_name("openai_server.py")
     with subprocess.Popen([sys.executable, script, "address.txt"]) as process:
         try:
-            while not Path("address.txt").exists():
-                time.sleep(0.05)
+            wait_until(lambda: Path("address.txt").exists() and Path("address.txt").read_text())
             job = trained(client_of(Path("address.txt").read_text()))
         finally:
             process.kill()

@@ -4,13 +4,12 @@ import gzip
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import IRLHF, Row, call, example, names, process, read, write
+from toolbox import IRLHF, Row, call, example, names, process, read, wait_until, write
 
 from irlhf import jsonl
 from irlhf.errors import BackendError, ConfigError, DataError
@@ -401,16 +400,13 @@ def test_processes_end_with_the_one_that_began_them(number: int, code: int) -> N
         children = Path(f"/proc/{begun.pid}/task/{begun.pid}/children")
         if not children.exists():
             pytest.skip("who began whom is not told here")
-        while not (below := children.read_text().split()):
-            time.sleep(0.01)
+        wait_until(lambda: children.read_text().split())
+        below = children.read_text().split()
         begun.send_signal(number)
         assert begun.wait(20) == code
         said = begun.stderr.read() if begun.stderr else b""  # to its end, which is that of all
     assert b"Traceback" not in said
-    late = time.monotonic() + 10  # whoever has closed its files is not gone at once
-    while any(map(runs, below)):
-        assert time.monotonic() < late
-        time.sleep(0.01)
+    wait_until(lambda: not any(map(runs, below)), 10)  # whoever has closed its files is not gone at once
     assert code < 0 or names(Path()) == {"raw.jsonl"}
 
 

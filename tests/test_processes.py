@@ -4,16 +4,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from toolbox import Bench, call, names, read, write
+from toolbox import Bench, call, names, read, wait_until, write
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "irlhf")
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 
 
 def command(bench: Bench, epochs: float) -> list[str]:
@@ -58,9 +57,7 @@ def workers() -> list[int]:
 def test_a_killed_worker_costs_no_more_than_the_way_from_the_last_checkpoint(bench: Bench) -> None:
     line = [*TORCHRUN, *command(bench, 4), "two"]
     with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as one:
-        limit = time.monotonic() + 90
-        while not list(Path().glob("two.partial/checkpoint-*/COMPLETE")) and time.monotonic() < limit:
-            time.sleep(0.003)
+        wait_until(lambda: list(Path().glob("two.partial/checkpoint-*/COMPLETE")), 90)
         for worker in workers():
             os.kill(worker, signal.SIGKILL)
         assert one.wait(60) != 0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import names
+from toolbox import names, wait_until
 from typer.testing import CliRunner
 
 from irlhf.cli import app
@@ -102,13 +102,13 @@ def test_a_second_run_does_nothing_again(home: Path) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in home.glob("*samples*.jsonl")}
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_goes_on_to_the_same_figures(home: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", _ALONE, str(tmp_path / "home"), *map(str, astuple(SMALL))]
     rng = random.Random(5)
     for sign in ("scored.jsonl.run.json", "policy.partial", "plain.partial/metrics.jsonl", "samples.jsonl.partial"):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while child.poll() is None and not (tmp_path / "home" / sign).exists():
-            time.sleep(0.01)
+        wait_until((tmp_path / "home" / sign).exists)
         time.sleep(rng.uniform(0, 0.2))
         child.kill()
         assert child.wait() == -signal.SIGKILL, f"{sign}: ended before it could be killed"

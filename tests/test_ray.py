@@ -5,20 +5,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from toolbox import IRLHF, Bench, call, examples, names, process, read, write
+from toolbox import IRLHF, Bench, Outcome, begun, call, examples, names, process, read, wait_until, write
 
 pytest.importorskip("ray", reason="--engine ray is an extra")
-pytestmark = pytest.mark.timeout(120)
 
-# A cluster that listens to this machine alone, without a token in somebody's home, and tells nobody of itself.
-HERE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-WITHOUT_THREADS = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | HERE
+
+WITHOUT_THREADS = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
 
 CLUSTER = """
 import sys, ray
@@ -85,7 +82,19 @@ def running(program: str, environment: dict[str, str]) -> Iterator[str]:
 def cluster() -> Iterator[dict[str, str]]:
     """The environment of whoever joins a cluster of two processors."""
     with running(CLUSTER, WITHOUT_THREADS) as address:
-        yield {**os.environ, **HERE, "RAY_ADDRESS": address}
+        yield {**os.environ, "RAY_ADDRESS": address}
+
+
+@pytest.fixture(scope="module")
+def joined(cluster: dict[str, str]) -> Iterator[None]:
+    """This process as a member of the cluster, which a command finds and leaves as it is."""
+    import ray
+
+    handler = signal.getsignal(signal.SIGTERM)
+    ray.init(cluster["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
+    signal.signal(signal.SIGTERM, handler)
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(autouse=True)
@@ -109,26 +118,30 @@ def told(done: subprocess.CompletedProcess[bytes]) -> tuple[int, str]:
     return done.returncode, without_steering(done.stderr.decode())
 
 
+def said(done: Outcome) -> tuple[int, str]:
+    return done.code, without_steering(done.err)
+
+
 def without_steering(err: str) -> str:
     # That what these scorers count cannot be steered by is true, and beside the point.
     return "".join(line for line in err.splitlines(True) if not line.endswith((" apart\n", " to ask for\n")))
 
 
-def test_scores_are_those_of_one_process(cluster: dict[str, str]) -> None:
+def test_scores_are_those_of_one_process(joined: None) -> None:
     assert call(*command("words", "one.jsonl")).code == 0
-    done = process(*command("words", "two.jsonl", "--engine", "ray", "--workers", "9"), env=cluster)
-    assert told(done) == (0, "warning: --workers 9: the Ray cluster has 2 CPUs, so 2 it is\n")
+    done = call(*command("words", "two.jsonl", "--engine", "ray", "--workers", "9"))
+    assert said(done) == (0, "warning: --workers 9: the Ray cluster has 2 CPUs, so 2 it is\n")
     assert Path("two.jsonl").read_bytes() == Path("one.jsonl").read_bytes()
     assert Path("two.jsonl.run.json").read_bytes() == Path("one.jsonl.run.json").read_bytes()
     again = call("score", "in.jsonl", "-r", "mine/rewards.yaml", "-o", "two.jsonl")
     assert again.err.startswith("two.jsonl is complete already: nothing to do")
 
 
-def test_samples_are_those_of_one_process(bench: Bench, cluster: dict[str, str]) -> None:
+def test_samples_are_those_of_one_process(bench: Bench, joined: None) -> None:
     asked = ["-t", "short=0:1:0.25", "--split", "all", "--limit", "40", "--max-tokens", "12", "--batch", "8", "-q"]
     line = ["sample", os.path.relpath(bench.policy), bench.examples, *asked, "--reference", bench.policy]
     assert call(*line, "-o", "one.jsonl").code == 0
-    assert told(process(*line, "-o", "two.jsonl", "--engine", "ray", env=cluster)) == (0, "")
+    assert said(call(*line, "-o", "two.jsonl", "--engine", "ray")) == (0, "")
     assert Path("two.jsonl").read_bytes() == Path("one.jsonl").read_bytes()
 
 
@@ -151,33 +164,32 @@ def test_rows_from_stdin_go_to_stdout_and_nothing_else_does(cluster: dict[str, s
     assert done.stdout.count(b"\n") == 1000
 
 
-def test_a_killed_worker_loses_nothing_and_doubles_nothing(cluster: dict[str, str]) -> None:
+def test_a_killed_worker_loses_nothing_and_doubles_nothing(joined: None) -> None:
     assert call(*command("words", "one.jsonl")).code == 0
     line = [*command("fatal_once", "two.jsonl"), "--engine", "ray"]
-    assert told(process(*line, env=cluster)) == (0, "")
+    assert said(call(*line)) == (0, "")
     assert Path("killed").exists()
     assert Path("two.jsonl").read_bytes() == Path("one.jsonl").read_bytes()
 
 
-def test_rows_that_kill_their_workers_are_named_and_mended_rows_go_on(cluster: dict[str, str]) -> None:
+def test_rows_that_kill_their_workers_are_named_and_mended_rows_go_on(joined: None) -> None:
     line = [*command("fatal", "two.jsonl"), "--engine", "ray"]
-    code, err = told(process(*line, env=cluster))
+    code, err = said(call(*line))
     assert (code, err.startswith("irlhf: e256 to e511: 3 workers died on these rows"), err.count("\n")) == (3, True, 1)
     assert [row["id"] for row in read(Path("two.jsonl.partial"))] == [f"e{i}" for i in range(256)]
     Path("mended").touch()
-    assert told(process(*line, env=cluster)) == (0, "")
+    assert said(call(*line)) == (0, "")
     assert [row["id"] for row in read(Path("two.jsonl"))] == [f"e{i}" for i in range(1000)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", ["local", "ray"])
 def test_one_engine_goes_on_where_the_other_was_killed(killed: str, cluster: dict[str, str]) -> None:
     call(*command("words", "one.jsonl"))
     line = [*command("slow", "two.jsonl")[:-1], "--engine"]
     first = [*IRLHF, *map(str, line), killed]
-    partial = Path("two.jsonl.partial")
     with subprocess.Popen(first, env=cluster, stderr=subprocess.DEVNULL) as child:
-        while child.poll() is None and not (partial.exists() and partial.stat().st_size):
-            time.sleep(0.002)
+        wait_until(lambda: child.poll() is not None or begun(Path("two.jsonl")))
         child.kill()
     assert child.returncode == -signal.SIGKILL
     code, err = told(process(*line, "ray" if killed == "local" else "local", env=cluster))
@@ -195,14 +207,12 @@ def test_one_engine_goes_on_where_the_other_was_killed(killed: str, cluster: dic
         ("missing", []),
     ],
 )
-def test_what_goes_wrong_is_told_as_one_process_tells_it(
-    function: str, more: list[str], cluster: dict[str, str]
-) -> None:
+def test_what_goes_wrong_is_told_as_one_process_tells_it(function: str, more: list[str], joined: None) -> None:
     here = call(*command(function, "out.jsonl", *more))
     kept = {name: Path(name).read_bytes() for name in names(Path.cwd()) if name.startswith("out.jsonl")}
     for name in kept:
         Path(name).unlink()
-    assert told(process(*command(function, "out.jsonl", *more, "--engine", "ray"), env=cluster)) == (
+    assert said(call(*command(function, "out.jsonl", *more, "--engine", "ray"))) == (
         here.code,
         without_steering(here.err),
     )
@@ -217,24 +227,23 @@ def test_a_bad_row_of_a_stream_waits_for_its_turn(cluster: dict[str, str]) -> No
     assert (told(there), there.stdout) == (told(here), here.stdout)
 
 
-def test_a_worker_has_the_threads_of_its_share(cluster: dict[str, str]) -> None:
+def test_a_worker_has_the_threads_of_its_share(joined: None) -> None:
     line = command("threads", "out.jsonl", "--engine", "ray", "--workers", "1")
-    assert told(process(*line, env=cluster)) == (0, "")
+    assert said(call(*line)) == (0, "")
     assert {row["rewards"]["mine"] for row in read(Path("out.jsonl"))} == {2}
 
 
+@pytest.mark.slow
 def test_a_cluster_of_this_machine_is_started_and_goes_with_the_command() -> None:
     line = [*map(str, command("slow", "out.jsonl", "--engine", "ray", "--workers", "1"))]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY")}
     environment["HOME"] = str(Path.cwd())  # where Ray keeps the token of such clusters
     with subprocess.Popen([*IRLHF, *line], env=environment, stderr=subprocess.PIPE) as child:
-        partial = Path("out.jsonl.partial")
-        while child.poll() is None and not (partial.exists() and partial.stat().st_size):
-            time.sleep(0.01)
+        wait_until(lambda: child.poll() is not None or begun(Path("out.jsonl")))
         child.terminate()
         _, err = child.communicate(timeout=60)
     assert (child.returncode, err) == (143, b"irlhf: stopped; the same command goes on from here\n")
-    assert read(partial)
+    assert read(Path("out.jsonl.partial"))
     assert not [one for one in Path("/proc").glob("[0-9]*") if stands_here(one)]
 
 
@@ -245,18 +254,19 @@ def stands_here(one: Path) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_full_cluster_is_not_waited_for_without_end(cluster: dict[str, str]) -> None:
     hurry = "import irlhf.engines.cluster as c; c._PATIENCE = 2.0; from irlhf.cli import main; main()"
     line = [sys.executable, "-c", hurry, *map(str, command("words", "out.jsonl", "--engine", "ray"))]
-    with running(FULL, cluster) as said:
-        assert said == "full"
+    with running(FULL, cluster) as first_line:
+        assert first_line == "full"
         code, err = told(subprocess.run(line, env=cluster, capture_output=True, timeout=60, check=False))
     assert (code, err.count("\n")) == (3, 1)
     assert err.startswith("irlhf: no worker came up in 2 s: the Ray cluster is full or cannot start one; `ray status`")
 
 
 def test_a_cluster_that_is_not_there_is_one_line() -> None:
-    nobody = {**os.environ, **HERE, "RAY_ADDRESS": "127.0.0.1:9"}
+    nobody = {**os.environ, "RAY_ADDRESS": "127.0.0.1:9"}
     code, err = told(process(*command("words", "out.jsonl", "--engine", "ray"), env=nobody))
     assert (code, err.count("\n")) == (3, 1)
     assert err.startswith("irlhf: no Ray cluster at RAY_ADDRESS=127.0.0.1:9: ")

@@ -175,6 +175,7 @@ def test_a_policy_whose_chat_template_knows_the_rewards_is_asked_through_it(benc
     assert "`irlhf sample` and the chat template escape" in text
 
 
+@pytest.mark.slow
 def test_the_code_of_the_card_runs(bench: Bench) -> None:
     (code,) = fences((bench.policy / "README.md").read_text(encoding="utf-8"), "python")
     program = code.replace('"POLICY"', repr(str(bench.policy))).replace("=128", "=16")

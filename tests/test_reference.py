@@ -4,13 +4,12 @@ import json
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from toolbox import IRLHF, Bench, Row, call, read, write
+from toolbox import IRLHF, Bench, Row, begun, call, read, wait_until, write
 
 from irlhf.engines import likelihood
 from irlhf.engines.chat import Chat
@@ -135,13 +134,12 @@ def test_the_size_of_a_batch_changes_no_reading(batch: int, bench: Bench, base: 
     assert [row["reference"] for row in sampled(bench, base, batch=batch)] == pytest.approx(usual, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_in_a_second_process(bench: Bench, base: Path) -> None:
     asked = ["-t", "short=0:1:0.1", "--split", "all", "--limit", "40", "--max-tokens", "24", "--batch", "4"]
     command = [*IRLHF, "sample", bench.policy, bench.examples, *asked, "--reference", base, "-q", "-o"]
-    partial = Path("cut.jsonl.partial")
     with subprocess.Popen([*command, "cut.jsonl"]) as child:
-        while child.poll() is None and not (partial.exists() and partial.stat().st_size):
-            time.sleep(0.005)
+        wait_until(lambda: child.poll() is not None or begun(Path("cut.jsonl")))
         child.kill()
     assert child.returncode == -signal.SIGKILL
     subprocess.run([*command, "cut.jsonl"], check=True)

@@ -60,8 +60,9 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-@pytest.fixture
-def seen(browser: Browser) -> Iterator[Seen]:
+@pytest.fixture(scope="module")
+def opened(browser: Browser) -> Iterator[Seen]:
+    """One page for all tests."""
     page = browser.new_page()
     watched = Seen(page)
     page.on("console", lambda message: watched.trouble.append(message.text))
@@ -70,6 +71,16 @@ def seen(browser: Browser) -> Iterator[Seen]:
     page.on("dialog", lambda dialog: (watched.trouble.append("a dialog"), dialog.dismiss()))
     yield watched
     page.close()
+
+
+@pytest.fixture
+def seen(opened: Seen) -> Seen:
+    """The page, empty and of its usual size."""
+    opened.page.goto("about:blank")
+    opened.page.set_viewport_size({"width": 1280, "height": 720})
+    opened.trouble.clear()
+    opened.requests.clear()
+    return opened
 
 
 def show(seen: Seen, *sources: object) -> None:
@@ -121,7 +132,7 @@ def test_hostile_samples_stay_text(seen: Seen) -> None:
     assert_calm(seen)
 
 
-@pytest.mark.parametrize("first", [0, 2, 4, 6, 8, 10])
+@pytest.mark.parametrize("first", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4, 6, 8, 10))])
 def test_hostile_names_stay_text(seen: Seen, first: int) -> None:
     one, two = HOSTILE[first : first + 2]
     policies = [(two, ""), (one, "plain"), ("half \ud800", "")]
@@ -134,7 +145,7 @@ def test_hostile_names_stay_text(seen: Seen, first: int) -> None:
     assert seen.page.locator("script").count() == 1
 
 
-@pytest.mark.parametrize("first", [0, 3, 6, 9])
+@pytest.mark.parametrize("first", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 6, 9))])
 def test_hostile_names_of_preference_pairs_stay_text(seen: Seen, first: int) -> None:
     names = HOSTILE[first : first + 3]
     Path("eval.json").write_text(json.dumps(evaluation_of_pairs(names, gold=names)))

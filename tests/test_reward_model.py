@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from test_classifier import WORDS, bert, tokenizer
-from toolbox import IRLHF, Row, call, names, process, read, write
+from toolbox import IRLHF, Row, call, names, process, read, wait_until, write
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 import irlhf
@@ -246,14 +245,13 @@ def test_without_a_validation_split_a_tenth_of_the_prompts_is_held_out(seed: int
     assert f"{held_out} of a tenth of the training prompts to measure on" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_with_the_card_of_an_uninterrupted_one(tmp_path: Path) -> None:
     write(Path("pairs.jsonl"), pairs(400))
     encoder(tmp_path / "base")  # with dropout, whose draws must go on where they were
     command = [*TRAIN[:-1], "rm", "--model", "base", "--epochs", "6", "-q"]
     with subprocess.Popen([*IRLHF, *command]) as one:
-        limit = time.monotonic() + 60
-        while len(list(Path().glob("rm.partial/checkpoint-*/COMPLETE"))) < 2 and time.monotonic() < limit:
-            time.sleep(0.003)
+        wait_until(lambda: len(list(Path().glob("rm.partial/checkpoint-*/COMPLETE"))) >= 2)
         one.kill()
     assert one.returncode == -signal.SIGKILL
     assert "rm" not in names(Path.cwd())
@@ -447,6 +445,7 @@ def test_the_model_card_tells_what_it_is_worth_and_no_path_of_this_machine(tmp_p
     assert 'helpful: {scorer: "./FOLDER"}' in text
 
 
+@pytest.mark.slow
 def test_real_pairs_train_a_pretrained_model(shared: Path) -> None:
     assert call("prepare", shared / "hh-rlhf" / "helpful-base.test.jsonl.gz", "-o", "pairs.jsonl").code == 0
     options = ("--limit", "600", "--model", shared / "stories260K", "--context", "128")

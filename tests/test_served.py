@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from toolbox import IRLHF, Bench, Outcome, call, example, names, read, write
+from toolbox import IRLHF, Bench, Outcome, begun, call, example, names, read, wait_until, write
 
 from irlhf.cli import main
 from irlhf.engines.chat import Chat
@@ -52,8 +52,7 @@ class Served(ThreadingHTTPServer):
     def clear(self) -> None:
         """Answer what is waiting, and begin anew."""
         self.hurry.set()
-        while self.now:
-            time.sleep(0.005)
+        wait_until(lambda: not self.now)
         self.hurry.clear()
         self.faults: list[Fault | None] = []
         self.models = ["policy"]
@@ -296,8 +295,7 @@ def test_a_killed_run_asks_only_for_the_rest(bench: Bench, served: Served) -> No
     again = line(bench, served, "two.jsonl", "--limit", "12", "--concurrency", "2")
     partial = Path("two.jsonl.partial")
     child = forked(again)
-    while not (partial.exists() and partial.read_bytes().count(b"\n") >= 5):
-        time.sleep(0.005)
+    wait_until(lambda: begun(Path("two.jsonl")) and partial.read_bytes().count(b"\n") >= 5)
     os.kill(child, signal.SIGKILL)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     kept = read(partial)
@@ -312,9 +310,7 @@ def test_ctrl_c_waits_for_no_answer(bench: Bench, served: Served) -> None:
     served.delay = 30
     command = [*IRLHF, *map(str, line(bench, served, "out.jsonl"))]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as child:
-        while child.poll() is None and not served.asked:
-            time.sleep(0.01)
-        time.sleep(0.1)
+        wait_until(lambda: child.poll() is not None or served.asked)
         began = time.monotonic()
         child.send_signal(signal.SIGINT)
         _, err = child.communicate(timeout=20)

@@ -2,11 +2,10 @@
 
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
-from toolbox import IRLHF, Bench, Row, call, example, examples, read, write
+from toolbox import IRLHF, Bench, Row, begun, call, example, examples, read, wait_until, write
 
 from irlhf.sample import SampleSettings, sample
 from irlhf.score import ScoreSettings, score
@@ -74,10 +73,8 @@ def test_shards_of_sample_hold_the_rows_of_one_run_and_nothing_twice(bench: Benc
 
 
 def killed_then_run_again(command: list[object], output: Path) -> None:
-    partial = output.with_name(output.name + ".partial")
     with subprocess.Popen(command) as child:
-        while child.poll() is None and not (partial.exists() and partial.stat().st_size):
-            time.sleep(0.002)
+        wait_until(lambda: child.poll() is not None or begun(output))
         child.kill()
     assert child.returncode == -signal.SIGKILL
     subprocess.run(command, check=True)
@@ -94,6 +91,7 @@ def test_a_shard_of_score_that_was_killed_is_whole_after_a_second_run(tmp_path: 
     assert sorted(lines("1.jsonl", "2.jsonl")) == sorted(lines("whole.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_shard_of_sample_that_was_killed_is_whole_after_a_second_run(bench: Bench) -> None:
     asked = ["-t", "short=0:1:0.1", "--split", "all", "--limit", "40", "--max-tokens", "16", "--batch", "4", "-q"]
     command = [*IRLHF, "sample", bench.policy, bench.examples, *asked, "--shard", "2/2"]

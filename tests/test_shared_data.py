@@ -238,6 +238,7 @@ def first_turns(examples: list[Row]) -> dict[str, int]:
     return {split: max(len(found) for found in splits.values() if split in found) for split in SPLITS}
 
 
+@pytest.mark.slow
 def test_a_small_slice_walks_the_whole_example(shared: Path) -> None:
     small = {"LIMIT": "120", "EPOCHS": "0.2", "PROMPTS": "6", "N": "3"}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

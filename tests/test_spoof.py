@@ -19,7 +19,7 @@ from irlhf.policy import Policy, read_policy
 from irlhf.templates import Bound, Template, Wish, find_template
 
 NAMES = ("helpful", "harmless")
-PROMPTS = int(os.environ.get("IRLHF_FORGED", "9000"))  # in all
+PROMPTS = int(os.environ.get("IRLHF_FORGED", "3000"))  # in all
 TEMPLATES = ("reward-end", "reward-both", "at-least", "words", "described")
 
 # What forgers build with: names and values in many guises, marks, ends of lines, signs without ink, commands.
@@ -72,6 +72,7 @@ def spoken(text: str) -> list[str]:
     return found
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_no_text_speaks_as_a_reward(name: str) -> None:
     template = find_template(name)
@@ -98,6 +99,7 @@ def read_back(chat: Chat, ids: list[int]) -> Iterator[str]:
             yield known.content
 
 
+@pytest.mark.fuzz
 def test_no_text_becomes_the_token_of_a_reward(reader: tuple[Chat, Policy]) -> None:
     chat, policy = reader
     rng = random.Random("tokens")

@@ -6,12 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import ROOT, Row, example, names, read, write
+from toolbox import ROOT, Row, begun, example, names, read, wait_until, write
 
 from irlhf.quickstart import QuickstartSettings, steps
 
@@ -79,6 +78,7 @@ def test_every_combination_is_a_cell_and_every_cell_a_row(study: Path) -> None:
         assert str(Path.cwd()) not in json.dumps(row["seconds"])
 
 
+@pytest.mark.slow
 def test_a_complete_study_runs_nothing_again(study: Path) -> None:
     run(study, "-o", "out")
     before = times(Path("out"))
@@ -105,6 +105,7 @@ def test_only_the_named_cells_run(study: Path) -> None:
     assert [row["cell"] for row in results()] == [{"limit": 3}, {"limit": 2}]
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_the_commands_and_writes_nothing(study: Path) -> None:
     shown = run(study, "-o", "out", "--dry-run")
     assert shown.returncode == 0
@@ -147,6 +148,7 @@ def test_what_cannot_be_run_or_is_not_there_fails_its_cell(study: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_changed_command_is_run_again_with_all_behind_it(study: Path) -> None:
     study.write_text(STUDY.replace("limit: [2, 3]", "limit: [2]"))
     run(study, "-o", "out")
@@ -188,9 +190,7 @@ def begin(study: Path) -> "subprocess.Popen[bytes]":
     (study.parent / "hold").touch()
     study.write_text(STUDY.replace("[2, 3]", f"[{ROWS}]").replace("-o {name}", "-q -o {name}"))
     child = subprocess.Popen([*RUN, study, "-o", "out"], stderr=subprocess.DEVNULL)
-    partial = Path(f"out/limit={ROWS}/one.jsonl.partial")
-    while child.poll() is None and not (partial.exists() and partial.stat().st_size):
-        time.sleep(0.005)
+    wait_until(lambda: child.poll() is not None or begun(Path(f"out/limit={ROWS}/one.jsonl")))
     return child
 
 
@@ -223,6 +223,7 @@ def test_killed_in_the_middle_it_goes_on(study: Path) -> None:
     assert_it_goes_on(study)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_it_ends_its_commands_and_goes_on_later(number: int, code: int, study: Path) -> None:
     child = begin(study)

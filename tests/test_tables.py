@@ -572,6 +572,7 @@ def test_without_pyarrow_no_work_is_begun(monkeypatch: pytest.MonkeyPatch) -> No
         prepare(["raw.jsonl"], "out.parquet")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows_that_become_parquet() -> None:
     from irlhf.parquet import write
 
@@ -593,7 +594,13 @@ def test_memory_does_not_grow_with_the_rows_that_become_parquet() -> None:
     assert sum(1 for _ in read_rows(Path("rows.parquet"))) == 150_000
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl.zst", "rows.csv", "rows.parquet", "rows.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rows.jsonl.zst",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("rows.csv", "rows.parquet", "rows.json")),
+    ],
+)
 def test_memory_does_not_grow_with_the_rows(name: str) -> None:
     count = 100_000
     path = put(name, {**WRITERS, **TABLES}[name]([{"id": f"{n}", "text": f"{n} " * 10} for n in range(count)]))

@@ -3,14 +3,13 @@
 import json
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from toolbox import IRLHF, Bench, call, names, read
+from toolbox import IRLHF, Bench, call, names, read, wait_until
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from irlhf.finetune.chronicle import Plan, forget_checkpoints, newest_complete, read_metrics
@@ -144,9 +143,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(bench: Bench) -> None:
     command = ["finetune", bench.scored, "-r", bench.rewards, "--epochs", "2.5", "--context", "128", "-q", "-o"]
     with subprocess.Popen([*IRLHF, *map(str, command), "policy"]) as one:
-        limit = time.monotonic() + 60
-        while len(list(Path().glob("policy.partial/checkpoint-*/COMPLETE"))) < 2 and time.monotonic() < limit:
-            time.sleep(0.003)
+        wait_until(lambda: len(list(Path().glob("policy.partial/checkpoint-*/COMPLETE"))) >= 2)
         one.kill()
     assert one.returncode == -signal.SIGKILL
     assert "policy" not in names(Path.cwd())

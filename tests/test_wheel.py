@@ -5,9 +5,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
 from toolbox import ROOT
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_templates_and_the_types(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)

@@ -4,8 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,23 @@ class Forks:
 
     def send(self, number: int) -> None:
         os.kill(self.now, number)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Return as soon as a condition holds; fail where it does not within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain"
+        time.sleep(0.002)
+
+
+def begun(output: Path) -> bool:
+    """Return whether a run has written rows of an output that is not complete."""
+    partial = output.with_name(f"{output.name}.partial")
+    try:
+        return partial.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:

@@ -77,7 +77,7 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
     targets = training.target_draw(policy, settings)
     rewarded = encoder.rewarded(kept, policy)
     draw = ContrastDraw(rewarded, encoder.prompt, targets, settings.objective_settings, settings.seed)
-    families, layout = _families(model, tokenizer.pad_token_id, (rows, draw), settings)
+    families, layout = _families(model, tokenizer.pad_token_id, rows, draw, settings)
     plan = replace(_plan(model, base, (len(rows), len(families)), settings), layout=layout)
     console.note(f"training on {device()}: {plan.steps:,} steps of {settings.batch} rows, learning rate {plan.rate:g}")
     started = time.monotonic()
@@ -217,7 +217,7 @@ def _reserve(tokenizer: Any, policy: Policy, settings: "FinetuneSettings") -> in
 
 
 def _families(
-    model: Any, padding: int, learnt: tuple[list[Encoded], ContrastDraw], settings: "FinetuneSettings"
+    model: Any, padding: int, rows: list[Encoded], draw: ContrastDraw, settings: "FinetuneSettings"
 ) -> tuple[Any, str]:
     """Return the rows as families, and the layout: left open, rows of a prompt share its beginning where that pays.
 
@@ -225,7 +225,6 @@ def _families(
     part of a step holds one, or a step would be of more rows than it should. Raises ConfigError for a layout
     that this model cannot have.
     """
-    rows, draw = learnt
     if draw.objective.compares:
         drawn = ContrastFamilies(draw)
         check_compared(drawn, draw.objective.name)
