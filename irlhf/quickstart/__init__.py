@@ -1,17 +1,13 @@
 """The whole line on an embedded default: its own dialogues, a policy from scratch, an honest measurement."""
 
-import os
-import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files as package_files
 from pathlib import Path
 
-from irlhf import console
-from irlhf.errors import ConfigError
-from irlhf.files import read_json, read_rows, whole_file
+from irlhf.files import read_json, read_rows
+from irlhf.quickstart.commands import Run, Step, inside, report_usage, run_all, script, write_once
 from irlhf.quickstart.corpus import TOPICS, generate
 from irlhf.quickstart.story import tell
 from irlhf.records import TEST, dumps
@@ -21,26 +17,6 @@ PLAY = 12  # held-out prompts in prompts.jsonl, to play with
 _INPUTS = ("rewards.yaml", "template.yaml", "scorers.py")
 # A weight of 0 means "don't care": that reward is not asked for.
 _WEIGHTS = {"kind": "kindness+0*detail", "even": "kindness+detail", "detailed": "0*kindness+detail"}
-_SCRIPT = """#!/bin/sh
-# What the quickstart ran. Finished commands do nothing; for other settings write to other names.
-set -e
-cd "$(dirname "$0")\""""
-_GIB = 2**30
-
-Run = Callable[[Sequence[str]], None]  # runs one irlhf command line
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command of the line, and the seconds it takes on two idle cores, for the time left."""
-
-    command: str
-    seconds: float
-
-    @property
-    def arguments(self) -> list[str]:
-        """The command line behind `irlhf`."""
-        return self.command.split()
 
 
 @dataclass(frozen=True)
@@ -90,10 +66,10 @@ def quickstart(folder: str | Path, run: Run, settings: QuickstartSettings = Quic
     line = steps(settings)
     write_inputs(home, settings, line)
     started = time.monotonic()
-    with _inside(home):
-        _run_all(line, run)
+    with inside(home):
+        run_all(line, run)
         tell(read_json(Path("eval.json")), [row for _, row in read_rows(Path("grid.jsonl"))])
-    _account(home, time.monotonic() - started)
+    report_usage(home, time.monotonic() - started)
 
 
 def write_inputs(home: Path, settings: QuickstartSettings, line: Sequence[Step]) -> None:
@@ -104,59 +80,13 @@ def write_inputs(home: Path, settings: QuickstartSettings, line: Sequence[Step])
     rows = [{**row, "split": TOPICS[row["topic"]].split} for row in generate(settings.rows, settings.seed)]
     held_out = list({row["group"]: row for row in rows if row["split"] == TEST}.values())
     play = [{"id": f"play-{n}", "prompt": row["prompt"], "split": TEST} for n, row in enumerate(held_out[:PLAY], 1)]
-    script = "\n".join([_SCRIPT, *(f"irlhf {step.command}" for step in line), ""])
     texts = {
         "dialogues.jsonl": b"".join(map(dumps, rows)).decode(),
         "prompts.jsonl": b"".join(map(dumps, play)).decode(),
-        "run.sh": script,
+        "run.sh": script(line),
     }
     shipped = package_files("irlhf.quickstart").joinpath("files")
     texts |= {name: shipped.joinpath(name).read_text(encoding="utf-8") for name in _INPUTS}
     for name, text in texts.items():
-        _write_once(home / name, text)
+        write_once(home / name, text)
     (home / "run.sh").chmod(0o755)
-
-
-def _write_once(path: Path, text: str) -> None:
-    if path.exists():
-        if path.read_text(encoding="utf-8") != text:
-            raise ConfigError(f"{path} is not what this quickstart starts from; name another folder with -o")
-        return
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def _run_all(line: Sequence[Step], run: Run) -> None:
-    """Run the commands, each printed before it runs, with the time that is left."""
-    started, typical = time.monotonic(), 0.0
-    total = sum(step.seconds for step in line)
-    for number, step in enumerate(line, 1):
-        gone = time.monotonic() - started
-        pace = max(0.5, gone / typical) if typical >= 5 else 1.0
-        left = (total - typical) * pace
-        console.note(f"\n[{number}/{len(line)}, about {_clock(left)} left] irlhf {step.command}")
-        run(step.arguments)
-        typical += step.seconds
-
-
-def _account(home: Path, seconds: float) -> None:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    peak = used.ru_maxrss * 1024 / _GIB
-    console.note(
-        f"\n{home}: {_clock(seconds)} wall, {_clock(used.ru_utime + used.ru_stime)} of processor time,"
-        f" {peak:.1f} GiB of memory at most"
-    )
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-@contextmanager
-def _inside(home: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(home)
-    try:
-        yield
-    finally:
-        os.chdir(before)

@@ -1,0 +1,145 @@
+"""What the quickstart on a pretrained model shows at its end: answers side by side, levels, a verdict in words."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from irlhf.console import clean
+from irlhf.files import whole_file
+from irlhf.markdown import code, escaped, table_row
+
+REPORT = "report.md"
+PICTURE = "plots/target-actual.png"
+LEVELS = (0.1, 0.5, 0.9)  # low, medium, high: percentiles 10, 50 and 90 of the base's own samples
+NAMES = ("low", "medium", "high")
+
+_MEDIUM = LEVELS[1]
+_PRINTED = 3  # test prompts whose answers are printed
+_REPORTED = 8  # and that stand in the report
+_UNIT = "the share of the base's own samples below it"
+_MOST = 0.95  # rank correlation at most: three answers share each of three targets
+
+Rows = Sequence[dict[str, Any]]
+
+
+def report(evaluation: dict[str, Any], answers: Rows, model: str) -> None:
+    """Print the result on stdout and write report.md into the current folder."""
+    rewards = _rewards(evaluation)
+    console = Console(highlight=False)
+    parts: list[Any] = [_printed_answers(answers, name) for name in rewards]
+    parts += [_printed_levels(rewards), _printed_verdict(rewards), _next_steps()]
+    for part in parts:
+        console.print(Padding(part, (1, 0, 0, 0)))
+    with whole_file(Path(REPORT)) as temporary:
+        temporary.write_text("\n".join(_page(rewards, answers, model)) + "\n", encoding="utf-8", newline="\n")
+
+
+def verdict(name: str, figures: Mapping[str, Any]) -> str:
+    """Return in words whether the policy follows a reward: only if the interval of its correlation lies above 0."""
+    tracked = figures["within"].get("spearman")
+    if not tracked:
+        return f"`{name}` is not measurable: no prompt has answers with different rewards."
+    figure = f"its rank correlation with the target, within prompts, is {_shown(tracked)}"
+    size = f"({figures['n']:,} answers to {figures['prompts']:,} prompts)"
+    if tracked["low"] > 0:
+        return f"The policy follows `{name}`: {figure} {size}. {_MOST} is the most that three levels allow."
+    if tracked["high"] < 0:
+        return f"The policy moves against `{name}`: {figure} {size}."
+    return f"The policy does not follow `{name}`: {figure} {size}, an interval that includes 0."
+
+
+def side_by_side(answers: Rows, reward: str, prompts: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield the first prompts, each with its answers at low, medium and high of a reward, all others at medium."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in answers:
+        groups.setdefault(row["group"], []).append(row)
+    for rows in list(groups.values())[:prompts]:
+        yield rows[0]["prompt"], [_nearest(rows, reward, level)["completion"] for level in LEVELS]
+
+
+def _nearest(rows: Rows, reward: str, level: float) -> dict[str, Any]:
+    # A number that no training row has was requested as the nearest that a row has.
+    def distance(row: Mapping[str, Any]) -> float:
+        return float(sum(abs(number - (level if name == reward else _MEDIUM)) for name, number in row["asked"].items()))
+
+    return min(rows, key=distance)
+
+
+def _rewards(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of each reward of the evaluation's only policy."""
+    rewards: dict[str, Any] = next(iter(evaluation["policies"].values()))["rewards"]
+    return rewards
+
+
+def _printed_answers(answers: Rows, reward: str) -> Group:
+    parts: list[Any] = [Text(f"Answers at three targets of {reward}, the other at medium", "bold")]
+    for prompt, texts in side_by_side(answers, reward, _PRINTED):
+        table = Table(expand=True, title=Text(clean(prompt), "bold"), title_justify="left")
+        for level, name in zip(LEVELS, NAMES, strict=True):
+            table.add_column(f"{reward}: {level:.2f} ({name})", ratio=1)
+        table.add_row(*(Text(clean(text)) for text in texts))
+        parts.append(table)
+    return Group(*parts)
+
+
+def _printed_levels(rewards: Mapping[str, Any]) -> Group:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for heading in _level_headings():
+        table.add_column(heading, no_wrap=True)
+    for row in _level_rows(rewards):
+        table.add_row(*row)
+    return Group(Text(f"Mean actual reward at each target: {_UNIT}", "bold"), table)
+
+
+def _level_headings() -> list[str]:
+    return ["target", *(f"{name} ({level:.2f})" for name, level in zip(NAMES, LEVELS, strict=True))]
+
+
+def _level_rows(rewards: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield a reward's name and its mean actual reward at each level, with intervals."""
+    for name, figures in rewards.items():
+        yield [name, *(_shown(level["actual"]) for level in figures["curve"])]
+
+
+def _printed_verdict(rewards: Mapping[str, Any]) -> Group:
+    lines = [Text(verdict(name, figures), "bold") for name, figures in rewards.items()]
+    return Group(*lines, Text("Brackets: 95% bootstrap intervals over prompts. Temperature 1, one answer each.", "dim"))
+
+
+def _next_steps() -> Group:
+    return Group(
+        Text("Next, in the folder:", style="bold"),
+        Text(f"  {REPORT} and report.html: more answers, figures, pictures"),
+        Text("  irlhf sample policy prompts.jsonl -t cheerful=0.9 -o -"),
+        Text("  your own policy: copy prompts.jsonl, rewards.yaml, scorers.py and run.sh, and change them"),
+    )
+
+
+def _page(rewards: Mapping[str, Any], answers: Rows, model: str) -> Iterator[str]:
+    """Yield the lines of report.md."""
+    name = Path(model).name if Path(model).is_dir() else model
+    yield from (f"# A policy made of {escaped(name)} and prompts alone", "")
+    yield from (f"- {verdict(reward, figures)}" for reward, figures in rewards.items())
+    yield from ("", "Brackets hold 95% bootstrap intervals over prompts. Temperature 1, one answer for each pair")
+    yield from ("of targets.", "", f"![Target against actual reward]({PICTURE})", "")
+    yield from (f"Mean actual reward at each target: {_UNIT}.", "")
+    yield from _table(_level_headings(), ([code(row[0]), *row[1:]] for row in _level_rows(rewards)))
+    for reward in rewards:
+        yield from ("", f"## {code(reward)} at low, medium and high", "")
+        yield from ("The first test prompts in the file's order; the other reward at medium.", "")
+        rows = side_by_side(answers, reward, _REPORTED)
+        yield from _table(["prompt", *NAMES], ([escaped(prompt), *map(escaped, texts)] for prompt, texts in rows))
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield from (table_row(headings), table_row(["---"] * len(headings)), *map(table_row, rows))
+
+
+def _shown(figure: Mapping[str, float]) -> str:
+    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"

@@ -1,0 +1,105 @@
+"""Time one batch of samples and one training step of a model, to say beforehand how long a run takes."""
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from irlhf.engines.chat import Chat
+from irlhf.engines.dice import Decoding
+from irlhf.engines.generate import generate
+from irlhf.engines.local import device, fitting_threads, load_causal
+from irlhf.finetune import FinetuneSettings
+from irlhf.finetune.lora import with_lora
+from irlhf.finetune.train import shares_prompts
+from irlhf.models.description import describe
+from irlhf.models.precision import AUTO, resolve_precision
+from irlhf.templates import PLAIN, find_template
+from irlhf.training.batching import Collator, Encoded, Family, compared
+from irlhf.training.losses import comparison_loss, sequence_sums, token_losses
+
+_BATCH = 64  # samples
+_TOKENS = 12  # new tokens of each timed sample
+_ROWS = 8  # of a training step
+_RANK = 32
+_TARGET = " cheerful: 0.90 plain: 0.50"  # about as many tokens as a prompt's reward lines
+# Reading held-out rows several times a run takes as long as so many steps for each validation prompt.
+_STEPS_A_VALIDATION_PROMPT = 2.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that a model takes on this machine."""
+
+    a_sample: float
+    a_step: float
+
+    def sampling(self, samples: int) -> float:
+        """Return the seconds that so many samples take."""
+        return self.a_sample * samples
+
+    def training(self, steps: int, validation_prompts: int) -> float:
+        """Return the seconds of so many training steps, with what is measured on validation prompts between them."""
+        return self.a_step * (steps + _STEPS_A_VALIDATION_PROMPT * validation_prompts)
+
+
+def measure_pace(name: str, prompts: Sequence[str], max_tokens: int) -> Pace:
+    """Load a model and time it on these prompts. Raises ConfigError where it cannot be loaded."""
+    described = describe(name)
+    dtype = resolve_precision(AUTO, described.parameters, described.width, device())
+    model, tokenizer = load_causal(name, dtype)
+    chat = Chat(tokenizer, find_template(PLAIN), ())
+    room = described.context - max_tokens
+    encoded = [chat.prompt(prompt, {}, room).ids for prompt in prompts[: _BATCH // 8]]
+    with fitting_threads(model):
+        a_sample = _sample_seconds(model.eval(), tokenizer, encoded, max_tokens)
+        del model
+        model, _ = load_causal(name, torch.float32)
+        adapted = with_lora(model, _RANK, name)
+        bf16 = dtype == torch.bfloat16
+        a_step = _step_seconds(adapted, tokenizer, encoded, (max_tokens, bf16))
+    return Pace(a_sample, a_step)
+
+
+def _sample_seconds(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_tokens: int) -> float:
+    """Return the seconds of one sample in a batch, from a batch of a few tokens."""
+    tokens = min(_TOKENS, max_tokens)
+    batch = sorted([prompt for prompt in prompts for _ in range(_BATCH // len(prompts))], key=len)
+    started = time.monotonic()
+    generate(model, tokenizer, batch, range(len(batch)), Decoding(max_tokens=tokens))
+    return (time.monotonic() - started) / len(batch) * max_tokens / tokens
+
+
+def _step_seconds(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], settings: tuple[int, bool]) -> float:
+    """Return the seconds of one step of the contrast, forward and backward."""
+    max_tokens, bf16 = settings
+    target = tokenizer(_TARGET, add_special_tokens=False)["input_ids"]
+    rng = random.Random(0)
+    vocabulary = len(tokenizer)
+    families = []
+    for prompt in prompts[: _ROWS // 2]:
+        completions = [[rng.randrange(vocabulary) for _ in range(max_tokens)] for _ in range(2)]
+        families.append(_family(prompt, target, completions))
+    shares = shares_prompts(model, tokenizer.pad_token_id, families, FinetuneSettings())
+    collate = Collator(tokenizer.pad_token_id, shares=shares)
+    batch = {name: value.to(model.device) for name, value in collate(families).items()}
+    model.train()
+    started = time.monotonic()
+    with torch.autocast(device(), torch.bfloat16, enabled=bf16):
+        losses, sequences = token_losses(model, model.get_output_embeddings(), batch)
+        scores = -sequence_sums(losses, sequences, len(batch["own"]))
+        loss = losses.mean() + comparison_loss(scores, batch["comparisons"])
+    torch.autograd.backward(loss)
+    float(loss.detach())  # waits for an accelerator
+    return time.monotonic() - started
+
+
+def _family(prompt: Sequence[int], target: Sequence[int], completions: Sequence[list[int]]) -> Family:
+    """Return two completions of a prompt, each under both of two targets."""
+    prompts = [[*prompt, *target], [*prompt, *reversed(target)]]
+    order = ((0, 0), (1, 0), (1, 1), (0, 1))  # completion, target
+    members = [Encoded(prompts[number], completions[completion]) for completion, number in order]
+    return compared(members, (0, 2), ((0, 1), (2, 3)))
