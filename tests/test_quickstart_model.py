@@ -74,7 +74,7 @@ def home(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_prompts_alone_become_a_policy_and_a_report(home: Path) -> None:
     left = {path.name for path in home.iterdir()}
-    assert {"prompts.jsonl", "rewards.yaml", "scorers.py", "run.sh", "policy", "eval.json", "report.html"} <= left
+    assert {"prompts.jsonl", "rewards.yaml", "word_length.py", "run.sh", "policy", "eval.json", "report.html"} <= left
     settings = json.loads((home / "policy" / FILE).read_text())["training"]["settings"]
     assert (settings["objective"], settings["lora"], settings["batch"]) == ("contrast", 32, 8)
     answers = read(home / "scored-answers.jsonl")

@@ -27,7 +27,7 @@ REWARDS = ("cheerful", "plain")
 # Of every twenty prompts two are held out for the test and one for validation.
 _SPLITS = {3: TEST, 9: VALIDATION, 13: TEST}
 _PERIOD = 20
-_INPUTS = ("rewards.yaml", "scorers.py")
+_INPUTS = ("rewards.yaml", "word_length.py")  # not scorers.py: the built-in quickstart has a module of that name
 _RANK = 32
 _RATE = 1e-3  # measured on bases of these sizes; finetune chooses for any other
 _RATE_SIZES = (1e8, 1e9)  # parameters

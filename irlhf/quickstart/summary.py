@@ -117,7 +117,7 @@ def _next_steps() -> Group:
         Text("Next, in the folder:", style="bold"),
         Text(f"  {REPORT} and report.html: more answers, figures, pictures"),
         Text("  irlhf sample policy prompts.jsonl -t cheerful=0.9 -o -"),
-        Text("  your own policy: copy prompts.jsonl, rewards.yaml, scorers.py and run.sh, and change them"),
+        Text("  your own policy: copy prompts.jsonl, rewards.yaml, word_length.py and run.sh, and change them"),
     )
 
 
