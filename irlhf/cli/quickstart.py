@@ -38,8 +38,7 @@ def quickstart(
     prompts: sample it, score the samples by two rules, train a policy on them
     with --objective contrast, and report how well it follows low, medium and
     high targets on prompts that it never saw. It times a batch and says first
-    how long it will take: half an hour on two cores for 135 million parameters.
-    Interrupted, the same command resumes.
+    how long it will take. Interrupted, the same command resumes.
     """
     if model:
         settings = resolve("irlhf.quickstart.pretrained:PretrainedSettings")(seed, limit)
