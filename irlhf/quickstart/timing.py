@@ -68,6 +68,7 @@ def _sample_seconds(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]]
     """Return the seconds of one sample in a batch, from a batch of a few tokens."""
     tokens = min(_TOKENS, max_tokens)
     batch = sorted([prompt for prompt in prompts for _ in range(_BATCH // len(prompts))], key=len)
+    generate(model, tokenizer, batch[:8], range(8), Decoding(max_tokens=2))  # the first call prepares its kernels
     started = time.monotonic()
     generate(model, tokenizer, batch, range(len(batch)), Decoding(max_tokens=tokens))
     return (time.monotonic() - started) / len(batch) * max_tokens / tokens
@@ -85,15 +86,18 @@ def _step_seconds(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], 
         families.append(_family(prompt, target, completions))
     shares = shares_prompts(model, tokenizer.pad_token_id, families, FinetuneSettings())
     collate = Collator(tokenizer.pad_token_id, shares=shares)
-    batch = {name: value.to(model.device) for name, value in collate(families).items()}
+    batches = [
+        {name: value.to(model.device) for name, value in collate(part).items()} for part in (families[:1], families)
+    ]
     model.train()
-    started = time.monotonic()
-    with torch.autocast(device(), torch.bfloat16, enabled=bf16):
-        losses, sequences = token_losses(model, model.get_output_embeddings(), batch)
-        scores = -sequence_sums(losses, sequences, len(batch["own"]))
-        loss = losses.mean() + comparison_loss(scores, batch["comparisons"])
-    torch.autograd.backward(loss)
-    float(loss.detach())  # waits for an accelerator
+    for batch in batches:  # the first prepares the kernels
+        started = time.monotonic()
+        with torch.autocast(device(), torch.bfloat16, enabled=bf16):
+            losses, sequences = token_losses(model, model.get_output_embeddings(), batch)
+            scores = -sequence_sums(losses, sequences, len(batch["own"]))
+            loss = losses.mean() + comparison_loss(scores, batch["comparisons"])
+        torch.autograd.backward(loss)
+        float(loss.detach())  # waits for an accelerator
     return time.monotonic() - started
 
 
