@@ -292,6 +292,7 @@ def test_a_policy_that_ignores_a_reward_is_warned_of(tmp_path: Path) -> None:
     assert "warning: this policy ignores `warm`" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_killed_contrast_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
     scored = colours(tmp_path / "scored.jsonl")
     command = ["finetune", scored, "--objective", "contrast", "--epochs", "6", "--context", "64", "-q", "-o"]

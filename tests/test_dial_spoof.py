@@ -138,7 +138,11 @@ def odd_characters() -> list[str]:
     ("kind", "names", "step"),
     [
         ("end", ("short", "colour"), 1),
-        *((kind, names, 31) for kind in OWN for names in (("short",), ("größe", "ﬁt"), ("полезность", "도움"))),
+        *(
+            pytest.param(kind, names, 31, marks=[pytest.mark.slow] if "short" in names else [])
+            for kind in OWN
+            for names in (("short",), ("größe", "ﬁt"), ("полезность", "도움"))
+        ),
     ],
 )
 def test_no_character_at_all_hides_a_line_that_sample_escapes(

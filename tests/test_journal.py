@@ -66,6 +66,7 @@ def test_rows_stand_under_the_final_name_only_when_all_are_there(out: Path, sour
     assert out.read_bytes() == source.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_tail_torn_at_any_byte_is_cut_and_written_again(out: Path, source: Path) -> None:
     interrupt(out, source, after=4)
     partial = beside(out, ".partial")

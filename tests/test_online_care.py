@@ -117,7 +117,8 @@ def test_samples_that_a_scorer_fails_on_are_counted_and_said(home: Path) -> None
 def test_a_scorer_that_fails_on_every_sample_is_one_line(home: Path) -> None:
     Path("moody.py").write_text(MOODY)
     done = run(home, "-q", rewards=REWARDS.replace('"regex: [aeiou]"', '"moody:none"'))
-    assert (done.code, done.err.count("\n")) == (1, 1), done.err
+    errors = [line for line in done.err.splitlines() if not line.startswith("warning: this policy ignores")]
+    assert (done.code, len(errors)) == (1, 1), done.err
     assert (
         "no sample got its rewards: it never works; mend the scorer, then delete out/round-0/watched-data.jsonl"
         in done.err
@@ -137,7 +138,7 @@ SUM, ZSCORE = REWARDS + "combine: sum\n", REWARDS.replace("weight: 2", "weight: 
 KINDS = [
     ("high", SUM, "reward-end"),
     ("past", REWARDS, "at-least"),
-    ("high", ZSCORE, "reward-system"),
+    pytest.param("high", ZSCORE, "reward-system", marks=pytest.mark.slow),
     pytest.param("past", SUM, "reward-end", marks=pytest.mark.slow),
     pytest.param("high", REWARDS, "at-least", marks=pytest.mark.slow),
     pytest.param("past", ZSCORE, "reward-system", marks=pytest.mark.slow),

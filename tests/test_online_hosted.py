@@ -194,6 +194,7 @@ def test_a_job_that_failed_is_paid_for_again_where_that_is_said(host: OpenAIServ
     assert (len(host.jobs), host.charges) == (4, 3)
 
 
+@pytest.mark.slow
 def test_what_a_host_trained_is_deployed_between_rounds(host: OpenAIServer, forks: Forks) -> None:
     host.quirks.name = ""
     asks = rounds(forks)

@@ -145,6 +145,7 @@ def test_samples_are_those_of_one_process(bench: Bench, joined: None) -> None:
     assert Path("two.jsonl").read_bytes() == Path("one.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_samples_of_a_base_are_those_of_one_process(bench: Bench, cluster: dict[str, str]) -> None:
     base = Path(shutil.copytree(bench.policy, "base"))
     (base / "policy.json").unlink()
@@ -172,6 +173,7 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(joined: None) -> None
     assert Path("two.jsonl").read_bytes() == Path("one.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_rows_that_kill_their_workers_are_named_and_mended_rows_go_on(joined: None) -> None:
     line = [*command("fatal", "two.jsonl"), "--engine", "ray"]
     code, err = said(call(*line))
