@@ -44,6 +44,7 @@ def comparison_loss(scores: torch.Tensor, comparisons: torch.Tensor) -> torch.Te
 def model_inputs(model: Any, batch: Batch) -> Batch:
     """Return what the model is given of a batch; to `eager` attention a mask is numbers that it adds."""
     given = {name: value for name, value in batch.items() if name in _MODEL_INPUTS}
+    model = getattr(model, "module", model)  # of several processes each wraps its model
     if "attention_mask" in given and model.config._attn_implementation == "eager":
         given["attention_mask"] = (~given["attention_mask"]).to(model.dtype) * torch.finfo(model.dtype).min
     return given
