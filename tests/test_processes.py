@@ -23,16 +23,16 @@ def losses(folder: str) -> list[float]:
     return [row.get("loss", row.get("validation_loss", 0.0)) for row in read(Path(folder) / "metrics.jsonl")]
 
 
-@pytest.mark.parametrize("layout", ["bucketed", "shared", "packed"])
-def test_two_processes_have_the_losses_of_one(layout: str, bench: Bench) -> None:
+@pytest.mark.parametrize("options", ["--layout bucketed", "--layout shared", "--layout packed", "--objective contrast"])
+def test_two_processes_have_the_losses_of_one(options: str, bench: Bench) -> None:
     rows = read(bench.scored)[:120]
     others = [{**row, "id": f"{row['id']}-b", "completion": f"Never mind, {row['completion']}"} for row in rows]
     pairs = write(Path("pairs.jsonl"), [*rows, *others])
-    asked = ["finetune", str(pairs), *command(bench, 0.7)[2:-1], "--layout", layout, "-o"]
+    asked = ["finetune", str(pairs), *command(bench, 0.7)[2:-1], *options.split(), "-o"]
     made = subprocess.run([*TORCHRUN, *asked, "two"], capture_output=True, text=True, timeout=120, check=False)
     assert made.returncode == 0, made.stderr[-2000:]
     assert made.stderr.count("wrote the policy") == 1
-    assert ("completions of one prompt share it" in made.stderr) == (layout != "bucketed")
+    assert ("completions of one prompt share it" in made.stderr) == (options in ("--layout shared", "--layout packed"))
     assert call(*asked, "one").code == 0
     assert losses("two") == pytest.approx(losses("one"), abs=1e-4)
     one, two = (load_file(Path(folder) / "model.safetensors") for folder in ("one", "two"))
