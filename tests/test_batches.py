@@ -77,6 +77,7 @@ def killed_behind(size: int, command: Sequence[object]) -> None:
     assert done.returncode == -signal.SIGXFSZ, done.stderr
 
 
+@pytest.mark.slow
 def test_samples_of_a_killed_process_are_those_of_an_uninterrupted_run(policy: Path, bench: Bench) -> None:
     command, out = sampling(policy, bench), Path("out.jsonl")
     assert call(*command, "-o", "whole.jsonl").code == 0
@@ -127,6 +128,7 @@ def test_rewards_cut_off_anywhere_are_those_of_an_uninterrupted_run(kept: bool, 
         assert out.read_bytes() == whole, f"cut behind row {rows}"
 
 
+@pytest.mark.slow
 def test_rewards_of_a_killed_process_are_those_of_an_uninterrupted_run(scoring: list[object]) -> None:
     out = Path("out.jsonl")
     assert call(*scoring, "-o", "whole.jsonl", "--cache", "whole.sqlite").code == 0

@@ -14,6 +14,7 @@ from toolbox import IRLHF, Bench, Outcome, begun, call, examples, names, process
 
 pytest.importorskip("ray", reason="--engine ray is an extra")
 
+pytestmark = pytest.mark.slow  # starting a cluster takes a quarter of a minute, and each of its workers a few seconds
 
 WITHOUT_THREADS = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
 

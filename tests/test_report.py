@@ -98,6 +98,7 @@ def assert_calm(seen: Seen) -> None:
     assert seen.page.evaluate("window.hacked === undefined")
 
 
+@pytest.mark.slow
 def test_the_page_asks_nothing_of_the_network(seen: Seen) -> None:
     show(seen, write_evaluation(SHAPE), write_samples(SHAPE))
     seen.page.wait_for_load_state("networkidle")
@@ -116,6 +117,7 @@ def test_figures_pictures_samples_and_provenance_are_shown(seen: Seen) -> None:
     assert seen.page.locator("figcaption").count() == 8
 
 
+@pytest.mark.slow
 def test_hostile_samples_stay_text(seen: Seen) -> None:
     rows = read(write_samples(SHAPE))[: len(HOSTILE)]
     for row, text in zip(rows, HOSTILE, strict=True):
@@ -155,11 +157,13 @@ def test_hostile_names_of_preference_pairs_stay_text(seen: Seen, first: int) -> 
     assert seen.page.locator("table").first.locator("tbody tr").count() == 6
 
 
+@pytest.mark.slow
 def test_a_hostile_file_name_stays_text(seen: Seen) -> None:
     show(seen, write_samples(SHAPE, "<img src=x onerror=alert(1)>.jsonl"))
     assert_calm(seen)
 
 
+@pytest.mark.slow
 def test_no_script_but_the_pages_own_may_run(seen: Seen) -> None:
     show(seen, write_samples(SHAPE))
     add = "document.body.insertAdjacentHTML('beforeend', '<img src=\"data:,\" onerror=\"window.hacked = 1\">')"
@@ -169,6 +173,7 @@ def test_no_script_but_the_pages_own_may_run(seen: Seen) -> None:
     assert seen.page.evaluate("window.hacked === undefined")
 
 
+@pytest.mark.slow
 def test_more_shows_more(seen: Seen) -> None:
     show(seen, write_samples(SHAPE))
     for clicks in range(1, 6):
@@ -179,6 +184,7 @@ def test_more_shows_more(seen: Seen) -> None:
     assert seen.page.inner_text("#count") == "60 of 60"
 
 
+@pytest.mark.slow
 def test_samples_are_found_by_their_text(seen: Seen) -> None:
     show(seen, write_samples(SHAPE))
     seen.page.fill("#find", "LAMP 7")
@@ -188,6 +194,7 @@ def test_samples_are_found_by_their_text(seen: Seen) -> None:
     assert seen.page.inner_text("#count") == "no sample fits"
 
 
+@pytest.mark.slow
 def test_samples_are_filtered_by_policy(seen: Seen) -> None:
     show(seen, write_evaluation(SHAPE), write_samples(SHAPE))
     assert seen.page.locator("#policy option").all_inner_texts() == ["every policy", "policy", "plain", "top"]
@@ -196,6 +203,7 @@ def test_samples_are_filtered_by_policy(seen: Seen) -> None:
     assert seen.page.inner_text("#count") == "12 of 20"
 
 
+@pytest.mark.slow
 def test_samples_are_filtered_by_what_was_asked(seen: Seen) -> None:
     rows = read(write_samples(SHAPE))
     show(seen, "samples.jsonl")
@@ -208,6 +216,7 @@ def test_samples_are_filtered_by_what_was_asked(seen: Seen) -> None:
     assert all(0.4 <= asked <= 0.7 for asked in seen.figures("detail", "asked"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "key"), [("asked", "asked"), ("given", "rewards"), ("gold", "gold")])
 def test_samples_are_sorted(seen: Seen, part: str, key: str) -> None:
     numbers = sorted(row[key]["kindness"] for row in read(write_samples(SHAPE)))
@@ -218,11 +227,13 @@ def test_samples_are_sorted(seen: Seen, part: str, key: str) -> None:
     assert seen.figures("kindness", part) == pytest.approx(numbers[:STEP], abs=0.006)
 
 
+@pytest.mark.slow
 def test_a_mix_is_named(seen: Seen) -> None:
     show(seen, write_samples(SHAPE, target={"kindness": "2*", "detail": "1*"}))
     assert seen.shown("who")[0].endswith("asked for the best of 2 × kindness + detail")
 
 
+@pytest.mark.slow
 def test_kept_samples_go_by_the_name_of_their_policy(seen: Seen) -> None:
     found = evaluation(SHAPE)
     first = next(iter(found["policies"]))
@@ -233,6 +244,7 @@ def test_kept_samples_go_by_the_name_of_their_policy(seen: Seen) -> None:
     assert set(seen.shown("who")) == {"policy, best of 4"}
 
 
+@pytest.mark.slow
 def test_long_texts_fold(seen: Seen) -> None:
     show(seen, write_samples(SHAPE, prompt="word " * 400))
     first = seen.page.locator("#list article").first
@@ -241,6 +253,7 @@ def test_long_texts_fold(seen: Seen) -> None:
     assert first.locator("div.prompt").inner_text().count("word") == 400
 
 
+@pytest.mark.slow
 def test_a_picture_grows_when_it_is_clicked(seen: Seen) -> None:
     show(seen, write_evaluation(SHAPE))
     before = seen.page.locator("figure").first.bounding_box()
@@ -251,6 +264,7 @@ def test_a_picture_grows_when_it_is_clicked(seen: Seen) -> None:
     assert after["width"] > 1.5 * before["width"]
 
 
+@pytest.mark.slow
 def test_a_phone_scrolls_tables_and_not_the_page(seen: Seen) -> None:
     seen.page.set_viewport_size({"width": 390, "height": 800})
     show(seen, write_evaluation(Shape(rewards=["a" * 80, "b"], prompts=6)), write_samples(SHAPE, completion="x" * 300))

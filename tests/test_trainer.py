@@ -140,6 +140,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(bench: Bench) -> None:
     command = ["finetune", bench.scored, "-r", bench.rewards, "--epochs", "2.5", "--context", "128", "-q", "-o"]
     with subprocess.Popen([*IRLHF, *map(str, command), "policy"]) as one:
