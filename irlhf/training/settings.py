@@ -21,7 +21,7 @@ class Objective:
                 one alternative its value at chance is ln 2. It bounds the mutual information between target and
                 completion from below (van den Oord et al. 2018, arXiv 1807.03748). An alternative is another row's
                 target. After the first `whole_targets` of the training, with probability `one_reward` only one of
-                its rewards is another's, so that each reward is learnt on its own; from the start that was slower.
+                its rewards is another's, so that each reward is learnt on its own.
     ra-dpo      DPO (Rafailov et al. 2023, arXiv 2305.18290) on each pair twice, each completion preferred under its
                 own target (Zhang et al. 2024, arXiv 2410.08067); `beta` is the strength of the tie to the base model
     """
