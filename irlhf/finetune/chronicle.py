@@ -119,7 +119,8 @@ def arguments(folder: Path, plan: Plan, validates: bool) -> TrainingArguments:
         remove_unused_columns=False,
         logging_steps=max(1, plan.steps // _LOGS),
         eval_strategy="steps" if validates else "no",
-        eval_steps=max(1, plan.steps // _EVALUATIONS),
+        # Rounded up, the last evaluation is the one behind the last step; the best checkpoint must be an evaluated one.
+        eval_steps=max(1, plan.steps // _EVALUATIONS) if plan.keeps_best else math.ceil(plan.steps / _EVALUATIONS),
         prediction_loss_only=True,
         save_steps=max(1, plan.steps // (_EVALUATIONS if plan.keeps_best else _CHECKPOINTS)),
         save_total_limit=2,
