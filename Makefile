@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # The tests of a file share their fixtures, so one process runs all of them.
-PYTEST := $(BIN)/pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 .PHONY: quickstart test test-slow check fix docs clean
 

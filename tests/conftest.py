@@ -1,5 +1,6 @@
 """What several test files stand on: a shell without colours, the shared data, one small trained policy."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -87,6 +88,12 @@ def forks() -> Iterator[Forks]:
     yield made
     made.process.kill()
     made.process.communicate()
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the test modules have imported out of garbage collections: torch alone is a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

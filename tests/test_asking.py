@@ -18,7 +18,7 @@ import pytest
 from hosts import Asked, Reply, Server, error, serving
 from judges import KEY, RUBRIC, chat, number_of, place, sure
 from test_endpoints import moderated, probs
-from toolbox import IRLHF, Row, call, example, process, read, wait_until, write
+from toolbox import IRLHF, Row, call, example, process, read, slow_after, wait_until, write
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -104,7 +104,7 @@ def faults() -> list[Reply]:
     ]
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", slow_after(2, ["judge", "http", "votes", "binary", "vllm", "moderation"]))
 def test_through_all_faults_every_row_ends_once_and_is_answered_once(name: str) -> None:
     kind, times, whole = KINDS[name], Counter[int](), Counter[int]()
     lock = threading.Lock()
@@ -148,10 +148,7 @@ def kept() -> int:
             return 0
 
 
-OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("votes", "binary", "vllm", "moderation")]
-
-
-@pytest.mark.parametrize("name", ["judge", "http", *OTHERS])
+@pytest.mark.parametrize("name", slow_after(1, ["judge", "http", "votes", "binary", "vllm", "moderation"]))
 def test_after_a_kill_nobody_is_asked_again_what_was_answered_before(name: str) -> None:
     kind, before, after, lock = KINDS[name], Counter[int](), Counter[int](), threading.Lock()
 

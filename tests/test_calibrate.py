@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from toolbox import Bench, Outcome, Row, call, write
+from toolbox import Bench, Outcome, Row, call, slow_after, write
 from transformers import AutoTokenizer
 
 from irlhf.errors import DataError
@@ -179,7 +179,7 @@ def test_asking_for_less_than_the_least_is_held_too() -> None:
     assert all(low in (0.1, 0.2) and high == 1 for low, high in reaches(reached(dips)))
 
 
-@pytest.mark.parametrize("answer", [obeys, saturates, collapses, dips, squeezes])
+@pytest.mark.parametrize("answer", slow_after(3, [collapses, saturates, obeys, dips, squeezes]))
 def test_the_most_never_gives_less_than_a_little_less(answer: Answer) -> None:
     for _, high in reaches(reached(answer)):
         assert answer(high) >= max(answer(asked) for asked in SWEEP if asked <= high) - 1e-9
@@ -204,7 +204,7 @@ def test_a_policy_that_does_the_opposite_has_no_reach() -> None:
     assert reaches(reached(opposes)) == []
 
 
-@pytest.mark.parametrize("answer", [obeys, saturates])
+@pytest.mark.parametrize("answer", slow_after(1, [saturates, obeys]))
 def test_a_map_that_would_not_help_is_rarely_stored(answer: Answer) -> None:
     found = reached(answer, 100)
     assert sum(bool(one.reach and one.reach.xs) for one in found) <= 4

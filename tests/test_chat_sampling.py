@@ -347,6 +347,7 @@ def test_a_text_of_parts_of_characters_is_made_of_bytes(scripted: Callable[..., 
     assert rows()[0]["logprob"] == -2.0
 
 
+@pytest.mark.slow  # a whole process; the same claim in test_served.py
 def test_a_killed_run_asks_only_for_the_rest(scripted: Callable[..., Server]) -> None:
     server = scripted(lambda asked: Reply(whole(asked).body, delay=0.1))
     command = line("--limit", "20", "--concurrency", "2")

@@ -105,7 +105,7 @@ def served(high: bool) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("high", "told"), [(True, "1.20 to 2.90"), pytest.param(False, "1.20 or more", marks=pytest.mark.slow)]
+    ("high", "told"), [pytest.param(True, "1.20 to 2.90", marks=pytest.mark.slow), (False, "1.20 or more")]
 )
 def test_a_bracket_is_drawn_and_told(high: bool, told: str) -> None:
     Path("eval.json").write_text(json.dumps(served(high)))

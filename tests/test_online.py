@@ -8,7 +8,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 import pytest
-from toolbox import Row, call, examples, names, read, write
+from toolbox import Row, call, examples, names, read, slow_after, write
 
 from irlhf.engines.local import counter
 from irlhf.policy import read_policy
@@ -214,7 +214,7 @@ def test_the_same_rounds_again_have_nothing_to_do(home: Path) -> None:
     assert "was begun otherwise" in done.err
 
 
-@pytest.mark.parametrize("ask", ["uniform", "data", "high", "past"])
+@pytest.mark.parametrize("ask", slow_after(2, ["past", "uniform", "data", "high"]))
 def test_every_way_to_ask(ask: str, home: Path) -> None:
     done = call(*rounds(home, "--ask", ask, "-o", "out"))
     assert done.code == 0, done.err

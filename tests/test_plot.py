@@ -1,5 +1,6 @@
 """plot: pictures of the right kind, whatever rewards are called and whatever was measured."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from evaluations import (
     write_rounds,
     write_samples,
 )
-from toolbox import Bench, call, example, names, write
+from toolbox import Bench, call, example, names, slow_after, write
 
 from irlhf.plot import PlotSettings, plot
 from irlhf.registry import PICTURES
@@ -62,7 +63,7 @@ def test_pictures_are_of_the_kind_asked_for(kind: Any) -> None:
     assert all(Path(one).read_bytes().startswith(MAGIC[kind]) for one in summary["pictures"])
 
 
-@pytest.mark.parametrize("kind", sorted(MAGIC))
+@pytest.mark.parametrize("kind", slow_after(1, ["svg", "pdf", "png"]))
 def test_equal_data_gives_equal_bytes(kind: Any) -> None:
     write_evaluation(ONE)
     one, two = (plot(["eval.json"], folder, PlotSettings(format=kind)) for folder in ("one", "two"))
@@ -74,10 +75,10 @@ def test_equal_data_gives_equal_bytes(kind: Any) -> None:
 PAIRS = [*zip(ODD_NAMES[::2], ODD_NAMES[1::2], strict=True)]
 
 
-# Two of the pairs hold what matplotlib, HTML and fonts each trip over; all of them take half a minute.
+# The first pair holds what matplotlib and HTML each trip over; all of them take half a minute.
 @pytest.mark.parametrize(
     ("name", "other"),
-    [PAIRS[0], PAIRS[4], *(pytest.param(*one, marks=pytest.mark.slow) for one in PAIRS[1:4] + PAIRS[5:])],
+    slow_after(1, itertools.starmap(pytest.param, [PAIRS[4], *PAIRS[:4], *PAIRS[5:]])),
 )
 def test_names_of_any_signs_are_drawn(name: str, other: str) -> None:
     write_evaluation(Shape(rewards=[name, other], policies=[(name, ""), (name, "plain")], prompts=4))
@@ -123,6 +124,7 @@ def test_what_was_not_measured_is_not_drawn() -> None:
     assert drawn_of(found) == {"target-actual", "at-least", "gold"}
 
 
+@pytest.mark.slow
 def test_one_target_moves_several_rewards() -> None:
     found = evaluation(Shape(prompts=6))
     for policy in found["policies"].values():
@@ -165,7 +167,7 @@ def test_no_legend_below_a_panel_is_cut_off(count: int) -> None:
     assert all(one.y0 >= 0 and one.x0 >= 0 and one.x1 <= figure.bbox.x1 for one in legends)
 
 
-@pytest.mark.parametrize("points", [0, 1, 2, 2000])
+@pytest.mark.parametrize("points", slow_after(2, [0, 2000, 1, 2]))
 def test_any_number_of_points_is_drawn(points: int) -> None:
     found = evaluation(ONE)
     for policy in found["policies"].values():
@@ -215,7 +217,10 @@ def panels(found: dict[str, Any]) -> list[str]:
     return [figure.get_suptitle(), *(axis.get_title() for axis in figure.axes if axis.get_visible())]
 
 
-@pytest.mark.parametrize(("arms", "count"), [(("online",), 1), (CONTROLS, 3), (("_a", "$x^{$", "x" * 99), 20)])
+@pytest.mark.parametrize(
+    ("arms", "count"),
+    [(("_a", "$x^{$", "x" * 99), 20), *slow_after(0, [pytest.param(("online",), 1), pytest.param(CONTROLS, 3)])],
+)
 def test_rounds_of_any_number_and_arms_are_drawn(arms: tuple[str, ...], count: int) -> None:
     assert drawn(write_rounds(rounds(arms, count))) == OF_ROUNDS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import IRLHF, Row, call, example, names, process, read, wait_until, write
+from toolbox import IRLHF, Row, call, example, names, process, read, slow_after, wait_until, write
 
 from irlhf import jsonl
 from irlhf.errors import BackendError, ConfigError, DataError
@@ -309,19 +309,24 @@ TWICE = json.dumps(pair(" Yes.", " No.", id="again")).encode() + b"\n"
 
 @pytest.mark.parametrize(
     ("given", "settings"),
-    [
-        pytest.param(GOOD, {}, id="good"),
-        pytest.param([b"\xef\xbb\xbf", *GOOD[:20], b"\n\r\n", *GOOD[20:]], {}, id="a mark and blank lines"),
-        pytest.param([b"{}\n", b"not\n", *GOOD, b"{}\n", b"not"], {"on_bad_row": "skip"}, id="bad rows set aside"),
-        pytest.param([*GOOD, b"{}\n", *GOOD], {}, id="a bad row"),
-        pytest.param([*GOOD, b"not\n", *GOOD], {"format": "hh"}, id="a line that is no JSON"),
-        pytest.param([TWICE, *GOOD, TWICE, *GOOD, b"not\n"], {}, id="an id twice"),
-        pytest.param([*GOOD, b" " * (jsonl.LINE_LIMIT + 1)], {}, id="a line too long"),
-        pytest.param(lines(600), {}, id="one conversation, which is not parted"),
-        pytest.param([gzip.compress(b"".join(GOOD), mtime=0)], {}, id="packed"),
-        pytest.param([gzip.compress(b"".join(lines(2000)), mtime=0)[:-400]], {}, id="packed and cut short"),
-        pytest.param([gzip.compress(LONG * 3, mtime=0)[:-8], b"damaged."], {}, id="packed, with a sum that is wrong"),
-    ],
+    slow_after(
+        5,
+        [
+            pytest.param(GOOD, {}, id="good"),
+            pytest.param([b"\xef\xbb\xbf", *GOOD[:20], b"\n\r\n", *GOOD[20:]], {}, id="a mark and blank lines"),
+            pytest.param([b"{}\n", b"not\n", *GOOD, b"{}\n", b"not"], {"on_bad_row": "skip"}, id="bad rows set aside"),
+            pytest.param([*GOOD, b"{}\n", *GOOD], {}, id="a bad row"),
+            pytest.param([*GOOD, b"not\n", *GOOD], {"format": "hh"}, id="a line that is no JSON"),
+            pytest.param([TWICE, *GOOD, TWICE, *GOOD, b"not\n"], {}, id="an id twice"),
+            pytest.param([*GOOD, b" " * (jsonl.LINE_LIMIT + 1)], {}, id="a line too long"),
+            pytest.param(lines(600), {}, id="one conversation, which is not parted"),
+            pytest.param([gzip.compress(b"".join(GOOD), mtime=0)], {}, id="packed"),
+            pytest.param([gzip.compress(b"".join(lines(2000)), mtime=0)[:-400]], {}, id="packed and cut short"),
+            pytest.param(
+                [gzip.compress(LONG * 3, mtime=0)[:-8], b"damaged."], {}, id="packed, with a sum that is wrong"
+            ),
+        ],
+    ),
 )
 def test_several_processes_say_and_write_what_one_does(
     given: list[bytes],

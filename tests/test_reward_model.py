@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from test_classifier import WORDS, bert, tokenizer
-from toolbox import IRLHF, Row, call, names, process, read, wait_until, write
+from toolbox import IRLHF, Row, call, names, process, read, slow_after, wait_until, write
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 import irlhf
@@ -150,7 +150,7 @@ def test_batches_hold_whole_pairs_of_like_length_and_equally_many(tmp_path: Path
     assert sum(max(one) - min(one) for one in met) / len(met) < 30
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("base", slow_after(1, BASES))
 def test_a_planted_rule_is_learnt_and_scoring_says_what_training_measured(base: str, tmp_path: Path) -> None:
     write(Path("pairs.jsonl"), pairs(300))
     model = BASES[base](tmp_path / "base")

@@ -306,6 +306,7 @@ def test_a_killed_run_asks_only_for_the_rest(bench: Bench, served: Served) -> No
     assert Path("two.jsonl").read_bytes() == Path("one.jsonl").read_bytes()
 
 
+@pytest.mark.slow  # a whole process
 def test_ctrl_c_waits_for_no_answer(bench: Bench, served: Served) -> None:
     served.delay = 30
     command = [*IRLHF, *map(str, line(bench, served, "out.jsonl"))]
@@ -368,6 +369,7 @@ def test_what_passes_is_tried_again(bench: Bench, served: Served) -> None:
     assert Path("two.jsonl").read_bytes() == Path("one.jsonl").read_bytes()
 
 
+@pytest.mark.slow  # five tries, with their waits
 def test_a_server_that_is_not_there_is_one_line(bench: Bench, served: Served) -> None:
     with socket.socket() as taken:  # and does not listen
         taken.bind(("127.0.0.1", 0))

@@ -97,6 +97,7 @@ def test_cells_run_side_by_side(study: Path) -> None:
     assert [row["results"]["seen"] for row in results()] == [{"t": 1}, {"t": 1}]
 
 
+@pytest.mark.slow
 def test_only_the_named_cells_run(study: Path) -> None:
     assert run(study, "-o", "out", "--only", "limit=3").returncode == 0
     assert [row["cell"] for row in results()] == [{"limit": 3}]
@@ -119,6 +120,7 @@ def test_a_dry_run_shows_the_commands_and_writes_nothing(study: Path) -> None:
     assert [line.startswith("#") for line in shown.stdout.splitlines()] == [True] * 5 + [False] * 3
 
 
+@pytest.mark.slow
 def test_a_failing_command_stops_its_cell_alone_and_says_why(study: Path) -> None:
     study.write_text(STUDY.replace("-o {name}.jsonl", "-o {name}.jsonl --limit {limit}"))
     Path("out/limit=2").mkdir(parents=True)

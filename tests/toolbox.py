@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("IRLHF_SHARED_DATA") or "/nowhere").resolve()
 IRLHF = (sys.executable, "-m", "irlhf")
@@ -97,6 +99,14 @@ class Forks:
 
     def send(self, number: int) -> None:
         os.kill(self.now, number)
+
+
+def slow_after(count: int, cases: Iterable[Any]) -> list[Any]:
+    """Return parametrized cases of which all but the first few are slow; a case of several values is a pytest.param."""
+    kind = type(pytest.param())
+    params = [case if isinstance(case, kind) else pytest.param(case) for case in cases]
+    slow = [pytest.param(*case.values, id=case.id, marks=(*case.marks, pytest.mark.slow)) for case in params[count:]]
+    return params[:count] + slow
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
