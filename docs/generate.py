@@ -19,11 +19,21 @@ from typing import Any
 import asking
 import online
 import rewards
+import steering
 from asking import shown as _shown
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
-PAGES = ("quickstart.md", "asking.md", "reward-models.md", "online.md", "hh.md", "evaluation.md", "benchmarks.md")
+PAGES = (
+    "quickstart.md",
+    "training.md",
+    "asking.md",
+    "reward-models.md",
+    "online.md",
+    "hh.md",
+    "evaluation.md",
+    "benchmarks.md",
+)
 # A result, and the function of pictures.py that draws it.
 _PICTURES = {
     "bench-memory.json": "memory",
@@ -396,6 +406,7 @@ def _tracking(found: dict[str, Any]) -> str:
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     **asking.TABLES,
     **rewards.TABLES,
+    **steering.TABLES,
     **online.TABLES,
     "quickstart-tracking": quickstart_tracking,
     "quickstart-mix": quickstart_mix,

@@ -1,0 +1,82 @@
+"""The tables of docs/training.md, from what the studies in studies/steering/ left in docs/results/."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from asking import shown
+
+RESULTS = Path(__file__).parent / "results"
+
+Row = dict[str, Any]
+STUDIES = {
+    "hh": "pairs of one turn, two decimals, 299 steps",
+    "tenths": "pairs of one turn, one decimal, 494 steps",
+    "turns": "pairs of one and of several turns, one decimal",
+}
+
+
+def cells() -> Iterator[tuple[str, Row]]:
+    """Yield the first columns of every cell that has results, and the cell."""
+    for study, rows in STUDIES.items():
+        path = RESULTS / f"steering-{study}.jsonl"
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            row = json.loads(line)
+            yield f"| {rows} | `{row['cell']['objective']}` | {row['cell']['seed']} |", row
+
+
+def policy_of(row: Row, evaluation: str = "tracking") -> Row:
+    """Return the evaluation of the only policy of a cell."""
+    (policy,) = row["results"][evaluation]["policies"].values()
+    return dict(policy)
+
+
+def tracking() -> Iterator[str]:
+    """Each cell and reward: how well the actual reward follows its target."""
+    yield "| rows | objective | seed | reward | rank correlation within prompts | the same, given the length |"
+    yield "|---|---|---|---|---|---|"
+    for columns, row in cells():
+        for name, found in row["results"]["texts"]["tracking"].items():
+            figures = f"{shown(found['plain'])} | {shown(found['partial'])}"
+            yield f"{columns} {name} | {figures} |"
+
+
+def texts() -> Iterator[str]:
+    """Each cell: the loss, what the line tells, and the diversity of the texts."""
+    yield (
+        "| rows | objective | seed | loss under own targets | `sibling` information, nats | its margin, nats "
+        "| distinct-2 of all | at low, medium, high `helpful` | entropy, nats a token |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for columns, row in cells():
+        found = row["results"]["texts"]
+        steering = found["training"]["steering"]["sibling"]
+        levels = found["levels"]["helpful"]
+        figures = [
+            f"{found['curve'][-1]['validation_loss']:.3f}",
+            shown(steering["information"]),
+            shown(steering["margin"]),
+            f"{found['all']['distinct_2']:.2f}",
+            ", ".join(f"{levels[level]['distinct_2']:.2f}" for level in ("low", "medium", "high")),
+            f"{found['all']['entropy']:.2f}",
+        ]
+        yield f"{columns} {' | '.join(figures)} |"
+
+
+def dials() -> Iterator[str]:
+    """Each cell and reward: how far its own target and the other one move it."""
+    yield "| rows | objective | seed | reward | moved by its own target | by the other target |"
+    yield "|---|---|---|---|---|---|"
+    for columns, row in cells():
+        crosstalk = policy_of(row)["crosstalk"]
+        for number, name in enumerate(crosstalk["rewards"]):
+            own, other = crosstalk["slopes"][number][number], crosstalk["slopes"][1 - number][number]
+            yield f"{columns} {name} | {shown(own)} | {shown(other)} |"
+
+
+TABLES: dict[str, Callable[[], Iterator[str]]] = {
+    "steering-tracking": tracking,
+    "steering-texts": texts,
+    "steering-dials": dials,
+}
