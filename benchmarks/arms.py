@@ -21,7 +21,7 @@ import irlhf
 from irlhf.engines.chat import Chat
 from irlhf.engines.local import load_causal
 from irlhf.engines.tiny import make_tiny
-from irlhf.finetune import BUCKETED, PADDED, FinetuneSettings
+from irlhf.finetune import BUCKETED, FinetuneSettings
 from irlhf.finetune.chronicle import Plan
 from irlhf.finetune.rows import Row, TrainingSet, read_training_set
 from irlhf.finetune.trainer import trainer
@@ -111,7 +111,7 @@ def _tiny(training: TrainingSet, policy: Any) -> tuple[Any, Any]:
 
 def families(rows: list[Encoded], layout: str, most: int) -> list[Family]:
     """Return the rows as `irlhf finetune` lays them, at most so many of a prompt together."""
-    return alone(rows) if layout in (PADDED, BUCKETED) else together(rows, 2 * max(map(len, rows)), most)
+    return alone(rows) if layout == BUCKETED else together(rows, 2 * max(map(len, rows)), most)
 
 
 def ours(bench: Bench, laid: list[Family], plan: Plan, model: Any) -> Trainer:

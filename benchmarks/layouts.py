@@ -1,4 +1,4 @@
-"""How fast does finetune learn in each of its layouts: padded, bucketed, shared, packed?
+"""How fast does finetune learn in each of its layouts: bucketed, shared?
 
     python benchmarks/layouts.py MODEL DATA -o docs/results/bench-layouts-MODEL.json [--rows 64] [--repeats 5]
 
@@ -17,7 +17,7 @@ import torch
 from arms import CONTEXT, RATE, families, material, ours
 from side_by_side import finish, measure, options, spread
 
-from irlhf.finetune import BUCKETED, PACKED, PADDED, SHARED
+from irlhf.finetune import BUCKETED, SHARED
 from irlhf.finetune.chronicle import Plan
 
 ROWS_A_STEP = 16
@@ -41,7 +41,7 @@ def main() -> None:
             made.train()
             return time.perf_counter() - started
 
-        layouts = (PADDED, BUCKETED, SHARED, PACKED)
+        layouts = (BUCKETED, SHARED)
         seconds = measure({layout: partial(train, layout) for layout in layouts}, given.repeats)
     found: dict[str, Any] = {}
     for layout, mine in seconds.items():

@@ -345,7 +345,8 @@ def layouts() -> Iterator[str]:
     yield "| model | layout | completion tokens a second | times `bucketed`: median [least, most] | n |"
     yield "|---|---|---|---|---|"
     for result in results:
-        for layout, found in result["layouts"].items():
+        for layout in ("bucketed", "shared"):
+            found = result["layouts"][layout]
             ratio = found["to bucketed"]
             numbers = f"{found['per_second']['median']:,.0f} | {_spread(ratio)}"
             yield f"| {result['model']} | {layout} | {numbers} | {ratio['n']} |"

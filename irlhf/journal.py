@@ -39,6 +39,7 @@ PARQUET = ".parquet"
 PARTIAL = ".partial"  # behind the name of an output that is not complete
 
 _WRITER = "irlhf.parquet:write"
+_REMOVED = {"layout": "auto"}  # settings of earlier versions, each with the value that all runs have now
 
 
 @dataclass(frozen=True)
@@ -348,6 +349,9 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         if role.endswith("sha256") and was.get(role) != here.get(role)
     ]
     was, here = _flat(before.get("settings", {})), _flat(now["settings"])
+    for name, automatic in _REMOVED.items():
+        if name not in here and was.get(name) == automatic:
+            del was[name]
     changed += [
         f"{name} was {was.get(name, 'not set')!s:.60} and is {here.get(name, 'not set')!s:.60}"
         for name in sorted(was.keys() | here.keys())

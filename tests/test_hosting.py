@@ -207,7 +207,7 @@ def test_a_row_that_is_trained_on_validates_nothing(host: OpenAIServer) -> None:
     ("options", "told"),
     [
         (("--lora", "8"), "--lora means nothing at a host"),
-        (("--layout", "packed"), "--layout means nothing"),
+        (("--layout", "packed"), "--layout was removed"),
         (("--accumulate", "2"), "--accumulate means nothing"),
         (("--no-merge",), "--merge means nothing"),
         (("--report-to", "wandb"), "--report-to means nothing"),

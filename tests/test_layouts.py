@@ -1,4 +1,4 @@
-"""Layouts: padded, bucketed, shared, packed. The same rows have the same loss and gradient in each."""
+"""Layouts: bucketed, shared. The same rows have the same loss and gradient in each."""
 
 import json
 import random
@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import torch
 from toolbox import Bench, call, names
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from irlhf.errors import ConfigError
 from irlhf.finetune import FinetuneSettings, train
 from irlhf.finetune.chronicle import Plan
-from irlhf.finetune.trainer import layout_agrees, trainer
-from irlhf.training.batching import Collator, Encoded, Family, alone, lay, packed, together
+from irlhf.finetune.trainer import sharing_agrees, trainer
+from irlhf.training.batching import Collator, Encoded, Family, alone, together
 
 Batch = dict[str, torch.Tensor]
 
@@ -47,11 +46,9 @@ def bucketed(step: list[Encoded]) -> list[Batch]:
 
 STEP = 12  # rows
 LAID: dict[str, Callable[[list[Encoded]], list[Batch]]] = {
-    "padded": lambda step: [Collator(2)(alone(step))],
+    "one batch": lambda step: [Collator(2)(alone(step))],
     "bucketed": bucketed,
     "shared": lambda step: [Collator(2)(together(step, 100, 9))],
-    "packed, each alone": lambda step: [Collator(2, packs=True)(alone(step))],
-    "packed": lambda step: [Collator(2, packs=True)(together(step, 100, 9))],
 }
 
 
@@ -94,33 +91,10 @@ def test_every_step_has_the_loss_and_gradient_of_its_rows_one_by_one(
             optimiser.zero_grad()
 
 
-def test_packed_rows_spare_the_padding() -> None:
-    step = rows(STEP, 0)
-    sizes = {layout: sum(batch["input_ids"].numel() for batch in laid(step)) for layout, laid in LAID.items()}
-    assert sizes["padded"] > sizes["packed, each alone"] >= sum(map(len, step))
-    assert sizes["packed, each alone"] > sizes["shared"] > sizes["packed"]
-
-
-def test_no_packed_row_is_wider_than_the_widest_family() -> None:
-    families = together(rows(60, 1), 50, 9)
-    laid = packed(families)
-    assert max(sum(one.width for one in row) for row in laid) == max(one.width for one in families)
-    assert sorted(one for row in laid for one in row) == sorted(families)
-
-
-def test_packed_families_see_nothing_of_each_other_and_start_anew() -> None:
-    batch = lay([[*together(FAMILY, 100, 9), *alone([Encoded([1, 4], [5, 2])])]], 0)
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 5, 6, 3, 4, 5, 6, 7, 3, 4, 5, 6, 0, 1, 2, 3]]
-    seen = batch["attention_mask"][0, 0]
-    assert seen[8].nonzero().flatten().tolist() == [0, 1, 2, 7, 8]
-    assert seen[18].nonzero().flatten().tolist() == [16, 17, 18]
-
-
-@pytest.mark.parametrize("layout", ["shared", "packed"])
-def test_a_model_that_leaves_the_mask_out_is_found_out(layout: str) -> None:
+def test_a_model_that_leaves_the_mask_out_is_found_out() -> None:
     model = small()
-    families = together(FAMILY, 100, 9) + alone([Encoded([1, 4], [5, 6, 2])])
-    assert layout_agrees(model, 2, families, layout)
+    families = alone([Encoded([1, 4], [5, 6, 2])]) + together(FAMILY, 100, 9)
+    assert sharing_agrees(model, 2, families)
 
     class Forgetful(torch.nn.Module):
         device, config = "cpu", model.config
@@ -128,7 +102,7 @@ def test_a_model_that_leaves_the_mask_out_is_found_out(layout: str) -> None:
         def forward(self, input_ids: Any, **others: Any) -> Any:
             return model(input_ids, use_cache=False)
 
-    assert not layout_agrees(Forgetful(), 2, families, layout)
+    assert not sharing_agrees(Forgetful(), 2, families)
 
 
 def shapes(families: list[Family], layout: str, folder: Path) -> list[torch.Size]:
@@ -138,44 +112,38 @@ def shapes(families: list[Family], layout: str, folder: Path) -> list[torch.Size
     return [batch["input_ids"].shape for batch in batches]
 
 
-def test_a_layout_decides_how_large_batches_are(tmp_path: Path) -> None:
+def test_sharing_prompts_computes_fewer_tokens(tmp_path: Path) -> None:
     given = rows(72, 2)
-    families = {"padded": alone(given), "bucketed": alone(given)}
-    found = {
-        layout: shapes(families.get(layout, together(given, 100, 9)), layout, tmp_path)
-        for layout in ("padded", "bucketed", "shared", "packed")
-    }
-    assert [len(one) for one in found.values()] == [6] * 4
-    assert {shape[0] for shape in found["padded"]} == {12}
+    families = {"bucketed": alone(given), "shared": together(given, 100, 9)}
+    found = {layout: shapes(one, layout, tmp_path) for layout, one in families.items()}
+    assert [len(one) for one in found.values()] == [6] * 2
     assert len({shape[0] for shape in found["bucketed"]}) > 2
     computed = {layout: sum(shape.numel() for shape in sizes) for layout, sizes in found.items()}
-    assert computed["padded"] > 1.2 * computed["bucketed"] > 1.2 * computed["shared"]
-    assert computed["padded"] > 1.2 * computed["packed"]
-    assert max(shape[0] for shape in found["packed"]) < min(shape[0] for shape in found["padded"])
+    assert computed["bucketed"] > 1.2 * computed["shared"]
 
 
-def test_the_command_trains_in_the_layout_that_it_is_told(bench: Bench) -> None:
-    ends = {}
-    for layout, told in (("auto", "bucketed"), ("padded", "padded"), ("packed", "packed")):
-        outcome = call(
-            "finetune", bench.scored, "-r", bench.rewards, "--epochs", "0.5", "--layout", layout, "-o", layout
-        )
-        assert outcome.code == 0, outcome.err
-        assert json.loads(Path(layout, "policy.json").read_text())["training"]["plan"]["layout"] == told
-        ends[layout] = AutoModelForCausalLM.from_pretrained(layout).get_input_embeddings().weight
-    # Rows at random meet in the same steps whether they are padded or packed, and not in those of like length.
-    torch.testing.assert_close(ends["packed"], ends["padded"], atol=1e-4, rtol=1e-3)
-    assert not torch.allclose(ends["auto"], ends["padded"], atol=1e-4)
-
-
-def test_an_unknown_layout_is_named(bench: Bench) -> None:
-    outcome = call("finetune", bench.scored, "--layout", "pakced", "-o", "policy")
+def test_the_option_of_earlier_versions_is_refused_with_what_to_do(bench: Bench) -> None:
+    outcome = call("finetune", bench.scored, "--layout", "packed", "-o", "policy")
     assert outcome.code == 2
-    assert "unknown layout 'pakced'; did you mean 'packed'?" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert "--layout was removed: " in outcome.err
     assert names(Path.cwd()) == set()
 
 
-def test_a_base_that_cannot_pack_is_refused_by_name_and_left_to_itself_is_not_asked_to() -> None:
+def test_a_policy_of_an_earlier_version_is_finished_if_its_layout_was_automatic(bench: Bench) -> None:
+    command = ["finetune", bench.scored, "-r", bench.rewards, "--epochs", "0.1", "-o", "policy"]
+    assert call(*command).code == 0
+    manifest = Path("policy.run.json")
+    made = json.loads(manifest.read_text())
+    for layout, code in (("auto", 0), ("packed", 2)):
+        made["settings"]["layout"] = layout
+        manifest.write_text(json.dumps(made))
+        outcome = call(*command)
+        assert outcome.code == code, outcome.err
+    assert "layout was packed and is not set; name another output, or delete policy" in outcome.err
+
+
+def test_a_base_that_leaves_the_mask_out_is_trained_without_sharing() -> None:
     model = small()
 
     class Forgetful(torch.nn.Module):
@@ -188,6 +156,4 @@ def test_a_base_that_cannot_pack_is_refused_by_name_and_left_to_itself_is_not_as
         def forward(self, input_ids: Any, **others: Any) -> Any:
             return model(input_ids, use_cache=False)
 
-    with pytest.raises(ConfigError, match="--layout packed"):
-        train._families(Forgetful(), 2, FAMILY, FinetuneSettings(layout="packed"))
     assert train._families(Forgetful(), 2, FAMILY, FinetuneSettings()) == (alone(FAMILY), "bucketed")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from toolbox import Bench, call, names, read, wait_until, write
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "irlhf")
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
@@ -23,8 +24,21 @@ def losses(folder: str) -> list[float]:
     return [row.get("loss", row.get("validation_loss", 0.0)) for row in read(Path(folder) / "metrics.jsonl")]
 
 
-@pytest.mark.parametrize("options", ["--layout bucketed", "--layout shared", "--layout packed", "--objective contrast"])
+def base_that_shares(bench: Bench) -> Path:
+    """A base of over a million parameters, from which on completions share their prompt."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(bench.policy)
+    sizes = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
+    config = LlamaConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes)
+    for one in (LlamaForCausalLM(config), tokenizer):
+        one.save_pretrained("base")
+    return Path("base")
+
+
+@pytest.mark.parametrize("options", ["", "shared", "--objective contrast"])
 def test_two_processes_have_the_losses_of_one(options: str, bench: Bench) -> None:
+    shared = options == "shared"
+    options = f"--model {base_that_shares(bench)} --learning-rate 1e-3" if shared else options
     rows = read(bench.scored)[:120]
     others = [{**row, "id": f"{row['id']}-b", "completion": f"Never mind, {row['completion']}"} for row in rows]
     pairs = write(Path("pairs.jsonl"), [*rows, *others])
@@ -32,7 +46,7 @@ def test_two_processes_have_the_losses_of_one(options: str, bench: Bench) -> Non
     made = subprocess.run([*TORCHRUN, *asked, "two"], capture_output=True, text=True, timeout=120, check=False)
     assert made.returncode == 0, made.stderr[-2000:]
     assert made.stderr.count("wrote the policy") == 1
-    assert ("completions of one prompt share it" in made.stderr) == (options in ("--layout shared", "--layout packed"))
+    assert ("completions of one prompt share it" in made.stderr) == shared
     assert call(*asked, "one").code == 0
     assert losses("two") == pytest.approx(losses("one"), abs=1e-4)
     one, two = (load_file(Path(folder) / "model.safetensors") for folder in ("one", "two"))

@@ -349,7 +349,6 @@ def test_rows_without_a_pair_are_one_line_that_says_why(name: str) -> None:
         ("--baseline", "plain"),
         ("--drop", "0.5"),
         ("--drop-all", "0.5"),
-        ("--layout", "packed"),
         ("--lora", "4"),
         ("--no-merge",),
         ("-r", "rewards.yaml"),

@@ -82,9 +82,7 @@ def finetune(
     ] = 0,
     merge: Annotated[bool, typer.Option(help="Add the low-rank updates to the weights.")] = True,
     report_to: Annotated[str, typer.Option(help="A tracker that transformers knows.", metavar="NAME")] = "none",
-    layout: Annotated[
-        str, typer.Option(help="Rows in a batch: auto, padded, bucketed, shared or packed.", metavar="KIND")
-    ] = "auto",
+    layout: Annotated[str | None, typer.Option(hidden=True)] = None,
     seed: options.Seed = 0,
     limit: options.Limit = 0,
     half: Annotated[
@@ -164,6 +162,8 @@ def finetune(
     scores what comes, keeps some and trains on from the round before, its scales frozen. What every round brings is
     measured on the same validation prompts; with gold scorers in the rewards.yaml it stops where gold falls.
     """
+    if layout is not None:
+        raise ConfigError("--layout was removed: rows share their prompt automatically where it saves time; remove it")
     settings = resolve("irlhf.finetune:FinetuneSettings")(
         rewards,
         template,
@@ -180,7 +180,6 @@ def finetune(
         merge,
         report_to,
         drop_all=drop_all,
-        layout=layout,
         like=like,
         objective=Objective.likelihood if objective == Objective.reward else objective,
         contrast_weight=contrast_weight,

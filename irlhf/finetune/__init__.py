@@ -19,7 +19,7 @@ from irlhf.templates import DEFAULT, INSTRUCTION, find_template
 from irlhf.training.settings import LIKELIHOOD, RA_DPO, Objective
 
 BASELINES = (*BLIND, UNTOUCHED)
-LAYOUTS = AUTO, PADDED, BUCKETED, SHARED, PACKED = ("auto", "padded", "bucketed", "shared", "packed")
+BUCKETED, SHARED = "bucketed", "shared"  # how rows become batches, see irlhf/training/batching.py
 COMPLETE = "COMPLETE"  # written last into a checkpoint; one without it was cut short by a kill
 CHECKPOINTS = f"checkpoint-*/{COMPLETE}"
 
@@ -32,9 +32,8 @@ class FinetuneSettings:
     is the chance in [0, 1] that a reward line is left out of a training row, so that every subset of the
     rewards can be asked for, and `drop_all` the chance that all of them are. With `lora` only low-rank updates of
     that rank are trained (Hu et al. 2021, arXiv 2106.09685); `merge` adds them to the weights at the end, else the
-    folder holds them alone. `report_to` names a tracker that transformers knows. `layout` is how rows become
-    batches, see irlhf/training/batching.py. `like` is a policy's folder whose scales and template are kept, as when
-    training on from it: no number changes its meaning.
+    folder holds them alone. `report_to` names a tracker that transformers knows. `like` is a policy's
+    folder whose scales and template are kept, as when training on from it: no number changes its meaning.
     """
 
     rewards: str = ""  # a rewards.yaml
@@ -52,7 +51,6 @@ class FinetuneSettings:
     merge: bool = True
     report_to: str = "none"
     drop_all: float = 0.0
-    layout: str = AUTO
     like: str = ""
     objective: str = LIKELIHOOD
     contrast_weight: float = 1.0
@@ -209,8 +207,6 @@ def _checked(settings: FinetuneSettings) -> FinetuneSettings:
     for name, chance in (("drop", settings.drop), ("drop_all", settings.drop_all)):
         if not 0 <= chance < 1:
             raise ConfigError(f"{name} is {chance}; it is a chance from 0 to below 1")
-    if settings.layout not in LAYOUTS:
-        raise ConfigError(f"unknown layout '{settings.layout}'{did_you_mean(settings.layout, LAYOUTS)}")
     if settings.batch < settings.accumulate * console.PROCESSES:
         parts = f"{settings.accumulate} parts" + f" of {console.PROCESSES} processes" * (console.PROCESSES > 1)
         raise ConfigError(f"a batch of {settings.batch} rows cannot be computed in {parts}; each needs a row")

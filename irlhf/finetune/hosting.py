@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _HERE: Mapping[str, str] = {
     "lora": "a host decides what it trains; see --hyperparameter",
     "merge": "a host decides what it trains",
-    "layout": "a host makes its own batches",
     "accumulate": "a host makes its own batches",
     "batch": "say --hyperparameter batch_size=N",
     "report_to": "a host tells its own trackers",

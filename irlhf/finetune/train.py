@@ -17,13 +17,13 @@ from irlhf.engines.folder import write_dial
 from irlhf.engines.local import add_tokens, context_of, device, end_tokens, fitting_threads, load_causal, size_of
 from irlhf.engines.processes import from_first
 from irlhf.engines.tiny import make_tiny
-from irlhf.errors import ConfigError, DataError
-from irlhf.finetune import AUTO, BUCKETED, PADDED, SHARED
+from irlhf.errors import DataError
+from irlhf.finetune import BUCKETED, SHARED
 from irlhf.finetune.baselines import UNTOUCHED
 from irlhf.finetune.chronicle import Plan, check_tracker, forget_checkpoints, newest_complete
 from irlhf.finetune.lora import with_lora
 from irlhf.finetune.rows import VALIDATION_ROWS, Row, TrainingSet
-from irlhf.finetune.trainer import layout_agrees, trainer
+from irlhf.finetune.trainer import sharing_agrees, trainer
 from irlhf.finetune.weights import digest, refuse_broken, save, told_of_disk, versions
 from irlhf.models.description import describe
 from irlhf.models.precision import BF16, FP32, precision_name, resolve_precision
@@ -77,7 +77,7 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
     actual = training.actual(policy)
     draw = ContrastDraw(encoder.rewarded(kept, actual), encoder.prompt, targets, objective, settings.seed)
     families, layout = (
-        _compared_families(model, tokenizer.pad_token_id, draw, settings)
+        _compared_families(model, tokenizer.pad_token_id, draw)
         if objective.compares
         else _families(model, tokenizer.pad_token_id, rows, settings)
     )
@@ -88,7 +88,7 @@ def train(training: TrainingSet, base: str, folder: Path, settings: "FinetuneSet
     if not policy.blind:
         measured = held_out.rows(training.asked(policy, measured_rows(training.validation), settings))
         compared = probes(held_out.rewarded(measured, actual), draw.rows, encoder.prompt, draw.targets, settings.seed)
-        made.monitor = _monitor(model, tokenizer.pad_token_id, compared, settings)
+        made.monitor = _monitor(model, tokenizer.pad_token_id, compared)
     with fitting_threads(model), told_of_disk(folder):
         made.train(resume_from_checkpoint=from_first(newest_complete(folder) if console.FIRST else None))
         steering = made.steering()
@@ -227,37 +227,28 @@ def _reserve(tokenizer: Any, policy: Policy, settings: "FinetuneSettings") -> in
     return len(tokenizer(f"\n\n{block}", add_special_tokens=False)["input_ids"])
 
 
-def _compared_families(
-    model: Any, padding: int, draw: ContrastDraw, settings: "FinetuneSettings"
-) -> tuple[ContrastFamilies, str]:
+def _compared_families(model: Any, padding: int, draw: ContrastDraw) -> tuple[ContrastFamilies, str]:
     """Return the families that are compared, and their layout. Raises DataError where nothing can be compared."""
     families = ContrastFamilies(draw)
     check_pairs(len(families), sum(bool(family.comparisons) for family in families), draw.objective.name)
-    return families, SHARED if shares_prompts(model, padding, families, settings) else BUCKETED
+    return families, SHARED if shares_prompts(model, padding, families) else BUCKETED
 
 
 def _families(model: Any, padding: int, rows: list[Encoded], settings: "FinetuneSettings") -> tuple[list[Family], str]:
-    """Return the rows as families, and the layout: left open, rows of a prompt share its beginning where that pays.
+    """Return the rows as families, and the layout: rows of a prompt share its beginning where that pays.
 
     Below a million parameters the mask costs more than the sharing spares. A family is small enough that each
-    part of a step holds one, or a step would be of more rows than it should. Raises ConfigError for a layout
-    that this model cannot have.
+    part of a step holds one, or a step would be of more rows than it should.
     """
-    layout, size = settings.layout, size_of(model)
-    if layout in (PADDED, BUCKETED) or (layout == AUTO and size < _SHARES_FROM):
-        return alone(rows), BUCKETED if layout == AUTO else layout
+    if size_of(model) < _SHARES_FROM:
+        return alone(rows), BUCKETED
     most = settings.batch // (settings.accumulate * console.PROCESSES)
     families = together(rows, _WIDEST * max(map(len, rows)), most)
     spared = 1 - sum(one.width for one in families) / sum(map(len, rows))
-    if layout == AUTO and spared < _SPARES:
+    if spared < _SPARES or not sharing_agrees(model, padding, families):
         return alone(rows), BUCKETED
-    if not layout_agrees(model, padding, families, layout):
-        if layout == AUTO:
-            return alone(rows), BUCKETED
-        raise ConfigError(f"--layout {layout}: the base gives rows another loss than each has alone; try {BUCKETED}")
-    if spared:
-        console.note(f"completions of one prompt share it: {spared:.0%} fewer tokens to compute")
-    return families, SHARED if layout == AUTO else layout
+    console.note(f"completions of one prompt share it: {spared:.0%} fewer tokens to compute")
+    return families, SHARED
 
 
 def faster_precision(base: str) -> str:
@@ -271,18 +262,16 @@ def faster_precision(base: str) -> str:
     return chosen
 
 
-def shares_prompts(model: Any, padding: int, families: Iterable[Family], settings: "FinetuneSettings") -> bool:
+def shares_prompts(model: Any, padding: int, families: Iterable[Family]) -> bool:
     """Return whether members that are compared share what they begin with, see `_families`."""
-    if settings.layout in (PADDED, BUCKETED) or (settings.layout == AUTO and size_of(model) < _SHARES_FROM):
-        return False
-    return layout_agrees(model, padding, list(families), SHARED)
+    return size_of(model) >= _SHARES_FROM and sharing_agrees(model, padding, list(families))
 
 
-def _monitor(model: Any, padding: int, measured: Probes, settings: "FinetuneSettings") -> SteeringMonitor | None:
+def _monitor(model: Any, padding: int, measured: Probes) -> SteeringMonitor | None:
     """Return what measures steering information, or None where no held-out row can be measured."""
     if not measured.families:
         return None
-    shares = shares_prompts(model, padding, measured.families, settings)
+    shares = shares_prompts(model, padding, measured.families)
     return SteeringMonitor(measured, Collator(padding, shares=shares))
 
 

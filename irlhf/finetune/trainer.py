@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer
 
 from irlhf.engines.local import device
-from irlhf.finetune import BUCKETED, PACKED, PADDED, SHARED
+from irlhf.finetune import SHARED
 from irlhf.finetune.chronicle import Chronicle, EpochLoader, Plan, arguments, held_out
 from irlhf.training.batching import IGNORED, Collator, Family, LengthBatches, alone, lay
 from irlhf.training.losses import comparison_loss, completion_logits, model_inputs, sequence_sums, token_losses
@@ -32,7 +32,6 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
 
     loss_is_scaled_for_ga = True
     batch = 1.0  # families a step
-    layout = BUCKETED
     objective = DEFAULT_OBJECTIVE
     reference: Any = None  # the base model that ra-dpo is tied to, where it is not the model without its adapter
     monitor: SteeringMonitor | None = None  # measures beside the loss on held-out rows
@@ -46,11 +45,10 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
         self.compared: list[float] = []  # the loss of the comparisons of each part since the last log, for the curve
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return this process's share of the training rows in batches, of like length where the layout wants it."""
+        """Return this process's share of the training rows in batches of similar length."""
         families: Any = self.train_dataset
         share = self.accelerator.process_index, self.accelerator.num_processes
-        # What is of one width stands in an order that is random.
-        widths = [1 if self.layout in (PADDED, PACKED) else one.width for one in families]
+        widths = [one.width for one in families]
         batches = LengthBatches(widths, self.batch / self.args.gradient_accumulation_steps, self.args.seed, share)
         if self.objective.compares:
             batches.redraw = families.draw
@@ -169,30 +167,27 @@ def trainer(
         args=arguments(folder, plan, bool(validation)),
         train_dataset=training,
         eval_dataset=validation or None,
-        data_collator=Collator(padding, packs=plan.layout == PACKED, shares=plan.layout == SHARED),
+        data_collator=Collator(padding, shares=plan.layout == SHARED),
         callbacks=[Chronicle(folder)],
     )
-    made.batch, made.layout, made.objective = plan.batch, plan.layout, plan.objective
+    made.batch, made.objective = plan.batch, plan.objective
     if plan.objective.name == RA_DPO and not hasattr(model, "disable_adapter"):
         made.reference = copy.deepcopy(model).eval().requires_grad_(False)
     made.remove_callback(PrinterCallback)  # stdout is for data
     return made
 
 
-def layout_agrees(model: Any, padding: int, families: Sequence[Family], layout: str) -> bool:
-    """Return whether a model gives rows that are laid together the loss that they have alone.
+def sharing_agrees(model: Any, padding: int, families: Sequence[Family]) -> bool:
+    """Return whether a model gives rows that share their prompt the loss that they have alone.
 
-    It does unless it has another memory than attention, or ignores the mask. The first family of several
-    members is tried and, where families are packed, one beside it too.
+    It does unless it has another memory than attention, or ignores the mask. Tries the first family of several members.
     """
-    first = next((i for i, one in enumerate(families) if len(one.members) > 1), 0)
-    tried = families[max(0, first - 1) :][:2] if layout == PACKED else families[first:][:1]
-    rows = [row for family in tried for row in family.members]
+    tried = next((one for one in families if len(one.members) > 1), families[0])
     model.eval()
     with torch.inference_mode():
         losses = [
             float(_summed(model, {name: value.to(model.device) for name, value in lay(one, padding).items()}))
-            for one in ([tried], [[family] for family in alone(rows)])
+            for one in ([tried], alone(tried.members))
         ]
     model.train()
     return math.isclose(*losses, rel_tol=_AGREES if device() == "cpu" else _AGREES_ELSEWHERE)

@@ -26,7 +26,6 @@ _FLAGS = (
     "accumulate",
     "lora",
     "report_to",
-    "layout",
     "objective",
     "contrast_weight",
     "alternatives",

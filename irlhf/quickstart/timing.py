@@ -12,7 +12,6 @@ from irlhf.engines.chat import Chat
 from irlhf.engines.dice import Decoding
 from irlhf.engines.generate import generate
 from irlhf.engines.local import device, fitting_threads, load_causal
-from irlhf.finetune import FinetuneSettings
 from irlhf.finetune.lora import with_lora
 from irlhf.finetune.train import shares_prompts
 from irlhf.models.description import describe
@@ -84,7 +83,7 @@ def _step_seconds(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], 
     for prompt in prompts[: _ROWS // 2]:
         completions = [[rng.randrange(vocabulary) for _ in range(max_tokens)] for _ in range(2)]
         families.append(_family(prompt, target, completions))
-    shares = shares_prompts(model, tokenizer.pad_token_id, families, FinetuneSettings())
+    shares = shares_prompts(model, tokenizer.pad_token_id, families)
     collate = Collator(tokenizer.pad_token_id, shares=shares)
     batches = [
         {name: value.to(model.device) for name, value in collate(part).items()} for part in (families[:1], families)

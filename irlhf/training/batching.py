@@ -9,17 +9,15 @@ the one it has alone. Members with the same prompt share all of it, so a family 
 
     prompt | reward line A | completion 1 | completion 2 | reward line B | completion 1 | completion 2
 
-    padded     rows drawn at random, one in each row of a batch, padded to the longest
-    bucketed   rows of like length, one in each row of a batch
-    shared     families of like width, one in each row of a batch
-    packed     families drawn at random, several in a row of a batch; none sees another, each starts at place 0
+    bucketed   rows of similar length, one in each row of a batch
+    shared     families of similar width, one in each row of a batch
 
-The rows of a step have the same loss and gradient in all four; which rows meet in a step is not the same.
+The rows of a step have the same loss and gradient in both; which rows meet in a step is not the same.
 """
 
 import random
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -94,44 +92,25 @@ def together(rows: Sequence[Encoded], widest: int, most: int) -> list[Family]:
     return [family_of(one) for families in groups.values() for one in families]
 
 
-def packed(families: Iterable[Family]) -> list[list[Family]]:
-    """Return families in rows, none wider than the widest of them: the first row that has room takes the next."""
-    rows: list[list[Family]] = []
-    room: list[int] = []  # tokens that are left in each row
-    ordered = sorted(families, key=lambda family: family.width, reverse=True)
-    for family in ordered:
-        roomy = next((i for i, left in enumerate(room) if family.width <= left), len(rows))
-        if roomy == len(rows):
-            rows.append([])
-            room.append(ordered[0].width)
-        rows[roomy].append(family)
-        room[roomy] -= family.width
-    return rows
-
-
-def lay(rows: Sequence[Sequence[Family]], padding: int) -> dict[str, torch.Tensor]:
-    """Return input_ids, labels and `sequences` [rows, width]; where rows hold several completions, a mask too.
+def lay(families: Sequence[Family], padding: int) -> dict[str, torch.Tensor]:
+    """Return input_ids, labels and `sequences` [families, width]; where a family has several members, a mask too.
 
     `sequences` is the number of the member, counted over the whole batch, that a label belongs to, and -1 elsewhere.
-    The mask is [rows, 1, width, width], true where the later token sees the earlier one. A causal model never
+    The mask is [families, 1, width, width], true where the later token sees the earlier one. A causal model never
     looks at what comes later, so rows by themselves, padded behind their ends, need no mask, and attention
     without one is faster.
     """
-    size = len(rows), max(sum(family.width for family in row) for row in rows)
+    size = len(families), max(family.width for family in families)
     ids, labels = torch.full(size, padding), torch.full(size, IGNORED)
     positions = torch.zeros(size, dtype=torch.long)
-    owners, branches, members = (torch.full(size, _PADDING) for _ in range(3))
+    branches, members = (torch.full(size, _PADDING) for _ in range(2))
     first = 0
-    for i, row in enumerate(rows):
-        at = 0
-        for number, family in enumerate(row):
-            place = slice(at, at + family.width)
-            _lay(family, first, tuple(one[i, place] for one in (ids, labels, positions, branches, members)))
-            owners[i, place] = number
-            at, first = place.stop, first + len(family.members)
+    for i, family in enumerate(families):
+        _lay(family, first, tuple(one[i, : family.width] for one in (ids, labels, positions, branches, members)))
+        first += len(family.members)
     batch = {"input_ids": ids, "labels": labels, "sequences": members.where(labels != IGNORED, -1)}
-    if any(len(row) > 1 or len(family.members) > 1 for row in rows for family in row):
-        batch |= {"position_ids": positions, "attention_mask": _mask(owners, branches, members)}
+    if any(len(family.members) > 1 for family in families):
+        batch |= {"position_ids": positions, "attention_mask": _mask(branches, members)}
     return batch
 
 
@@ -154,23 +133,21 @@ def lay_comparisons(families: Sequence[Family]) -> dict[str, torch.Tensor]:
 
 
 class Collator:
-    """Puts the families of one batch side by side, or packs several into a row.
+    """Puts the families of one batch side by side.
 
     Without `shares`, members of a family that are compared stand in rows of their own: not every model takes a mask
     that hides one member from another.
     """
 
-    def __init__(self, padding: int, packs: bool = False, shares: bool = True) -> None:
-        self.padding, self.packs, self.shares = padding, packs, shares
+    def __init__(self, padding: int, shares: bool = True) -> None:
+        self.padding, self.shares = padding, shares
 
     def __call__(self, families: Sequence[Family]) -> dict[str, torch.Tensor]:
         """Return what the model is given and the labels, as `lay` does, and what is compared."""
-        if self.packs:
-            return lay(packed(families), self.padding)
         compares = any(family.own is not None for family in families)
-        rows = [[family] for family in families]
+        rows = families
         if compares and not self.shares:
-            rows = [[Family(0, (member,))] for family in families for member in family.members]
+            rows = [Family(0, (member,)) for family in families for member in family.members]
         return lay(rows, self.padding) | (lay_comparisons(families) if compares else {})
 
 
@@ -274,11 +251,10 @@ def _lay(family: Family, first: int, tensors: tuple[torch.Tensor, ...]) -> None:
             at = end
 
 
-def _mask(owners: torch.Tensor, branches: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
-    """Return which token sees which [rows, 1, width, width], by the family, branch and member of each."""
+def _mask(branches: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
+    """Return which token sees which [families, 1, width, width], by the branch and member of each."""
     width = members.shape[1]
     causal = torch.ones((width, width), dtype=torch.bool).tril()
-    family = owners[:, :, None] == owners[:, None, :]
     branch = branches[:, :, None] == branches[:, None, :]
     member = (members[:, :, None] == members[:, None, :]) | (members[:, None, :] == _SHARED)
-    return (causal & family & ((branch & member) | (branches[:, None, :] == _SHARED)))[:, None]
+    return (causal & ((branch & member) | (branches[:, None, :] == _SHARED)))[:, None]
