@@ -19,7 +19,7 @@ from irlhf.errors import ConfigError, DataError, IrlhfError, OutputError
 from irlhf.jsonl import BOM, Broken, Given, blocks_of, first_line, numbered_lines, refuse
 from irlhf.records import Where
 from irlhf.registry import resolve
-from irlhf.tables import Tell, bare, is_jsonl, rows_of
+from irlhf.tables import Reading, Tell, bare, is_jsonl, rows_of
 
 STREAM = Path("-")  # stdin where a file is read, stdout where one is written
 YAML_LIMIT = 2**20  # bytes
@@ -48,14 +48,15 @@ def _unsaid(reason: str) -> None:
     """Tell nobody."""
 
 
-def read_each(path: Path, tell: Tell = _unsaid) -> Iterator[tuple[Where, Given]]:
+def read_each(path: Path, tell: Tell = _unsaid, delimiter: str = "") -> Iterator[tuple[Where, Given]]:
     """Yield every row with its place, and those that cannot be read as `Broken`.
 
     JSONL, tables (.csv, .tsv), a list in one JSON value and parquet are told by what they begin with and by their
     names; all but parquet may be packed by gzip or zstandard. The place is a line of JSONL, else a row. What a name
-    does not say is told, with the reason.
+    does not say is told, with the reason. `delimiter` separates the cells of tables; empty, the name and the header say
+    what does.
     """
-    yield from _read(path, partial(_rows, tell=tell), lambda found: found[0].line)
+    yield from _read(path, partial(_rows, how=Reading(tell, delimiter)), lambda found: found[0].line)
 
 
 def read_blocks(path: Path, first: int) -> Iterator[tuple[int, bytes]]:
@@ -135,9 +136,9 @@ def _read(
         raise DataError(f"{path}: no rows in it")
 
 
-def _rows(stream: Any, path: Path, packer: str, tell: Tell) -> Iterator[tuple[Where, Given]]:
+def _rows(stream: Any, path: Path, packer: str, how: Reading) -> Iterator[tuple[Where, Given]]:
     if _head(stream, path) != _PARQUET:
-        return rows_of(stream, path, tell)
+        return rows_of(stream, path, how)
     if packer or not stream.seekable():
         raise DataError(f"{path}: parquet is read from its end; give it as a file of its own, not packed or by a pipe")
     found: Iterator[tuple[Where, Given]] = resolve("irlhf.parquet:rows_of")(stream, path)

@@ -12,7 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +20,16 @@ from irlhf.errors import DataError
 from irlhf.jsonl import BOM, LINE_LIMIT, Broken, Given, Numbered, document, numbered_lines, objects, parse_lines
 from irlhf.packing import PACKED
 from irlhf.records import Where
-from irlhf.separators import SEMICOLON, Fractions, by_content, by_header
 
 SEPARATORS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}  # of cells, by what tables are called
 
 _HEAD = 1024  # bytes, among which the first character stands
 _JSON = (".json", ".jsonl", ".ndjson")  # names of files that are no tables, whatever they begin with
-_LOOKED_AT = 1000  # rows of a table of semicolons, for its decimal sign
+_DELIMITERS = {"\t": "tabs", ";": "semicolons", ",": "commas"}  # the surest first
+_NAME = re.compile(r"[\w .\-/()#%]+")  # a column's, where nothing but the header says that there is a table
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,307})(?:\.[0-9]{1,308})?(?:[eE][+-]?[0-9]{1,3})?")
+_GROUPED = re.compile(r"-?[1-9][0-9]{0,2},[0-9]{3}")  # a fraction in one country, over a thousand in another
+_COMMA = re.compile(r"-?[0-9]{1,308},[0-9]{1,308}(?:[eE][+-]?[0-9]{1,3})?")
 # Columns whose cells are text whatever they look like: an answer may be 42.
 _TEXTS = frozenset(
     {"id", "group", "prompt", "completion", "label", "split", "source", "finish", "policy", "kept", "chosen"}
@@ -41,6 +43,13 @@ csv.field_size_limit(max(csv.field_size_limit(), LINE_LIMIT))  # Python's own is
 Tell = Callable[[str], None]
 
 
+class Reading(NamedTuple):
+    """How a file of rows is read."""
+
+    tell: Tell  # is told how the file was taken where its name does not say it
+    delimiter: str = ""  # of the cells of a table; empty: as the name and the header say
+
+
 class _Cells(NamedTuple):
     """One row of a table as it stands in the file."""
 
@@ -49,20 +58,17 @@ class _Cells(NamedTuple):
     wrong: str  # why it is none
 
 
-def rows_of(stream: Any, path: Path, tell: Tell) -> Iterator[tuple[Where, Given]]:
-    """Yield the rows of an unpacked stream, in the shape that its first character and the file's name show.
-
-    How it was taken is told where the name does not say it.
-    """
+def rows_of(stream: Any, path: Path, how: Reading) -> Iterator[tuple[Where, Given]]:
+    """Yield the rows of an unpacked stream, in the shape that its first character and the file's name show."""
     suffix, first = _looks(stream, path)
     if suffix in SEPARATORS:
-        return _table(numbered_lines(stream, path), path, SEPARATORS[suffix], tell)
+        return _table(numbered_lines(stream, path), path, SEPARATORS[suffix], how)
     if first == b"[":
         return document(b"", stream, path)
     if suffix == ".json" and first == b"{":
         return objects(stream, path)
     if first != b"{" and suffix not in _JSON:
-        return _table(numbered_lines(stream, path), path, "", tell)
+        return _table(numbered_lines(stream, path), path, "", how)
     return parse_lines(numbered_lines(stream, path), path)
 
 
@@ -108,21 +114,40 @@ class _Record:
         return given
 
 
-def _table(numbered: Numbered, path: Path, usual: str, tell: Tell) -> Iterator[tuple[Where, Given]]:
+def _table(numbered: Numbered, path: Path, usual: str, how: Reading) -> Iterator[tuple[Where, Given]]:
     """Read what is called a table, or looks like one where `usual` is empty; anything else is JSONL."""
     first, numbered = _begun(numbered)
     header = first.removeprefix(BOM).decode("utf-8", "replace")
-    try:
-        found = by_header(header, usual) if usual else by_content(header)
-    except ValueError as error:
-        raise DataError(f"{path}: the header is {error}") from error
-    if found is None:
+    delimiter = how.delimiter or (_by_name(header, usual, path) if usual else _by_content(header))
+    if not delimiter:
         return parse_lines(numbered, path)
-    if found.sign != usual:
-        tell(f"as a table, because {found.reason}")
-    if found.own_line:
-        next(numbered)
-    return _cells(numbered, path, found.sign)
+    if delimiter not in (usual, how.delimiter):
+        how.tell(f"as a table, because its first line is names separated by {_DELIMITERS[delimiter]}")
+    return _cells(numbered, path, delimiter)
+
+
+def _by_name(header: str, usual: str, path: Path) -> str:
+    """Return what separates the cells of a file that is called a table. Raises DataError where it may be either."""
+    fitting = [sign for sign in _DELIMITERS if len(_cut(header, sign)) > 1]
+    if len(fitting) > 1 and "\t" not in fitting:
+        raise DataError(f"{path}: the header holds semicolons and commas; choose with irlhf prepare --delimiter")
+    return fitting[0] if fitting else usual
+
+
+def _by_content(header: str) -> str:
+    """Return what separates the names where the line is the header of a table for certain, else nothing."""
+    for sign in _DELIMITERS:
+        names = _cut(header, sign)
+        if len(names) > 1 and len(set(names)) == len(names) and all(_NAME.fullmatch(name) for name in names):
+            return sign
+    return ""
+
+
+def _cut(line: str, sign: str) -> list[str]:
+    try:
+        return next(csv.reader([line.rstrip("\r\n")], delimiter=sign, strict=True), [])
+    except csv.Error:  # no line of cells, as the reader of rows will say
+        return []
 
 
 def _begun(numbered: Numbered) -> tuple[bytes, Numbered]:
@@ -133,38 +158,26 @@ def _begun(numbered: Numbered) -> tuple[bytes, Numbered]:
     return b"", numbered
 
 
-def _cells(numbered: Numbered, path: Path, separator: str) -> Iterator[tuple[Where, Given]]:
+def _cells(numbered: Numbered, path: Path, delimiter: str) -> Iterator[tuple[Where, Given]]:
     """Yield the rows of a table, counted from 1 behind its header; rows of empty cells are none."""
-    records = _records(numbered, path, separator)
+    records = _records(numbered, path, delimiter)
     try:
         header = next((_header(*record) for record in records), [])
     except ValueError as error:
         raise DataError(f"{path}: the header is {error}") from error
-    fractions = None
-    if separator == SEMICOLON:
-        fractions = Fractions()
-        begun, size = [], 0
-        for record in islice(records, _LOOKED_AT):
-            begun.append(record)
-            cells = zip(header, record.cells, strict=False)
-            fractions.look(cell for name, cell in cells if name.lower() not in _TEXTS)
-            size += len(record.given)
-            if size > LINE_LIMIT:
-                break
-        records = chain(begun, records)
     for number, record in enumerate(records, 1):
         where = Where(str(path), number)
         try:
-            row: Given = _row(header, record, fractions)
+            row: Given = _row(header, record, delimiter)
         except ValueError as error:
             row = Broken(DataError(f"{where}: {error}"), record.given.decode("utf-8", "replace"))
         yield where, row
 
 
-def _records(numbered: Numbered, path: Path, separator: str) -> Iterator[_Cells]:
+def _records(numbered: Numbered, path: Path, delimiter: str) -> Iterator[_Cells]:
     """Yield what stands in a table row by row, without rows of empty cells."""
     record = _Record(numbered, path)
-    reader = csv.reader(record, delimiter=separator, strict=True)
+    reader = csv.reader(record, delimiter=delimiter, strict=True)
     while True:
         wrong = ""
         try:
@@ -202,18 +215,23 @@ def repeated(names: Iterable[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]
 
 
-def _row(header: Sequence[str], record: _Cells, fractions: Fractions | None) -> dict[str, Any]:
+def _row(header: Sequence[str], record: _Cells, delimiter: str) -> dict[str, Any]:
     """Return one row of a table without its empty cells. Raises ValueError."""
     _checked(*record)
     if len(record.cells) != len(header):
         raise ValueError(f"{len(record.cells)} cells, and {len(header)} columns; quote what holds separators")
-    return {name: _value(name, cell, fractions) for name, cell in zip(header, record.cells, strict=True) if cell}
+    return {name: _value(name, cell, delimiter) for name, cell in zip(header, record.cells, strict=True) if cell}
 
 
-def _value(name: str, cell: str, fractions: Fractions | None) -> str | float:
+def _value(name: str, cell: str, delimiter: str) -> str | float:
+    """Return a cell as text or as a number. Raises ValueError for a number with a comma that it does not read."""
     if name.lower() in _TEXTS:
         return cell
-    cell = fractions.pointed(cell) if fractions else cell
+    if _GROUPED.fullmatch(cell):
+        point, whole = cell.replace(",", "."), cell.replace(",", "")
+        raise ValueError(f"'{cell}' is ambiguous: decimal comma or thousands separator? Write {point} or {whole}")
+    if delimiter != "," and _COMMA.fullmatch(cell):  # beside commas, '1,5' in quotation marks may be a list
+        raise ValueError(f"'{cell:.40}' has a decimal comma; write {cell.replace(',', '.'):.40}")
     if not _NUMBER.fullmatch(cell):
         return cell
     number = float(cell) if set(cell) & set(".eE") else int(cell)

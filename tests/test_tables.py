@@ -24,7 +24,7 @@ from rawrows import ROWS
 from toolbox import call, process, read
 
 from irlhf.errors import ConfigError, DataError
-from irlhf.files import read_rows
+from irlhf.files import read_each, read_rows
 from irlhf.packing import pack, zstd
 from irlhf.prepare import PrepareSettings, prepare
 
@@ -56,10 +56,6 @@ def table(rows: list[dict[str, Any]], separator: str = ",", end: str = "\r\n") -
     return made.getvalue().encode()
 
 
-def comma(value: Any) -> Any:
-    return f"{value:f}".replace(".", ",") if isinstance(value, float) else value
-
-
 def arrow(rows: list[dict[str, Any]], **options: Any) -> bytes:
     columns = dict.fromkeys(name for row in rows for name in row)
     made = io.BytesIO()
@@ -85,8 +81,6 @@ TABLES: dict[str, Writer] = {
     "marked.csv": lambda rows: b"\xef\xbb\xbf" + table(rows, end="\n"),
     "ROWS.CSV": table,
     "semicolons.csv": lambda rows: table(rows, ";"),
-    "commas.csv": lambda rows: table([{k: comma(v) for k, v in row.items()} for row in rows], ";"),
-    "said.csv": lambda rows: b"\xef\xbb\xbfsep=;\r\n" + table(rows, ";"),
     "tabs.csv": lambda rows: table(rows, "\t"),
     "table.txt": table,
     "semicolons.zst": lambda rows: zstd.compress(b"\n" + table(rows, ";")),
@@ -103,6 +97,10 @@ def put(name: str, content: bytes) -> Path:
 
 def rows_of(name: str, content: bytes) -> list[dict[str, Any]]:
     return [row for _, row in read_rows(put(name, content))]
+
+
+def rows_with(path: Path, delimiter: str) -> list[Any]:
+    return [row for _, row in read_each(path, delimiter=delimiter)]
 
 
 def refusal(name: str, content: bytes) -> str:
@@ -162,45 +160,46 @@ def test_a_cell_is_a_number_only_where_all_of_it_is_one(cell: str, value: object
     assert (row["a"], type(row["a"])) == (value, type(value))
 
 
-@pytest.mark.parametrize(
-    ("cells", "values"),
-    [
-        (["0,5", "1,234", "12"], [0.5, 1.234, 12]),
-        (["0.5", "1.234", "12"], [0.5, 1.234, 12]),
-        (["1.234", "12", "0.25"], [1.234, 12, 0.25]),  # what shows it may stand below
-        (["1,50e3", "-0,000"], [1500, 0]),
-        (["12", "1.234.567", "1.2.2026"], [12, "1.234.567", "1.2.2026"]),
-        (["7", "a,b"], [7, "a,b"]),
-    ],
-)
-def test_fractions_beside_semicolons_have_the_sign_that_the_table_shows(cells: list[str], values: list[Any]) -> None:
-    found = rows_of("rows.csv", table([{"a": cell, "answer": "1.5"} for cell in cells], ";"))
-    assert [row["a"] for row in found] == values
-    assert [type(row["a"]) for row in found if row["a"] == 12] == [int] * ("12" in cells)
-    assert {row["answer"] for row in found} == {"1.5"}
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_number_that_may_be_another_is_refused_with_both_ways_to_write_it(delimiter: str) -> None:
+    told = refusal("rows.csv", table([{"a": cell, "answer": "1,234"} for cell in ("12", "1.234", "1,234")], delimiter))
+    assert told == ("rows.csv:3: '1,234' is ambiguous: decimal comma or thousands separator? Write 1.234 or 1234")
+
+
+def test_a_point_is_the_decimal_sign_of_every_table_and_a_comma_of_none() -> None:
+    cells = ["1.234", "0.5", "12", "1,234,567", "1.2.2026", "a,b"]
+    found = rows_of("rows.csv", table([{"a": cell, "answer": "1,5"} for cell in cells], ";"))
+    assert [row["a"] for row in found] == [1.234, 0.5, 12, "1,234,567", "1.2.2026", "a,b"]
+    assert {row["answer"] for row in found} == {"1,5"}
+    told = refusal("rows.csv", table([{"a": "-0,5", "b": "x"}], ";"))
+    assert told == "rows.csv:1: '-0,5' has a decimal comma; write -0.5"
+
+
+@pytest.mark.parametrize("header", ["prompt;completion, long", "completion,prompt;c"])
+def test_a_header_that_two_signs_part_is_refused_and_a_delimiter_decides(header: str) -> None:
+    source = put("rows.csv", f"{header}\np;q\n".encode())
+    refused = call("prepare", source, "-o", "out.jsonl")
+    assert (refused.code, refused.err.count("\n")) == (1, 1)
+    assert "the header holds semicolons and commas; choose with irlhf prepare --delimiter" in refused.err
+    assert len(rows_with(source, ";")[0]) == 2
 
 
 @pytest.mark.parametrize(
-    ("cells", "told"),
-    [
-        (["1", "1.234"], "rows.csv:2: '1.234' is below ten or in the thousands, which cannot be told"),
-        (["-12,345"], "rows.csv:1: '-12,345' is below ten or in the thousands"),
-        (["0,5", "1.234"], "rows.csv:2: '1.234' beside '0,5' has another decimal sign"),
-        (["1.234", "0,5"], "rows.csv:1: '1.234' beside '0,5' has another decimal sign"),
-        (["1.5", "1,5"], "rows.csv:2: '1,5' beside '1.5' has another decimal sign"),
-    ],
+    ("name", "said"), [("rows.csv", "|"), ("rows.txt", "|"), ("rows.csv", "tab"), ("rows.tsv", ";")]
 )
-def test_a_fraction_that_may_be_another_number_is_named(cells: list[str], told: str) -> None:
-    assert refusal("rows.csv", table([{"a": cell, "b": "x"} for cell in cells], ";")).startswith(told)
+def test_prepare_reads_tables_by_the_delimiter_that_is_named(name: str, said: str) -> None:
+    delimiter = "\t" if said == "tab" else said
+    put("raw.jsonl", jsonl(FLAT))
+    source = put(name, table(FLAT, delimiter))
+    assert call("prepare", source, "-o", "out.jsonl", "--delimiter", said).code == 0
+    assert rows_with(source, delimiter) == FLAT
+    assert [row["completion"] for row in read(Path("out.jsonl"))] == [row["completion"] for row in FLAT]
 
 
-@pytest.mark.parametrize("header", ["prompt;completion, long", "a,b;c"])
-def test_a_header_that_two_signs_part_is_refused_with_the_way_out(header: str) -> None:
-    told = refusal("rows.csv", f"{header}\n1;2\n".encode())
-    assert told.startswith(
-        "rows.csv: the header is parted by semicolons or commas, which cannot be told; put a line like"
-    )
-    assert len(rows_of("rows.csv", f"sep=;\n{header}\n1;2\n".encode())[0]) == 2
+@pytest.mark.parametrize("delimiter", [";;", '"', "\n"])
+def test_a_delimiter_that_is_none_is_refused(delimiter: str) -> None:
+    refused = call("prepare", put("rows.csv", table(FLAT)), "-o", "out.jsonl", "--delimiter", delimiter)
+    assert (refused.code, "give one character, such as ';', or tab" in refused.err) == (2, True)
 
 
 def test_quoted_signs_and_old_line_ends_part_no_header() -> None:
@@ -210,10 +209,9 @@ def test_quoted_signs_and_old_line_ends_part_no_header() -> None:
 
 
 STDIN = {
-    "its first line is names parted by commas": table(FLAT),
-    "its first line is names parted by semicolons": table(FLAT, ";"),
-    "its first line is sep=;": b"sep=;\n" + table(FLAT, ";"),
-    "its first line is names parted by tabs": gzip.compress(table(FLAT, "\t")),
+    "its first line is names separated by commas": table(FLAT),
+    "its first line is names separated by semicolons": table(FLAT, ";"),
+    "its first line is names separated by tabs": gzip.compress(table(FLAT, "\t")),
     "": json.dumps(FLAT, indent=1).encode(),
 }
 

@@ -21,6 +21,9 @@ irlhf prepare hub:Anthropic/hh-rlhf#test -o examples.jsonl
 zcat hh.jsonl.gz | irlhf prepare - -o - | irlhf score - -r rewards.yaml"""
 
 
+_TAB = {"tab": "\t", "\\t": "\t"}  # how a tab is written on a command line
+
+
 def _list(asked: bool) -> None:
     if asked:
         typer.echo(resolve("irlhf.prepare.formats:table")())
@@ -47,6 +50,9 @@ def prepare(
     card: Annotated[
         bool, typer.Option("--card", help="Make a folder for a hub: typed rows by source, a data card.")
     ] = False,
+    delimiter: Annotated[
+        str, typer.Option(metavar="CHAR", help="What separates the cells of a table, or tab. \\[by name and header]")
+    ] = "",
     test: Annotated[float, typer.Option(min=0, max=1, help="Share of prompts for the test split.")] = 0.1,
     validation: Annotated[float, typer.Option(min=0, max=1, help="Share of prompts for validation.")] = 0.05,
     limit: options.Limit = 0,
@@ -58,7 +64,9 @@ def prepare(
     out = options.output_for(output, sources[0], "dataset" if card else "examples.jsonl")
     names = resolve("irlhf.prepare.columns:parse_map")(map_)
     make = resolve("irlhf.prepare:PrepareSettings")
-    settings = make(format, test, validation, limit, on_bad_row.value, names, drop_duplicates, card)
+    settings = make(
+        format, test, validation, limit, on_bad_row.value, names, drop_duplicates, card, _TAB.get(delimiter, delimiter)
+    )
     summary = options.run(COMMANDS["prepare"], quiet, sources, out, settings)
     written = f"{summary.get('written', 0):,} examples"
     first = summary.get("files", [out])[0]

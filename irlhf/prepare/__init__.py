@@ -41,6 +41,7 @@ class PrepareSettings:
     map: Mapping[str, str] = field(default_factory=dict)  # what columns are to be called → what they are called
     drop_duplicates: bool = False  # rows whose prompt and completion stood before
     card: bool = False  # make a folder for a hub: typed rows, a file for each source, and a data card
+    delimiter: str = ""  # of the cells of tables; empty: by the name and the header of each
 
 
 def prepare(
@@ -120,7 +121,7 @@ def _begin(order: dict[str, Any]) -> Callable[[int, bytes], Sheet]:
 
 def _prepare(path: Path, name: str, settings: PrepareSettings, books: _Books, alone: bool) -> None:
     """Write the examples of one source, all of them here if `alone`."""
-    given = read_each(path, lambda told: books.findings.say(path, told))
+    given = read_each(path, lambda told: books.findings.say(path, told), settings.delimiter)
     known, rows = _recognised(islice(_rows(given, settings, books), settings.limit or None), settings, books)
     if known is None:
         return
@@ -229,5 +230,7 @@ def _check(sources: Sequence[str | Path], settings: PrepareSettings) -> None:
         raise ConfigError("no source to prepare; name a file, or - for stdin")
     if settings.format != "auto" and settings.format not in FORMATS:
         find_format(settings.format)
+    if settings.delimiter and (len(settings.delimiter) > 1 or settings.delimiter in '"\r\n'):
+        raise ConfigError(f"--delimiter {settings.delimiter!r}: give one character, such as ';', or tab")
     if min(settings.test, settings.validation) < 0 or settings.test + settings.validation > 1:
         raise ConfigError(f"shares of {settings.test} test and {settings.validation} validation leave no room")
