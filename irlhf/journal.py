@@ -26,7 +26,7 @@ import filelock
 
 from irlhf import console, files
 from irlhf.errors import ConfigError, DataError, OutputError
-from irlhf.ids import Seen
+from irlhf.ids import add_new
 from irlhf.jsonl import parse_row
 from irlhf.packing import PACKED, pack
 from irlhf.records import Example, Where, dumps
@@ -63,7 +63,7 @@ class Journal:
     """The rows of one output while it is being written. Made by `journal`."""
 
     output: Path
-    done: Seen = field(default_factory=Seen)  # ids that an earlier, interrupted run wrote
+    done: set[int] = field(default_factory=set)  # fingerprints of the ids that an interrupted run wrote
     finished: bool = False  # an earlier run of the same command completed the output
     counts: Counter[str] = field(default_factory=Counter)
     _resumable: bool = True  # if not, rows are worth nothing before all are there
@@ -257,9 +257,9 @@ def _sweep(output: Path) -> None:
             stale.unlink(missing_ok=True)
 
 
-def _recover(partial: Path) -> Seen:
-    """Cut the row that a kill tore, and return the ids of the rows before it."""
-    done = Seen()
+def _recover(partial: Path) -> set[int]:
+    """Cut the row that a kill tore, and return the fingerprints of the ids before it."""
+    done: set[int] = set()
     whole = 0
     with partial.open("r+b") as stream:
         for number, line in enumerate(stream, 1):
@@ -267,7 +267,7 @@ def _recover(partial: Path) -> Seen:
                 break
             where = Where(str(partial), number)
             identifier = parse_row(line, where).get("id")
-            if not isinstance(identifier, str) or not done.add(identifier):
+            if not isinstance(identifier, str) or not add_new(done, identifier):
                 raise DataError(f"{where}: damaged; delete {partial} to start afresh")
             whole += len(line)
         stream.truncate(whole)

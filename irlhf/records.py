@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from irlhf.errors import DataError
-from irlhf.ids import Seen
+from irlhf.ids import add_new
 
 Message = dict[str, Any]  # {"role": "user", "content": "…"}, and whatever else a vendor puts there
 Content = str | list[Message]
@@ -206,17 +206,17 @@ def words(prompt: Content) -> str:
     return " ".join(same_width.casefold().split())
 
 
-def unique(examples: Iterable[tuple[Where, Example]], seen: Seen | None = None) -> Iterator[Example]:
-    """Pass the examples on. Raises DataError where an id stands a second time, among those `seen` too."""
-    seen = Seen() if seen is None else seen
+def unique(examples: Iterable[tuple[Where, Example]], seen: set[int] | None = None) -> Iterator[Example]:
+    """Pass the examples on. Raises DataError where an id stands a second time; `seen` are fingerprints of ids."""
+    seen = set() if seen is None else seen
     for where, example in examples:
         check_new(example.id, where, seen)
         yield example
 
 
-def check_new(identifier: str, where: Where, seen: Seen) -> None:
+def check_new(identifier: str, where: Where, seen: set[int]) -> None:
     """Add an id to those seen. Raises DataError where it is among them."""
-    if not seen.add(identifier):
+    if not add_new(seen, identifier):
         raise DataError(f"{where}: id '{identifier:.80}' stands twice; ids must differ")
 
 

@@ -16,6 +16,7 @@ from toolbox import IRLHF, call, example, names, process, read, wait_until, writ
 
 from irlhf.errors import ConfigError, DataError, OutputError
 from irlhf.files import read_rows
+from irlhf.ids import fingerprint
 from irlhf.journal import RunCard, beside, journal, lock, workshop
 from irlhf.records import Example, dumps
 
@@ -48,7 +49,7 @@ def run(out: Path, source: Path, stop_after: int = 99, **settings: Any) -> int:
         for number, one in enumerate(ROWS):
             if number == stop_after:
                 raise InterruptedError
-            if one.id not in book.done:
+            if fingerprint(one.id) not in book.done:
                 book.write(one)
         return done
 

@@ -1,12 +1,12 @@
 """Rows worked on pool by pool: in this process, in its threads, or in the workers of a Ray cluster."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from irlhf.errors import ConfigError
-from irlhf.ids import Seen
+from irlhf.ids import fingerprint
 from irlhf.registry import ENGINES, lookup, resolve
 
 
@@ -52,7 +52,7 @@ def pooled(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
         yield pool
 
 
-def fixed_pools(rows: Iterator[Row], size: int, written: Seen) -> Iterator[list[Row]]:
+def fixed_pools(rows: Iterator[Row], size: int, written: Set[int]) -> Iterator[list[Row]]:
     """Part rows into pools by their position in the input, and leave out the pools that are written already.
 
     A model's last digits depend on which rows share a batch, and batches are formed within a pool. So the pool in
@@ -62,7 +62,7 @@ def fixed_pools(rows: Iterator[Row], size: int, written: Seen) -> Iterator[list[
     met = 0
     set_aside: list[Row] = []
     for pool in pooled(rows, size):
-        missing = [one for one in pool if one.id not in written]
+        missing = [one for one in pool if fingerprint(one.id) not in written]
         met += len(pool) - len(missing)
         if met < len(written):
             set_aside += missing

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from irlhf import console
-from irlhf.ids import Seen
+from irlhf.ids import add_new
 from irlhf.prepare.clean import special_text
 from irlhf.prepare.features import Columns
 from irlhf.prepare.formats import Known
@@ -27,8 +27,8 @@ class Findings:
     counts: Counter[str] = field(default_factory=Counter)
     shapes: dict[str, str] = field(default_factory=dict)  # of each source whose name does not say it
     first: str = ""  # place and text of what is like a special token
-    seen: Seen = field(default_factory=Seen)
-    ids: Seen = field(default_factory=Seen)
+    seen: set[int] = field(default_factory=set)  # fingerprints of prompts with their completions
+    ids: set[int] = field(default_factory=set)  # fingerprints
     columns: Columns | None = None  # where each is to have one type
 
     def say(self, path: Path, shape: str) -> None:
@@ -38,7 +38,7 @@ class Findings:
     def is_again(self, example: Example) -> bool:
         """Return whether an earlier example had this very prompt and completion."""
         said = [as_messages(example.prompt), as_messages(example.completion, "assistant")]
-        return not self.seen.add(json.dumps(said, sort_keys=True))
+        return not add_new(self.seen, json.dumps(said, sort_keys=True))
 
     def look(self, where: Where, example: Example) -> None:
         """Count what an example holds."""

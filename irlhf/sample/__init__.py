@@ -13,7 +13,7 @@ from irlhf.engines.pools import LOCAL, Engine, answered
 from irlhf.engines.told import Lost
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, holds_texts, read_rows, read_texts
-from irlhf.ids import Seen, Shard, parse_shard
+from irlhf.ids import Shard, add_new, fingerprint, parse_shard
 from irlhf.journal import Journal, RunCard, journal, recorded_setting
 from irlhf.policy import Policy, read_policy, read_weights
 from irlhf.records import SPLITS, TEST, TRAIN, VALIDATION, Content, Example, Where, as_text, from_json
@@ -167,7 +167,7 @@ def sample(
                 closing(answered(places.pools(asks, settings, book.done), work, hands, advance)) as pools,
             ):
                 for ask, one in (pair for pool in pools for pair in zip(*pool, strict=True)):
-                    if ask.id not in book.done:
+                    if fingerprint(ask.id) not in book.done:
                         _settle(ask, one, _sampled(ask, card.digest, settings.decoding), book)
             book.counts.update(places.account(spent))
     return book.summary()
@@ -296,7 +296,7 @@ def _read_prompts(source: Path, settings: SampleSettings) -> Iterator[Example]:
     """Yield each different prompt of the shard once, in the order of the file, which is read to its end."""
     shard = parse_shard(settings.shard)
     splits = settings.split.split(",")
-    seen = Seen()
+    seen: set[int] = set()
     other: set[str] = set()
     stem = "stdin" if source == STREAM else source.stem
     for where, row in _rows(source):
@@ -306,7 +306,7 @@ def _read_prompts(source: Path, settings: SampleSettings) -> Iterator[Example]:
             other.add(example.split)
         elif (len(seen) < settings.limit or not settings.limit) and _is_new(example, seen, shard):
             yield example
-    if not len(seen):
+    if not seen:
         there = ", ".join(sorted(other))
         raise DataError(f"{source}: no prompt of the {settings.split} split; ask for --split {there} or all")
 
@@ -318,9 +318,9 @@ def _rows(source: Path) -> Iterator[tuple[Where, dict[str, Any]]]:
     return read_rows(source)
 
 
-def _is_new(prompt: Example, seen: Seen, shard: Shard) -> bool:
+def _is_new(prompt: Example, seen: set[int], shard: Shard) -> bool:
     """Return whether a prompt comes for the first time and belongs to the shard."""
-    return seen.add(prompt.cluster) and shard.holds(prompt.cluster)
+    return add_new(seen, prompt.cluster) and shard.holds(prompt.cluster)
 
 
 def _counted(prompts: Iterable[Example], wanted: Wanted, settings: SampleSettings, book: Journal) -> Iterator[Example]:

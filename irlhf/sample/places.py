@@ -1,7 +1,7 @@
 """Where samples are drawn: by the model here, or by a server that holds it."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import fields, replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -11,7 +11,7 @@ from irlhf import console
 from irlhf.engines.pools import LOCAL, Engine, Work, fixed_pools, pooled
 from irlhf.engines.words import CACHED, CENSORED, PROMPT, is_address
 from irlhf.errors import ConfigError
-from irlhf.ids import Seen
+from irlhf.ids import fingerprint
 from irlhf.policy import Policy
 from irlhf.registry import did_you_mean
 
@@ -76,14 +76,14 @@ def hands(arguments: tuple[Path, Policy, "SampleSettings"], engine: Engine, spen
     return Work("irlhf.sample.local:LocalEngine", arguments), engine
 
 
-def pools(asks: Iterator["Ask"], settings: "SampleSettings", written: Seen) -> Iterator[list["Ask"]]:
+def pools(asks: Iterator["Ask"], settings: "SampleSettings", written: Set[int]) -> Iterator[list["Ask"]]:
     """Part asks, in their order, into those that are taken together: for a chat, what is the same request.
 
     A server is asked for the missing samples alone; the model here draws a pool that misses one as a whole.
     """
     if not settings.base_url:
         return fixed_pools(asks, _POOL * settings.batch, written)
-    missing = (ask for ask in asks if ask.id not in written)
+    missing = (ask for ask in asks if fingerprint(ask.id) not in written)
     return _alike(missing) if settings.api == CHAT else pooled(missing, 1)
 
 

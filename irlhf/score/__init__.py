@@ -12,7 +12,7 @@ from irlhf import console
 from irlhf.engines.pools import LOCAL, Engine, Work, answered, fixed_pools
 from irlhf.errors import ConfigError, DataError
 from irlhf.files import STREAM, read_each, read_rows
-from irlhf.ids import parse_shard
+from irlhf.ids import fingerprint, parse_shard
 from irlhf.journal import PARTIAL, Journal, RunCard, beside, journal
 from irlhf.jsonl import Broken
 from irlhf.records import Example, from_json, unique
@@ -107,7 +107,7 @@ def _pool(asked: Sequence[Source]) -> int:
 def _pools(source: Path, settings: ScoreSettings, asked: Sequence[Source], book: Journal) -> Iterator[list[PoolRow]]:
     """Yield the pools that miss a row; in one of them the rows that are written already are marked."""
     for pool in fixed_pools(_read(source, settings, book), _pool(asked), book.done):
-        yield [AlreadyWritten(one) if one.id in book.done else one for one in pool]
+        yield [AlreadyWritten(one) if fingerprint(one.id) in book.done else one for one in pool]
 
 
 def _wanted(path: Path, settings: ScoreSettings) -> Mapping[str, Reward]:
