@@ -2,7 +2,11 @@
 
 import base64
 import json
+import os
+import pty
 import shutil
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -12,7 +16,7 @@ from typing import Any
 
 import pytest
 from openai_server import BASE, OpenAIServer, hosting
-from toolbox import Outcome, Row, call, example, names, read, write
+from toolbox import IRLHF, Outcome, Row, call, example, names, read, wait_until, write
 
 from irlhf.finetune import FinetuneSettings, render
 from irlhf.finetune.sheet import estimate
@@ -141,7 +145,7 @@ def test_a_dry_run_asks_nobody_and_leaves_nothing(host: OpenAIServer) -> None:
     assert not host.state.seen
 
 
-@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 2), ("", 2)])
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 2), ("", 2), ("what\nyes\n", 0)])
 def test_a_person_at_a_terminal_is_asked(host: OpenAIServer, answer: str, code: int) -> None:
     from typer.testing import CliRunner
 
@@ -154,6 +158,20 @@ def test_a_person_at_a_terminal_is_asked(host: OpenAIServer, answer: str, code: 
         result = CliRunner().invoke(app, arguments, input=answer)
     assert "[y/N]" in result.stderr
     assert (result.exit_code, len(host.jobs)) == (code, int(not code))
+
+
+def test_ctrl_c_at_the_question_submits_nothing(host: OpenAIServer) -> None:
+    write(Path("scored.jsonl"), rows())
+    terminal, inside = pty.openpty()
+    command = [*IRLHF, "finetune", "scored.jsonl", "--model", f"openai:{BASE}", "--base-url", host.url]
+    with Path("err.txt").open("wb") as err:
+        begun = subprocess.Popen(command, stdin=inside, stderr=err)
+    wait_until(lambda: "[y/N]" in Path("err.txt").read_text(), 60)
+    begun.send_signal(signal.SIGINT)
+    assert begun.wait(20) == 130
+    os.close(terminal)
+    os.close(inside)
+    assert not host.jobs
 
 
 # ── what is refused before anything is sent ────────────────────────────────────────────────────────────────────────

@@ -11,6 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from irlhf import console
 from irlhf.engines.answers import NOBODY, PAGE, Fault
 from irlhf.engines.desk import Desk, patient
@@ -224,9 +226,17 @@ def _agree(plan: Plan, sheet: Sheet, doubts: str) -> None:
         return
     if not at_a_terminal():
         raise ConfigError(f"this costs money ({told}); --yes submits it, --dry-run does not")
-    print(f"{told}\nsubmit it to {plan.url}? [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    if not _confirmed(f"{told}\nsubmit it to {plan.url}?"):
         raise ConfigError("nothing was submitted")
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort as stopped:
+        if isinstance(stopped.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stopped
+        return False  # stdin has ended
 
 
 def at_a_terminal() -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 from irlhf.files import read_rows
 from irlhf.plot import style
@@ -51,5 +51,4 @@ def _spearman(pair: Any) -> float:
     """Return the rank correlation of two columns; NaN where one of them does not vary."""
     if len(pair) < _FEWEST or not np.ptp(pair, axis=0).all():
         return float("nan")
-    first, second = (rankdata(column) for column in pair.T)
-    return float(np.corrcoef(first, second)[0, 1])
+    return float(spearmanr(pair).statistic)

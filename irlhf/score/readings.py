@@ -1,6 +1,6 @@
 """Which number of a scorer's reply is the reward."""
 
-import math
+import numpy as np
 
 from irlhf.errors import ConfigError
 from irlhf.records import finite
@@ -32,8 +32,12 @@ def read(name: str, reward: Reward, reply: Reply, traits: Traits) -> float | Fai
     others = [other for key, other in reply.items() if key != label]
     if not all(map(finite, others)):
         return Failure(f"reward '{name}': one of the logits beside it is not a finite number")
-    odds = number if traits.link == "sigmoid" or not others else number - _summed(others)
-    return odds if reward.read == "difference" else _logistic(odds)
+    odds = number if traits.link == "sigmoid" or not others else number - float(np.logaddexp.reduce(others))
+    if reward.read == "difference":
+        return odds
+    from scipy.special import expit
+
+    return float(expit(odds))
 
 
 def _label(label: str, reply: Reply, traits: Traits) -> str | Failure:
@@ -46,13 +50,3 @@ def _label(label: str, reply: Reply, traits: Traits) -> str | Failure:
         return Failure(f"the scorer has no label '{label}'{did_you_mean(label, reply)}", ConfigError)
     several = ", ".join(reply)
     return Failure(f"the scorer gives {len(reply)} numbers ({several}); name one as `label:`", ConfigError)
-
-
-def _summed(logits: list[float]) -> float:
-    """Return the log of the summed exponentials."""
-    most = max(logits)
-    return most + math.log(math.fsum(math.exp(one - most) for one in logits))
-
-
-def _logistic(odds: float) -> float:
-    return 1 / (1 + math.exp(-odds)) if odds >= 0 else math.exp(odds) / (1 + math.exp(odds))

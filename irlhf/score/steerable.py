@@ -136,18 +136,13 @@ def _variance(numbers: Floats, prompts: NDArray[np.uint64]) -> dict[str, Any]:
 
 def _spearman(one: Floats, other: Floats) -> float | None:
     """Return the rank correlation over the rows that have both, or None where one does not vary."""
+    from scipy.stats import spearmanr
+
     both = ~np.isnan(one) & ~np.isnan(other)
-    ranks = _ranks(one[both]), _ranks(other[both])
-    if both.sum() < 3 or any(np.ptp(rank) == 0 for rank in ranks):
+    one, other = one[both], other[both]
+    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
-    return float(np.corrcoef(*ranks)[0, 1])
-
-
-def _ranks(numbers: Floats) -> Floats:
-    """Return ranks from 1, equal numbers sharing the middle of theirs."""
-    _, places, counts = np.unique(numbers, return_inverse=True, return_counts=True)
-    middle: Floats = np.cumsum(counts) - (counts - 1) / 2
-    return middle[places]
+    return float(spearmanr(one, other).statistic)
 
 
 def _warnings(found: Mapping[str, Any], earlier: Iterable[str]) -> Iterable[str]:
