@@ -244,6 +244,8 @@ def coverage() -> Iterator[str]:
     yield f"| of {result['studies']:,} studies | {' | '.join(f'{prompts} prompts' for prompts in by_prompts)} |"
     yield "|---" * (len(by_prompts) + 1) + "|"
     for name in result["truth"]:
+        if name in ("pooled kendall", "pooled r2"):  # which eval gave when this was measured
+            continue
         yield f"| {name} | {' | '.join(f'{100 * shares[name]:.1f}%' for shares in by_prompts.values())} |"
 
 

@@ -16,7 +16,7 @@ from irlhf.records import Example
 NONE = "not available"
 POLICIES = (("policy", ""), ("plain", "plain"), ("top", "top"))
 WEIGHTINGS = ((1, 0), (2, 1), (1, 1), (1, 2), (0, 1))
-TRACKS = ("pearson", "spearman", "kendall")
+TRACKS = ("pearson", "spearman")
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ def write_evaluation(shape: Shape = Shape(), path: str | Path = "eval.json") -> 
 
 
 def evaluation(shape: Shape = Shape()) -> dict[str, Any]:
-    """Return an eval.json, version 2: a policy that follows its targets, baselines that do not."""
+    """Return an eval.json, version 3: a policy that follows its targets, baselines that do not."""
     rng = np.random.default_rng(shape.seed)
     policies = {_key(i): _policy(i, shape, rng) for i in range(len(shape.policies))}
     return {
-        "version": 2,
+        "version": 3,
         "samples": ["scored-samples.jsonl"],
         "settings": {"policies": [], "tolerance": 0.1, "resamples": 1000, "seed": shape.seed},
         "provenance": {
@@ -194,7 +194,7 @@ def _reward(shape: Shape, steered: bool, rng: np.random.Generator) -> dict[str, 
     follow = 0.86 if steered else 0.0
     actual = np.clip(follow * asked + (1 - follow) * 0.5 + rng.normal(0, 0.1 if steered else 0.28, n), 0, 1)
     rho = float(np.corrcoef(asked, actual)[0, 1])
-    tracks = {kind: interval(rho * share) for kind, share in zip(TRACKS, (1, 0.98, 0.8), strict=True)}
+    tracks = {kind: interval(rho * share) for kind, share in zip(TRACKS, (1, 0.98), strict=True)}
     off = np.abs(actual - asked)
     found: dict[str, Any] = {
         "scale": "quantile",
@@ -203,7 +203,7 @@ def _reward(shape: Shape, steered: bool, rng: np.random.Generator) -> dict[str, 
         "prompts": shape.prompts,
         "asked": interval(float(asked.mean())),
         "actual": interval(float(actual.mean())),
-        "pooled": {**tracks, "r2": interval(rho**2), "slope": interval(follow)},
+        "pooled": {**tracks, "slope": interval(follow)},
         "within": {"prompts": shape.prompts, **tracks, "violations": interval(0.5 - rho / 2)},
         "error": {"mean_absolute": interval(float(off.mean()), 0.01), "floor_permuted": 0.33, "floor_constant": 0.25},
         "success": {

@@ -311,7 +311,17 @@ def test_rounds_of_another_shape_are_refused(change: dict[str, Any]) -> None:
     assert not Path("plots").exists()
 
 
-@pytest.mark.parametrize("version", [1, 3, "2", None])
+def test_an_evaluation_of_the_version_before_is_drawn() -> None:
+    older = evaluation(ONE)
+    for policy in older["policies"].values():
+        for found in policy["rewards"].values():
+            found["pooled"]["r2"] = found["within"]["kendall"] = found["within"]["spearman"]
+    Path("eval.json").write_text(json.dumps({**older, "version": 2}))
+    outcome = call("plot", "eval.json", "-o", "plots", "--report", "report.html")
+    assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize("version", [1, 4, "3", None])
 def test_another_version_of_an_evaluation_is_refused(version: object) -> None:
     Path("eval.json").write_text(json.dumps({**evaluation(ONE), "version": version}))
     outcome = call("plot", "eval.json", "-o", "plots")

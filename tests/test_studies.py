@@ -179,7 +179,7 @@ def test_another_choice_of_results_needs_no_new_run(study: Path) -> None:
 def test_an_evaluation_loses_its_single_points_alone(study: Path) -> None:
     front = {"arms": [{"points": [{"chosen": True}]}]}
     policies = {"p": {"rewards": {"a": {"n": 1, "points": [[0.1, 0.2]]}}}}
-    evaluation = {"version": 2, "policies": policies, "tradeoff": [], "fronts": front}
+    evaluation = {"version": 3, "policies": policies, "tradeoff": [], "fronts": front}
     (study.parent / "eval.json").write_text(json.dumps(evaluation))
     study.write_text("commands: ['cp {here}/eval.json .']\nresults: {all: eval.json}\n")
     assert run(study, "-o", "out").returncode == 0

@@ -32,7 +32,7 @@ from irlhf.registry import resolve
 from irlhf.scales import WITHIN
 from irlhf.targets import weights_of
 
-VERSION = 2  # of eval.json's shape
+VERSION = 3  # of eval.json's shape
 _NOTHING_ASKED: Mapping[str, Any] = {"policies": {}, "tradeoff": [], "fronts": {}, "comparisons": []}
 
 

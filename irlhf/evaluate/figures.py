@@ -4,8 +4,6 @@
 depend on the draw; what comes back is [draws]. With `times` all 1 each is the textbook's figure.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from irlhf.intervals import Floats
@@ -45,17 +43,6 @@ def slope(times: Floats, x: Floats, y: Floats) -> Floats:
     return np.divide(covariance, first, out=np.zeros_like(first), where=first > _NOTHING)
 
 
-def r_squared(times: Floats, wanted: Floats, given: Floats) -> Floats:
-    """Return 1 - sum (given - wanted)^2 / sum (given - mean given)^2: how much of given the identity explains.
-
-    Below 0 the mean of what was given would be the better forecast.
-    """
-    _, _, spread = _moments(times, wanted, given)
-    missed = mean(times, (given - wanted) ** 2)
-    share: Floats = np.divide(missed, spread, out=np.full_like(spread, np.nan), where=spread > _NOTHING)
-    return 1 - share
-
-
 def ranks(times: Floats, x: Floats) -> Floats:
     """Return the mid-ranks of x in each draw, [draws, rows], from 0.5 on."""
     order = np.argsort(x, kind="stable")
@@ -67,32 +54,6 @@ def ranks(times: Floats, x: Floats) -> Floats:
     place[order] = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(x)]))
     result: Floats = middle[:, place]
     return result
-
-
-def kendall_tables(clusters: Sequence[int], x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return, between every two clusters, the pairs in order less those out of order, and those untied in x and y.
-
-    With m [draws, clusters] the copies of each cluster, m A m sums a table over all pairs of rows of a draw;
-    tau-b is the first over the root of the product of the others.
-    """
-    count = max(clusters) + 1
-    order = np.argsort(clusters, kind="stable")
-    starts = np.searchsorted(np.array(clusters)[order], np.arange(count))
-    x, y = x[order], y[order]
-    tables = tuple(np.zeros((count, count)) for _ in range(3))
-    for cluster, rows in enumerate(np.split(np.arange(len(x)), starts[1:])):
-        a, b = np.sign(x[rows, None] - x[None]), np.sign(y[rows, None] - y[None])
-        for table, block in zip(tables, (a * b, np.abs(a), np.abs(b)), strict=True):
-            table[cluster] = np.add.reduceat(block.sum(0), starts)
-    return tables[0], tables[1], tables[2]
-
-
-def kendall(copies: Floats, tables: tuple[Floats, Floats, Floats]) -> Floats:
-    """Return Kendall's tau-b of each draw from the tables between clusters; 0 where either side is constant."""
-    ordered, in_x, in_y = (((copies @ table) * copies).sum(1) for table in tables)
-    scale = np.sqrt(in_x * in_y)
-    tau: Floats = np.divide(ordered, scale, out=np.zeros_like(scale), where=scale > _NOTHING)
-    return tau
 
 
 def _moments(times: Floats, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:

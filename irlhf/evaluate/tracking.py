@@ -7,14 +7,12 @@ import numpy as np
 
 from irlhf.evaluate import figures
 from irlhf.evaluate.arms import ROUNDING, Pair, by_prompt
-from irlhf.intervals import Bootstrap, Floats, Interval, clustered, draws, interval
+from irlhf.intervals import Bootstrap, Floats, clustered
 from irlhf.scales import within_ranks
 
 POINTS = 2000  # (target, actual) pairs that eval.json keeps for the picture
 _LEAST_TARGETS = 3  # different targets a prompt needs before its own correlation means anything
-_KENDALL_ROWS = 20_000  # tau takes time with the square of the rows, and tells little that rho does not
-_KENDALL_PROMPTS = 4000  # and memory with the square of the prompts: 0.4 GB
-_CORRELATIONS = ("pearson", "spearman", "kendall", "r2", "slope")
+_CORRELATIONS = ("pearson", "spearman", "slope")
 
 Prompts = Mapping[str, Mapping[str, float]]  # each prompt's own figures
 
@@ -33,14 +31,12 @@ def tracking(pairs: Sequence[Pair], tolerance: float, bootstrap: Bootstrap) -> d
     enough = np.array([pair.enough for pair in pairs], dtype=float)
     prompts = [pair.prompt for pair in pairs]
     found = clustered(prompts, lambda times: _pooled(times, (asked, actual, enough), tolerance), bootstrap)
-    if np.ptp(asked) and len(pairs) <= _KENDALL_ROWS and len(set(prompts)) <= _KENDALL_PROMPTS:
-        found["kendall"] = _kendall(prompts, asked, actual, bootstrap)
     return {
         "n": len(pairs),
         "prompts": len(set(prompts)),
         "asked": found["asked"],
         "actual": found["actual"],
-        "pooled": {name: found[name] for name in _CORRELATIONS if _exists(found, name)} if np.ptp(asked) else {},
+        "pooled": {name: found[name] for name in _CORRELATIONS} if np.ptp(asked) else {},
         "within": within(own_figures(pairs), bootstrap),
         "error": {"mean_absolute": found["error"], **_error_floors(asked, actual)},
         "success": {"tolerance": tolerance, "share": found["success"], **_success_floors(asked, actual, tolerance)},
@@ -102,7 +98,6 @@ def _pooled(times: Floats, columns: tuple[Floats, Floats, Floats], tolerance: fl
     return {
         "pearson": figures.pearson(times, asked, actual),
         "spearman": figures.spearman(times, asked, actual),
-        "r2": figures.r_squared(times, asked, actual),
         "slope": figures.slope(times, asked, actual),
         "error": figures.mean(times, missed),
         "success": figures.mean(times, (missed <= tolerance + ROUNDING).astype(float)),
@@ -112,18 +107,6 @@ def _pooled(times: Floats, columns: tuple[Floats, Floats, Floats], tolerance: fl
     }
 
 
-def _exists(found: Mapping[str, Interval], name: str) -> bool:
-    """Return whether a figure is there; r2 is none where all actual rewards are equal."""
-    return name in found and not np.isnan(found[name]["value"])
-
-
-def _kendall(prompts: Sequence[str], asked: Floats, actual: Floats, bootstrap: Bootstrap) -> Interval:
-    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
-    tables = figures.kendall_tables([numbers[prompt] for prompt in prompts], asked, actual)
-    drawn = [figures.kendall(copies, tables) for copies in draws(len(numbers), len(numbers), bootstrap)]
-    return interval(float(figures.kendall(np.ones((1, len(numbers))), tables)[0]), np.concatenate(drawn))
-
-
 def _own(prompts: Sequence[str], asked: Floats, actual: Floats) -> dict[str, dict[str, float]]:
     groups = {prompt: mine for prompt, mine in by_prompt(prompts) if len(set(asked[mine])) >= _LEAST_TARGETS}
     return {prompt: _one_prompt(asked[mine], actual[mine]) for prompt, mine in groups.items()}
@@ -131,12 +114,11 @@ def _own(prompts: Sequence[str], asked: Floats, actual: Floats) -> dict[str, dic
 
 def _one_prompt(asked: Floats, actual: Floats) -> dict[str, float]:
     once = np.ones((1, len(asked)))
-    tables = figures.kendall_tables(range(len(asked)), asked, actual)
+    more_asked, more_given = (np.sign(column[:, None] - column) for column in (asked, actual))
     return {
         "pearson": float(figures.pearson(once, asked, actual)[0]),
         "spearman": float(figures.spearman(once, asked, actual)[0]),
-        "kendall": float(figures.kendall(once, tables)[0]),
-        "violations": float((tables[0] < 0).sum() / tables[1].sum()),
+        "violations": float((more_asked * more_given < 0).sum() / (more_asked != 0).sum()),
     }
 
 

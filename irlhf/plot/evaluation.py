@@ -7,7 +7,8 @@ from typing import Any
 from irlhf.plot.shape import Shape
 
 _PARTS = {"policies": dict, "tradeoff": list, "fronts": dict, "comparisons": list, "pairs": dict}
-_SHAPE = Shape("eval.json", 2, _PARTS, "irlhf eval", "run `irlhf eval` on the samples again")
+# Version 2 held two figures more.
+_SHAPE = Shape("eval.json", 3, _PARTS, "irlhf eval", "run `irlhf eval` on the samples again", older=(2,))
 
 holds = _SHAPE.holds
 

@@ -25,6 +25,7 @@ class Shape:
     parts: Mapping[str, type]
     writer: str  # the command that writes it
     again: str  # what to do about a file of another shape
+    older: tuple[int, ...] = ()  # versions that are read as well
 
     def holds(self, first: Mapping[str, Any]) -> bool:
         """Return whether a file, by its first object, is of this kind."""
@@ -33,7 +34,7 @@ class Shape:
     def read(self, path: Path, usual: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a file holds, with `usual` where it may lack something. Raises DataError for another shape."""
         found = {**usual, **read_json(path)}
-        if found["version"] != self.version:
+        if found["version"] not in (self.version, *self.older):
             told = f"version {found['version']!r:.20} of {self.name}, and plot reads version {self.version}"
             raise DataError(f"{path}: {told}; {self.again}")
         for name, kind in self.parts.items():
