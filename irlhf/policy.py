@@ -2,22 +2,33 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    PlainValidator,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from irlhf import files
 from irlhf.errors import ConfigError, DataError
 from irlhf.hosted import KEY as HOSTED
 from irlhf.hosted import Hosted, read_hosted
-from irlhf.records import Example, finite
+from irlhf.records import Example
 from irlhf.registry import did_you_mean
 from irlhf.rewards import check_name, read_rewards
-from irlhf.scales import UNIT, WITHIN, Scale, interpolate, nearest, within_ranks
+from irlhf.scales import UNIT, WITHIN, Number, Scale, interpolate, nearest, within_ranks
 from irlhf.targets import parse_weights
 from irlhf.templates import Template, parse_template
 
@@ -29,15 +40,52 @@ RESERVOIR = 1000  # joint reward vectors of training rows that are kept
 CALIBRATION = "calibration"  # the key of policy.json that `eval --calibrate` writes, and that its digest leaves out
 
 
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise ValueError(f"{value:g} is not above 0")
+    return value
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{value!r:.40} is no count")
+    return value
+
+
+def _name(value: str) -> str:
+    check_name(value, FILE)
+    return value
+
+
+def _fitted(scale: Scale) -> Scale:
+    xs, ys = scale.xs, scale.ys
+    fitted = {
+        "quantile": lambda: len(xs) == len(ys) > 1,
+        "zscore": lambda: len(xs) == 2 and xs[1] > 0,
+        "linear": lambda: len(xs) == 2 and xs[1] > xs[0],
+        "none": lambda: not xs,
+        WITHIN: lambda: not xs and len(ys) > 1 and ys[0] >= 0 and ys[-1] <= 1 and all(a < b for a, b in pairwise(ys)),
+    }.get(scale.kind, lambda: False)()
+    if not fitted or scale.direction not in ("higher", "lower"):
+        raise ValueError("a scale that no training fitted")
+    return scale
+
+
+Positive = Annotated[Number, AfterValidator(_positive)]
+Count = Annotated[int, PlainValidator(_count)]
+Direction = Annotated[StrictStr, Field(pattern="^(higher|lower)$")]
+Fitted = Annotated[Scale, AfterValidator(_fitted)]
+
+
 @dataclass(frozen=True)
 class Part:
     """One term of a sum of rewards: `weight` times its oriented z-score over the training rows."""
 
-    name: str
-    weight: float
-    direction: str
-    mean: float
-    deviation: float
+    name: StrictStr
+    weight: Number
+    direction: Direction
+    mean: Number
+    deviation: Positive
 
     def zscore(self, reward: float) -> float:
         """Return a raw reward in standard deviations above the training mean; more is better."""
@@ -48,12 +96,12 @@ class Part:
 class RewardCard:
     """One reward as the policy learnt it."""
 
-    name: str
-    weight: float
-    scale: Scale
-    mean: float  # of the raw rewards of the training rows, as are the next two
-    deviation: float
-    percentiles: Mapping[str, float]  # "p1" to "p99"
+    name: Annotated[StrictStr, AfterValidator(_name)]
+    weight: Number
+    scale: Fitted
+    mean: Number  # of the raw rewards of the training rows, as are the next two
+    deviation: Positive
+    percentiles: Mapping[str, Number]  # "p1" to "p99"
     parts: tuple[Part, ...] = ()  # of a sum, which no scorer gives
 
     def read(self, rewards: Mapping[str, float]) -> float | None:
@@ -73,10 +121,10 @@ class Reach:
     none where the numbers are best put into the prompt as they are wanted.
     """
 
-    low: float  # asking for less than this brings no less
-    high: float  # asking for more than this brings no more
-    xs: tuple[float, ...] = ()
-    ys: tuple[float, ...] = ()
+    low: Number  # asking for less than this brings no less
+    high: Number  # asking for more than this brings no more
+    xs: tuple[Number, ...] = ()
+    ys: tuple[Number, ...] = ()
 
     def __call__(self, wanted: float) -> float:
         """Return the number to put into the prompt for a wanted actual."""
@@ -88,36 +136,64 @@ class Reach:
         return {"low": self.low, "high": self.high, "xs": list(self.xs), "ys": list(self.ys)}
 
 
+def _rising(reach: Reach) -> Reach:
+    if reach.low >= reach.high:
+        raise ValueError(f"a reach from {reach.low:g} to {reach.high:g}")
+    knots = reach.xs, reach.ys
+    if len(reach.xs) != len(reach.ys) or len(reach.xs) == 1 or any(a >= b for one in knots for a, b in pairwise(one)):
+        raise ValueError("a map that does not rise")
+    return reach
+
+
 @dataclass(frozen=True)
 class Achieved:
     """A request, and the mean raw rewards that it brought."""
 
-    asked: Mapping[str, float]  # in the units of the scales
-    rewards: Mapping[str, float]
-    n: int  # prompts
+    asked: Mapping[str, Number]  # in the units of the scales
+    rewards: Mapping[str, Number]
+    n: Count  # prompts
 
 
 @dataclass(frozen=True)
 class Calibration:
     """What a policy can reach and how to ask it, measured on prompts that it was not trained on."""
 
-    reach: Mapping[str, Reach]  # of the rewards for which asking for more was shown to bring more
+    reach: Mapping[str, Annotated[Reach, AfterValidator(_rising)]]  # where asking for more was shown to bring more
     achieved: tuple[Achieved, ...]
-    decoding: Mapping[str, float]  # how the tokens of the samples were drawn; empty where they do not say
-    samples: int
-    prompts: int
-    splits: Mapping[str, int]  # samples of each; "none" where the prompts have no split
+    decoding: Mapping[str, Number]  # how the tokens of the samples were drawn; empty where they do not say
+    samples: Count
+    prompts: Count
+    splits: Mapping[str, Count]  # samples of each; "none" where the prompts have no split
 
     def to_json(self) -> dict[str, Any]:
         """Return the calibration as policy.json keeps it."""
-        return {
-            "reach": {name: one.to_json() for name, one in self.reach.items()},
-            "achieved": [{"asked": dict(one.asked), "rewards": dict(one.rewards), "n": one.n} for one in self.achieved],
-            "decoding": dict(self.decoding),
-            "samples": self.samples,
-            "prompts": self.prompts,
-            "splits": dict(self.splits),
-        }
+        kept: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return kept
+
+
+class _File(BaseModel):
+    """policy.json, but for the host and the calibration, which are read by themselves."""
+
+    base: StrictStr
+    baseline: StrictStr
+    template: dict[str, Any]
+    rewards: tuple[RewardCard, ...]
+    reservoir: tuple[tuple[Number, ...], ...]
+    context: Number
+    training: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _check_reservoir(self) -> "_File":
+        due = len(self.rewards)
+        if odd := next((vector for vector in self.reservoir if len(vector) != due), None):
+            raise ValueError(f"{len(odd)} numbers where {due} are due")
+        ranked = [i for i, card in enumerate(self.rewards) if card.scale.kind == WITHIN]
+        if any(not 0 <= vector[i] <= 1 for vector in self.reservoir for i in ranked):
+            raise ValueError("a rank beyond 0 and 1 in the reservoir")
+        return self
+
+
+_CALIBRATION = TypeAdapter(Calibration)
 
 
 @dataclass(frozen=True)
@@ -243,18 +319,10 @@ class Policy:
 
     def to_json(self) -> dict[str, Any]:
         """Return the policy as it stands in policy.json."""
-        cards = [
-            {
-                "name": card.name,
-                "weight": card.weight,
-                "scale": card.scale.to_json(),
-                "mean": card.mean,
-                "deviation": card.deviation,
-                "percentiles": dict(card.percentiles),
-                **({"parts": [asdict(part) for part in card.parts]} if card.parts else {}),
-            }
-            for card in self.rewards
-        ]
+        cards: list[dict[str, Any]] = json.loads(json.dumps([asdict(card) for card in self.rewards]))
+        for card in cards:
+            if not card["parts"]:
+                del card["parts"]
         measured = {CALIBRATION: self.calibration.to_json()} if self.calibration else {}
         return {
             "version": VERSION,
@@ -300,30 +368,51 @@ def read_policy(folder: Path) -> Policy:
         raise ConfigError(f"{folder}: no {FILE} in it; name the folder that `irlhf finetune` wrote")
     tree = files.read_json(path)
     if tree.get("version") != VERSION:
-        raise ConfigError(f"{path}: version {tree.get('version')}, but this irlhf reads version {VERSION}")
+        given = tree.get("version")
+        raise ConfigError(f"{path}: version {given}, but this irlhf reads version {VERSION}; fine-tune again")
     try:
+        file = _File.model_validate(tree)
         policy = Policy(
-            base=_text(tree["base"]),
-            baseline=_text(tree["baseline"]),
-            template=parse_template(tree["template"], str(path)),
-            rewards=tuple(_card(one) for one in tree["rewards"]),
-            reservoir=_reservoir(tree),
-            context=int(_number(tree["context"])),
-            training=dict(tree["training"]),
+            base=file.base,
+            baseline=file.baseline,
+            template=parse_template(file.template, str(path)),
+            rewards=file.rewards,
+            reservoir=file.reservoir,
+            context=int(file.context),
+            training=file.training,
             digest=digest(tree),
             hosted=read_hosted(tree),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: damaged ({error}); fine-tune again") from error
+        raise DataError(f"{path}: damaged ({_problem(error)}); fine-tune again") from error
     if tree.get(CALIBRATION) is None:
         return policy
     try:
-        if policy.ranked:
-            raise ValueError(f"the scale of {policy.ranked[0]} has none")
-        return replace(policy, calibration=_calibration(tree[CALIBRATION], set(policy.names)))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        told = f"the '{CALIBRATION}' in it is damaged ({error})"
+        return replace(policy, calibration=_calibration(tree[CALIBRATION], policy))
+    except ValueError as error:
+        told = f"the '{CALIBRATION}' in it is damaged ({_problem(error)})"
         raise DataError(f"{path}: {told}; delete that key, then measure again with eval --calibrate") from error
+
+
+def _calibration(tree: Any, policy: Policy) -> Calibration:
+    """Return what was measured of a policy. Raises ValueError."""
+    if policy.ranked:
+        raise ValueError(f"the scale of {policy.ranked[0]} has none")
+    found, known = _CALIBRATION.validate_python(tree), set(policy.names)
+    if strange := set(found.reach) - known:
+        raise ValueError(f"the reach of an unknown reward {min(strange)!r:.40}")
+    if any(not one.asked or not one.rewards or not {*one.asked, *one.rewards} <= known for one in found.achieved):
+        raise ValueError("a request that asks for nothing, brought nothing, or names an unknown reward")
+    return found
+
+
+def _problem(error: Exception) -> str:
+    """Return what is wrong, and in a file of ours where, in one line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    told = first["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(map(str, first['loc']))}: {told}" if first["loc"] else told
 
 
 def find_policies(files: Iterable[Path], folders: Sequence[str | Path] = ()) -> dict[str, tuple[Path, Policy]]:
@@ -369,97 +458,3 @@ def digest(tree: Mapping[str, Any]) -> str:
 def _zscore(reward: float, mean: float, deviation: float, direction: str) -> float:
     z = (reward - mean) / deviation
     return -z if direction == "lower" else z
-
-
-def _card(tree: Mapping[str, Any]) -> RewardCard:
-    check_name(_text(tree["name"]), FILE)
-    mean, deviation, weight = (_number(tree[key]) for key in ("mean", "deviation", "weight"))
-    if deviation <= 0:
-        raise ValueError("a deviation that is not above 0")
-    percentiles = {name: _number(one) for name, one in tree["percentiles"].items()}
-    parts = tuple(_part(one) for one in tree.get("parts", ()))
-    return RewardCard(tree["name"], weight, _scale(tree["scale"]), mean, deviation, percentiles, parts)
-
-
-def _reservoir(tree: Mapping[str, Any]) -> tuple[tuple[float, ...], ...]:
-    vectors = tuple(_vector(vector, len(tree["rewards"])) for vector in tree["reservoir"])
-    ranked = [i for i, one in enumerate(tree["rewards"]) if one["scale"]["kind"] == WITHIN]
-    if any(not 0 <= vector[i] <= 1 for vector in vectors for i in ranked):
-        raise ValueError("a rank beyond 0 and 1 in the reservoir")
-    return vectors
-
-
-def _part(tree: Mapping[str, Any]) -> Part:
-    weight, mean, deviation = (_number(tree[key]) for key in ("weight", "mean", "deviation"))
-    if deviation <= 0 or tree["direction"] not in ("higher", "lower"):
-        raise ValueError("a part of a sum that no training measured")
-    return Part(_text(tree["name"]), weight, tree["direction"], mean, deviation)
-
-
-def _scale(tree: Mapping[str, Any]) -> Scale:
-    kind, xs, ys = tree["kind"], _vector(tree["xs"]), _vector(tree["ys"])
-    fitted = {
-        "quantile": lambda: len(xs) == len(ys) > 1,
-        "zscore": lambda: len(xs) == 2 and xs[1] > 0,
-        "linear": lambda: len(xs) == 2 and xs[1] > xs[0],
-        "none": lambda: not xs,
-        WITHIN: lambda: not xs and len(ys) > 1 and ys[0] >= 0 and ys[-1] <= 1 and all(a < b for a, b in pairwise(ys)),
-    }[kind]()
-    if not fitted or tree["direction"] not in ("higher", "lower"):
-        raise ValueError("a scale that no training fitted")
-    return Scale(kind, tree["direction"], xs, ys)
-
-
-def _calibration(tree: Mapping[str, Any], known: Set[str]) -> Calibration:
-    reach = {name: _reach(one) for name, one in tree["reach"].items()}
-    if strange := set(reach) - known:
-        raise ValueError(f"the reach of an unknown reward {min(strange)!r:.40}")
-    return Calibration(
-        reach=reach,
-        achieved=tuple(_achieved(one, known) for one in tree["achieved"]),
-        decoding={name: _number(one) for name, one in tree["decoding"].items()},
-        samples=_count(tree["samples"]),
-        prompts=_count(tree["prompts"]),
-        splits={name: _count(one) for name, one in tree["splits"].items()},
-    )
-
-
-def _reach(tree: Mapping[str, Any]) -> Reach:
-    low, high, xs, ys = _number(tree["low"]), _number(tree["high"]), _vector(tree["xs"]), _vector(tree["ys"])
-    if low >= high:
-        raise ValueError(f"a reach from {low:g} to {high:g}")
-    if len(xs) != len(ys) or len(xs) == 1 or any(a >= b for knots in (xs, ys) for a, b in pairwise(knots)):
-        raise ValueError("a map that does not rise")
-    return Reach(low, high, xs, ys)
-
-
-def _achieved(tree: Mapping[str, Any], known: Set[str]) -> Achieved:
-    asked, rewards = ({name: _number(one) for name, one in tree[key].items()} for key in ("asked", "rewards"))
-    if not asked or not rewards or not {*asked, *rewards} <= known:
-        raise ValueError("a request that asks for nothing, brought nothing, or names an unknown reward")
-    return Achieved(asked, rewards, _count(tree["n"]))
-
-
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{value!r:.40} is no count")
-    return value
-
-
-def _vector(values: Sequence[Any], length: int = -1) -> tuple[float, ...]:
-    if length not in (-1, len(values)):
-        raise ValueError(f"{len(values)} numbers where {length} are due")
-    return tuple(_number(one) for one in values)
-
-
-def _number(value: Any) -> float:
-    if not finite(value):
-        raise ValueError(f"{value!r:.40} is no number")
-    number: float = value  # as it was written: an integer stays one, or the digest of what is written back differs
-    return number
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.40} is no text")
-    return value

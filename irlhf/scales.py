@@ -7,15 +7,28 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import PlainValidator, StrictStr
 
 from irlhf.errors import ConfigError, DataError
+from irlhf.records import finite
 from irlhf.rewards import Reward
 
 KNOTS = 1000  # at most; enough for a tenth of a per cent of the data
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 WITHIN = "within"  # the kind whose numbers are ranks among the completions of one prompt
 UNIT = ("quantile", "linear", WITHIN)  # the kinds whose numbers lie in [0, 1]
+
+
+def _number(value: Any) -> float:
+    if not finite(value):
+        raise ValueError(f"{value!r:.40} is no number")
+    number: float = value  # as it was written: an integer stays one, or the digest of what is written back differs
+    return number
+
+
+Number = Annotated[float, PlainValidator(_number)]  # in a JSON file of ours
 
 
 @dataclass(frozen=True)
@@ -34,10 +47,10 @@ class Scale:
     scale, see `within_ranks`.
     """
 
-    kind: str
-    direction: str
-    xs: tuple[float, ...] = ()
-    ys: tuple[float, ...] = ()
+    kind: StrictStr
+    direction: StrictStr
+    xs: tuple[Number, ...] = ()
+    ys: tuple[Number, ...] = ()
 
     def __call__(self, reward: float) -> float:
         """Return the scaled number of a raw reward. Not for `within`."""

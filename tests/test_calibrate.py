@@ -83,7 +83,7 @@ def test_measuring_a_policy_makes_no_other_of_it(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [
-        (("reach",), [], "no attribute"),
+        (("reach",), [], "reach: Input should be a valid dictionary"),
         (("reach", "short", "high"), 0.1, "a reach from 0.1 to 0.1"),
         (("reach", "short", "low"), "0", "'0' is no number"),
         (("reach", "short", "xs"), [0.1, 0.4], "does not rise"),
