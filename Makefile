@@ -28,7 +28,7 @@ fix: $(INSTALLED)
 	$(BIN)/ruff format .
 
 docs: $(INSTALLED)
-	$(BIN)/typer irlhf.cli utils docs --name irlhf --output docs/cli.md
+	$(BIN)/typer irlhf.cli.app utils docs --name irlhf --output docs/cli.md
 	$(BIN)/python docs/generate.py
 
 clean:

@@ -18,15 +18,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from trl import SFTConfig, SFTTrainer
 
 import irlhf
-from irlhf.engines.chat import Chat
-from irlhf.engines.local import load_causal
-from irlhf.engines.tiny import make_tiny
-from irlhf.finetune import BUCKETED, FinetuneSettings
-from irlhf.finetune.chronicle import Plan
-from irlhf.finetune.rows import Row, TrainingSet, read_training_set
-from irlhf.finetune.trainer import trainer
-from irlhf.records import as_messages, as_text
+from irlhf.core.example import as_messages, as_text
+from irlhf.models.loading import load_causal
+from irlhf.models.prompt_encoding import PromptEncoder
+from irlhf.models.tiny import make_tiny
 from irlhf.training.batching import IGNORED, Encoded, Family, alone, together
+from irlhf.training.callbacks import TrainingPlan
+from irlhf.training.finetune import BUCKETED
+from irlhf.training.settings import FinetuneSettings
+from irlhf.training.trainer import trainer
+from irlhf.training.training_set import Row, TrainingSet, read_training_set
 
 CONTEXT = {"mid": 512, "tiny": 256}
 RATE = 5e-4
@@ -74,7 +75,7 @@ def material(kind: str, data: Path, counts: tuple[int, int], folder: Path) -> tu
     settings = FinetuneSettings(drop=0.1, template="reward-end")
     policy = training.policy(kind, settings)
     model, tokenizer = _mid(training, folder) if kind == "mid" else _tiny(training, policy)
-    chat = Chat(tokenizer, policy.template, policy.names)
+    chat = PromptEncoder(tokenizer, policy.template, policy.names)
     rows, held_out = (
         list(islice(_encoded(chat, training.asked(policy, part, settings), CONTEXT[kind]), count))
         for part, count in zip((training.train, training.validation), counts, strict=True)
@@ -82,7 +83,7 @@ def material(kind: str, data: Path, counts: tuple[int, int], folder: Path) -> tu
     return model, Bench(rows, held_out, tokenizer.pad_token_id, folder)
 
 
-def _encoded(chat: Chat, rows: Iterable[Row], context: int) -> Iterator[Encoded]:
+def _encoded(chat: PromptEncoder, rows: Iterable[Row], context: int) -> Iterator[Encoded]:
     for example, asked in rows:
         completion = chat.completion(example.completion, example.prompt)
         room = context - len(completion)
@@ -114,7 +115,7 @@ def families(rows: list[Encoded], layout: str, most: int) -> list[Family]:
     return alone(rows) if layout == BUCKETED else together(rows, 2 * max(map(len, rows)), most)
 
 
-def ours(bench: Bench, laid: list[Family], plan: Plan, model: Any) -> Trainer:
+def ours(bench: Bench, laid: list[Family], plan: TrainingPlan, model: Any) -> Trainer:
     """Return the Trainer of `irlhf finetune`; a plan without steps is for one pass, and its batch is of rows."""
     steps = plan.steps or math.ceil(len(bench.rows) / plan.batch)
     plan = replace(plan, steps=steps, batch=plan.batch * len(laid) / len(bench.rows))

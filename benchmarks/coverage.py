@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from irlhf.evaluate.arms import Pair
-from irlhf.evaluate.tracking import own_figures, tracking
-from irlhf.intervals import Bootstrap
-from irlhf.records import Example
+from irlhf.core.bootstrap import Bootstrap
+from irlhf.core.example import Example
+from irlhf.evaluation.arms import Pair
+from irlhf.evaluation.tracking import own_figures, tracking
 
 CLUSTERS = (20, 50, 200)
 FIGURES = ("pooled spearman", "pooled slope", "within spearman", "error", "success")

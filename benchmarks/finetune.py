@@ -24,9 +24,9 @@ from arms import CONTEXT, PEERS, RATE, Bench, Setting, families, material, ours
 from side_by_side import finish, matmul_peak, measure, options, told
 from transformers import Trainer
 
-from irlhf.finetune import BUCKETED, SHARED
-from irlhf.finetune.chronicle import Plan
 from irlhf.training.batching import Encoded
+from irlhf.training.callbacks import TrainingPlan
+from irlhf.training.finetune import BUCKETED, SHARED
 
 BATCHES = {"mid": (4, 16), "tiny": (8, 16, 32, 64, 128)}
 
@@ -69,7 +69,7 @@ def _swept(kind: str, model: Any, bench: Bench) -> tuple[dict[str, Run], dict[st
     runs: dict[str, dict[str, Run]] = {
         "irlhf": {
             f"{batch}{', prompts shared' if name == SHARED else ''}": partial(
-                _timed, partial(ours, bench, laid[name], Plan(0, batch, RATE, 0, layout=name))
+                _timed, partial(ours, bench, laid[name], TrainingPlan(0, batch, RATE, 0, layout=name))
             )
             for batch in BATCHES[kind]
             for name in laid

@@ -17,8 +17,8 @@ import torch
 from arms import CONTEXT, RATE, families, material, ours
 from side_by_side import finish, measure, options, spread
 
-from irlhf.finetune import BUCKETED, SHARED
-from irlhf.finetune.chronicle import Plan
+from irlhf.training.callbacks import TrainingPlan
+from irlhf.training.finetune import BUCKETED, SHARED
 
 ROWS_A_STEP = 16
 
@@ -36,7 +36,7 @@ def main() -> None:
 
         def train(layout: str) -> float:
             laid = families(bench.rows, layout, ROWS_A_STEP)
-            made = ours(bench, laid, Plan(0, ROWS_A_STEP, RATE, 0, layout=layout), model)
+            made = ours(bench, laid, TrainingPlan(0, ROWS_A_STEP, RATE, 0, layout=layout), model)
             started = time.perf_counter()
             made.train()
             return time.perf_counter() - started

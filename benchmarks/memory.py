@@ -24,13 +24,14 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from irlhf.console import be_quiet
-from irlhf.errors import IrlhfError
-from irlhf.policy import Policy, RewardCard, write_policy
-from irlhf.sample import SampleSettings, sample
-from irlhf.scales import Scale
-from irlhf.score import score
-from irlhf.templates import find_template
+from irlhf.core.console import be_quiet
+from irlhf.core.errors import IrlhfError
+from irlhf.policy.policy_file import Policy, PolicyReward, write_policy
+from irlhf.policy.scales import Scale
+from irlhf.policy.templates import find_template
+from irlhf.sampling.sample import sample
+from irlhf.sampling.settings import SampleSettings
+from irlhf.scoring.score import score
 
 COUNTED = "def words(examples): return [len(one.completion.split()) for one in examples]\n"
 REWARDS = "rewards: {words: {scorer: 'counted:words'}}\n"
@@ -79,7 +80,7 @@ def make(folder: Path, rows: int) -> None:
     (folder / "counted.py").write_text(COUNTED)
     (folder / "rewards.yaml").write_text(REWARDS)
     (folder / "policy").mkdir()
-    card = RewardCard("words", 1.0, Scale("linear", "higher", (0.0, 1.0), (0.0, 1.0)), 0.0, 1.0, {})
+    card = PolicyReward("words", 1.0, Scale("linear", "higher", (0.0, 1.0), (0.0, 1.0)), 0.0, 1.0, {})
     write_policy(folder / "policy", Policy("none", find_template("reward-end"), (card,), ((0.5,),), 512))
 
 
@@ -89,7 +90,7 @@ def run(command: str, folder: Path) -> float:
     if command == "score":
         score(folder / "in.jsonl", folder / "rewards.yaml", folder / "out.jsonl")
     else:
-        with patch.dict(sys.modules, {"irlhf.sample.local": SimpleNamespace(LocalEngine=Stub)}):
+        with patch.dict(sys.modules, {"irlhf.sampling.local": SimpleNamespace(LocalEngine=Stub)}):
             settings = SampleSettings(TARGETS, split="all")
             sample(folder / "policy", folder / "in.jsonl", folder / "out.jsonl", settings)
     return time.perf_counter() - started

@@ -18,9 +18,9 @@ import torch
 from side_by_side import finish, measure, options, told
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, LogitsProcessor
 
-from irlhf.engines.decode import decode, padded
-from irlhf.engines.dice import Decoding, Dice
-from irlhf.engines.local import load_causal
+from irlhf.models.loading import load_causal
+from irlhf.models.prefix_decoding import decode, padded
+from irlhf.models.token_sampler import Decoding, TokenSampler
 
 TOKENS = 64  # drawn at most
 TARGETS = 8
@@ -45,7 +45,7 @@ class Ending(LogitsProcessor):  # type: ignore[misc]
         return scores
 
 
-class EndingDice(Dice):
+class EndingDice(TokenSampler):
     """Dice that make every row end after its own number of tokens."""
 
     sizes: torch.Tensor

@@ -28,13 +28,13 @@ from side_by_side import finish, matmul_peak, measure, options, told
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, pipeline
 
-from irlhf.files import read_rows
-from irlhf.prepare import prepare
-from irlhf.records import Example, as_text, from_json
-from irlhf.rewards import Reward
-from irlhf.score import _POOL
-from irlhf.score.panel import Panel, sources
-from irlhf.score.replies import NAME, Cache
+from irlhf.core.example import Example, as_text, from_json
+from irlhf.data.prepare import prepare
+from irlhf.io.files import read_rows
+from irlhf.policy.rewards_file import Reward
+from irlhf.scoring.cache import NAME, Cache
+from irlhf.scoring.runner import ScorerRunner, scorer_groups
+from irlhf.scoring.score import _POOL
 
 BATCHES = (1, 8, 32)
 VOCABULARY = 30522
@@ -85,7 +85,7 @@ def random_encoder(folder: Path, examples: Iterable[Example]) -> Path:
     return folder
 
 
-def ours(panel: Panel, examples: list[Example], folder: Path) -> list[float]:
+def ours(panel: ScorerRunner, examples: list[Example], folder: Path) -> list[float]:
     """Score as irlhf does, pool by pool, with no reply known and every one kept."""
     (folder / NAME).unlink(missing_ok=True)
     panel.replies = Cache(folder / NAME).open()
@@ -126,7 +126,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         examples = texts(given.texts, given.count, Path(name))
         folder = given.model or str(random_encoder(Path(name) / "model", examples))
-        panel = Panel(sources({"reward": Reward(scorer=f"hf:{folder}")}, Path()), Cache(Path(name) / NAME))
+        panel = ScorerRunner(scorer_groups({"reward": Reward(scorer=f"hf:{folder}")}, Path()), Cache(Path(name) / NAME))
         reader: Any = panel.sources[0].scorer._reader  # type: ignore[attr-defined]
         pipe = pipeline("text-classification", model=reader.model, tokenizer=reader.tokenizer)
         expected = torch.tensor(ours(panel, examples, Path(name)))

@@ -29,10 +29,10 @@ from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import SchedulerType
 
-from irlhf.engines.projection import wanted_logits
-from irlhf.finetune import SHARED
-from irlhf.finetune.chronicle import Plan
+from irlhf.models.output_logits import wanted_logits
 from irlhf.training.batching import IGNORED, Collator, Encoded, alone
+from irlhf.training.callbacks import TrainingPlan
+from irlhf.training.finetune import SHARED
 
 ROWS_A_STEP = 16
 PILOT = 1000  # a seed
@@ -112,7 +112,7 @@ def arms(bench: Bench) -> dict[str, Make]:
     laid = families(bench.rows, SHARED, ROWS_A_STEP)
 
     def irlhf(seed: int, steps: int, model: Any) -> Trainer:
-        made = ours(bench, laid, Plan(steps, ROWS_A_STEP, RATE, seed, layout=SHARED), model)
+        made = ours(bench, laid, TrainingPlan(steps, ROWS_A_STEP, RATE, seed, layout=SHARED), model)
         made.args.lr_scheduler_type, made.args.warmup_steps = SchedulerType.CONSTANT, 0
         return made
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
-from irlhf.engines.generate import Decoding, generate
-from irlhf.engines.likelihood import logprobs
-from irlhf.engines.local import fitting_threads, load_causal
-from irlhf.uncertainty import bracket, k3
+from irlhf.core.entropy_bounds import bracket, k3
+from irlhf.models.generation import generate
+from irlhf.models.loading import fitting_threads, load_causal
+from irlhf.models.token_logprobs import logprobs
+from irlhf.models.token_sampler import Decoding
 
 TOPS = (1, 5, 20)
 PAIRS = {

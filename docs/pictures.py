@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from irlhf.plot import rounds, style
+from irlhf.plotting import rounds, style
 
 _LOADS = {"score": "score", "sample": "sample, three a prompt", "killed": "sample, killed half way: the second run"}
 

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import irlhf
-from irlhf.finetune import FinetuneSettings
-from irlhf.prepare import PrepareSettings
-from irlhf.sample import SampleSettings
+from irlhf.data.settings import PrepareSettings
+from irlhf.sampling.settings import SampleSettings
+from irlhf.training.settings import FinetuneSettings
 
 
 def main(source: str) -> None:

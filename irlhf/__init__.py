@@ -10,42 +10,38 @@ The six functions are the six commands. Each reads plain files, writes plain fil
 summary as a dict.
 """
 
-import sys
-from types import ModuleType
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from irlhf.registry import COMMANDS, resolve
+if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` loads a function when it is used
+    from irlhf.data.prepare import prepare as prepare
+    from irlhf.evaluation.evaluate import evaluate as eval
+    from irlhf.plotting.plot import plot as plot
+    from irlhf.sampling.sample import sample as sample
+    from irlhf.scoring.score import score as score
+    from irlhf.training.finetune import finetune as finetune
 
 __version__ = "0.1.0"
 __all__ = ["eval", "finetune", "plot", "prepare", "sample", "score"]
 
-if TYPE_CHECKING:
-    from irlhf.evaluate import evaluate as eval
-    from irlhf.finetune import finetune as finetune
-    from irlhf.plot import plot as plot
-    from irlhf.prepare import prepare as prepare
-    from irlhf.sample import sample as sample
-    from irlhf.score import score as score
+_FUNCTIONS = {
+    "prepare": ("irlhf.data.prepare", "prepare"),
+    "score": ("irlhf.scoring.score", "score"),
+    "finetune": ("irlhf.training.finetune", "finetune"),
+    "sample": ("irlhf.sampling.sample", "sample"),
+    "eval": ("irlhf.evaluation.evaluate", "evaluate"),
+    "plot": ("irlhf.plotting.plot", "plot"),
+}
 
 
-class _Package(ModuleType):
-    """The package, in which a command's function stands before the folder of the same name.
-
-    Importing irlhf.score.rules makes Python set `irlhf.score` to the folder. A property outranks
-    that, and loads the function only when it is first asked for.
-    """
-
-
-def _command(door: str) -> property:
-    def get(package: Any) -> Any:
-        return resolve(door)
-
-    def keep_the_function(package: Any, folder: Any) -> None:
-        pass
-
-    return property(get, keep_the_function)
+def __getattr__(name: str) -> Any:
+    """Load an API function when it is first used."""
+    if name not in _FUNCTIONS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, function = _FUNCTIONS[name]
+    return getattr(import_module(module), function)
 
 
-for _name, _door in COMMANDS.items():
-    setattr(_Package, _name, _command(_door))
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    """Return the names of the module, the API functions among them."""
+    return sorted({*globals(), *__all__})

@@ -1,5 +1,5 @@
 """`python -m irlhf`, so that launchers such as torchrun can start it."""
 
-from irlhf.cli import main
+from irlhf.cli.app import main
 
 main()

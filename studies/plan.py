@@ -10,9 +10,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr, ValidationError, field_validator
 
-from irlhf.errors import ConfigError
-from irlhf.files import read_yaml
-from irlhf.registry import did_you_mean
+from irlhf.core.errors import ConfigError
+from irlhf.core.registry import did_you_mean
+from irlhf.io.files import read_yaml
 
 HERE = "here"  # the placeholder of the YAML's folder, kept in a command's text so that a checkout can move
 

@@ -45,11 +45,11 @@ from pathlib import Path
 from typing import Any
 
 import irlhf
-from irlhf import console
-from irlhf.errors import ConfigError, IrlhfError
-from irlhf.files import disk_error, read_json, read_rows, whole_file, write_json
-from irlhf.journal import lock
-from irlhf.records import dumps
+from irlhf.core import console
+from irlhf.core.errors import ConfigError, IrlhfError
+from irlhf.core.example import dumps
+from irlhf.io.files import disk_error, read_json, read_rows, whole_file, write_json
+from irlhf.io.resumable import lock
 from plan import HERE, Cell, Study, cells, only, read_study
 
 RESULTS, LOG, MEMORY, LOCK = "results.jsonl", "study.log", "study.json", "study.lock"

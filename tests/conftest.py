@@ -26,7 +26,7 @@ os.environ.update(
 
 import pytest
 from filelock import FileLock
-from toolbox import SHARED, Bench, Forks, call, examples, write
+from helpers import SHARED, Bench, Forks, call, examples, write
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from toolbox import write
+from helpers import write
 
-from irlhf.intervals import Bootstrap
-from irlhf.pairs import Pair, accuracy
-from irlhf.records import Example
+from irlhf.core.bootstrap import Bootstrap
+from irlhf.core.example import Example
+from irlhf.core.pairs import Pair, accuracy
 
 NONE = "not available"
 POLICIES = (("policy", ""), ("plain", "plain"), ("top", "top"))

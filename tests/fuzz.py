@@ -14,15 +14,18 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from toolbox import Row, call, names, read
+from helpers import Row, call, names, read
 
-from irlhf import console, jsonl
-from irlhf.errors import IrlhfError
-from irlhf.files import holds_jsonl, read_rows
-from irlhf.journal import Journal
-from irlhf.jsonl import parse_row
-from irlhf.prepare import PrepareSettings, hands, prepare
-from irlhf.records import Where, dumps, from_json
+from irlhf.core import console
+from irlhf.core.errors import IrlhfError
+from irlhf.core.example import Where, dumps, from_json
+from irlhf.data import parallel
+from irlhf.data.prepare import prepare
+from irlhf.data.settings import PrepareSettings
+from irlhf.io import jsonl
+from irlhf.io.files import holds_jsonl, read_rows
+from irlhf.io.jsonl import parse_row
+from irlhf.io.resumable import ResumableWriter
 
 PATIENCE = 10  # seconds of processor time for one file of a few kilobytes
 LONGEST = 4000  # characters of an error
@@ -52,10 +55,10 @@ class Watch:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.run = Run()
-        room = importlib.import_module("irlhf.prepare")  # the name alone is the function
+        room = importlib.import_module("irlhf.data.prepare")  # the name alone is the function
         for name, keep in (("read_each", self._reading), ("unique", self._making), ("_set_aside", self._bad)):
             patch.setattr(room, name, keep(getattr(room, name)))
-        patch.setattr(Journal, "reject", self._rejecting(Journal.reject))
+        patch.setattr(ResumableWriter, "reject", self._rejecting(ResumableWriter.reject))
         patch.setattr(console, "_quiet", True)
 
     def _reading(self, read_each: Any) -> Any:
@@ -85,7 +88,7 @@ class Watch:
         return watched
 
     def _rejecting(self, reject: Any) -> Any:
-        def watched(journal: Journal, where: Where, reason: str, row: object) -> None:
+        def watched(journal: ResumableWriter, where: Where, reason: str, row: object) -> None:
             self.run.aside.append(where)
             assert reason
             dumps({"where": str(where), "reason": reason, "row": row})
@@ -184,8 +187,8 @@ def hold_blocks(path: Path, settings: PrepareSettings, expected: Run) -> None:
     error = ""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jsonl, "BLOCK", 700)
-        patch.setattr(hands, "count", lambda path: int(holds_jsonl(path)))
-        patch.setattr(hands, "sheets", _sheets)
+        patch.setattr(parallel, "worker_count", lambda path: int(holds_jsonl(path)))
+        patch.setattr(parallel, "block_results", _sheets)
         try:
             prepare([path], folder / "out.jsonl", replace(settings, on_bad_row="skip"))
         except IrlhfError as stopped:
@@ -196,9 +199,9 @@ def hold_blocks(path: Path, settings: PrepareSettings, expected: Run) -> None:
     assert aside == (0 if error else len(expected.aside))
 
 
-def _sheets(blocks: Iterable[tuple[int, bytes]], order: dict[str, Any], many: int) -> Iterator[hands.Sheet]:
+def _sheets(blocks: Iterable[tuple[int, bytes]], order: dict[str, Any], many: int) -> Iterator[parallel.BlockResult]:
     """Make the sheets that other processes would, one after the other."""
-    make = importlib.import_module("irlhf.prepare")._begin(json.loads(dumps(order)))
+    make = importlib.import_module("irlhf.data.prepare")._begin(json.loads(dumps(order)))
     for number, block in blocks:
         sheet = make(number, block)
         sheet.told = json.loads(dumps(sheet.told))

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from openai_acts import ACTS, Body, Chatter, Quirks, Refused, State, error, parrot
+from openai_routes import ACTS, Body, Chatter, Quirks, Refused, State, error, parrot
 
 BASE = "gpt-4.1-mini"
 

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from openai_acts import Said
+from openai_routes import Said
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from irlhf.engines.dice import Decoding
-from irlhf.engines.generate import generate
-from irlhf.engines.tiny import make_tiny
+from irlhf.models.generation import generate
+from irlhf.models.tiny import make_tiny
+from irlhf.models.token_sampler import Decoding
 
 CONTEXT = 256
 IGNORED = -100

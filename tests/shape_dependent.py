@@ -87,7 +87,7 @@ def die_behind(size: int) -> None:
 
 
 if __name__ == "__main__":
-    from irlhf.cli import main
+    from irlhf.cli.app import main
 
     if size := int(sys.argv.pop(1)):
         die_behind(size)

@@ -1,6 +1,5 @@
 """The six commands as functions of a typed package."""
 
-import importlib
 import inspect
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 
 import irlhf
-from irlhf.registry import COMMANDS, FORMATS, PICTURES, SCORERS, resolve
+from irlhf.core.registry import COMMANDS, FORMATS, PICTURES, SCORERS, resolve
 
 SIX = ("prepare", "score", "finetune", "sample", "eval", "plot")
 
@@ -28,22 +27,22 @@ def test_a_command_is_a_function_with_types(name: str) -> None:
     )
 
 
-def test_a_command_stays_a_function_when_its_folder_is_imported() -> None:
+def test_the_commands_are_functions_whatever_else_is_imported() -> None:
     program = (
-        "import irlhf, irlhf.score.rules, irlhf.prepare.hh, irlhf.sample.requests, irlhf.plot.style\n"
-        "import irlhf.finetune.rows, irlhf.evaluate\n"
+        "import irlhf, irlhf.scoring.scorers.rules, irlhf.data.formats.hh, irlhf.sampling.target_resolution\n"
+        "import irlhf.plotting.style, irlhf.training.training_set, irlhf.evaluation.evaluate\n"
         "from irlhf import score as imported\n"
-        "functions = [irlhf.score, irlhf.prepare, irlhf.sample, irlhf.plot, irlhf.finetune, irlhf.eval, imported]\n"
-        "print(*[type(one).__name__ for one in functions])"
+        "functions = [*(getattr(irlhf, name) for name in irlhf.__all__), imported]\n"
+        "print(*[type(function).__name__ for function in functions])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["function"] * 7
 
 
-def test_a_command_can_be_imported_before_and_after_its_folder() -> None:
-    importlib.import_module("irlhf.score.rules")
-    assert irlhf.score is irlhf.score
-    assert irlhf.score.__module__ == "irlhf.score"
+def test_the_package_lists_its_functions_and_refuses_other_names() -> None:
+    assert {"eval", "finetune", "plot", "prepare", "sample", "score", "__version__"} <= set(dir(irlhf))
+    with pytest.raises(AttributeError, match="no attribute 'scores'"):
+        _ = irlhf.scores
 
 
 @pytest.mark.parametrize("door", [*COMMANDS.values(), *FORMATS.values(), *PICTURES.values(), *SCORERS.values()])

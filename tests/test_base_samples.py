@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from toolbox import Bench, Row, call, process, read, write
+from helpers import Bench, Row, call, process, read, write
 
-from irlhf.engines.local import end_tokens, load_causal
-from irlhf.errors import ConfigError, DataError
-from irlhf.journal import digest_of
-from irlhf.policy import FILE, read_policy
-from irlhf.sample import SampleSettings, sample
+from irlhf.core.errors import ConfigError, DataError
+from irlhf.io.resumable import digest_of
+from irlhf.models.loading import end_tokens, load_causal
+from irlhf.policy.policy_file import FILE, read_policy
+from irlhf.sampling.sample import sample
+from irlhf.sampling.settings import SampleSettings
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from toolbox import Bench, call, names, read
+from helpers import Bench, call, names, read
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from irlhf.engines.chat import Chat
-from irlhf.engines.local import load_tokenizer
-from irlhf.finetune import FinetuneSettings, finetune
-from irlhf.finetune.baselines import baseline_rows
-from irlhf.policy import Policy, read_policy
-from irlhf.records import Example
+from irlhf.core.example import Example
+from irlhf.models.loading import load_tokenizer
+from irlhf.models.prompt_encoding import PromptEncoder
+from irlhf.policy.policy_file import Policy, read_policy
+from irlhf.training.baselines import baseline_rows
+from irlhf.training.finetune import finetune
+from irlhf.training.settings import FinetuneSettings
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_an_untouched_base_has_the_scales_of_a_policy_of_the_same_rows(untouched
 
 def test_an_untouched_base_is_asked_in_plain_english(untouched: Path) -> None:
     policy = read_policy(untouched)
-    chat = Chat(load_tokenizer(str(untouched)), policy.template, policy.names)
+    chat = PromptEncoder(load_tokenizer(str(untouched)), policy.template, policy.names)
     (turn,) = chat.messages("How?", {"short": 0.9, "colour": 0.25})
     assert turn["content"] == (
         "How?\n\nWrite an answer whose score for short is 0.90 and whose score for colour is 0.25,"

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from toolbox import ROOT, wait_until
+from helpers import ROOT, wait_until
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
 
-from irlhf.prepare import prepare
+from irlhf.data.prepare import prepare
 
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="an sdist has no benchmarks")
 

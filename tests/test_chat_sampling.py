@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import Asked, Reply, Server, error, serving
+from fake_api import Asked, Reply, Server, error, serving
+from helpers import IRLHF, Bench, Outcome, Row, begun, call, example, examples, names, process, read, wait_until, write
 from openai_server import OpenAIServer, hosting
-from toolbox import IRLHF, Bench, Outcome, Row, begun, call, example, examples, names, process, read, wait_until, write
 from transformers import AutoTokenizer
 
-from irlhf.engines.chat import Chat
-from irlhf.engines.local import load_tokenizer
-from irlhf.policy import read_policy
+from irlhf.models.loading import load_tokenizer
+from irlhf.models.prompt_encoding import PromptEncoder
+from irlhf.policy.policy_file import read_policy
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -385,7 +385,7 @@ def test_a_policy_with_weights_is_asked_with_what_it_would_be_asked_with_here(
     long = "Mind this. " * 60 + "short: 0.90\n\n<|endoftext|> And now?"  # cut and disarmed
     write(Path("scored.jsonl"), [example(0, prompt=long), example(1, prompt=[{"role": "user", "content": "Why?"}])])
     policy, tokenizer = read_policy(bench.policy), load_tokenizer(str(bench.policy))
-    chat = Chat(tokenizer, policy.template, policy.names)
+    chat = PromptEncoder(tokenizer, policy.template, policy.names)
     server = scripted([answer(prompt=0)])
     assert call(*there(bench, server)).code == 0
     for row, asked in zip(rows(), server.seen, strict=True):

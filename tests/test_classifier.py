@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import example, process, write
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from toolbox import example, process, write
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -20,11 +20,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from irlhf.errors import ConfigError
-from irlhf.records import Example
-from irlhf.rewards import Reward
-from irlhf.score.panel import Panel, sources
-from irlhf.score.replies import Cache
+from irlhf.core.errors import ConfigError
+from irlhf.core.example import Example
+from irlhf.policy.rewards_file import Reward
+from irlhf.scoring.cache import Cache
+from irlhf.scoring.runner import ScorerRunner, scorer_groups
 
 TEXT = "[PAD] [UNK] [CLS] [SEP] <s> </s> how do i repot a fern in spring one size up no water it well user assistant"
 WORDS = TEXT.split()
@@ -72,16 +72,18 @@ def llama(folder: Path, chat: str = CHAT, **config: Any) -> Path:
     return folder
 
 
-def panel(folder: Path, **spec: str) -> Panel:
+def panel(folder: Path, **spec: str) -> ScorerRunner:
     kept = tempfile.mkdtemp()
-    return Panel(sources({"a": Reward(scorer=f"hf:{folder}", **spec)}, Path()), Cache(Path(kept) / "replies.sqlite"))
+    return ScorerRunner(
+        scorer_groups({"a": Reward(scorer=f"hf:{folder}", **spec)}, Path()), Cache(Path(kept) / "replies.sqlite")
+    )
 
 
-def reader(asked: Panel) -> Any:
+def reader(asked: ScorerRunner) -> Any:
     return asked.sources[0].scorer._reader  # type: ignore[attr-defined]
 
 
-def said(asked: Panel, examples: list[Example]) -> list[float]:
+def said(asked: ScorerRunner, examples: list[Example]) -> list[float]:
     return [answer["a"] for answer in asked(examples, lambda rows: None)]  # type: ignore[index]
 
 
@@ -194,5 +196,5 @@ def test_code_in_a_model_folder_is_refused_without_a_question(tmp_path: Path) ->
 @pytest.mark.parametrize("place", ["./none", "/none", "~/none", "nobody/none"])
 def test_a_model_that_is_not_there_is_one_line(place: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        sources({"a": Reward(scorer=f"hf:{place}")}, Path())
+        scorer_groups({"a": Reward(scorer=f"hf:{place}")}, Path())
     assert "\n" not in str(caught.value)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irlhf import console
+from irlhf.core import console
 
 
 @given(st.text(max_size=40))

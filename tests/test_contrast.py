@@ -11,22 +11,22 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import IRLHF, call, read, wait_until, write
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from toolbox import IRLHF, call, read, wait_until, write
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from irlhf.finetune.chronicle import Plan
-from irlhf.finetune.trainer import CompletionTrainer, trainer
-from irlhf.records import Example
-from irlhf.templates import Bound, Template
+from irlhf.core.example import Example
+from irlhf.policy.templates import Bound, Template
 from irlhf.training.batching import Collator, Encoded, Family, LengthBatches, compared
+from irlhf.training.callbacks import TrainingPlan
 from irlhf.training.pairing import Rewarded, Wishes
 from irlhf.training.settings import Objective
 from irlhf.training.steering_information import Probes, measure, probes
 from irlhf.training.target_contrast import ContrastDraw, ContrastFamilies
 from irlhf.training.target_draw import TargetDraw
+from irlhf.training.trainer import CompletionTrainer, trainer
 
 PROMPT, COMPLETIONS = [1, 5, 6, 7], ([9, 8, 2], [12, 13, 14, 2])
 TARGETS = ([20, 21], [22, 23, 24])
@@ -67,7 +67,9 @@ def by_hand(model: Any, families: Sequence[Family], objective: Objective) -> tor
 
 
 def made(model: Any, folder: Path, objective: Objective, accumulate: int = 1) -> CompletionTrainer:
-    plan = Plan(steps=1, batch=2, rate=1e-3, seed=0, layout="shared", objective=objective, accumulate=accumulate)
+    plan = TrainingPlan(
+        steps=1, batch=2, rate=1e-3, seed=0, layout="shared", objective=objective, accumulate=accumulate
+    )
     return trainer(model, 0, ([pair()], []), folder, plan)
 
 

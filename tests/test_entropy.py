@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from evaluations import NONE, Shape, evaluation, interval
-from toolbox import call
+from helpers import call
 
-from irlhf.evaluate.arms import costs
-from irlhf.evaluate.entropy import entropy_and_kl
-from irlhf.intervals import Bootstrap
-from irlhf.records import Example
+from irlhf.core.bootstrap import Bootstrap
+from irlhf.core.example import Example
+from irlhf.evaluation.arms import costs
+from irlhf.evaluation.entropy import entropy_and_kl
 
 WAY = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 16, "guidance": 1.0}
 SERVED: dict[str, Any] = {"entropy": None, "entropy_low": 1.2, "entropy_high": 2.9, "logprob": -20.0}
@@ -118,8 +118,8 @@ def test_a_bracket_is_drawn_and_told(high: bool, told: str) -> None:
 
 
 def test_bars_reach_from_where_to_where() -> None:
-    from irlhf.plot.price import _draw_bars
-    from irlhf.plot.style import looks, panels
+    from irlhf.plotting.costs import _draw_bars
+    from irlhf.plotting.style import looks, panels
 
     look = next(iter(looks(served(True)["policies"]).values()))
     _, (axis,) = panels(1)

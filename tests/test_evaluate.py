@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toolbox import Bench, Row, call, write
+from helpers import Bench, Row, call, write
 
-from irlhf.evaluate import EvalSettings, evaluate
-from irlhf.policy import read_policy
+from irlhf.evaluation.evaluate import evaluate
+from irlhf.evaluation.settings import EvalSettings
+from irlhf.policy.policy_file import read_policy
 
 
 def samples(bench: Bench, count: int = 40, **fields: Any) -> list[Row]:

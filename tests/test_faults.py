@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toolbox import Bench, Outcome, call, example, examples, names, read, write
+from helpers import Bench, Outcome, call, example, examples, names, read, write
 
-from irlhf.policy import read_policy
+from irlhf.policy.policy_file import read_policy
 
 Command = Callable[[str, str], Outcome]  # source, output
 

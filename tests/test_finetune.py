@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import Bench, Row, call, example, names, read, write
+from helpers import Bench, Row, call, example, names, read, write
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from irlhf.finetune import FinetuneSettings, finetune, preview, render
-from irlhf.policy import read_policy
-from irlhf.rewards import Reward
-from irlhf.scales import fit
+from irlhf.policy.policy_file import read_policy
+from irlhf.policy.rewards_file import Reward
+from irlhf.policy.scales import fit
+from irlhf.training.finetune import finetune, preview, render
+from irlhf.training.settings import FinetuneSettings
 
 
 def scored(count: int = 60, **fields: Any) -> list[Row]:

@@ -11,19 +11,20 @@ from typing import Any
 
 import pytest
 from fuzz import Watch, examine, hold_blocks, hold_files, hold_typed
+from helpers import ROOT, call, read, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rawrows import ASKED, BAD, GOOD, ROWS, USER, several
-from toolbox import ROOT, call, read, write
+from raw_rows import ASKED, BAD, GOOD, ROWS, USER, several
 
-from irlhf.errors import DataError
-from irlhf.ids import fingerprint
-from irlhf.jsonl import DEPTH_LIMIT, Broken, checked, parse_row
-from irlhf.pairs import pairs_of
-from irlhf.prepare import PrepareSettings, prepare
-from irlhf.prepare.formats import Row, find_format, formats
-from irlhf.records import Example, Where, dumps, from_json
-from irlhf.registry import FORMATS
+from irlhf.core.errors import DataError
+from irlhf.core.example import Example, Where, dumps, from_json
+from irlhf.core.hashing import fingerprint
+from irlhf.core.pairs import pairs_of
+from irlhf.core.registry import FORMATS
+from irlhf.data.formats.base import Row, find_format, formats
+from irlhf.data.prepare import prepare
+from irlhf.data.settings import PrepareSettings
+from irlhf.io.jsonl import DEPTH_LIMIT, Broken, checked, parse_row
 
 FUZZ = int(os.environ.get("IRLHF_FUZZ_EXAMPLES") or 30)  # a format
 FUZZED = settings(max_examples=FUZZ, deadline=None, suppress_health_check=list(HealthCheck), database=None)

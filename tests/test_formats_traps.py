@@ -5,18 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rawrows import ASKED, BAD, GOOD, LABELS, ROWS, TRANSCRIPT, USER, completion, oasst, parts, rated
-from toolbox import SHARED, Row, read, write
+from helpers import SHARED, Row, read, write
+from raw_rows import ASKED, BAD, GOOD, LABELS, ROWS, TRANSCRIPT, USER, completion, oasst, parts, rated
 
-from irlhf.errors import DataError
-from irlhf.files import read_rows
-from irlhf.jsonl import DEPTH_LIMIT
-from irlhf.pairs import pairs_of
-from irlhf.prepare import PrepareSettings, prepare
-from irlhf.prepare.clean import BEGUN, JOINED
-from irlhf.prepare.shapes import CUT, DIFFER, EQUAL, TIE
-from irlhf.prepare.ultrafeedback import MENDED, UNRATED
-from irlhf.records import Where, from_json
+from irlhf.core.errors import DataError
+from irlhf.core.example import Where, from_json
+from irlhf.core.pairs import pairs_of
+from irlhf.data.cleaning import BEGUN, JOINED
+from irlhf.data.formats.helpers import CUT, DIFFER, EQUAL, TIE
+from irlhf.data.formats.ultrafeedback import MENDED, UNRATED
+from irlhf.data.prepare import prepare
+from irlhf.data.settings import PrepareSettings
+from irlhf.io.files import read_rows
+from irlhf.io.jsonl import DEPTH_LIMIT
 
 
 def prepared(*rows: Row, **settings: Any) -> list[Row]:

@@ -9,19 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-from dials import scaled, smooth
-from test_decode import END, OTHER, PLAIN, VOCABULARY, Letters, random_model, some
-from toolbox import Bench, Row, call, read
+from chat_template_cases import scaled, smooth
+from helpers import Bench, Row, call, read
+from test_prefix_decoding import END, OTHER, PLAIN, VOCABULARY, Letters, random_model, some
 
-from irlhf.engines.chat import Chat
-from irlhf.engines.dice import Decoding, Dice
-from irlhf.engines.generate import Drawn, generate
-from irlhf.engines.local import load_causal
-from irlhf.errors import ConfigError
-from irlhf.policy import FILE, Policy, read_policy
-from irlhf.sample import SampleSettings, sample
-from irlhf.sample.opposite import opposite
-from irlhf.templates import Bound, Template
+from irlhf.core.errors import ConfigError
+from irlhf.models.generation import Drawn, generate
+from irlhf.models.loading import load_causal
+from irlhf.models.prompt_encoding import PromptEncoder
+from irlhf.models.token_sampler import Decoding, TokenSampler
+from irlhf.policy.policy_file import FILE, Policy, read_policy
+from irlhf.policy.templates import Bound, Template
+from irlhf.sampling.opposite_target import opposite
+from irlhf.sampling.sample import sample
+from irlhf.sampling.settings import SampleSettings
 
 Pair = tuple[list[int], list[int]]  # token ids of the prompt that asks, and of the one that does not
 
@@ -169,7 +170,7 @@ def test_a_token_that_one_side_rules_out_is_still_a_number() -> None:
     scores[:, 7:] = float("-inf")
     scores[0, 3] = float("-inf")  # ruled out behind the prompt that asks
     for seed in range(40):
-        dice = Dice([seed], Decoding(guidance=2, max_tokens=1), [END], torch.device("cpu"))
+        dice = TokenSampler([seed], Decoding(guidance=2, max_tokens=1), [END], torch.device("cpu"))
         assert int(dice.draw(scores)) in {0, 1, 2, 4, 5, 6}
         assert float(dice.entropy) == pytest.approx(float(torch.tensor(6).log()), abs=1e-4)
 
@@ -215,7 +216,7 @@ def test_guidance_of_one_is_no_guidance_to_the_byte(bench: Bench) -> None:
 def test_a_policys_samples_are_guided_by_its_own_prompt_without_rewards(bench: Bench) -> None:
     policy, decoding = read_policy(bench.policy), Decoding(max_tokens=24, guidance=4)
     model, tokenizer = load_causal(str(bench.policy))
-    chat = Chat(tokenizer, policy.template, policy.names)
+    chat = PromptEncoder(tokenizer, policy.template, policy.names)
     for row in sampled(bench, guidance=4.0):
         asked, unasked = (chat.prompt(row["prompt"], asked, 104).ids for asked in (row["asked"], {}))
         tokens, entropy, logprob = slowly(model.eval(), (asked, unasked), row["seed"], decoding, tokenizer.eos_token_id)
@@ -325,7 +326,7 @@ def test_at_least_becomes_at_most_where_the_template_has_a_line_for_it(bench: Be
 def test_samples_are_guided_by_the_prompt_with_the_opposite_targets(bench: Bench) -> None:
     policy, decoding = read_policy(bench.policy), Decoding(max_tokens=24, guidance=4)
     model, tokenizer = load_causal(str(bench.policy))
-    chat = Chat(tokenizer, policy.template, policy.names)
+    chat = PromptEncoder(tokenizer, policy.template, policy.names)
     rows = sampled(bench, guidance=4.0, against="opposite")
     for row in rows:
         both = (row["asked"], opposite(policy, row["asked"]))

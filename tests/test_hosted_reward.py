@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai_acts import Body, Said
+from helpers import CANARY, Forks, Outcome, Row, call, names, read, write
+from openai_routes import Body, Said
 from openai_server import BASE, OpenAIServer, hosting
-from test_hosted import BACKEND, KILLED, LOST, TORN, Case, arm, assert_one_sentence, case, kill
-from toolbox import CANARY, Forks, Outcome, Row, call, names, read, write
+from test_hosted_jobs import BACKEND, KILLED, LOST, TORN, Case, arm, assert_one_sentence, case, kill
 
-from irlhf.finetune.reward import RewardModelSettings, render_verdicts
+from irlhf.training.reward_model.settings import RewardModelSettings
+from irlhf.training.train_reward_model import render_verdicts
 
 pytestmark = pytest.mark.timeout(60)
 

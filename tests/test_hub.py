@@ -14,9 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow
 import pytest
-from hosts import dead
+from fake_api import dead
+from helpers import Row, process, read
 from pyarrow import parquet
-from toolbox import Row, process, read
 
 MAIN, CONVERTED = "main", "refs/convert/parquet"
 REPO = "Org/some-data"

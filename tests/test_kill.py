@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import IRLHF, Bench, examples, read, wait_until, write
+from helpers import IRLHF, Bench, examples, read, wait_until, write
 
-from irlhf.policy import read_policy
+from irlhf.policy.policy_file import read_policy
 
 KILLS = 50
 PATIENT = """
@@ -30,7 +30,7 @@ def killed(command: list[str], share: float) -> dict[str, Any]:
     plan = {"kills": KILLS, "seed": 1, "share": share, "output": output}
     commands = {"reference": [*command, "reference.jsonl"], "arguments": [*command, output]}
     Path("plan.json").write_text(json.dumps({**plan, **commands}))
-    killer = [sys.executable, str(Path(__file__).with_name("killer.py")), "plan.json"]
+    killer = [sys.executable, str(Path(__file__).with_name("kill_loop.py")), "plan.json"]
     done = subprocess.run(killer, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     seen: dict[str, Any] = json.loads(done.stdout.strip().split("\n")[-1])

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import Bench, Outcome, call, names, read
 from safetensors.torch import load_file
-from toolbox import Bench, Outcome, call, names, read
 from transformers import AutoModelForCausalLM
 
-from irlhf.errors import ConfigError
-from irlhf.finetune import FinetuneSettings, finetune
+from irlhf.core.errors import ConfigError
 from irlhf.training.batching import Encoded, together
+from irlhf.training.finetune import finetune
+from irlhf.training.settings import FinetuneSettings
 
 
 def train(bench: Bench, output: str, *options: object) -> Outcome:

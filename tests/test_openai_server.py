@@ -8,10 +8,10 @@ from typing import Any
 
 import openai
 import pytest
+from helpers import wait_until, write
 from openai import OpenAI
-from openai_acts import error
+from openai_routes import error
 from openai_server import BASE, Fault, OpenAIServer, hosting
-from toolbox import wait_until, write
 
 pytestmark = pytest.mark.timeout(60)
 

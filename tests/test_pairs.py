@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import brier_score_loss, log_loss
 
-from irlhf.intervals import Bootstrap, Floats
-from irlhf.pairs import BINS, Pair, accuracy, pairs_of
-from irlhf.records import Content, Example
+from irlhf.core.bootstrap import Bootstrap, Floats
+from irlhf.core.example import Content, Example
+from irlhf.core.pairs import BINS, Pair, accuracy, pairs_of
 
 QUICK = Bootstrap(100, 0)
 RULES = ("accuracy", "ties", "longer", "shorter", "best_rule", "above_rule")

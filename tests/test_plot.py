@@ -17,10 +17,11 @@ from evaluations import (
     write_rounds,
     write_samples,
 )
-from toolbox import Bench, call, example, names, slow_after, write
+from helpers import Bench, call, example, names, slow_after, write
 
-from irlhf.plot import PlotSettings, plot
-from irlhf.registry import PICTURES
+from irlhf.core.registry import PICTURES
+from irlhf.plotting.plot import plot
+from irlhf.plotting.settings import PlotSettings
 
 ODD_NAMES = ("$x^{$", "a_b", "100%", "\\frac", "{}", "<script>", "_hidden", "größe", "你好 🙂", "a\nb", "", "x" * 99)
 MAGIC = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
@@ -49,7 +50,7 @@ def test_scored_rows_and_policies_give_theirs(bench: Bench) -> None:
 
 
 def test_every_picture_has_a_caption_of_its_own() -> None:
-    from irlhf.registry import resolve
+    from irlhf.core.registry import resolve
 
     captions = [resolve(door).CAPTION for door in PICTURES.values()]
     assert len({*captions}) == len(PICTURES)
@@ -156,8 +157,8 @@ def test_an_evaluation_without_any_picture_still_has_its_report() -> None:
 
 @pytest.mark.parametrize("count", [1, 3, 6])
 def test_no_legend_below_a_panel_is_cut_off(count: int) -> None:
-    from irlhf.plot import style
-    from irlhf.plot.target_actual import draw
+    from irlhf.plotting import style
+    from irlhf.plotting.target_actual import draw
 
     shape = Shape(policies=[(f"policy {i}", "") for i in range(count)], weightings=[], prompts=6)
     with style.look():
@@ -211,7 +212,7 @@ def test_what_eval_finds_in_pairs_is_drawn() -> None:
 
 def panels(found: dict[str, Any]) -> list[str]:
     """Draw the rounds and return the titles of the panels, after what stands above them all."""
-    from irlhf.plot.rounds import draw
+    from irlhf.plotting.rounds import draw
 
     ((_, figure),) = draw(write_rounds(found))
     return [figure.get_suptitle(), *(axis.get_title() for axis in figure.axes if axis.get_visible())]
@@ -226,7 +227,7 @@ def test_rounds_of_any_number_and_arms_are_drawn(arms: tuple[str, ...], count: i
 
 
 def test_of_many_rounds_some_are_shown_from_the_first_to_the_last() -> None:
-    from irlhf.plot.rounds_target_actual import draw
+    from irlhf.plotting.rounds_target_actual import draw
 
     ((_, figure),) = draw(write_rounds(rounds(count=30)))
     labels = [text.get_text().partition(",")[0] for text in figure.axes[0].get_legend().get_texts()]
@@ -273,7 +274,7 @@ def test_rounds_that_dropped_nothing_have_no_sides_to_show() -> None:
 
 
 def test_what_a_host_does_not_tell_of_samples_is_not_drawn() -> None:
-    from irlhf.plot.rounds_kept import draw
+    from irlhf.plotting.rounds_kept import draw
 
     found = rounds(("online", "expert"))
     for row in (row for arm in found["arms"] for row in arm["rounds"][1:]):

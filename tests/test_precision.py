@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from toolbox import Bench, Row, call, read
+from helpers import Bench, Row, call, read
 
-from irlhf.errors import ConfigError
+from irlhf.core.errors import ConfigError
 from irlhf.models.description import describe
 from irlhf.models.precision import bfloat16_speedup, precision_name, resolve_precision
-from irlhf.policy import read_policy
-from irlhf.sample import SampleSettings, sample
-from irlhf.sample.local import LocalEngine
+from irlhf.policy.policy_file import read_policy
+from irlhf.sampling.local import LocalBackend
+from irlhf.sampling.sample import sample
+from irlhf.sampling.settings import SampleSettings
 
 LARGE = 135_000_000  # parameters
 
@@ -75,7 +76,7 @@ def recorded(name: str = "samples.jsonl") -> str:
 
 def test_a_model_is_described_without_loading_it(bench: Bench) -> None:
     policy, described = read_policy(bench.policy), describe(str(bench.policy))
-    model = LocalEngine(bench.policy, policy, SampleSettings(max_tokens=8))
+    model = LocalBackend(bench.policy, policy, SampleSettings(max_tokens=8))
     assert described.parameters == sum(weights.numel() for weights in model.policy.model.parameters())
     assert described.width == model.policy.model.config.hidden_size
     assert (described.context, described.commit) == (policy.context, "")
@@ -83,7 +84,7 @@ def test_a_model_is_described_without_loading_it(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
 def test_weights_are_loaded_in_the_precision(precision: str, dtype: torch.dtype, bench: Bench) -> None:
-    engine = LocalEngine(bench.policy, read_policy(bench.policy), SampleSettings(max_tokens=8, precision=precision))
+    engine = LocalBackend(bench.policy, read_policy(bench.policy), SampleSettings(max_tokens=8, precision=precision))
     assert {weights.dtype for weights in engine.policy.model.parameters()} == {dtype}
 
 

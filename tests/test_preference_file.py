@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import Row, call, names, read, write
 from openai_server import BASE, OpenAIServer, hosting
-from toolbox import Row, call, names, read, write
 
-from irlhf.finetune import FinetuneSettings
-from irlhf.finetune.rows import read_training_set
-from irlhf.policy import read_policy
+from irlhf.policy.policy_file import read_policy
 from irlhf.training.pairing import Rewarded
-from irlhf.training.settings import RA_DPO
+from irlhf.training.settings import RA_DPO, FinetuneSettings
 from irlhf.training.target_contrast import ContrastDraw, ContrastFamilies
+from irlhf.training.training_set import read_training_set
 
 pytestmark = pytest.mark.timeout(60)
 

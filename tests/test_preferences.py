@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import Bench, Row, call, example, process, write
+from helpers import Bench, Row, call, example, process, write
 
-from irlhf.policy import read_policy
+from irlhf.policy.policy_file import read_policy
 
 HIGHER, LOWER = "r: {scorer: length}", "r: {scorer: length, direction: lower}"
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import IRLHF, Row, call, example, names, process, read, slow_after, wait_until, write
+from helpers import IRLHF, Row, call, example, names, process, read, slow_after, wait_until, write
 
-from irlhf import jsonl
-from irlhf.errors import BackendError, ConfigError, DataError
-from irlhf.prepare import PrepareSettings, hands, prepare
+from irlhf.core.errors import BackendError, ConfigError, DataError
+from irlhf.data import parallel
+from irlhf.data.prepare import prepare
+from irlhf.data.settings import PrepareSettings
+from irlhf.io import jsonl
 
 FERN = "\n\nHuman: How do I repot a fern?\n\nAssistant: In spring, I think. And you?\n\nHuman: In a larger pot?"
 
@@ -284,7 +286,7 @@ def many_hands(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     monkeypatch.setattr(jsonl, "BLOCK", 700)
 
     def switch(count: int) -> None:
-        monkeypatch.setattr(hands, "count", lambda path: count)
+        monkeypatch.setattr(parallel, "worker_count", lambda path: count)
 
     return switch
 
@@ -359,7 +361,7 @@ def test_a_process_that_ends_by_itself_is_said(
     many_hands: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many_hands(2)
-    monkeypatch.setattr(hands, "_WORK", "raise SystemExit(9)")
+    monkeypatch.setattr(parallel, "_WORK", "raise SystemExit(9)")
     Path("raw.jsonl").write_bytes(b"".join(GOOD))
     with pytest.raises(BackendError, match=r"exit code 9\); run it again"):
         prepare(["raw.jsonl"], "out.jsonl")
@@ -371,34 +373,34 @@ def test_what_looks_at_all_rows_is_done_in_one_process(
     settings: dict[str, Any], many_hands: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many_hands(2)
-    monkeypatch.setattr(hands, "_WORK", "raise SystemExit(9)")
+    monkeypatch.setattr(parallel, "_WORK", "raise SystemExit(9)")
     Path("raw.jsonl").write_bytes(b"".join(GOOD))
     assert prepare(["raw.jsonl"], "out", PrepareSettings(**settings))["written"] > 0
 
 
 def test_a_large_packed_file_that_is_damaged_from_its_beginning_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hands, "LARGE", 1)
-    monkeypatch.setattr(hands.os, "sched_getaffinity", lambda process: range(2), raising=False)
+    monkeypatch.setattr(parallel, "LARGE", 1)
+    monkeypatch.setattr(parallel.os, "sched_getaffinity", lambda process: range(2), raising=False)
     Path("raw.jsonl.gz").write_bytes(gzip.compress(b"".join(GOOD))[:10] + b"\xff" * 99)
     with pytest.raises(DataError, match=r"^raw.jsonl.gz:1: the gzip file is cut short or damaged; fetch it again$"):
         prepare(["raw.jsonl.gz"], "out.jsonl", PrepareSettings("hh"))
 
 
 def test_small_files_streams_and_other_shapes_are_read_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hands, "LARGE", 100)
-    monkeypatch.setattr(hands.os, "sched_getaffinity", lambda process: range(12), raising=False)
+    monkeypatch.setattr(parallel, "LARGE", 100)
+    monkeypatch.setattr(parallel.os, "sched_getaffinity", lambda process: range(12), raising=False)
     for name, text in (("small.jsonl", b"{}"), ("raw.json", b'{"a": 1}\n' * 20), ("raw.csv", b"a,b\n" * 30)):
         Path(name).write_bytes(text)
-        assert hands.count(Path(name)) == 0
-    assert hands.count(Path("-")) == 0
+        assert parallel.worker_count(Path(name)) == 0
+    assert parallel.worker_count(Path("-")) == 0
     Path("large.jsonl").write_bytes(b'{"a": 1}\n' * 20)
-    assert hands.count(Path("large.jsonl")) == hands.MOST
+    assert parallel.worker_count(Path("large.jsonl")) == parallel.MOST
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_processes_end_with_the_one_that_began_them(number: int, code: int) -> None:
     with Path("raw.jsonl").open("wb") as stream:
-        while stream.tell() < 2 * hands.LARGE:
+        while stream.tell() < 2 * parallel.LARGE:
             stream.writelines(GOOD)
     command = [*IRLHF, "prepare", "raw.jsonl", "-o", "out.jsonl"]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as begun:

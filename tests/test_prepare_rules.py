@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import Row, call, read, write
+from helpers import Row, call, read, write
 
-from irlhf.errors import ConfigError, DataError
-from irlhf.prepare import PrepareSettings, prepare
-from irlhf.prepare.clean import BEGUN, JOINED
-from irlhf.prepare.columns import parse_map
+from irlhf.core.errors import ConfigError, DataError
+from irlhf.data.cleaning import BEGUN, JOINED
+from irlhf.data.column_mapping import parse_map
+from irlhf.data.prepare import prepare
+from irlhf.data.settings import PrepareSettings
 
 USER = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "Hello"}

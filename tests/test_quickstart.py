@@ -14,21 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import names, wait_until
+from helpers import names, wait_until
 from typer.testing import CliRunner
 
-from irlhf.cli import app
-from irlhf.errors import ConfigError
-from irlhf.quickstart import QuickstartSettings, quickstart, steps, write_inputs
+from irlhf.cli.app import app
+from irlhf.core.errors import ConfigError
 from irlhf.quickstart.corpus import TOPICS, generate
+from irlhf.quickstart.quickstart import quickstart, steps, write_inputs
+from irlhf.quickstart.settings import QuickstartSettings
 
 # The line in a process of its own, as the command runs it.
 _ALONE = """
 import sys
 from typer.main import get_command
-from irlhf.cli import app
-from irlhf.errors import ConfigError
-from irlhf.quickstart import QuickstartSettings, quickstart
+from irlhf.cli.app import app
+from irlhf.core.errors import ConfigError
+from irlhf.quickstart.settings import QuickstartSettings; from irlhf.quickstart.quickstart import quickstart
 folder, seed, rows, epochs, prompts = sys.argv[1:]
 group = get_command(app)
 settings = QuickstartSettings(int(seed), int(rows), float(epochs), int(prompts))

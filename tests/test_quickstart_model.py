@@ -12,20 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import Bench, call, read
+from helpers import Bench, call, read
 
-from irlhf.engines.local import load_tokenizer
-from irlhf.policy import FILE
-from irlhf.quickstart.pretrained import (
-    PretrainedSettings,
-    commands,
-    embedded_prompts,
-    make_plan,
-    quickstart_pretrained,
-)
+from irlhf.core.example import SPLITS
+from irlhf.models.loading import load_tokenizer
+from irlhf.policy.policy_file import FILE
+from irlhf.quickstart.pretrained import commands, embedded_prompts, make_plan, quickstart_pretrained
+from irlhf.quickstart.settings import PretrainedSettings
 from irlhf.quickstart.summary import side_by_side, verdict
 from irlhf.quickstart.timing import Pace, measure_pace
-from irlhf.records import SPLITS
 
 SMALL = PretrainedSettings(limit=20, samples=2, max_tokens=8, epochs=1)
 CHAT = (
@@ -36,8 +31,8 @@ CHAT = (
 ALONE = """
 import sys
 from typer.main import get_command
-from irlhf.cli import app
-from irlhf.quickstart.pretrained import PretrainedSettings, quickstart_pretrained
+from irlhf.cli.app import app
+from irlhf.quickstart.settings import PretrainedSettings; from irlhf.quickstart.pretrained import quickstart_pretrained
 folder, model, seed, limit, samples, max_tokens, epochs = sys.argv[1:]
 settings = PretrainedSettings(int(seed), int(limit), int(samples), int(max_tokens), float(epochs))
 group = get_command(app)

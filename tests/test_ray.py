@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from toolbox import IRLHF, Bench, Outcome, begun, call, examples, names, process, read, wait_until, write
+from helpers import IRLHF, Bench, Outcome, begun, call, examples, names, process, read, wait_until, write
 
 pytest.importorskip("ray", reason="--engine ray is an extra")
 
@@ -38,7 +38,7 @@ sys.stdin.read()
 MINE = """
 import os, signal, time
 from pathlib import Path
-from irlhf.score.scorers import Failure
+from irlhf.scoring.scorers.base import Failure
 
 def words(examples):
     return [len(one.completion.split()) for one in examples]
@@ -259,7 +259,7 @@ def stands_here(one: Path) -> bool:
 
 @pytest.mark.slow
 def test_a_full_cluster_is_not_waited_for_without_end(cluster: dict[str, str]) -> None:
-    hurry = "import irlhf.engines.cluster as c; c._PATIENCE = 2.0; from irlhf.cli import main; main()"
+    hurry = "import irlhf.executors.ray as c; c._PATIENCE = 2.0; from irlhf.cli.app import main; main()"
     line = [sys.executable, "-c", hurry, *map(str, command("words", "out.jsonl", "--engine", "ray"))]
     with running(FULL, cluster) as first_line:
         assert first_line == "full"
@@ -276,7 +276,7 @@ def test_a_cluster_that_is_not_there_is_one_line() -> None:
 
 
 def test_without_ray_one_line_says_how_to_have_it() -> None:
-    program = "import sys; sys.modules['ray'] = None; from irlhf.cli import main; main()"
+    program = "import sys; sys.modules['ray'] = None; from irlhf.cli.app import main; main()"
     line = [sys.executable, "-c", program, *map(str, command("words", "out.jsonl", "--engine", "ray"))]
     done = subprocess.run(line, capture_output=True, check=False)
     assert told(done) == (2, "irlhf: --engine ray needs Ray: pip install 'irlhf[ray]'\n")

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from toolbox import IRLHF, Bench, Row, begun, call, read, wait_until, write
+from helpers import IRLHF, Bench, Row, begun, call, read, wait_until, write
 
-from irlhf.engines import likelihood
-from irlhf.engines.chat import Chat
-from irlhf.engines.generate import Decoding, generate
-from irlhf.engines.likelihood import logprobs
-from irlhf.engines.local import load_causal
-from irlhf.policy import FILE, read_policy
-from irlhf.sample import SampleSettings, sample
-from irlhf.templates import PLAIN, find_template
+from irlhf.models import token_logprobs
+from irlhf.models.generation import generate
+from irlhf.models.loading import load_causal
+from irlhf.models.prompt_encoding import PromptEncoder
+from irlhf.models.token_logprobs import logprobs
+from irlhf.models.token_sampler import Decoding
+from irlhf.policy.policy_file import FILE, read_policy
+from irlhf.policy.templates import PLAIN, find_template
+from irlhf.sampling.sample import sample
+from irlhf.sampling.settings import SampleSettings
 
 
 def sampled(bench: Bench, reference: object, target: tuple[str, ...] = ("short=0.9",), **more: Any) -> list[Row]:
@@ -51,7 +53,7 @@ def base(bench: Bench, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("small", [1, 3000, 2**27])
 def test_a_batch_reads_what_one_pass_a_token_reads(small: int, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(likelihood, "_LOGITS", small)
+    monkeypatch.setattr(token_logprobs, "_LOGITS", small)
     model, tokenizer = load_causal(str(bench.policy))
     prompts = [tokenizer(text)["input_ids"] for text in ("Human: Why?", "Human: How do I mend a lamp?\n\n", "A", "B")]
     drawn = generate(model.eval(), tokenizer, prompts, range(4), Decoding(max_tokens=30))
@@ -114,9 +116,13 @@ def test_the_reference_reads_behind_its_own_prompt_without_rewards(kind: str, be
     rows = sampled(bench, folder)
     model, tokenizer = load_causal(str(folder))
     card = read_policy(folder) if kind != "base" else None
-    chat = Chat(tokenizer, card.template, card.names) if card else Chat(tokenizer, find_template(PLAIN), ())
+    chat = (
+        PromptEncoder(tokenizer, card.template, card.names)
+        if card
+        else PromptEncoder(tokenizer, find_template(PLAIN), ())
+    )
     own = load_causal(str(bench.policy))[0].eval()
-    asking = Chat(tokenizer, policy.template, policy.names)
+    asking = PromptEncoder(tokenizer, policy.template, policy.names)
     for row in rows:
         asked = asking.prompt(row["prompt"], row["asked"], 104).ids
         (drawn,) = generate(own, tokenizer, [asked], [row["seed"]], Decoding(max_tokens=24))

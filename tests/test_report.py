@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from evaluations import Shape, evaluation, evaluation_of_pairs, write_evaluation, write_samples
+from helpers import call, read, write
 from playwright.sync_api import Browser, Page, sync_playwright
-from toolbox import call, read, write
 
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 MORE_FLAGS = "--disable-component-update --disable-sync"

@@ -13,19 +13,20 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import IRLHF, Row, call, names, process, read, slow_after, wait_until, write
 from test_classifier import WORDS, bert, tokenizer
-from toolbox import IRLHF, Row, call, names, process, read, slow_after, wait_until, write
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 import irlhf
-from irlhf.engines.classify import load_reader
-from irlhf.errors import ConfigError
-from irlhf.finetune.bradley_terry import EncodedPair, PairCollator, pair_trainer
-from irlhf.finetune.chronicle import Plan
-from irlhf.finetune.preferences import HALVES, half_of
-from irlhf.finetune.reward import RewardModelSettings, reward_model
-from irlhf.records import Example
-from irlhf.verdicts import verdict_messages
+from irlhf.core.errors import ConfigError
+from irlhf.core.example import Example
+from irlhf.models.classifier import load_reader
+from irlhf.policy.judge_prompt import verdict_messages
+from irlhf.training.callbacks import TrainingPlan
+from irlhf.training.reward_model.pair_split import HALVES, half_of
+from irlhf.training.reward_model.pairwise_trainer import EncodedPair, PairCollator, pair_trainer
+from irlhf.training.reward_model.settings import RewardModelSettings
+from irlhf.training.train_reward_model import train_reward_model
 
 RULE = "spring"  # the word that the chosen completions hold
 FILLING = [word for word in WORDS[6:] if word != RULE]
@@ -90,7 +91,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 def trained_by(model: Any, pairs: list[EncodedPair], folder: Path, **plan: Any) -> Any:
     plan = {"steps": 1, "batch": len(pairs), "rate": 1e-2, "seed": 0, **plan}
-    return pair_trainer(model, tokenizer(pad_token="[PAD]"), (pairs, []), folder, Plan(**plan))
+    return pair_trainer(model, tokenizer(pad_token="[PAD]"), (pairs, []), folder, TrainingPlan(**plan))
 
 
 def alone(model: Any, pair: EncodedPair) -> torch.Tensor:
@@ -409,7 +410,7 @@ def test_long_rows_lose_their_beginning_and_are_counted(tmp_path: Path) -> None:
 def test_training_that_diverges_leaves_no_reward_model() -> None:
     write(Path("pairs.jsonl"), pairs(40))
     with pytest.raises(ConfigError, match="diverged"):
-        reward_model("pairs.jsonl", "rm", "tiny", RewardModelSettings(epochs=2, learning_rate=1e30))
+        train_reward_model("pairs.jsonl", "rm", "tiny", RewardModelSettings(epochs=2, learning_rate=1e30))
     assert "rm" not in names(Path.cwd())
 
 

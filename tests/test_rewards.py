@@ -10,10 +10,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from irlhf.errors import ConfigError, IrlhfError
-from irlhf.registry import SCORERS
-from irlhf.rewards import Reward, Rewards, parse_rewards, read_rewards
-from irlhf.score.panel import sources
+from irlhf.core.errors import ConfigError, IrlhfError
+from irlhf.core.registry import SCORERS
+from irlhf.policy.rewards_file import Reward, Rewards, parse_rewards, read_rewards
+from irlhf.scoring.runner import scorer_groups
 
 
 def told(text: str, tmp_path: Path) -> str:
@@ -163,7 +163,7 @@ def test_any_tree_is_rewards_or_one_line(tree: Any) -> None:
         return
     again = json.loads(json.dumps(found.model_dump(exclude_defaults=True), allow_nan=False))
     assert parse_rewards(again, "r.yaml") == found
-    told_or(lambda: sources({**found.rewards, **found.gold}, Path()))
+    told_or(lambda: scorer_groups({**found.rewards, **found.gold}, Path()))
 
 
 @given(st.text(max_size=60) | _TREES.map(lambda tree: yaml.safe_dump(tree, allow_unicode=True)))

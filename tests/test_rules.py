@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irlhf.errors import ConfigError, IrlhfError
-from irlhf.records import Example
-from irlhf.rewards import Reward
-from irlhf.score.names import find
-from irlhf.score.rules import Distinct, Format, Regex
-from irlhf.score.scorers import Failure
+from irlhf.core.errors import ConfigError, IrlhfError
+from irlhf.core.example import Example
+from irlhf.policy.rewards_file import Reward
+from irlhf.scoring.lookup import find
+from irlhf.scoring.scorers.base import Failure
+from irlhf.scoring.scorers.rules import Distinct, Format, Regex
 
 
 def said(scorer: str, *texts: str) -> list[Any]:
@@ -165,7 +165,7 @@ def test_a_text_without_words_is_not_easy_to_read(text: str) -> None:
 
 
 def test_without_textstat_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "irlhf.score.readability", raising=False)
+    monkeypatch.delitem(sys.modules, "irlhf.scoring.scorers.readability", raising=False)
     monkeypatch.setitem(sys.modules, "textstat", None)
     with pytest.raises(ConfigError, match=r"pip install 'irlhf\[text\]'"):
         said("readability:lix", "a")

@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from toolbox import Bench, Row, call, example, process, read, write
+from helpers import Bench, Row, call, example, process, read, write
 
-from irlhf.engines.chat import Chat
-from irlhf.engines.generate import Decoding, Drawn, generate
-from irlhf.engines.local import load_causal
-from irlhf.errors import DataError
-from irlhf.policy import Policy, read_policy
-from irlhf.sample import SampleSettings, sample
-from irlhf.sample.requests import Wanted, read_targets
+from irlhf.core.errors import DataError
+from irlhf.models.generation import Drawn, generate
+from irlhf.models.loading import load_causal
+from irlhf.models.prompt_encoding import PromptEncoder
+from irlhf.models.token_sampler import Decoding
+from irlhf.policy.policy_file import Policy, read_policy
+from irlhf.sampling.sample import sample
+from irlhf.sampling.settings import SampleSettings
+from irlhf.sampling.target_resolution import TargetSpec, read_targets
 
 
 def sampled(
@@ -146,14 +148,14 @@ def test_what_lies_beyond_the_scale_is_held_to_it_visibly(bench: Bench) -> None:
 
 def test_what_is_not_asked_for_has_no_line(bench: Bench) -> None:
     policy = read_policy(bench.policy)
-    chat = Chat(load_causal(str(bench.policy))[1], policy.template, policy.names)
-    (request,) = Wanted(policy, read_targets(["colour=0.5"], policy)).requests(1, "seed")
+    chat = PromptEncoder(load_causal(str(bench.policy))[1], policy.template, policy.names)
+    (request,) = TargetSpec(policy, read_targets(["colour=0.5"], policy)).requests(1, "seed")
     assert request.asked == {"colour": 0.5}
     assert chat.text("How?", request.asked) == "Human: How?\n\ncolour: 0.50\n\nAssistant:"
 
 
 def joint(policy: Policy, count: int, seed: str) -> list[dict[str, Any]]:
-    wanted = Wanted(policy, read_targets(["short=data", "colour=data"], policy))
+    wanted = TargetSpec(policy, read_targets(["short=data", "colour=data"], policy))
     return [one.asked for one in wanted.requests(count, seed)]
 
 
@@ -201,7 +203,7 @@ def reference(model: Any, tokenizer: Any, prompt: list[int], seed: int, decoding
 def test_draws_entropy_and_logprob_are_those_of_the_plain_model(temperature: float, bench: Bench) -> None:
     model, tokenizer = load_causal(str(bench.policy))
     policy = read_policy(bench.policy)
-    chat = Chat(tokenizer, policy.template, policy.names)
+    chat = PromptEncoder(tokenizer, policy.template, policy.names)
     prompts = [chat.prompt(row["prompt"], {"short": 0.9}, 90).ids for row in read(bench.examples)[:6]]
     prompts[0] = prompts[0][-7:]
     decoding = Decoding(temperature=temperature, max_tokens=24)

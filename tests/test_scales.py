@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from numpy import percentile as numpy_percentile
 from scipy import stats
 
-from irlhf.errors import ConfigError, DataError
-from irlhf.rewards import Reward
-from irlhf.scales import KNOTS, Scale, fit, percentile
+from irlhf.core.errors import ConfigError, DataError
+from irlhf.policy.rewards_file import Reward
+from irlhf.policy.scales import KNOTS, Scale, fit, percentile
 
 TIED = [3.0, 1.0, 1.0, 2.0, 1.0, 5.0, 3.0, -4.0]
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import Row, call, example, names, process, read, write
+from helpers import Row, call, example, names, process, read, write
 
-from irlhf.errors import BackendError, ConfigError, DataError, IrlhfError
-from irlhf.score import ScoreSettings, score
+from irlhf.core.errors import BackendError, ConfigError, DataError, IrlhfError
+from irlhf.scoring.score import score
+from irlhf.scoring.settings import ScoreSettings
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +20,7 @@ def _own_scorers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
     Path("mine.py").write_text(
         "import numpy, torch\n"
-        "from irlhf.score.scorers import Failure\n"
+        "from irlhf.scoring.scorers.base import Failure\n"
         "NUMBER = 3\n"
         "def words(examples): return [len(one.completion.split()) for one in examples]\n"
         "def times(examples, factor): return [factor * one for one in words(examples)]\n"

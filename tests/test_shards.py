@@ -5,10 +5,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from toolbox import IRLHF, Bench, Row, begun, call, example, examples, read, wait_until, write
+from helpers import IRLHF, Bench, Row, begun, call, example, examples, read, wait_until, write
 
-from irlhf.sample import SampleSettings, sample
-from irlhf.score import ScoreSettings, score
+from irlhf.sampling.sample import sample
+from irlhf.sampling.settings import SampleSettings
+from irlhf.scoring.score import score
+from irlhf.scoring.settings import ScoreSettings
 
 SLOW = """
 import time

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import ROOT, SHARED, Row, read
+from helpers import ROOT, SHARED, Row, read
 
-from irlhf.prepare import PrepareSettings, prepare
-from irlhf.prepare.clean import BEGUN, JOINED
-from irlhf.prepare.shapes import DIFFER, EQUAL
-from irlhf.records import SPLITS
-from irlhf.score import score
+from irlhf.core.example import SPLITS
+from irlhf.data.cleaning import BEGUN, JOINED
+from irlhf.data.formats.helpers import DIFFER, EQUAL
+from irlhf.data.prepare import prepare
+from irlhf.data.settings import PrepareSettings
+from irlhf.scoring.score import score
 
 DIRT: dict[str, dict[str, Any]] = {
     "harmless": {

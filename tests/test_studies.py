@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toolbox import ROOT, Row, begun, example, names, read, wait_until, write
+from helpers import ROOT, Row, begun, example, names, read, wait_until, write
 
-from irlhf.quickstart import QuickstartSettings, steps
+from irlhf.quickstart.quickstart import steps
+from irlhf.quickstart.settings import QuickstartSettings
 
 RUN = (sys.executable, str(ROOT / "studies" / "run.py"))
 ROWS = 300  # more than a scorer is asked at once, so that some are written while it waits

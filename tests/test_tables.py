@@ -17,16 +17,17 @@ from typing import Any
 
 import pyarrow
 import pytest
+from helpers import call, process, read
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
-from rawrows import ROWS
-from toolbox import call, process, read
+from raw_rows import ROWS
 
-from irlhf.errors import ConfigError, DataError
-from irlhf.files import read_each, read_rows
-from irlhf.packing import pack, zstd
-from irlhf.prepare import PrepareSettings, prepare
+from irlhf.core.errors import ConfigError, DataError
+from irlhf.data.prepare import prepare
+from irlhf.data.settings import PrepareSettings
+from irlhf.io.compression import compress, zstd
+from irlhf.io.files import read_each, read_rows
 
 FLAT = [
     {"prompt": "How do I repot a fern?", "completion": "In spring,\nin a larger pot.", "score": 0.5, "rank": 1},
@@ -312,7 +313,7 @@ def test_plot_reads_scored_rows_of_a_json_list() -> None:
 
 
 def test_one_json_value_over_the_limit_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("irlhf.jsonl.JSON_LIMIT", 2**20)
+    monkeypatch.setattr("irlhf.io.jsonl.JSON_LIMIT", 2**20)
     told = refusal("rows.json.gz", gzip.compress(json.dumps([{"a": "x" * 2**20}]).encode()))
     assert told == "rows.json.gz: over 1 MiB in one JSON value; make it JSONL: jq -c '.[]' rows.json.gz"
 
@@ -328,7 +329,7 @@ def test_a_packed_file_cut_anywhere_never_gives_a_wrong_row(name: str) -> None:
 
 
 def test_a_changed_byte_of_a_packed_output_is_found() -> None:
-    pack(put("rows.jsonl", jsonl(FLAT * 50)), Path("rows.jsonl.zst"))
+    compress(put("rows.jsonl", jsonl(FLAT * 50)), Path("rows.jsonl.zst"))
     whole = Path("rows.jsonl.zst").read_bytes()
     for place in range(4, len(whole), 7):
         refusal("rows.jsonl.zst", whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
@@ -401,7 +402,7 @@ def test_a_row_of_parquet_that_python_cannot_hold_is_named_alone(column: Any) ->
 
 def test_without_pyarrow_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.delitem(sys.modules, "irlhf.parquet", raising=False)
+    monkeypatch.delitem(sys.modules, "irlhf.io.parquet", raising=False)
     with pytest.raises(ConfigError, match=r"parquet files need pyarrow: pip install 'irlhf\[parquet\]'"):
         rows_of("rows.parquet", arrow(FLAT))
 
@@ -447,7 +448,7 @@ def test_an_output_is_packed_by_its_suffix_to_the_same_bytes_each_time(suffix: s
 
 def through_parquet(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """The rows as they are read again, and the columns that are JSON text."""
-    from irlhf.parquet import write
+    from irlhf.io.parquet import write
 
     untyped = write(put("rows.jsonl", jsonl(rows)), Path("rows.parquet"))
     return [row for _, row in read_rows(Path("rows.parquet"))], untyped
@@ -565,14 +566,14 @@ def test_a_shard_is_not_written_as_parquet() -> None:
 
 def test_without_pyarrow_no_work_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.delitem(sys.modules, "irlhf.parquet", raising=False)
+    monkeypatch.delitem(sys.modules, "irlhf.io.parquet", raising=False)
     with pytest.raises(ConfigError, match=r"pip install 'irlhf\[parquet\]'"):
         prepare(["raw.jsonl"], "out.parquet")
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows_that_become_parquet() -> None:
-    from irlhf.parquet import write
+    from irlhf.io.parquet import write
 
     rows = ({"id": f"{n}", "text": f"{n} " * 40, "x": n if n % 2 else f"{n}"} for n in range(150_000))
     with Path("rows.jsonl").open("wb") as out:
@@ -586,7 +587,7 @@ def test_memory_does_not_grow_with_the_rows_that_become_parquet() -> None:
         return convert(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("irlhf.parquet.pyarrow.RecordBatch", SimpleNamespace(from_pylist=watched))
+        patch.setattr("irlhf.io.parquet.pyarrow.RecordBatch", SimpleNamespace(from_pylist=watched))
         write(Path("rows.jsonl"), Path("rows.parquet"))
     assert 0 < most < 40 * 2**20
     assert sum(1 for _ in read_rows(Path("rows.parquet"))) == 150_000

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irlhf.errors import ConfigError
-from irlhf.targets import Target, parse_target, parse_targets
+from irlhf.core.errors import ConfigError
+from irlhf.policy.targets import Target, parse_target, parse_targets
 
 
 @pytest.mark.parametrize(

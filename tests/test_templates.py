@@ -4,14 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toolbox import ROOT
 
-from irlhf.errors import ConfigError, DataError
-from irlhf.records import as_text
-from irlhf.spoof import ESCAPE
-from irlhf.templates import Spelling, Template, find_template, parse_template, shipped_templates
+from irlhf.core.errors import ConfigError, DataError
+from irlhf.core.example import as_text
+from irlhf.policy.escaping import ESCAPE
+from irlhf.policy.templates import Spelling, Template, find_template, parse_template, shipped_templates
 
 NAMES = ("helpful", "harmless")
 END = Template()

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import IRLHF, Bench, call, names, read, wait_until
 from safetensors.torch import load_file
-from toolbox import IRLHF, Bench, call, names, read, wait_until
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from irlhf.finetune.chronicle import Plan, forget_checkpoints, newest_complete, read_metrics
-from irlhf.finetune.trainer import trainer
 from irlhf.training.batching import Collator, Encoded, Family, LengthBatches, alone, together
+from irlhf.training.callbacks import TrainingPlan, forget_checkpoints, newest_complete, read_metrics
+from irlhf.training.trainer import trainer
 
 ROWS = [
     Encoded([1, 5, 6, 7], [8, 9, 2]),
@@ -41,7 +41,7 @@ def plain_loss(model: Any, row: Encoded) -> float:
 
 @pytest.mark.parametrize("rows", [ROWS[:1], ROWS[1:3], ROWS, ROWS[::-1]])
 def test_the_loss_is_that_of_transformers_on_full_labels(rows: list[Any], model: Any, tmp_path: Path) -> None:
-    made = trainer(model, 2, (alone(ROWS), []), tmp_path, Plan(steps=1, batch=4, rate=1e-3, seed=0))
+    made = trainer(model, 2, (alone(ROWS), []), tmp_path, TrainingPlan(steps=1, batch=4, rate=1e-3, seed=0))
     with torch.inference_mode():
         loss = made.compute_loss(model, Collator(2)(alone(rows)))
     tokens = sum(len(row.completion) for row in rows)
@@ -49,7 +49,7 @@ def test_the_loss_is_that_of_transformers_on_full_labels(rows: list[Any], model:
 
 
 def test_the_gradient_is_that_of_transformers_on_full_labels(model: Any, tmp_path: Path) -> None:
-    made = trainer(model, 2, (alone(ROWS), []), tmp_path, Plan(steps=1, batch=4, rate=1e-3, seed=0))
+    made = trainer(model, 2, (alone(ROWS), []), tmp_path, TrainingPlan(steps=1, batch=4, rate=1e-3, seed=0))
     made.compute_loss(model, Collator(2)(alone(ROWS))).backward()
     ours = {name: one.grad.clone() for name, one in model.named_parameters()}
     model.zero_grad()
@@ -103,7 +103,7 @@ def test_epochs_of_a_training_meet_the_rows_in_different_orders(model: Any, tmp_
             return super().__call__(rows)
 
     rows = [Encoded([1, i], [2]) for i in range(3, 27)]
-    made = trainer(model, 2, (alone(rows), []), tmp_path, Plan(steps=12, batch=4, rate=1e-3, seed=0))
+    made = trainer(model, 2, (alone(rows), []), tmp_path, TrainingPlan(steps=12, batch=4, rate=1e-3, seed=0))
     made.data_collator = Spy(2)
     made.train()
     epochs = [seen[:6], seen[6:12]]
@@ -190,7 +190,7 @@ def gradients(model: Any, made: Any, families: list[Family]) -> tuple[float, dic
 
 
 def test_sharing_changes_neither_loss_nor_gradient(model: Any, tmp_path: Path) -> None:
-    made = trainer(model, 2, (alone(ROWS), []), tmp_path, Plan(steps=1, batch=4, rate=1e-3, seed=0))
+    made = trainer(model, 2, (alone(ROWS), []), tmp_path, TrainingPlan(steps=1, batch=4, rate=1e-3, seed=0))
     mixed = [*together(FAMILY, 100, 9), *alone(ROWS)]
     one, ours = gradients(model, made, mixed)
     other, theirs = gradients(model, made, alone([*FAMILY, *ROWS]))
@@ -238,7 +238,7 @@ def test_a_step_in_parts_is_the_same_step(model: Any, tmp_path: Path) -> None:
     ends = []
     for accumulate in (1, 3):
         model.load_state_dict(start)
-        plan = Plan(steps=1, batch=24, rate=1e-2, seed=0, accumulate=accumulate)
+        plan = TrainingPlan(steps=1, batch=24, rate=1e-2, seed=0, accumulate=accumulate)
         trainer(model, 2, (alone(rows), []), tmp_path / str(accumulate), plan).train()
         ends.append({name: one.clone() for name, one in model.state_dict().items()})
     for name, end in ends[0].items():

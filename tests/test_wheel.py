@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from toolbox import ROOT
+from helpers import ROOT
 
 
 @pytest.mark.slow
@@ -17,7 +17,7 @@ def test_the_wheel_holds_the_templates_and_the_types(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as packed:
         inside = set(packed.namelist())
     assert {f"irlhf/templates/{path.name}" for path in (ROOT / "templates").glob("*.yaml")} <= inside
-    assert {"irlhf/py.typed", "irlhf/readme.md.jinja"} <= inside
+    assert {"irlhf/py.typed", "irlhf/policy/model-card.md.jinja"} <= inside
     package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "irlhf").rglob("*.py")}
     assert package <= inside
     assert not {name for name in inside if name.startswith("tests/")}

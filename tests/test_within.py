@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import Row, call, read, write
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from toolbox import Row, call, read, write
 
-from irlhf.errors import DataError
-from irlhf.evaluate.arms import Arm
-from irlhf.finetune import FinetuneSettings
-from irlhf.finetune.rows import TrainingSet, read_training_set
-from irlhf.policy import Policy, read_policy, write_policy
-from irlhf.records import from_json
-from irlhf.sample.requests import Wanted, read_targets
-from irlhf.scales import within_ranks
+from irlhf.core.errors import DataError
+from irlhf.core.example import from_json
+from irlhf.evaluation.arms import Arm
+from irlhf.policy.policy_file import Policy, read_policy, write_policy
+from irlhf.policy.scales import within_ranks
+from irlhf.sampling.target_resolution import TargetSpec, read_targets
+from irlhf.training.settings import FinetuneSettings
+from irlhf.training.training_set import TrainingSet, read_training_set
 
 YAML = """
 rewards:
@@ -61,7 +61,7 @@ def policy(tmp_path: Path) -> Policy:
 
 
 def requested(policy: Policy, *targets: str, **fields: Any) -> list[dict[str, Any]]:
-    return [one.asked for one in Wanted(policy, read_targets(targets, policy), **fields).requests(100, "seed")]
+    return [one.asked for one in TargetSpec(policy, read_targets(targets, policy), **fields).requests(100, "seed")]
 
 
 @given(

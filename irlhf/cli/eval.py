@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from irlhf.cli import options
-from irlhf.registry import COMMANDS, resolve
+from irlhf.core.registry import COMMANDS, resolve
 
 EXAMPLES = """Examples:
 
@@ -41,11 +41,11 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure whether the policy gave what was asked, or whether rewards prefer what people chose."""
-    make = resolve("irlhf.evaluate:EvalSettings")
+    make = resolve("irlhf.evaluation.settings:EvalSettings")
     settings = make(tuple(policy or ()), tolerance, resamples, seed, calibrate, rewards)
     result = options.run(COMMANDS["eval"], quiet, samples, output, settings)
     for line in _lines(result):
-        resolve("irlhf.console:note")(line)
+        resolve("irlhf.core.console:note")(line)
     options.finish({**result, "output": str(output)}, json_, "the evaluation", f"irlhf plot {output}")
 
 

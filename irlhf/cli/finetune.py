@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from irlhf.cli import options
-from irlhf.errors import ConfigError
-from irlhf.registry import COMMANDS, resolve
+from irlhf.core.errors import ConfigError
+from irlhf.core.registry import COMMANDS, resolve
 
 EXAMPLES = """Examples:
 
@@ -164,7 +164,7 @@ def finetune(
     """
     if layout is not None:
         raise ConfigError("--layout was removed: rows share their prompt automatically where it saves time; remove it")
-    settings = resolve("irlhf.finetune:FinetuneSettings")(
+    settings = resolve("irlhf.training.settings:FinetuneSettings")(
         rewards,
         template,
         baseline,
@@ -190,7 +190,7 @@ def finetune(
         precision=precision,
         keep_best=keep_best,
     )
-    hosted = resolve("irlhf.finetune.hosting:HostedSettings")(
+    hosted = resolve("irlhf.training.hosted.settings:HostedSettings")(
         host,
         base_url,
         tuple(hyperparameter or ()),
@@ -208,18 +208,18 @@ def finetune(
     )
     if rounds:
         _refuse_beside_rounds(objective, half, preview, render_only)
-        going = resolve("irlhf.online:OnlineSettings")(
+        going = resolve("irlhf.rounds.settings:RoundsSettings")(
             rounds, prompts, samples, ask, keep, replay, max_tokens, watch, controls, fresh, settings, hosted
         )
         out = output or Path("online")
         how = (options.runner(context_), going)
-        summary = options.run("irlhf.online:online", quiet, scored, out, model, *how)
+        summary = options.run("irlhf.rounds.rounds:run_rounds", quiet, scored, out, model, *how)
         options.finish(summary, json_, "the rounds", f"irlhf plot {out}/rounds.json, irlhf sample {out}/policy PROMPTS")
         return
     if objective == Objective.reward:
-        given = resolve("irlhf.finetune.reward:settings_from")(settings, half, preview)
+        given = resolve("irlhf.training.train_reward_model:settings_from")(settings, half, preview)
         if render_only:
-            resolve("irlhf.finetune.hosting:refuse_hosted")(hosted)
+            resolve("irlhf.training.hosted.settings:refuse_hosted")(hosted)
             _verdicts(scored, output, given, (json_, quiet))
         else:
             _reward_model(scored, output, (model, given, hosted), (json_, quiet))
@@ -227,11 +227,11 @@ def finetune(
     if half:
         raise ConfigError("--half parts the prompts of pairs: it goes with --objective reward")
     if preview:
-        shown = options.run("irlhf.finetune:preview", quiet, scored, model, preview, settings)
-        typer.echo(resolve("irlhf.console:clean")(shown))
+        shown = options.run("irlhf.training.finetune:preview", quiet, scored, model, preview, settings)
+        typer.echo(resolve("irlhf.core.console:clean")(shown))
     elif render_only:
         out = output or Path("train.jsonl")
-        summary = options.run("irlhf.finetune:render", quiet, scored, out, settings)
+        summary = options.run("irlhf.training.finetune:render", quiet, scored, out, settings)
         options.finish(summary, json_, f"{summary.get('written', 0):,} training rows")
     else:
         out = output or Path("policy")
@@ -252,7 +252,7 @@ def _verdicts(pairs: Path, output: Path | None, settings: Any, said: tuple[bool,
     """Write the training file of a reward model that answers in words."""
     json_, quiet = said
     out = output or Path("train.jsonl")
-    summary = options.run("irlhf.finetune.reward:render_verdicts", quiet, pairs, out, settings)
+    summary = options.run("irlhf.training.train_reward_model:render_verdicts", quiet, pairs, out, settings)
     options.finish(summary, json_, f"{summary.get('written', 0):,} training rows")
 
 
@@ -260,7 +260,7 @@ def _reward_model(pairs: Path, output: Path | None, how: tuple[str, Any, Any], s
     """Train a reward model from a base, as its settings say, here or at a host."""
     json_, quiet = said
     out = output or Path("reward-model")
-    summary = options.run("irlhf.finetune.reward:reward_model", quiet, pairs, out, *how)
+    summary = options.run("irlhf.training.train_reward_model:train_reward_model", quiet, pairs, out, *how)
     scorer = out if out.is_absolute() else f"./{out}"
     # A host is paid for every answer, so nobody has asked it yet how often it is right.
     measure = "; irlhf eval on the scored pairs then says how often it is right" if "job" in summary else ""

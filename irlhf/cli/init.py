@@ -18,6 +18,6 @@ def init(
     quiet: options.Quiet = False,
 ) -> None:
     """Make a folder with rewards.yaml, templates and run.sh to edit."""
-    summary = options.run("irlhf.starter:init", quiet, folder)
+    summary = options.run("irlhf.init.init:init", quiet, folder)
     written = "rewards.yaml, template.yaml, run.sh and templates/"
     options.finish(summary, json_, written, f"edit them, then DATA=your.jsonl {folder}/run.sh")

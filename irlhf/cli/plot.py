@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from irlhf.cli import options
-from irlhf.registry import COMMANDS, resolve
+from irlhf.core.registry import COMMANDS, resolve
 
 EXAMPLES = """Examples:
 
@@ -39,7 +39,7 @@ def plot(
     quiet: options.Quiet = False,
 ) -> None:
     """Draw what was asked and given, trade-offs, prices, distributions, training and rounds, and write a report."""
-    settings = resolve("irlhf.plot:PlotSettings")(format.value, report)
+    settings = resolve("irlhf.plotting.settings:PlotSettings")(format.value, report)
     summary = options.run(COMMANDS["plot"], quiet, sources, output, settings)
     page = Path(summary["report"])
     names = [Path(picture).name for picture in summary["pictures"]] or ["no picture"]

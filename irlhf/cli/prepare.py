@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from irlhf.cli import options
-from irlhf.registry import COMMANDS, resolve
+from irlhf.core.registry import COMMANDS, resolve
 
 EXAMPLES = """Examples:
 
@@ -26,7 +26,7 @@ _TAB = {"tab": "\t", "\\t": "\t"}  # how a tab is written on a command line
 
 def _list(asked: bool) -> None:
     if asked:
-        typer.echo(resolve("irlhf.prepare.formats:table")())
+        typer.echo(resolve("irlhf.data.formats.base:table")())
         raise typer.Exit
 
 
@@ -62,8 +62,8 @@ def prepare(
 ) -> None:
     """Turn raw data into one clean record per completion, split by prompt."""
     out = options.output_for(output, sources[0], "dataset" if card else "examples.jsonl")
-    names = resolve("irlhf.prepare.columns:parse_map")(map_)
-    make = resolve("irlhf.prepare:PrepareSettings")
+    names = resolve("irlhf.data.column_mapping:parse_map")(map_)
+    make = resolve("irlhf.data.settings:PrepareSettings")
     settings = make(
         format, test, validation, limit, on_bad_row.value, names, drop_duplicates, card, _TAB.get(delimiter, delimiter)
     )

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from irlhf.cli import options
-from irlhf.errors import ConfigError
-from irlhf.registry import resolve
+from irlhf.core.errors import ConfigError
+from irlhf.core.registry import resolve
 
 EXAMPLES = """Examples:
 
@@ -41,13 +41,13 @@ def quickstart(
     how long it will take. Interrupted, the same command resumes.
     """
     if model:
-        settings = resolve("irlhf.quickstart.pretrained:PretrainedSettings")(seed, limit)
+        settings = resolve("irlhf.quickstart.settings:PretrainedSettings")(seed, limit)
         out = output or Path("quickstart-model")
         door = "irlhf.quickstart.pretrained:quickstart_pretrained"
         options.run(door, False, out, options.runner(context), model, settings)
         return
     if limit:
         raise ConfigError("--limit counts the prompts of --model; name a model or leave it out")
-    built_in = resolve("irlhf.quickstart:QuickstartSettings")(seed)
+    built_in = resolve("irlhf.quickstart.settings:QuickstartSettings")(seed)
     out = output or Path("quickstart")
-    options.run("irlhf.quickstart:quickstart", False, out, options.runner(context), built_in)
+    options.run("irlhf.quickstart.quickstart:quickstart", False, out, options.runner(context), built_in)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from irlhf.cli import options
-from irlhf.registry import COMMANDS, resolve
+from irlhf.core.registry import COMMANDS, resolve
 
 EXAMPLES = """Examples:
 
@@ -171,7 +171,7 @@ def sample(
     text) is set aside with its reason.
     """
     out = options.output_for(output, prompts, "samples.jsonl")
-    settings = resolve("irlhf.sample:SampleSettings")(
+    settings = resolve("irlhf.sampling.settings:SampleSettings")(
         tuple(target or ()),
         weights,
         n,

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from irlhf.cli import options
-from irlhf.errors import ConfigError
-from irlhf.registry import COMMANDS, resolve
+from irlhf.core.errors import ConfigError
+from irlhf.core.registry import COMMANDS, resolve
 
 EXAMPLES = """Examples:
 
@@ -81,8 +81,8 @@ def score(
         _refuse(given, "asks a scorer, and --keep asks none")
         out = options.output_for(output, examples, "kept.jsonl")
         one = keep in ("best", "nearest")
-        settings = "irlhf.score.keep:KeepSettings" if one else "irlhf.score.select:SelectSettings"
-        choose = "irlhf.score.keep:keep" if one else "irlhf.score.select:select"
+        settings = "irlhf.scoring.settings:KeepSettings" if one else "irlhf.scoring.settings:SelectSettings"
+        choose = "irlhf.scoring.best_of_n:keep" if one else "irlhf.scoring.filters:select"
         how = resolve(settings)(keep, weights, tuple(policy or ()), limit)
         summary = options.run(choose, quiet, examples, out, how)
         written = f"{summary.get('written', 0):,} of {summary.get('candidates', 0):,} samples"
@@ -90,7 +90,7 @@ def score(
     else:
         _refuse({"--weights": bool(weights), "--policy": bool(policy)}, "belongs to --keep")
         out = options.output_for(output, examples, "scored.jsonl")
-        settings = resolve("irlhf.score:ScoreSettings")(gold, limit, on_bad_row.value, shard, cache)
+        settings = resolve("irlhf.scoring.settings:ScoreSettings")(gold, limit, on_bad_row.value, shard, cache)
         who = options.engine(engine, workers)
         summary = options.run(COMMANDS["score"], quiet, examples, rewards, out, settings, who)
         written = f"{summary.get('written', 0):,} scored rows"

@@ -1,1 +1,0 @@
-"""What several commands share about models: the choice of a number format."""

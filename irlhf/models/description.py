@@ -8,7 +8,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from irlhf.errors import ConfigError
+from irlhf.core.errors import ConfigError
 
 _CONFIG, _ADAPTER = "config.json", "adapter_config.json"
 _CONTEXT = 2048  # tokens, where the configuration does not say

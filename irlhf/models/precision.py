@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import torch
 
-from irlhf.errors import ConfigError
-from irlhf.registry import did_you_mean
+from irlhf.core.errors import ConfigError
+from irlhf.core.registry import did_you_mean
 
 PRECISIONS = AUTO, BF16, FP32 = ("auto", "bf16", "fp32")
 

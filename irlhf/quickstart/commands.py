@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from irlhf import console
-from irlhf.errors import ConfigError
-from irlhf.files import whole_file
+from irlhf.core import console
+from irlhf.core.errors import ConfigError
+from irlhf.io.files import whole_file
 
 _GIB = 2**30
 _SCRIPT = """#!/bin/sh

@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from importlib.resources import files as package_files
 from pathlib import Path
 
-from irlhf import console
-from irlhf.errors import ConfigError
-from irlhf.files import read_json, read_rows
+from irlhf.core import console
+from irlhf.core.errors import ConfigError
+from irlhf.core.example import TEST, TRAIN, VALIDATION, dumps
+from irlhf.io.files import read_json, read_rows
 from irlhf.models.description import describe
 from irlhf.quickstart.commands import Run, Step, clock, inside, report_usage, run_all, script, write_once
+from irlhf.quickstart.settings import PretrainedSettings
 from irlhf.quickstart.summary import LEVELS, REPORT, report
 from irlhf.quickstart.timing import Pace, measure_pace
-from irlhf.records import TEST, TRAIN, VALIDATION, dumps
-from irlhf.sample import SampleSettings
-from irlhf.sample.base import read_base
+from irlhf.sampling.base_model import read_base
+from irlhf.sampling.settings import SampleSettings
 
 BATCH = 8  # rows a training step
 REWARDS = ("cheerful", "plain")
@@ -32,17 +33,6 @@ _RANK = 32
 _RATE = 1e-3  # measured on bases of these sizes; finetune chooses for any other
 _RATE_SIZES = (1e8, 1e9)  # parameters
 _OTHER_SECONDS = 15.0  # of a command that runs no model: starting, reading, drawing
-
-
-@dataclass(frozen=True)
-class PretrainedSettings:
-    """How large the demonstration is. `limit` takes the first prompts only; 0 is all."""
-
-    seed: int = 0
-    limit: int = 0
-    samples: int = 8  # of each prompt
-    max_tokens: int = 48
-    epochs: float = 0.8
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from irlhf.console import clean
-from irlhf.files import whole_file
-from irlhf.markdown import code, escaped, table_row
+from irlhf.core.console import clean
+from irlhf.io.files import whole_file
+from irlhf.io.markdown import code, escaped, table_row
 
 REPORT = "report.md"
 PICTURE = "plots/target-actual.png"

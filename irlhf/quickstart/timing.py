@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 
-from irlhf.engines.chat import Chat
-from irlhf.engines.dice import Decoding
-from irlhf.engines.generate import generate
-from irlhf.engines.local import device, fitting_threads, load_causal
-from irlhf.finetune.lora import with_lora
-from irlhf.finetune.train import shares_prompts
 from irlhf.models.description import describe
+from irlhf.models.generation import generate
+from irlhf.models.loading import device, fitting_threads, load_causal
 from irlhf.models.precision import AUTO, resolve_precision
-from irlhf.templates import PLAIN, find_template
+from irlhf.models.prompt_encoding import PromptEncoder
+from irlhf.models.token_sampler import Decoding
+from irlhf.policy.templates import PLAIN, find_template
 from irlhf.training.batching import Collator, Encoded, Family, compared
+from irlhf.training.lora import with_lora
 from irlhf.training.losses import comparison_loss, sequence_sums, token_losses
+from irlhf.training.policy_run import shares_prompts
 
 _BATCH = 64  # samples
 _TOKENS = 12  # new tokens of each timed sample
@@ -50,7 +50,7 @@ def measure_pace(name: str, prompts: Sequence[str], max_tokens: int) -> Pace:
     described = describe(name)
     dtype = resolve_precision(AUTO, described.parameters, described.width, device())
     model, tokenizer = load_causal(name, dtype)
-    chat = Chat(tokenizer, find_template(PLAIN), ())
+    chat = PromptEncoder(tokenizer, find_template(PLAIN), ())
     room = described.context - max_tokens
     encoded = [chat.prompt(prompt, {}, room).ids for prompt in prompts[: _BATCH // 8]]
     with fitting_threads(model):

@@ -1,1 +1,0 @@
-"""Objectives and measurements of a policy's training."""

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from irlhf.engines.projection import wanted_logits
+from irlhf.models.output_logits import wanted_logits
 from irlhf.training.batching import IGNORED
 
 Batch = dict[str, torch.Tensor]

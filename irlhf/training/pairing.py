@@ -7,14 +7,14 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from irlhf.errors import DataError
-from irlhf.records import Example
-from irlhf.templates import Wish
+from irlhf.core.errors import DataError
+from irlhf.core.example import Example
+from irlhf.policy.templates import RequestedValue
 from irlhf.training.target_draw import TargetDraw
 
 _PAIRINGS = 3  # of a prompt's completions, of which that with the most different targets is taken
 
-Wishes = Mapping[str, Wish]
+Wishes = Mapping[str, RequestedValue]
 
 
 class Rewarded(NamedTuple):

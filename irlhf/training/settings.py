@@ -5,9 +5,8 @@ All three read the log probabilities log p(c | x, r) of whole completions c behi
 
 from dataclasses import dataclass
 
-from irlhf.errors import ConfigError
+from irlhf.core.errors import ConfigError
 
-STEERING = "steering"  # how the names of the figures of steering information begin in metrics.jsonl
 OBJECTIVES = LIKELIHOOD, CONTRAST, RA_DPO = ("likelihood", "contrast", "ra-dpo")
 
 
@@ -48,3 +47,59 @@ class Objective:
 
 
 DEFAULT_OBJECTIVE = Objective()
+
+
+COMPLETE = "COMPLETE"  # written last into a checkpoint; one without it was cut short by a kill
+
+
+CHECKPOINTS = f"checkpoint-*/{COMPLETE}"
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How a policy is trained. What is 0 is chosen to fit the base, and said.
+
+    `batch` is in rows a step, computed in `accumulate` parts to spare memory; `context` is in tokens; `drop`
+    is the chance in [0, 1] that a reward line is left out of a training row, so that every subset of the
+    rewards can be asked for, and `drop_all` the chance that all of them are. With `lora` only low-rank updates of
+    that rank are trained (Hu et al. 2021, arXiv 2106.09685); `merge` adds them to the weights at the end, else the
+    folder holds them alone. `report_to` names a tracker that transformers knows. `like` is a policy's
+    folder whose scales and template are kept, as when training on from it: no number changes its meaning.
+    """
+
+    rewards: str = ""  # a rewards.yaml
+    template: str = ""  # a name or a YAML; empty: `reward-end`, or `instruction` for the baseline `untouched`
+    baseline: str = ""
+    epochs: float = 0.0
+    learning_rate: float = 0.0
+    batch: int = 16
+    context: int = 0
+    drop: float = 0.1
+    seed: int = 0
+    limit: int = 0
+    accumulate: int = 1
+    lora: int = 0
+    merge: bool = True
+    report_to: str = "none"
+    drop_all: float = 0.0
+    like: str = ""
+    objective: str = LIKELIHOOD
+    contrast_weight: float = 1.0
+    alternatives: int = 1
+    one_reward: float = 0.5
+    whole_targets: float = 0.5
+    beta: float = 0.1
+    precision: str = "auto"
+    keep_best: bool = False
+
+    @property
+    def objective_settings(self) -> Objective:
+        """The objective with its own settings, see irlhf/training/settings.py."""
+        return Objective(
+            name=self.objective,
+            weight=self.contrast_weight,
+            alternatives=self.alternatives,
+            one_reward=self.one_reward,
+            whole_targets=self.whole_targets,
+            beta=self.beta,
+        )

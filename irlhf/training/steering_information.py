@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from irlhf.intervals import Bootstrap, Floats, clustered
-from irlhf.records import Example
+from irlhf.core.bootstrap import Bootstrap, Floats, clustered
+from irlhf.core.example import Example
+from irlhf.policy.steering_report import JOINT, SIBLING, Figures
 from irlhf.training.batching import Collator, Encoded, Family, compared
 from irlhf.training.losses import sequence_sums, token_losses
 from irlhf.training.pairing import Rewarded, Wishes
-from irlhf.training.steering_report import JOINT, SIBLING, Figures
 from irlhf.training.target_contrast import EncodePrompt
 from irlhf.training.target_draw import TargetDraw
 

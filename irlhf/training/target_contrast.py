@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from irlhf.records import Example
+from irlhf.core.example import Example
 from irlhf.training.batching import Encoded, Family, compared
 from irlhf.training.pairing import Rewarded, Wishes, pair_random, paired, preferences, shared_names
 from irlhf.training.settings import RA_DPO, Objective

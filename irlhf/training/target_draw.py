@@ -5,7 +5,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from irlhf.templates import Bound, Kind, Template, Wish
+from irlhf.policy.templates import Bound, Kind, RequestedValue, Template
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,19 @@ class TargetDraw:
         kept = [name for name in names if rng.random() >= self.drop]
         return [] if self.drop_all and rng.random() < self.drop_all else kept
 
-    def wishes(self, actual: Mapping[str, float], names: Iterable[str], rng: random.Random) -> dict[str, Wish]:
+    def wishes(
+        self, actual: Mapping[str, float], names: Iterable[str], rng: random.Random
+    ) -> dict[str, RequestedValue]:
         """Return what a prompt requests of a row: its actual rewards, or thresholds that they keep."""
         kinds = [kind for kind in self.template.kinds if kind != "line"]
-        found: dict[str, Wish] = {}
+        found: dict[str, RequestedValue] = {}
         for name in names:
             found[name] = actual[name]
             if kinds and rng.random() < self.template.bounded:
                 found[name] = _threshold(rng.choice(kinds), actual[name], self.known[name], rng)
         return found
 
-    def holds(self, wishes: Mapping[str, Wish], actual: Mapping[str, float]) -> bool:
+    def holds(self, wishes: Mapping[str, RequestedValue], actual: Mapping[str, float]) -> bool:
         """Return whether these rewards are all that a prompt requests, exactly or as it is spelled."""
         spelling = self.template.spelling
         for name, wish in wishes.items():

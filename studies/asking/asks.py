@@ -11,8 +11,8 @@ from pathlib import Path
 
 import typer.main
 
-from irlhf.cli import app
-from irlhf.files import read_json, write_json
+from irlhf.cli.app import app
+from irlhf.io.files import read_json, write_json
 
 
 def main() -> None:

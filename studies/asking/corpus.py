@@ -7,7 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from irlhf.quickstart import QuickstartSettings, write_inputs
+from irlhf.quickstart.quickstart import write_inputs
+from irlhf.quickstart.settings import QuickstartSettings
 
 REWARDS = (
     "kindness: {scorer: sentiment}",

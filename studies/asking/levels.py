@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from irlhf.files import read_rows, write_json
-from irlhf.intervals import Bootstrap, clustered
-from irlhf.policy import RewardCard, read_policy
-from irlhf.records import Example, from_json
-from irlhf.targets import parse_value
+from irlhf.core.bootstrap import Bootstrap, clustered
+from irlhf.core.example import Example, from_json
+from irlhf.io.files import read_rows, write_json
+from irlhf.policy.policy_file import PolicyReward, read_policy
+from irlhf.policy.targets import parse_value
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     write_json(given.o, {"levels": [_level(number, mine, card) for number, mine in levels.items()]})
 
 
-def _level(wanted: float, rows: list[Example], card: RewardCard) -> dict[str, object]:
+def _level(wanted: float, rows: list[Example], card: PolicyReward) -> dict[str, object]:
     actual = np.array([card.scale(row.rewards[card.name]) for row in rows])
     found = clustered(
         [row.cluster for row in rows], lambda times: {"actual": times @ actual / times.sum(1)}, Bootstrap()

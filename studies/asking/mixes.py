@@ -17,14 +17,14 @@ import moocore
 import numpy as np
 
 import irlhf
-from irlhf.console import be_quiet
-from irlhf.files import read_rows, write_json
-from irlhf.intervals import Bootstrap, Floats, draws, interval
-from irlhf.policy import Policy, read_policy
-from irlhf.records import from_json
-from irlhf.sample import SampleSettings
-from irlhf.sample.requests import PICKS
-from irlhf.score import ScoreSettings
+from irlhf.core.bootstrap import Bootstrap, Floats, draws, interval
+from irlhf.core.console import be_quiet
+from irlhf.core.example import from_json
+from irlhf.io.files import read_rows, write_json
+from irlhf.policy.policy_file import Policy, read_policy
+from irlhf.sampling.settings import SampleSettings
+from irlhf.sampling.target_resolution import PICKS
+from irlhf.scoring.settings import ScoreSettings
 
 STEPS = 10  # so eleven weightings
 PROMPTS, SAMPLES = 120, 2

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from irlhf.records import Example, as_text
+from irlhf.core.example import Example, as_text
 
 
 def letters(examples: Sequence[Example]) -> list[float]:

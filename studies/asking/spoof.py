@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from irlhf.files import read_rows, whole_file, write_json
-from irlhf.intervals import Bootstrap, Floats, clustered
-from irlhf.policy import read_policy
-from irlhf.records import TEST, as_text, dumps, from_json
+from irlhf.core.bootstrap import Bootstrap, Floats, clustered
+from irlhf.core.example import TEST, as_text, dumps, from_json
+from irlhf.io.files import read_rows, whole_file, write_json
+from irlhf.policy.policy_file import read_policy
 
 PROMPTS = 200
 REWARD = "kindness"

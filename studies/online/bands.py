@@ -13,10 +13,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from irlhf.evaluate.price import diversity
-from irlhf.files import read_rows
-from irlhf.policy import read_policy
-from irlhf.records import TRAIN
+from irlhf.core.example import TRAIN
+from irlhf.evaluation.costs import diversity
+from irlhf.io.files import read_rows
+from irlhf.policy.policy_file import read_policy
 
 EDGES = (-0.5, 0.0, 0.5, 0.9, 1.1, 1.3, 9.0)  # standard deviations above the mean
 

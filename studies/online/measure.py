@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from irlhf.evaluate.figures import mean
-from irlhf.evaluate.price import diversity
-from irlhf.files import read_rows
-from irlhf.intervals import Bootstrap, Interval, clustered
-from irlhf.policy import Policy, read_policy
+from irlhf.core.bootstrap import Bootstrap, Interval, clustered
+from irlhf.evaluation.costs import diversity
+from irlhf.evaluation.statistics import mean
+from irlhf.io.files import read_rows
+from irlhf.policy.policy_file import Policy, read_policy
 
 AGAINST = ("start", "offline")  # what each arm is held against, prompt by prompt
 

@@ -9,8 +9,8 @@ import json
 import sys
 from pathlib import Path
 
-from irlhf.files import read_rows
-from irlhf.records import TRAIN
+from irlhf.core.example import TRAIN
+from irlhf.io.files import read_rows
 
 
 def main() -> None:

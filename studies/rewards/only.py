@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from irlhf.files import read_rows
+from irlhf.io.files import read_rows
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from irlhf.files import read_rows
-from irlhf.records import CHOSEN, REJECTED, TEST
+from irlhf.core.example import CHOSEN, REJECTED, TEST
+from irlhf.io.files import read_rows
 
 Row = dict[str, Any]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
-from irlhf.files import read_rows
-from irlhf.intervals import Bootstrap, Floats, clustered
+from irlhf.core.bootstrap import Bootstrap, Floats, clustered
+from irlhf.io.files import read_rows
 
 
 def main() -> None:

@@ -5,7 +5,7 @@
 Writes, from examples that `irlhf prepare` split by conversation:
 
     rows.jsonl                 both completions of each training and validation prompt where both are short enough
-    prompts.jsonl              the prompts of rows.jsonl, and longer-answered ones, once each: for the base's own samples
+    prompts.jsonl              the prompts of rows.jsonl, and longer-answered ones, once each: for the base's samples
     test-prompts.jsonl         short first turns of the test split
 
 and the same of conversations of several turns: rows-turns.jsonl, prompts-turns.jsonl, test-prompts-turns.jsonl.
@@ -18,8 +18,8 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from irlhf.files import read_rows
-from irlhf.records import TEST
+from irlhf.core.example import TEST
+from irlhf.io.files import read_rows
 
 PROMPT_TOKENS, TURNS_TOKENS, COMPLETION_TOKENS = 48, 100, 72
 

@@ -20,10 +20,10 @@ from statistics import fmean
 import numpy as np
 from scipy.stats import rankdata
 
-from irlhf.files import read_rows
-from irlhf.intervals import Bootstrap, Floats, clustered
-from irlhf.policy import METRICS, read_policy
-from irlhf.records import STOP, Example, as_text, from_json
+from irlhf.core.bootstrap import Bootstrap, Floats, clustered
+from irlhf.core.example import STOP, Example, as_text, from_json
+from irlhf.io.files import read_rows
+from irlhf.policy.policy_file import METRICS, read_policy
 
 LEVELS = ("low", "medium", "high")
 

@@ -1,0 +1,121 @@
+"""What a person sees: clean text, one line when something is done, progress on long work. All on stderr."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+# C0 but newline and tab, DEL, C1, and the characters that turn the direction of text: a model or a data
+# set could use them to rewrite the screen or to hide what it says.
+CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+_PLAIN_EVERY = 10  # per cent between two plain progress lines
+
+PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))  # that torchrun started
+FIRST = os.environ.get("RANK", "0") == "0"  # of several processes the first speaks
+
+_console = Console(stderr=True, soft_wrap=True, highlight=False)
+_quiet = False
+
+
+def be_quiet(quiet: bool) -> None:
+    """Turn notes and progress off (`--quiet`). Warnings and errors stay."""
+    global _quiet  # noqa: PLW0603 - one process has one terminal
+    _quiet = quiet
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Let commands that are quiet run in here; what speaks around them speaks again."""
+    before = _quiet
+    try:
+        yield
+    finally:
+        be_quiet(before)
+
+
+def clean(text: str) -> str:
+    """Return text that cannot command a terminal: control characters become a visible mark."""
+    return CONTROL_CHARACTERS.sub("\N{SYMBOL FOR SUBSTITUTE FORM TWO}", text)
+
+
+def note(text: str) -> None:
+    """Say what happened, in one line."""
+    if FIRST and not _quiet:
+        _console.print(Text(clean(text)))
+
+
+def warn(text: str) -> None:
+    """Say what a user should look at, `--quiet` or not."""
+    if FIRST:
+        _console.print(Text(f"warning: {clean(text)}", style="yellow"))
+
+
+def error(text: str) -> None:
+    """Say why the command stops, in one line."""
+    line = clean(text.replace("\n", " "))
+    _console.print(Text(f"irlhf: {line}", style="red"))
+
+
+@contextmanager
+def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Give a function that counts work done: a bar on a terminal, a line each tenth elsewhere."""
+    if _quiet:
+        yield lambda steps: None
+    elif _console.is_terminal:
+        with _bar() as bar:
+            task = bar.add_task(label, total=total)
+            yield lambda steps: bar.advance(task, steps)
+    else:
+        yield _Lines(label, total)
+
+
+class _Lines:
+    """Progress where there is no terminal: a plain line at each tenth, none for short work."""
+
+    def __init__(self, label: str, total: int | None) -> None:
+        self.label, self.total = label, total
+        self.count = 0
+        self.said = 0
+
+    def __call__(self, steps: int) -> None:
+        self.count += steps
+        if not self.total:
+            return
+        share = 100 * self.count // self.total
+        if self.total >= 100 and share >= self.said + _PLAIN_EVERY and self.count < self.total:
+            self.said = share - share % _PLAIN_EVERY
+            print(f"{self.label}: {self.count:,} of {self.total:,} ({share}%)", file=sys.stderr)
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        _Speed(""),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=_console,
+        transient=True,
+    )
+
+
+class _Speed(TextColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.1f}/s" if task.speed else "")

@@ -1,0 +1,162 @@
+"""Preference pairs: two completions of one prompt of which one was chosen, and how often a reward agrees."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from irlhf.core.bootstrap import Bootstrap, Floats, clustered
+from irlhf.core.example import CHOSEN, PAIR, REJECTED, Content, Example, as_messages, as_text
+from irlhf.core.hashing import fingerprint
+
+BINS = 10  # of the reliability table
+
+_LEFT_OUT = {
+    "unlabelled": "rows neither chosen nor rejected",
+    "ungrouped": "rows without a group",
+    "alone": "rows without another to stand against",
+    "equal": "pairs that say the same twice",
+}
+COUNTS = ("rows", *_LEFT_OUT, "pairs")
+
+
+class Pair(NamedTuple):
+    """Two completions of one prompt, of which people liked one better."""
+
+    chosen: Example
+    rejected: Example
+
+    @property
+    def prompt(self) -> str:
+        """What its interval is clustered by."""
+        return self.chosen.cluster
+
+
+def pairs_of(examples: Iterable[Example]) -> tuple[list[Pair], Counter[str]]:
+    """Return every chosen completion with every rejected one of its prompt, and how many rows and pairs of each kind.
+
+    The counts go by COUNTS. Rows pair within one group, where their prompts are equal, and where a group holds several
+    pairs whose rows say so in `pair`, within that: a row without a group, or whose label is another, pairs with none.
+    `alone` are rows that have no row of the other label to stand against, `equal` pairs whose completions say the
+    same, between which there is nothing to prefer; they are left out.
+    """
+    counts = Counter(dict.fromkeys(COUNTS, 0))
+    prompts: dict[tuple[str, str, int], dict[str, list[Example]]] = {}
+    for example in examples:
+        counts["rows"] += 1
+        if example.label not in (CHOSEN, REJECTED):
+            counts["unlabelled"] += 1
+        elif not example.group:
+            counts["ungrouped"] += 1
+        else:
+            key = example.group, str(example.extra.get(PAIR, "")), fingerprint(_as_json(example.prompt, "user"))
+            prompts.setdefault(key, {CHOSEN: [], REJECTED: []})[example.label].append(example)
+    pairs = []
+    for sides in prompts.values():
+        every = [Pair(*both) for both in product(sides[CHOSEN], sides[REJECTED])]
+        kept = [pair for pair in every if _differ(pair)]
+        counts["alone"] += 0 if every else sum(map(len, sides.values()))
+        counts["equal"] += len(every) - len(kept)
+        pairs += kept
+    counts["pairs"] = len(pairs)
+    return pairs, counts
+
+
+def left_out(counts: Mapping[str, int]) -> str:
+    """Return in words what makes no pair that counts; nothing where all does."""
+    return ", ".join(f"{counts[name]:,} {what}" for name, what in _LEFT_OUT.items() if counts[name])
+
+
+def accuracy(
+    pairs: Sequence[Pair], differences: Sequence[float], bootstrap: Bootstrap, calibrated: bool = False
+) -> dict[str, Any]:
+    """Return how often a reward prefers the chosen completion, beside rules that look at its length alone.
+
+    `differences` are the reward of the chosen completion less that of the rejected one, one a pair and at least one,
+    negated where less of the reward is better. A tie counts one half. `longer` and `shorter` are the accuracy of always
+    preferring the completion with more, or fewer, words; `above_rule` is the accuracy less that of the better rule, on
+    the same draws. With `calibrated` the differences are logits, and are held to that as probabilities.
+    """
+    difference = np.array(differences, dtype=np.float64)
+    words = np.array([_words(pair.chosen) - _words(pair.rejected) for pair in pairs], dtype=np.float64)
+    columns = {"accuracy": _right(difference), "ties": (difference == 0).astype(np.float64), "longer": _right(words)}
+
+    def measure(times: Floats) -> dict[str, Floats]:
+        found = _means(times, columns)
+        found |= {"shorter": 1 - found["longer"]}
+        found |= {"best_rule": np.maximum(found["longer"], found["shorter"])}
+        return found | {"above_rule": found["accuracy"] - found["best_rule"]}
+
+    prompts = [pair.prompt for pair in pairs]
+    found = {"n": len(pairs), "prompts": len(set(prompts)), **clustered(prompts, measure, bootstrap)}
+    return found | ({"calibration": calibration(prompts, difference, bootstrap)} if calibrated else {})
+
+
+def calibration(prompts: Sequence[str], difference: Floats, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Return how far differences are the logits of being chosen, as in the model of Bradley and Terry (1952).
+
+    `log_loss` (in nats) and `brier` are means over pairs. `bins` are up to ten equal parts of the pairs by the
+    probability of the completion with the higher reward: what was predicted in the mean, and how often that
+    completion was the chosen one; `ece` is the mean distance of the two. Chance alone lifts it off 0, by
+    `ece_floor` in the mean where the predictions are perfect; so its interval reaches down by as much.
+    """
+    favoured = 1 / (1 + np.exp(-np.abs(difference)))
+    place = _equal_parts(favoured)
+    missed = _right(difference) - favoured
+    bins = [place == part for part in np.unique(place)]
+    # A bin keeps the side of its miss in every draw, or noise would add up in each anew.
+    sides = np.sum([np.sign(missed[mine].sum()) * mine for mine in bins], axis=0)
+    columns = {
+        "log_loss": np.logaddexp(0, -difference),
+        "brier": (1 - np.where(difference < 0, 1 - favoured, favoured)) ** 2,
+        "ece": missed * sides,
+    }
+
+    def measure(times: Floats) -> dict[str, Floats]:
+        shares = {str(i): _means(times[:, mine], {"": _right(difference[mine])})[""] for i, mine in enumerate(bins)}
+        return _means(times, columns) | shares
+
+    found = clustered(prompts, measure, bootstrap)
+    noise = [np.sqrt(2 / np.pi * (favoured[mine] * (1 - favoured[mine])).sum()) for mine in bins]
+    floor = float(np.sum(noise)) / len(difference)
+    found["ece"]["low"] = max(0.0, found["ece"]["low"] - floor)
+    table = [
+        {"n": int(mine.sum()), "predicted": float(favoured[mine].mean()), "right": found[str(i)]}
+        for i, mine in enumerate(bins)
+    ]
+    return {**{name: found[name] for name in columns}, "ece_floor": floor, "bins": table}
+
+
+def _right(difference: Floats) -> Floats:
+    """Return 1 where the chosen one is ahead, 0 where the rejected one is, and one half for a tie."""
+    result: Floats = (np.sign(difference) + 1) / 2
+    return result
+
+
+def _equal_parts(values: Floats) -> Floats:
+    """Return which of the equal parts, in their order, each value falls into; equal values share one."""
+    below = np.searchsorted(np.sort(values), values)
+    result: Floats = np.floor(below * BINS / len(values))
+    return result
+
+
+def _means(times: Floats, columns: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Return each column's mean in each draw; nan where none of its rows was drawn."""
+    with np.errstate(invalid="ignore"):
+        means = times @ np.stack(list(columns.values()), axis=1) / times.sum(1, keepdims=True)
+    return dict(zip(columns, means.T, strict=True))
+
+
+def _words(example: Example) -> int:
+    return len(as_text(example.completion).split())
+
+
+def _as_json(content: Content, role: str) -> str:
+    return json.dumps(as_messages(content, role), sort_keys=True)
+
+
+def _differ(pair: Pair) -> bool:
+    return as_messages(pair.chosen.completion, "assistant") != as_messages(pair.rejected.completion, "assistant")

@@ -1,0 +1,132 @@
+"""The tables of what irlhf can do, each name with the place of its code, loaded when first asked for.
+
+A new scorer, format or picture is one file and one row here. Rows are "module:attribute" strings, so
+that naming a thing never imports it: `irlhf --help` stays free of torch and its kind.
+"""
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from irlhf.core.errors import ConfigError
+
+# The six commands as Python functions.
+COMMANDS: Mapping[str, str] = {
+    "prepare": "irlhf.data.prepare:prepare",
+    "score": "irlhf.scoring.score:score",
+    "finetune": "irlhf.training.finetune:finetune",
+    "sample": "irlhf.sampling.sample:sample",
+    "eval": "irlhf.evaluation.evaluate:evaluate",
+    "plot": "irlhf.plotting.plot:plot",
+}
+
+# Raw data that `prepare` reads. The first row whose `matches` accepts a file's first row reads it: the most specific
+# shape stands first.
+FORMATS: Mapping[str, str] = {
+    "hh": "irlhf.data.formats.hh",
+    "red-team": "irlhf.data.formats.red_team",
+    "helpsteer3": "irlhf.data.formats.helpsteer3",
+    "helpsteer2-preference": "irlhf.data.formats.helpsteer2_preference",
+    "helpsteer": "irlhf.data.formats.helpsteer",
+    "ultrafeedback": "irlhf.data.formats.ultrafeedback",
+    "ultrafeedback-binarized": "irlhf.data.formats.ultrafeedback_binarized",
+    "argilla": "irlhf.data.formats.argilla",
+    "oasst-trees": "irlhf.data.formats.oasst_trees",
+    "oasst": "irlhf.data.formats.oasst",
+    "shp": "irlhf.data.formats.shp",
+    "pku-saferlhf": "irlhf.data.formats.pku_saferlhf",
+    "nectar": "irlhf.data.formats.nectar",
+    "nemo-rl": "irlhf.data.formats.nemo_rl",
+    "arena": "irlhf.data.formats.arena",
+    "summarize": "irlhf.data.formats.summarize",
+    "openai-dpo": "irlhf.data.formats.openai_dpo",
+    "steerlm": "irlhf.data.formats.steerlm",
+    "sharegpt": "irlhf.data.formats.sharegpt",
+    "rewardbench2": "irlhf.data.formats.rewardbench2",
+    "rewardbench": "irlhf.data.formats.rewardbench",
+    "alpaca": "irlhf.data.formats.alpaca",
+    "trl-preference": "irlhf.data.formats.trl_preference",
+    "trl-unpaired": "irlhf.data.formats.trl_unpaired",
+    "trl-stepwise": "irlhf.data.formats.trl_stepwise",
+    "messages": "irlhf.data.formats.messages",
+    "prompt-completion": "irlhf.data.formats.prompt_completion",
+}
+
+# What stands before the first colon of `scorer:` in rewards.yaml.
+SCORERS: Mapping[str, str] = {
+    "length": "irlhf.scoring.scorers.rules:Length",
+    "distinct": "irlhf.scoring.scorers.rules:Distinct",
+    "regex": "irlhf.scoring.scorers.rules:Regex",
+    "format": "irlhf.scoring.scorers.rules:Format",
+    "readability": "irlhf.scoring.scorers.readability:Readability",
+    "sentiment": "irlhf.scoring.scorers.sentiment:Sentiment",
+    "hf": "irlhf.scoring.scorers.classifier:Classifier",
+    "command": "irlhf.scoring.scorers.shell_command:ShellCommand",
+    "openai": "irlhf.scoring.scorers.llm_judge:LLMJudge",
+    "binary": "irlhf.scoring.scorers.llm_judge:Verdict",
+    "vllm": "irlhf.scoring.scorers.server:Served",
+    "moderation": "irlhf.scoring.scorers.server:Moderation",
+    "http": "irlhf.scoring.scorers.server:Endpoint",
+    "https": "irlhf.scoring.scorers.server:Endpoint",
+}
+
+# Who works on pools of rows for `score` and `sample`: what `--engine` names, and threads for what a server answers.
+ENGINES: Mapping[str, str] = {
+    "local": "irlhf.executors.base:run_here",
+    "ray": "irlhf.executors.ray:run_on_ray",
+    "threads": "irlhf.executors.threads:run_in_threads",
+}
+
+# Where somebody else's package offers scorers by name.
+SCORER_ENTRY_POINTS = "irlhf.scorers"
+
+# Pictures that `plot` draws, each from one kind of file, in the order of the report.
+PICTURES: Mapping[str, str] = {
+    "target-actual": "irlhf.plotting.target_actual",
+    "gold": "irlhf.plotting.gold",
+    "at-least": "irlhf.plotting.at_least",
+    "crosstalk": "irlhf.plotting.crosstalk",
+    "tradeoff": "irlhf.plotting.tradeoff",
+    "profile": "irlhf.plotting.profile",
+    "price": "irlhf.plotting.costs",
+    "comparison": "irlhf.plotting.comparison",
+    "pairs": "irlhf.plotting.pairs",
+    "distribution": "irlhf.plotting.distribution",
+    "correlations": "irlhf.plotting.correlations",
+    "rounds": "irlhf.plotting.rounds",
+    "rounds-target-actual": "irlhf.plotting.rounds_target_actual",
+    "rounds-kept": "irlhf.plotting.rounds_kept",
+    "training": "irlhf.plotting.training",
+}
+
+
+def resolve(door: str) -> Any:
+    """Import "package.module:attribute", or "package.module" itself."""
+    module, _, attribute = door.partition(":")
+    loaded = importlib.import_module(module)
+    return getattr(loaded, attribute) if attribute else loaded
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'length'?" for a near miss, else the names there are."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f" (there are: {', '.join(names)})" if names else ""
+
+
+def scorer_names() -> dict[str, str]:
+    """Return every scorer that can be named: ours, and those that installed packages offer."""
+    from importlib.metadata import entry_points
+
+    offered = {point.name: point.value for point in entry_points(group=SCORER_ENTRY_POINTS)}
+    return {**offered, **SCORERS}
+
+
+def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
+    """Load the row called `name`, or raise ConfigError with the nearest name."""
+    if name not in table:
+        raise ConfigError(f"unknown {kind} '{name}'{did_you_mean(name, table)}")
+    return resolve(table[name])

@@ -1,0 +1,91 @@
+"""The rules that every example goes through: roles alternate, the prompt ends on the user's turn.
+
+    consecutive turns of one role        one turn, joined by a blank line
+    a prompt that ends with an answer    that answer is the beginning of the completion
+    an empty completion                  set aside
+    a prompt without the user's turn     set aside
+
+Nothing else of a text is changed. What was done stands in the row's `noted`.
+"""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from irlhf.core.example import Content, Example, Message, as_messages
+from irlhf.data.formats.base import Rejected
+from irlhf.data.formats.helpers import NOTED, notes
+
+JOINED = "consecutive turns of one role joined"
+BEGUN = "completion begun in the prompt"
+
+_BARE = {"role", "content"}
+_JOINT = "\n\n"
+_SPECIAL = re.compile(
+    r"<[|\uff5c][^|\uff5c<>\n]{1,40}[|\uff5c]>|</?s>|<<?/?SYS>>?|\[/?(?:INST|gMASK|CLS|SEP|PAD|MASK)\]"
+    r"|<(?:unk|pad|bos|eos|mask|start_of_turn|end_of_turn|extra_id_[0-9]{1,3})>"
+)
+
+
+def clean(example: Example, raw: dict[str, Any]) -> Example | Rejected:
+    """Return an example as the rules have it, or why it is set aside."""
+    prompt, completion = example.prompt, example.completion
+    noted: list[str] = []
+    if not isinstance(prompt, str):
+        prompt = joined(prompt)
+        if len(prompt) < len(example.prompt):
+            noted.append(JOINED)
+        if prompt[-1]["role"] == "assistant" and prompt[:-1] and _is_bare(prompt[-1]):
+            *prompt, begun = prompt
+            completion = _continued(begun, completion)
+            noted.append(BEGUN)
+        if prompt[-1]["role"] not in ("user", "tool"):
+            return Rejected(f"the prompt ends on the {prompt[-1]['role']}'s turn, not on the user's", raw)
+    if not isinstance(completion, str) and completion[-1]["role"] != "assistant":
+        return Rejected(f"the completion ends on the {completion[-1]['role']}'s turn, not on the assistant's", raw)
+    if _is_empty(completion):
+        return Rejected("the completion is empty", raw)
+    if not noted:
+        return example
+    extra = {**example.extra, NOTED: [*notes(example.extra), *noted]}
+    return replace(example, prompt=prompt, completion=completion, extra=extra)
+
+
+def joined(messages: list[Message]) -> list[Message]:
+    """Join consecutive turns of one role where both are bare text; answers of several tools stay apart."""
+    turns: list[Message] = []
+    for message in messages:
+        before = turns[-1] if turns else {}
+        alike = before.get("role") == message["role"] != "tool"
+        if alike and _is_bare(before) and _is_bare(message):
+            turns[-1] = {**message, "content": f"{before['content']}{_JOINT}{message['content']}"}
+        else:
+            turns.append(message)
+    return turns if len(turns) < len(messages) else messages
+
+
+def special_text(example: Example) -> str:
+    """Return the first string in an example that some tokenizer reads as a command; nothing where there is none."""
+    for content in (example.prompt, example.completion):
+        for message in as_messages(content):
+            words = message.get("content") or ""
+            found = _SPECIAL.search(words) if "<" in words or "[" in words else None
+            if found:
+                return found[0]
+    return ""
+
+
+def _continued(begun: Message, completion: Content) -> Content:
+    if isinstance(completion, str):
+        return f"{begun['content']}{_JOINT}{completion}" if completion.strip() else completion
+    return joined([begun, *completion])
+
+
+def _is_empty(completion: Content) -> bool:
+    if isinstance(completion, str):
+        return not completion.strip()
+    return not any((one.get("content") or "").strip() or not _is_bare(one) for one in completion)
+
+
+def _is_bare(message: Message) -> bool:
+    return set(message) == _BARE and isinstance(message["content"], str)

@@ -1,0 +1,99 @@
+"""The type of every column of a data set, one for all its rows, as a hub reads it.
+
+A feature is the name of a scalar type, a list of one feature, or an object of features by their names.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from irlhf.core.errors import DataError
+from irlhf.core.example import Where
+
+Feature: TypeAlias = "str | list[Feature] | dict[str, Feature]"
+
+TEXT, NULL = "string", "null"  # null is the type of what was absent or empty so far
+_WORD = 2**63  # beyond it a whole number is a float to a hub
+_BOOL, _WHOLE, _NUMBER = "bool", "int64", "float64"
+_KINDS = {TEXT: "text", NULL: "nothing", _BOOL: "true or false", _WHOLE: "a number", _NUMBER: "a number"}
+
+
+@dataclass
+class Columns:
+    """The features of the rows so far."""
+
+    features: dict[str, Feature] = field(default_factory=dict)
+    known: dict[str, Feature] = field(default_factory=dict)  # whatever the rows hold
+
+    def take(self, rows: Iterable[Mapping[str, Any]], where: Where) -> None:
+        """Add rows. Raises DataError, and adds none, where a column would have two types."""
+        features: Feature = self.features
+        for row in rows:
+            try:
+                features = _merged(_merged(features, feature_of(row)), self.known)
+            except ValueError as error:
+                mend = "a data set has one type a column; mend it, or set such rows aside with --on-bad-row skip"
+                raise DataError(f"{where}: {error}; {mend}") from error
+        assert isinstance(features, dict)
+        self.features = features
+
+
+def feature_of(value: object, name: str = "") -> Feature:
+    """Return the type of a JSON value. Raises ValueError for a list of several types."""
+    if isinstance(value, Mapping):
+        return {key: feature_of(one, _inside(name, key)) for key, one in value.items()}
+    if isinstance(value, list):
+        kind: Feature = NULL
+        for one in value:
+            kind = _merged(kind, feature_of(one, name), name)
+        return [kind]
+    if value is None or isinstance(value, str):
+        return NULL if value is None else TEXT
+    if isinstance(value, bool):
+        return _BOOL
+    return _WHOLE if isinstance(value, int) and -_WORD <= value < _WORD else _NUMBER
+
+
+def as_yaml(feature: Feature) -> dict[str, Any]:
+    """Return a feature as it stands in the head of a data card."""
+    if isinstance(feature, str):
+        return {"dtype": feature}
+    if isinstance(feature, dict):
+        return {"struct": fields_as_yaml(feature)}
+    inside = as_yaml(feature[0])
+    return {"list": inside.get("dtype") or inside.get("struct") or inside}
+
+
+def fields_as_yaml(features: Mapping[str, Feature]) -> list[dict[str, Any]]:
+    """Return the features of an object's fields as they stand in the head of a data card."""
+    return [{"name": name, **as_yaml(feature)} for name, feature in features.items()]
+
+
+def described(feature: Feature) -> str:
+    """Return a feature in words."""
+    if isinstance(feature, str):
+        return feature
+    if isinstance(feature, list):
+        return f"list of {described(feature[0])}"
+    return f"{{{', '.join(f'{name}: {described(one)}' for name, one in feature.items())}}}"
+
+
+def _merged(one: Feature, other: Feature, name: str = "") -> Feature:
+    """Return the type that holds both. Raises ValueError that names the place where there is none."""
+    if NULL in (one, other) or one == other:
+        return other if one == NULL else one
+    if isinstance(one, dict) and isinstance(other, dict):
+        return {**one, **{key: _merged(one.get(key, NULL), kind, _inside(name, key)) for key, kind in other.items()}}
+    if isinstance(one, list) and isinstance(other, list):
+        return [_merged(one[0], other[0], name)]
+    if one in (_WHOLE, _NUMBER) and other in (_WHOLE, _NUMBER):
+        return _NUMBER
+    raise ValueError(f"'{name:.80}' is {_kind(other)} here and {_kind(one)} elsewhere")
+
+
+def _inside(name: str, key: str) -> str:
+    return f"{name}.{key}" if name else key
+
+
+def _kind(feature: Feature) -> str:
+    return "an object" if isinstance(feature, dict) else "a list" if isinstance(feature, list) else _KINDS[feature]

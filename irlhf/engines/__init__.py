@@ -1,1 +1,0 @@
-"""How models run: loading, chat texts, generation. Knows no room."""

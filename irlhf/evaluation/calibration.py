@@ -1,0 +1,154 @@
+"""What a policy can reach and how to ask it, measured for its policy.json to remember."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from irlhf.core import console
+from irlhf.core.bootstrap import Bootstrap
+from irlhf.core.errors import ConfigError, DataError
+from irlhf.core.example import TEST, TRAIN, VALIDATION, Example
+from irlhf.evaluation.arms import Arm, Pair, by_prompt
+from irlhf.evaluation.target_range import Reached, find_reach
+from irlhf.policy.policy_file import Achieved, Calibration, Policy, read_policy
+from irlhf.policy.targets import parse_value, weights_of
+
+LEAST_PROMPTS = 20  # that a figure which later samples are drawn by must rest on
+
+_BOUNDS = ("at-least", "at-most", "between")  # kinds of targets that no single number answers
+
+
+class Measured(NamedTuple):
+    """What policy.json is to remember of an arm's policy, and what eval.json says of it."""
+
+    arm: str  # its key
+    calibration: Calibration
+    summary: dict[str, Any]
+
+
+def calibrate(arms: Sequence[Arm], folder: Path, bootstrap: Bootstrap) -> Measured:
+    """Return what a policy's samples show that later ones can be drawn by.
+
+    Samples that were asked for numbers count, not those that were asked for bounds or for a mix, and not what
+    `score --keep` kept. Samples of validation prompts are taken where there are any. Raises ConfigError where
+    there are no samples of this policy and DataError where they are too few, or cannot show what later ones bring.
+    """
+    arm = _arm(arms, folder)
+    rows = _rows(arm)
+    pairs = _pairs(replace(arm, rows=rows))
+    if not pairs:
+        told = f"too few scored samples were asked for numbers; answers to {LEAST_PROMPTS} prompts are the least"
+        raise DataError(f"{folder}: cannot be calibrated: {told}; ask as with -t {arm.policy.names[0]}=0:1:0.1")
+    found = {name: find_reach(mine, bootstrap) for name, mine in pairs.items()}
+    measured = Calibration(
+        reach={name: one.reach for name, one in found.items() if one.reach},
+        achieved=tuple(_achieved(rows, arm.policy)),
+        decoding=_decoding(rows, folder),
+        samples=len(rows),
+        prompts=len({row.cluster for row in rows}),
+        splits=dict(Counter(row.split or "none" for row in rows)),
+    )
+    return Measured(arm.key, measured, _summary(measured, pairs, found))
+
+
+def _arm(arms: Sequence[Arm], folder: Path) -> Arm:
+    policy = read_policy(folder)
+    if policy.blind:
+        raise ConfigError(f"{folder}: its prompts hold no reward, so there is nothing to calibrate")
+    if policy.ranked:
+        names = ", ".join(policy.ranked)
+        raise ConfigError(
+            f"{folder}: {names} has scale within, and the rank of a sample depends on the other targets in the file, so"
+            " it cannot be calibrated; leave --calibrate out"
+        )
+    for arm in arms:
+        if arm.policy.digest == policy.digest and not arm.rows[0].kept:
+            return arm
+    raise ConfigError(f"{folder}: none of the samples were drawn from it (policy {policy.digest}); draw and score some")
+
+
+def _rows(arm: Arm) -> list[Example]:
+    """Return the rows that may be learnt from. Raises DataError for those of training prompts."""
+    rows = [row for row in arm.rows if not weights_of(row.target) and any(_exact(row, name) for name in row.asked)]
+    counts = Counter(row.split for row in rows)
+    if counts[TRAIN]:
+        told = f"{counts[TRAIN]:,} samples answer prompts of the {TRAIN} split, which it may know by heart"
+        raise DataError(f"{arm.name}: cannot be calibrated: {told}; sample with --split {VALIDATION}")
+    if counts[VALIDATION]:
+        return [row for row in rows if row.split == VALIDATION]
+    if counts[TEST]:
+        told = f"on {counts[TEST]:,} samples of the {TEST} split"
+        console.warn(f"{arm.name} is calibrated {told}; its figures must come from other prompts")
+    return rows
+
+
+def _pairs(arm: Arm) -> dict[str, list[Pair]]:
+    """Return what each reward was asked for by number and gave, where enough prompts were asked."""
+    # What stood in the prompt counts here, not what was wanted of it.
+    pairs = {
+        name: [pair._replace(asked=pair.row.asked[name]) for pair in arm.pairs(name) if _exact(pair.row, name)]
+        for name in arm.policy.names
+    }
+    return {name: mine for name, mine in pairs.items() if len({pair.prompt for pair in mine}) >= LEAST_PROMPTS}
+
+
+def _exact(row: Example, reward: str) -> bool:
+    """Whether this reward was asked for by a number, written or drawn, and not by a bound."""
+    text = row.target.get(reward)
+    return not text or parse_value(reward, text).kind not in _BOUNDS
+
+
+def _achieved(rows: Iterable[Example], policy: Policy) -> Iterable[Achieved]:
+    """Yield every request that enough prompts got, with the mean over prompts of the mean raw rewards of each."""
+    requests: dict[tuple[tuple[str, float], ...], list[Example]] = {}
+    for row in rows:
+        if row.asked and not weights_of(row.target) and all(_exact(row, name) for name in row.asked):
+            requests.setdefault(tuple(sorted(row.asked.items())), []).append(row)
+    for asked, answers in sorted(requests.items()):
+        scored = [row for row in answers if len(policy.own(row.rewards)) == len(policy.names)]
+        prompts = [mine for _, mine in by_prompt([row.cluster for row in scored])]
+        if len(prompts) >= LEAST_PROMPTS and set(dict(asked)) <= set(policy.names):
+            means = [_means([policy.own(scored[i].rewards) for i in mine]) for mine in prompts]
+            yield Achieved(dict(asked), _means(means), len(prompts))
+
+
+def _means(rewards: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: sum(one[name] for one in rewards) / len(rewards) for name in rewards[0]}
+
+
+def _decoding(rows: Sequence[Example], folder: Path) -> dict[str, float]:
+    """Return how the tokens of all rows were drawn. Raises DataError where that differs."""
+    first = rows[0].decoding
+    for row in rows:
+        if row.decoding != first:
+            told = f"{dict(first) or 'unknown'} and {dict(row.decoding) or 'unknown'}"
+            raise DataError(f"{folder}: cannot be calibrated on samples drawn in different ways: {told}; take one way")
+    return dict(first)
+
+
+def _summary(
+    measured: Calibration, pairs: Mapping[str, Sequence[Pair]], found: Mapping[str, Reached]
+) -> dict[str, Any]:
+    """Return the calibration as eval.json has it: what was found of each reward, and how surely."""
+    return {
+        "samples": measured.samples,
+        "prompts": measured.prompts,
+        "splits": dict(measured.splits),
+        "decoding": dict(measured.decoding),
+        "requests": len(measured.achieved),
+        "rewards": {
+            name: {
+                "n": len(pairs[name]),
+                "asked": [min(pair.asked for pair in pairs[name]), max(pair.asked for pair in pairs[name])],
+                "reach": [one.reach.low, one.reach.high] if one.reach else None,
+                "map": bool(one.reach and one.reach.xs),
+                "rise": one.rise,
+                "dip": one.dip,
+                "fall": one.fall,
+                "gain": one.gain,
+            }
+            for name, one in found.items()
+        },
+    }

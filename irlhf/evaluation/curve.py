@@ -1,0 +1,77 @@
+"""What comes back along the target, from the least asked to the most: actual, gold, and what it costs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irlhf.core.bootstrap import Bootstrap, Floats, Interval, clustered
+from irlhf.evaluation.arms import Pair, costs
+
+Levels = NDArray[np.int64]  # of each row, from 0 on
+
+LEVELS = 10  # at most
+
+
+def curve(pairs: Sequence[Pair], bootstrap: Bootstrap) -> list[dict[str, Any]]:
+    """Return one entry a level of the target, ascending: a tenth of the samples each, or each target by itself."""
+    asked = np.array([pair.asked for pair in pairs])
+    levels = levels_of(asked)
+    prompts = [pair.prompt for pair in pairs]
+    actual = np.array([pair.actual for pair in pairs])
+    given = _means(prompts, actual, levels, bootstrap)
+    enough = _means(prompts, np.array([float(pair.enough) for pair in pairs]), levels, bootstrap)
+    gold = _gold(pairs, levels, bootstrap)
+    entries = []
+    for level in range(int(levels.max()) + 1):
+        mine = np.flatnonzero(levels == level).tolist()
+        low, high = np.percentile(actual[mine], [10, 90])
+        rows = [pairs[i].row for i in mine]
+        entry = {
+            "asked": float(asked[mine].mean()),
+            "n": len(mine),
+            "actual": given[level],
+            "p10": float(low),
+            "p90": float(high),
+            "at_least": enough[level],
+            **costs(rows),
+        }
+        entries.append(entry | ({"gold": gold[level]} if level in gold else {}))
+    return entries
+
+
+def levels_of(asked: Floats, most: int = LEVELS) -> Levels:
+    """Return the level of each target, from 0 on; equal targets share one."""
+    distinct, place = np.unique(asked, return_inverse=True)
+    if len(distinct) <= most:
+        return place
+    edges = np.unique(np.quantile(asked, np.arange(1, most) / most))
+    return np.unique(np.searchsorted(edges, asked, "right"), return_inverse=True)[1]
+
+
+def _means(prompts: Sequence[str], values: Floats, levels: Levels, bootstrap: Bootstrap) -> dict[int, Interval]:
+    """Return each level's mean."""
+    there = sorted(set(levels.tolist()))
+
+    def measure(times: Floats) -> dict[str, Floats]:
+        found = level_means(times, values, levels, there)
+        return {str(level): found[:, i] for i, level in enumerate(there)}
+
+    return {int(level): found for level, found in clustered(prompts, measure, bootstrap).items()}
+
+
+def level_means(times: Floats, values: Floats, levels: Levels, wanted: Sequence[int]) -> Floats:
+    """Return the mean of each wanted level in each draw, [draws, wanted]; nan where a draw has none of it."""
+    member = (levels[:, None] == np.array(wanted)).astype(float)  # [rows, wanted]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means: Floats = (times @ (member * values[:, None])) / (times @ member)
+    return means
+
+
+def _gold(pairs: Sequence[Pair], levels: Levels, bootstrap: Bootstrap) -> dict[int, Interval]:
+    known = {i: pair.gold for i, pair in enumerate(pairs) if pair.gold is not None}
+    if not known:
+        return {}
+    prompts = [pairs[i].prompt for i in known]
+    return _means(prompts, np.array(list(known.values())), levels[list(known)], bootstrap)

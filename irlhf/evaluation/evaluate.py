@@ -1,0 +1,188 @@
+"""Did the policy give what was asked, at what price, and does a reward prefer what people chose? Runs no model."""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from irlhf.core import console
+from irlhf.core.bootstrap import FEW_PROMPTS, Bootstrap
+from irlhf.core.errors import ConfigError, DataError
+from irlhf.core.example import TRAIN, Example
+from irlhf.core.registry import resolve
+from irlhf.evaluation.arms import Arm, arms_of
+from irlhf.evaluation.calibration import calibrate
+from irlhf.evaluation.comparison import comparisons
+from irlhf.evaluation.costs import price
+from irlhf.evaluation.crosstalk import crosstalk
+from irlhf.evaluation.curve import curve
+from irlhf.evaluation.fronts import fronts
+from irlhf.evaluation.gold import gold_tracking
+from irlhf.evaluation.inputs import read_all
+from irlhf.evaluation.preferences import preferences, read_specs
+from irlhf.evaluation.settings import EvalSettings
+from irlhf.evaluation.tracking import ordered_error, tracking
+from irlhf.evaluation.tradeoff import tradeoff
+from irlhf.io.files import check_output, digest, write_json
+from irlhf.policy.model_card import fill_model_card
+from irlhf.policy.policy_file import Calibration, read_policy, write_calibration
+from irlhf.policy.scales import WITHIN
+from irlhf.policy.targets import weights_of
+
+VERSION = 3  # of eval.json's shape
+_NO_REQUESTS: Mapping[str, Any] = {"policies": {}, "tradeoff": [], "fronts": {}, "comparisons": []}
+
+
+def evaluate(
+    samples: Sequence[str | Path], output: str | Path, settings: EvalSettings = EvalSettings()
+) -> dict[str, Any]:
+    """Write eval.json and return it: how actual follows target, what a mix brings, and what it costs.
+
+    Every figure stands with its n and a 95% bootstrap interval clustered by prompt. The README.md in each
+    policy's folder gets the same figures, where it has a place for them; with `calibrate` a policy.json gets
+    what the policy can reach. Rows without a policy that are labelled chosen and rejected are preference pairs:
+    the figures are then how often each reward prefers the chosen side. Raises ConfigError where a policy of the
+    samples cannot be found and DataError where nothing can be evaluated.
+    """
+    paths, out = [Path(one) for one in samples], Path(output)
+    _check(paths, out, settings)
+    specs, bootstrap = read_specs(settings.rewards), Bootstrap(settings.resamples, settings.seed)
+    rows, counts = read_all(paths)
+    _check_kind(rows[0], settings)
+    another = [settings.calibrate] if settings.calibrate else []
+    arms = arms_of(rows, paths, settings.policies, another) if rows[0].policy else []
+    measured = calibrate(arms, Path(settings.calibrate), bootstrap) if settings.calibrate else None
+    if arms:
+        found = _request_metrics(arms, settings, bootstrap, paths[0])
+    else:
+        found = {**_NO_REQUESTS, "pairs": preferences(rows, specs, bootstrap, paths[0])}
+    if measured:
+        found["policies"][measured.arm]["calibration"] = measured.summary
+        _remember(Path(settings.calibrate), measured.calibration)
+    result = {
+        "version": VERSION,
+        "samples": [str(path) for path in paths],
+        "settings": asdict(settings),
+        "provenance": _provenance(paths, counts),
+        **found,
+    }
+    write_json(out, result)
+    for arm in arms:
+        if os.access(arm.folder, os.W_OK):
+            fill_model_card(arm.folder, result, arm.policy.digest)
+    return result
+
+
+def _request_metrics(arms: Sequence[Arm], settings: EvalSettings, bootstrap: Bootstrap, path: Path) -> dict[str, Any]:
+    """Return the figures of samples. Raises DataError where nothing was asked that can be measured."""
+    _warn_unranked(arms)
+    policies = {arm.key: _arm_metrics(arm, settings.tolerance, bootstrap) for arm in arms}
+    mixes = tradeoff(arms, bootstrap)
+    if not mixes and not any(one["rewards"] for one in policies.values()):
+        raise DataError(f"{path}: no sample has both a target and its reward; score the samples first")
+    _warn(arms, policies.values())
+    return {
+        "policies": policies,
+        "tradeoff": mixes,
+        "fronts": fronts(arms, bootstrap),
+        "comparisons": comparisons(arms, bootstrap),
+    }
+
+
+def _remember(folder: Path, calibration: Calibration) -> None:
+    """Write what a policy reaches to where it is asked from: its card, and the chat template that serves it."""
+    write_calibration(folder, calibration)
+    resolve("irlhf.models.chat_template_writer:write_chat_template")(folder, read_policy(folder))
+
+
+def _provenance(paths: Sequence[Path], counts: Sequence[int]) -> dict[str, Any]:
+    inputs = [
+        {"path": str(path), "sha256": digest(path), "rows": rows} for path, rows in zip(paths, counts, strict=True)
+    ]
+    return {"irlhf": version("irlhf"), "inputs": inputs}
+
+
+def _check(paths: Sequence[Path], out: Path, settings: EvalSettings) -> None:
+    check_output(out, {f"samples {n}": path for n, path in enumerate(paths, 1)})
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder; name a file")
+    if not math.isfinite(settings.tolerance):
+        raise ConfigError(f"a tolerance of {settings.tolerance} calls everything a success; name a number")
+
+
+def _check_kind(row: Example, settings: EvalSettings) -> None:
+    """Refuse what means nothing for rows of this kind."""
+    if row.policy and settings.rewards:
+        raise ConfigError("-r is for preference pairs; the policy of samples knows which way its rewards are better")
+    given = {"--policy": bool(settings.policies), "--calibrate": bool(settings.calibrate)}
+    wrong = [option for option, there in given.items() if there and not row.policy]
+    if wrong:
+        raise ConfigError(f"{' and '.join(wrong)}: these rows are preference pairs, which no policy drew; leave it out")
+
+
+def _warn(arms: Sequence[Arm], policies: Iterable[Mapping[str, Any]]) -> None:
+    """Say what the figures cannot be trusted for."""
+    learnt = sum(row.split == TRAIN for arm in arms for row in arm.rows)
+    if learnt:
+        console.warn(f"{learnt:,} samples answer prompts of the {TRAIN} split, which a policy may know by heart")
+    unknown = sorted({name for arm in arms for name in arm.policy.names} - set(arms[0].policy.names))
+    if unknown and any(weights_of(row.target) for arm in arms[1:] for row in arm.rows):
+        what = f"mixes with {', '.join(unknown)} are not compared"
+        console.warn(f"{what}: {arms[0].name}, whose training data measures all mixes, does not know them")
+    mixed = [arm.name for arm in arms if arm.mixed]
+    if mixed:
+        how = "in different ways (temperature, top-p or guidance)"
+        console.warn(f"samples of {', '.join(mixed)} were drawn {how}; evaluate each way by itself")
+    few = [f"{one['name']} ({one['prompts']})" for one in policies if one["prompts"] < FEW_PROMPTS]
+    if few:
+        console.warn(f"intervals from fewer than {FEW_PROMPTS} prompts are too narrow: {', '.join(few)}")
+
+
+def _warn_unranked(arms: Sequence[Arm]) -> None:
+    """Warn of samples on the scale `within` that have no rank to hold against their target."""
+    ranked = [(arm, name) for arm in arms for name in arm.policy.ranked]
+    for arm, name in ranked:
+        if without := len(arm.requested(name)) - len(arm.pairs(name)):
+            console.warn(
+                f"{arm.name}: {without:,} samples are left out of the figures of {name}, whose scale ranks the samples"
+                f" of a prompt: a prompt needs two different targets, as with -t {name}=0.1:0.9:0.2"
+            )
+
+
+def _arm_metrics(arm: Arm, tolerance: float, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Return all figures of one arm."""
+    rewards = {name: _reward(arm, name, tolerance, bootstrap) for name in arm.policy.names if arm.pairs(name)}
+    prompts = len({row.cluster for row in arm.rows})
+    return {
+        "name": arm.name,
+        "digest": arm.policy.digest,
+        "baseline": arm.policy.baseline,
+        "blind": arm.policy.blind,
+        "base": Path(arm.policy.base).name,
+        "samples": len(arm.rows),
+        "prompts": prompts,
+        "splits": dict(Counter(row.split or "none" for row in arm.rows)),
+        "decoding": arm.decodings,
+        "rewards": rewards,
+        "crosstalk": crosstalk(arm, bootstrap),
+        **price(arm, bootstrap),
+    }
+
+
+def _reward(arm: Arm, reward: str, tolerance: float, bootstrap: Bootstrap) -> dict[str, Any]:
+    pairs = arm.pairs(reward)
+    scale = arm.policy.reward(reward).scale
+    found = {
+        "scale": scale.kind,
+        "direction": scale.direction,
+        **tracking(pairs, tolerance, bootstrap),
+        "curve": curve(pairs, bootstrap),
+    }
+    if scale.kind == WITHIN:
+        found["error"]["floor_ordered"] = ordered_error(pairs)
+    gold = gold_tracking(pairs, bootstrap)
+    return found | ({"gold": gold} if gold else {})

@@ -1,0 +1,113 @@
+"""How often does each reward prefer the completion that people chose? Needs no policy."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from irlhf.core import console
+from irlhf.core.bootstrap import FEW_PROMPTS, Bootstrap
+from irlhf.core.errors import DataError
+from irlhf.core.example import TRAIN, Example
+from irlhf.core.pairs import Pair, accuracy, left_out, pairs_of
+from irlhf.policy.remote_model import find_reward_model
+from irlhf.policy.rewards_file import Reward, read_rewards
+
+_KINDS = ("rewards", "gold")
+_LOGITS = "hf:"  # how the scorers begin whose reward is a logit: reward models are trained on differences
+
+
+class _Column(NamedTuple):
+    """What one scorer says of the pairs that have its number on both sides."""
+
+    pairs: list[Pair]
+    differences: list[float]  # chosen less rejected, in the scorer's own direction
+
+
+def read_specs(path: str) -> dict[str, dict[str, Reward]]:
+    """Return what a rewards.yaml says of each reward and each gold scorer; nothing without one."""
+    if not path:
+        return {"rewards": {}, "gold": {}}
+    found = read_rewards(Path(path))
+    beside = Path(path).parent
+    # Gold has the direction of its reward, also where this file does not say who gave it.
+    gold = {
+        name: _with_deployed_scorer(found.gold.get(name, Reward()), beside).model_copy(
+            update={"direction": reward.direction}
+        )
+        for name, reward in found.rewards.items()
+    }
+    return {
+        "rewards": {name: _with_deployed_scorer(reward, beside) for name, reward in found.rewards.items()},
+        "gold": gold,
+    }
+
+
+def _with_deployed_scorer(reward: Reward, beside: Path) -> Reward:
+    """Return a reward; one whose folder leads to a host by the name of who is asked there, for a probability."""
+    hosted = find_reward_model(reward.scorer, beside) if reward.by_path else None
+    return reward.model_copy(update={"scorer": f"binary:{hosted.model}"}) if hosted else reward
+
+
+def preferences(
+    rows: Sequence[Example], specs: Mapping[str, Mapping[str, Reward]], bootstrap: Bootstrap, path: Path
+) -> dict[str, Any]:
+    """Return, for every reward and gold scorer that both sides of some pair have, how often it prefers the chosen side.
+
+    `counts` says what became of all rows, `splits` where the pairs come from. Rewards that `specs` does not know
+    are better the higher they are. Raises DataError, naming the file, where there is nothing to compare.
+    """
+    _check_ids(rows)
+    pairs, counts = pairs_of(rows)
+    if not pairs:
+        what = f"{path}: no pairs in {counts['rows']:,} rows ({left_out(counts)})"
+        raise DataError(f"{what}; a chosen and a rejected completion share their 'group' and their prompt")
+    columns = {kind: dict(_columns(pairs, kind)) for kind in _KINDS}
+    if not any(columns.values()):
+        raise DataError(f"{path}: none of {len(pairs):,} pairs has a reward on both sides; score the rows first")
+    _warn(pairs, counts, [name for name in columns["rewards"] if name not in specs["rewards"]])
+    found = {
+        kind: {
+            name: _preference_metrics(column, specs[kind].get(name, Reward()), bootstrap)
+            for name, column in mine.items()
+        }
+        for kind, mine in columns.items()
+    }
+    return {"counts": dict(counts), "splits": dict(Counter(pair.chosen.split or "none" for pair in pairs)), **found}
+
+
+def _preference_metrics(column: _Column, spec: Reward, bootstrap: Bootstrap) -> dict[str, Any]:
+    sign = -1 if spec.direction == "lower" else 1
+    # The logit of one class among several is no logit of being preferred.
+    logits = (spec.by_path or spec.scorer.startswith(_LOGITS)) and not spec.label and spec.read in ("", "logit")
+    differences = [sign * difference for difference in column.differences]
+    return {"direction": spec.direction, **accuracy(column.pairs, differences, bootstrap, logits)}
+
+
+def _columns(pairs: Sequence[Pair], kind: str) -> Iterator[tuple[str, _Column]]:
+    """Yield each reward, or gold, with the pairs that have it on both sides."""
+    sides = [(pair, getattr(pair.chosen, kind), getattr(pair.rejected, kind)) for pair in pairs]
+    shared = [(pair, {name: a[name] - b[name] for name in a if name in b}) for pair, a, b in sides]
+    for name in dict.fromkeys(name for _, differences in shared for name in differences):
+        there = [(pair, differences[name]) for pair, differences in shared if name in differences]
+        yield name, _Column([pair for pair, _ in there], [difference for _, difference in there])
+
+
+def _check_ids(rows: Sequence[Example]) -> None:
+    twice = next((name for name, count in Counter(row.id for row in rows).items() if count > 1), "")
+    if twice:
+        raise DataError(f"id '{twice}' stands in two files; each row counts once, and ids must differ")
+
+
+def _warn(pairs: Sequence[Pair], counts: Mapping[str, int], guessed: Sequence[str]) -> None:
+    """Say what was left out and taken for granted, and what the figures cannot be trusted for."""
+    if left_out(counts):
+        console.note(f"{counts['rows']:,} rows make {len(pairs):,} pairs; left out: {left_out(counts)}")
+    if guessed:
+        console.note(f"{', '.join(guessed)} taken as higher is better; a rewards.yaml (-r) can say otherwise")
+    learnt = sum(TRAIN in (pair.chosen.split, pair.rejected.split) for pair in pairs)
+    if learnt:
+        console.warn(f"{learnt:,} pairs are of the {TRAIN} split, which a reward model may know by heart")
+    prompts = len({pair.prompt for pair in pairs})
+    if prompts < FEW_PROMPTS:
+        console.warn(f"intervals from fewer than {FEW_PROMPTS} prompts are too narrow: there are {prompts}")

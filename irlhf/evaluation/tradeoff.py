@@ -1,0 +1,53 @@
+"""What asking for a mix of rewards brings, beside arms that were not asked and the training data."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from irlhf.core.bootstrap import Bootstrap, Floats, clustered
+from irlhf.core.example import Example
+from irlhf.evaluation import statistics
+from irlhf.evaluation.arms import Arm, costs, weightings
+from irlhf.policy.policy_file import Policy
+
+
+def tradeoff(arms: Sequence[Arm], bootstrap: Bootstrap) -> list[dict[str, Any]]:
+    """Return, for every weighting that some sample was asked with, the mean weighted reward of each arm.
+
+    The weighted reward is the weighted mean of oriented z-scores over the training data, so the data's own
+    mean is 0; each arm's single rewards are given in the same units. One ruler measures all: the first
+    arm's training data. A baseline whose prompt holds no reward answers every weighting with all its samples.
+    """
+    ruler = arms[0].policy
+    measured = []
+    for weights in weightings(arms):
+        answers = [(arm, arm.answers(weights)) for arm in arms]
+        found = [_answer(arm, rows, ruler, weights, bootstrap) for arm, rows in answers if rows]
+        measured.append({"weights": weights, "data": 0.0, "arms": found})
+    return measured
+
+
+def _answer(
+    arm: Arm, rows: Sequence[Example], ruler: Policy, weights: Mapping[str, float], bootstrap: Bootstrap
+) -> dict[str, Any]:
+    columns = {"weighted": np.array([ruler.weighted(row.rewards, weights) for row in rows])}
+    for card in ruler.rewards:
+        if all(card.name in row.rewards for row in rows):
+            columns[f"reward {card.name}"] = np.array([card.zscore(row.rewards[card.name]) for row in rows])
+
+    def measure(times: Floats) -> dict[str, Floats]:
+        return {name: statistics.mean(times, column) for name, column in columns.items()}
+
+    found = clustered([row.cluster for row in rows], measure, bootstrap)
+    return {
+        "policy": arm.key,
+        "name": arm.name,
+        "baseline": arm.policy.baseline,
+        "blind": arm.policy.blind,
+        "n": len(rows),
+        "prompts": len({row.cluster for row in rows}),
+        "weighted": found.pop("weighted"),
+        "rewards": {name.removeprefix("reward "): one for name, one in found.items()},
+        **costs(rows),
+    }

@@ -1,0 +1,241 @@
+"""Rows of JSON: an object a line, or one value that holds them in a list."""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from irlhf.core.errors import DataError
+from irlhf.core.example import Where
+from irlhf.io.compression import DAMAGE
+
+LINE_LIMIT = 16 * 2**20  # bytes; a longer line is a broken file, or somebody's bomb
+JSON_LIMIT = 256 * 2**20  # bytes of one JSON value, which is read whole
+DEPTH_LIMIT = 100  # levels of nesting in one row, well below Python's own
+BLOCK = 2**19  # bytes of lines that are handed on together
+BOM = b"\xef\xbb\xbf"
+
+_CHUNK = 2**20  # bytes
+_SPACE = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder()
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # how half a character is written, or one half of a whole one
+_TURN = {"role", "from"}  # keys of what is said in a chat
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A row that cannot be read, while those behind it can."""
+
+    error: DataError
+    given: str  # what stands in its place
+
+
+Given = dict[str, Any] | Broken
+Numbered = Iterator[tuple[int, bytes]]  # lines, counted from 1
+
+
+def parse_row(line: bytes, where: Where) -> dict[str, Any]:
+    """Return the object on one line. Raises DataError."""
+    try:
+        text = line.decode("utf-8-sig" if where.line == 1 else "utf-8")
+        if text.startswith("\ufeff"):  # as where files with one each were put together
+            raise ValueError("Unexpected UTF-8 BOM (decode using utf-8-sig): line 1 column 1 (char 0)")
+        row = _ROW.decode(text)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
+    except RecursionError as error:
+        raise DataError(f"{where}: nested too deeply (over {DEPTH_LIMIT} levels)") from error
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({first_line(error)})") from error
+    if line.count(b"{") + line.count(b"[") <= DEPTH_LIMIT and isinstance(row, dict) and not _HALF.search(line):
+        return row
+    return _sound(row, where)
+
+
+def checked(row: object, where: Where) -> Given:
+    """Return an object that can be written again as it stands; anything else is broken."""
+    try:
+        return _sound(row, where)
+    except DataError as error:
+        return Broken(error, "" if depth(row) > DEPTH_LIMIT else json.dumps(row))
+
+
+def _sound(row: object, where: Where) -> dict[str, Any]:
+    if depth(row) > DEPTH_LIMIT:
+        raise DataError(f"{where}: nested too deeply (over {DEPTH_LIMIT} levels)")
+    if not isinstance(row, dict):
+        raise DataError(f'{where}: not a JSON object; each row must be one, like {{"prompt": …}}')
+    try:
+        json.dumps(row, ensure_ascii=False, allow_nan=False).encode()  # a lone surrogate has no bytes to be written as
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: half a character (a lone surrogate \\ud800-\\udfff); mend the text") from error
+    except ValueError as error:
+        raise DataError(f"{where}: NaN and Infinity are not numbers; leave such a value out") from error
+    return row
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, as far as it fits into ours."""
+    return str(error).split("\n", 1)[0]
+
+
+def refuse(constant: str) -> float:
+    """Refuse NaN and Infinity, which Python's reader of JSON takes for numbers. Raises ValueError."""
+    raise ValueError(f"{constant} is not a number")
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits:.20} is beyond what a number can be")
+    return number
+
+
+_ROW = json.JSONDecoder(parse_constant=refuse, parse_float=_float)
+
+
+def numbered_lines(stream: Any, path: Path) -> Numbered:
+    """Yield the lines of a stream. Raises DataError where one is too long."""
+    number = 0
+    while line := stream.readline(LINE_LIMIT + 1):
+        number += 1
+        if len(line) > LINE_LIMIT:
+            raise DataError(f"{path}:{number}: a line of over {LINE_LIMIT >> 20} MiB; is it JSONL, or a table?")
+        yield number, line
+
+
+def parse_lines(numbered: Numbered, path: Path) -> Iterator[tuple[Where, Given]]:
+    """Yield the rows of lines that are an object each; blank ones are none."""
+    for number, line in numbered:
+        if line.strip():
+            where = Where(str(path), number)
+            try:
+                row: Given = parse_row(line, where)
+            except DataError as error:
+                row = Broken(error, line.decode("utf-8", "replace"))
+            yield where, row
+
+
+def blocks_of(stream: Any, path: Path, first: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of JSONL from the line `first` on, many at a time, with the number of the first of them."""
+    begun, size = first, 0
+    lines: list[bytes] = []
+    try:
+        for number, line in numbered_lines(stream, path):
+            if number < first:
+                continue
+            lines.append(line)
+            size += len(line)
+            if size >= BLOCK:
+                yield begun, b"".join(lines)
+                begun, size, lines = number + 1, 0, []
+    except (DataError, *DAMAGE):
+        yield begun, b"".join(lines)
+        raise
+    yield begun, b"".join(lines)
+
+
+def rows_in(block: bytes, number: int, path: Path) -> Iterator[tuple[Where, Given]]:
+    """Yield the rows of a block whose first line has this number."""
+    return parse_lines(enumerate(BytesIO(block), number), path)
+
+
+def objects(stream: Any, path: Path) -> Iterator[tuple[Where, Given]]:
+    """Tell JSONL in a .json file from one value: its first line is whole, and more stands below."""
+    begun = bytearray()
+    filled: list[bytes] = []
+    while len(filled) < 2 and len(begun) <= JSON_LIMIT and (line := stream.readline(LINE_LIMIT + 1)):
+        begun += line
+        filled += [line] if line.strip() else []
+    if len(filled) == 2 and _is_whole(filled[0]):
+        behind = ((number + begun.count(b"\n"), line) for number, line in numbered_lines(stream, path))
+        return parse_lines(chain(enumerate(BytesIO(begun), 1), behind), path)
+    return document(begun, stream, path)
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def document(begun: bytes | bytearray, stream: Any, path: Path) -> Iterator[tuple[Where, Given]]:
+    """Yield the objects of one JSON value, counted from 1."""
+    whole = bytearray(begun)
+    while len(whole) <= JSON_LIMIT and (more := stream.read(_CHUNK)):
+        whole += more
+    if len(whole) > JSON_LIMIT:
+        raise DataError(f"{path}: over {JSON_LIMIT >> 20} MiB in one JSON value; make it JSONL: jq -c '.[]' {path}")
+    try:
+        text = whole.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
+    del whole
+    start = _space(text, 0)
+    if text[start] == "[":
+        yield from _items(text, start, path)
+        return
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({first_line(error)})") from error
+    if _space(text, end) < len(text):
+        raise DataError(f"{path}: more stands behind the object; write one a line, or one list")
+    for number, row in enumerate(_list_in(value), 1):
+        where = Where(str(path), number)
+        yield where, checked(row, where)
+
+
+def _list_in(value: dict[str, Any]) -> list[Any]:
+    """Return the one list of objects beside single values, unless it is a chat; else the object as the only row."""
+    inside = [one for one in value.values() if isinstance(one, dict | list)]
+    rows = inside[0] if len(inside) == 1 else []
+    if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict) or rows[0].keys() & _TURN:
+        return [value]
+    return rows
+
+
+def _items(text: str, start: int, path: Path) -> Iterator[tuple[Where, Given]]:
+    """Yield one object of a list after the other, so that only their text is in memory as a whole."""
+    at = _space(text, start + 1)
+    number = 0
+    while number or text[at : at + 1] != "]":
+        number += 1
+        where = Where(str(path), number)
+        try:
+            row, at = _DECODER.raw_decode(text, at)
+        except RecursionError as error:
+            raise DataError(f"{where}: nested too deeply (over {DEPTH_LIMIT} levels)") from error
+        except ValueError as error:
+            raise DataError(f"{where}: not JSON ({first_line(error)})") from error
+        yield where, checked(row, where)
+        at = _space(text, at)
+        if text[at : at + 1] == "]":
+            break
+        if text[at : at + 1] != ",":
+            raise DataError(f"{where}: neither a comma nor the end of the list behind it; is the file cut short?")
+        at = _space(text, at + 1)
+    if _space(text, at + 1) < len(text):
+        raise DataError(f"{path}: more stands behind the list; leave the list alone in its file")
+
+
+def _space(text: str, start: int) -> int:
+    found = _SPACE.match(text, start)
+    return found.end() if found else start
+
+
+def depth(value: object) -> int:
+    """Return how many levels a value is nested, found level by level: no recursion, no limit."""
+    levels, level = 0, [value]
+    while level:
+        levels += 1
+        inside = [one for one in level if isinstance(one, dict | list)]
+        level = [item for one in inside for item in (one.values() if isinstance(one, dict) else one)]
+    return levels

@@ -1,0 +1,45 @@
+"""How likely a model finds completions that were drawn before, read in one pass each."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from irlhf.models.output_logits import wanted_logits
+
+_LOGITS = 2**27  # numbers that one pass may return: half a GiB in single precision
+
+_Row = tuple[Sequence[int], Sequence[int]]  # token ids of a prompt and of its completion
+
+
+def logprobs(model: Any, rows: Sequence[_Row]) -> list[list[float]]:
+    """Return the logprobs of each completion's tokens behind its prompt, at temperature 1, untruncated."""
+    return [each for batch in _batches(model, rows) for each in _read(model, batch)]
+
+
+def _batches(model: Any, rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
+    """Part the rows so that a large vocabulary does not fill the memory."""
+    longest = max((len(completion) for _, completion in rows), default=1)
+    size = max(1, _LOGITS // (longest * int(model.config.get_text_config().vocab_size)))
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _read(model: Any, rows: Sequence[_Row]) -> list[list[float]]:
+    """Read one batch. Padding stands on the right, where no token of a causal model looks."""
+    width = max(len(prompt) + len(completion) for prompt, completion in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask, said = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+    for i, (prompt, completion) in enumerate(rows):
+        end = len(prompt) + len(completion)
+        ids[i, :end] = torch.tensor([*prompt, *completion])
+        mask[i, :end] = 1
+        said[i, len(prompt) : end] = True
+    ids, mask, said = (one.to(model.device) for one in (ids, mask, said))
+    with torch.inference_mode():
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        logits = wanted_logits(model, model.get_output_embeddings(), inputs, said[:, 1:])
+        found = -cross_entropy(logits.float(), ids[said], reduction="none")
+    lengths = [len(completion) for _, completion in rows]
+    return [one.tolist() for one in torch.split(found, lengths)]

@@ -1,0 +1,77 @@
+"""At least what was asked: the share of samples that reach their target, by its level."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from irlhf.plotting import eval_file, style
+
+CAPTION = "The share of samples that gave at least what was asked, by level of the target, with 95% intervals."
+
+_HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++")
+_NEAR = 0.04  # of the range of targets; levels nearer than this stand in one place
+
+Arm = tuple[style.Look, dict[str, Any]]
+
+
+def wants(path: Path, first: dict[str, Any]) -> bool:
+    """Return whether this is an eval.json."""
+    return eval_file.holds(first)
+
+
+def draw(path: Path) -> list[tuple[str, Any]]:
+    """Return one figure, a panel for each reward, bars for each policy."""
+    found = eval_file.read(path)
+    drawn = style.followed(found)
+    if not drawn:
+        return []
+    lines = max(len(arms) for arms in drawn.values())
+    columns = 1 if len(drawn) <= 4 else 2
+    figure, axes = style.panels(len(drawn), width=7.4, height=3.2 + 0.22 * lines, columns=columns)
+    for (reward, arms), axis in zip(drawn.items(), axes, strict=True):
+        _panel(axis, reward, arms)
+    return [("at-least", figure)]
+
+
+def _panel(axis: Any, reward: str, arms: Sequence[Arm]) -> None:
+    levels, placed = _places([[one["asked"] for one in found["curve"]] for _, found in arms])
+    width = 0.84 / len(arms)
+    for i, (look, found) in enumerate(arms):
+        places = [place + (i + 0.5) * width - 0.42 for place in placed[i]]
+        shares = [one["at_least"] for one in found["curve"]]
+        bars = {"color": look.colour, "hatch": _HATCHES[i % len(_HATCHES)], "edgecolor": "white", "linewidth": 0.6}
+        label = f"{look.label}: {_share_label(found)}"
+        axis.bar(places, [one["value"] for one in shares], width, label=label, **bars)
+        whiskers = {"fmt": "none", "ecolor": style.INK, "elinewidth": 1, "capsize": 1.5}
+        axis.errorbar(places, [one["value"] for one in shares], yerr=style.whiskers(shares), **whiskers)
+    axis.set_xticks(range(len(levels)), [eval_file.number(level) for level in levels])
+    axis.set(ylim=(0, 1.02), title=style.short(reward), xlabel="asked (target)", ylabel="share that reach it")
+    axis.grid(visible=False, axis="x")
+    style.legend_below(axis)
+
+
+def _share_label(found: dict[str, Any]) -> str:
+    least = found["at_least"]
+    return f"{eval_file.shown(least['share'])} of {found['n']:,} (targets dealt anew: {least['floor_permuted']:.2f})"
+
+
+def _places(curves: Sequence[Sequence[float]]) -> tuple[list[float], list[list[int]]]:
+    """Return the levels of the target, and at which of them each level of each curve stands.
+
+    Policies that were asked for much the same have their levels side by side; else each stands at its own.
+    """
+    if len({len(curve) for curve in curves}) == 1:
+        ranks = list(zip(*curves, strict=True))
+        apart = (max(curves[0]) - min(curves[0])) / len(ranks)
+        if all(max(rank) - min(rank) <= apart for rank in ranks):
+            return [sum(rank) / len(rank) for rank in ranks], [list(range(len(ranks)))] * len(curves)
+    asked = sorted(level for curve in curves for level in curve)
+    levels = asked[:1]
+    for level in asked:
+        if level > levels[-1] + _NEAR * (asked[-1] - asked[0]):
+            levels.append(level)
+    return levels, [[_nearest(level, levels) for level in curve] for curve in curves]
+
+
+def _nearest(level: float, levels: Sequence[float]) -> int:
+    return min(range(len(levels)), key=lambda i: abs(levels[i] - level))

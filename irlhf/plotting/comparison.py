@@ -1,0 +1,69 @@
+"""Paired differences between two policies on the same prompts, as a forest plot."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from irlhf.plotting import eval_file, style
+
+CAPTION = (
+    "Paired differences on the same prompts, first policy minus second, with 95% intervals;"
+    " filled where the interval leaves 0 out."
+)
+
+# What each figure is called, and which side of 0 speaks for the first policy.
+_FIGURES = {
+    "within": "correlation within prompts (→ better)",
+    "error": "mean absolute error (← better)",
+    "weighted": "weighted reward, sd (→ better)",
+    "gold": "gold (→ better)",
+    "tokens": "tokens a completion",
+}
+
+Row = tuple[str, dict[str, float]]  # what was compared, and by how much it differs
+
+
+def wants(path: Path, first: dict[str, Any]) -> bool:
+    """Return whether this is an eval.json that compares policies."""
+    return eval_file.holds(first) and bool(first.get("comparisons"))
+
+
+def draw(path: Path) -> list[tuple[str, Any]]:
+    """Return one figure, a panel for each kind of figure, a row for each pair and reward."""
+    found = eval_file.read(path)
+    kinds: dict[str, list[Row]] = {}
+    for pair in found["comparisons"]:
+        for one in pair["figures"]:
+            if eval_file.measured(one["difference"]):
+                kinds.setdefault(one["figure"], []).append((_row_label(found, pair, one), one["difference"]))
+    if not kinds:
+        return []
+    heights = [len(rows) + 2.6 for rows in kinds.values()]
+    width = 4.2 + 0.085 * max(len(label) for rows in kinds.values() for label, _ in rows)
+    figure, axes = style.panels(len(kinds), width=width, height=0.3 * sum(heights) / len(kinds), columns=1)
+    axes[0].get_subplotspec().get_gridspec().set_height_ratios(heights)
+    for (kind, rows), axis in zip(kinds.items(), axes, strict=True):
+        _panel(axis, _FIGURES.get(kind, style.short(kind)), rows)
+    return [("comparison", figure)]
+
+
+def _row_label(found: Mapping[str, Any], pair: Mapping[str, Any], one: Mapping[str, Any]) -> str:
+    labels = style.looks(found["policies"])
+    names = [labels[pair[side]].label if pair[side] in labels else pair[side] for side in ("policy", "against")]
+    reward = f"{style.short(one['reward'])}: " if one["reward"] else ""
+    return f"{reward}{' − '.join(names)}, {one['prompts']:,} prompts"
+
+
+def _panel(axis: Any, title: str, rows: Sequence[Row]) -> None:
+    axis.axvline(0, color=style.INK, linewidth=1.2)
+    for i, (_, figure) in enumerate(rows):
+        sure = figure["low"] > 0 or figure["high"] < 0
+        colour = style.BLUE if sure else style.GREY
+        look = {"color": colour, "marker": "o" if sure else "s", "markerfacecolor": colour if sure else "white"}
+        axis.errorbar([figure["value"]], [i], xerr=style.whiskers([figure]), capsize=3, markersize=7, **look)
+    axis.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=11)
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.set_title(title, loc="left", fontsize=12)
+    axis.grid(visible=False, axis="y")
+    axis.margins(x=0.08)
+    axis.locator_params(axis="x", nbins=7)

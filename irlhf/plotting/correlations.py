@@ -1,0 +1,54 @@
+"""How the rewards of the data go together: Spearman's correlation of each pair."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from irlhf.core.example import from_json
+from irlhf.io.files import read_rows
+from irlhf.plotting import style
+
+CAPTION = "Spearman's correlation between the rewards of the scored rows: what tends to come with what."
+
+_FEWEST = 3  # rows with both rewards, below which nothing is correlated
+
+
+def wants(path: Path, first: dict[str, Any]) -> bool:
+    """Return whether these are scored rows."""
+    return bool(first.get("rewards")) and "completion" in first
+
+
+def draw(path: Path) -> list[tuple[str, Any]]:
+    """Return one figure, where there are two rewards to compare."""
+    rows = [from_json(row, where).rewards for where, row in read_rows(path)]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if len(names) < 2:
+        return []
+    both = [[_paired(rows, one, other) for other in names] for one in names]
+    counts = [len(pair) for line in both for pair in line]
+    least, most = min(counts), max(counts)
+    n = f"n = {most:,}" if least == most else f"n = {least:,} to {most:,}"
+    size = 0.75 * len(names)
+    figure, (axis,) = style.panels(1, width=size + 2.6, height=size + 1.4)
+    labels = [style.short(name, 16) for name in names]
+    cells = [[_spearman(pair) for pair in line] for line in both]
+    style.heat_key(figure, [axis], style.heat(axis, cells, 1.0))
+    for i, j in np.ndindex(len(names), len(names)):
+        style.number(axis, (i, j), cells[i][j], 1.0)
+    style.name_cells(axis, labels, labels)
+    axis.set_title(f"Spearman between rewards, {n}", pad=12)
+    return [("correlations", figure)]
+
+
+def _paired(rows: Sequence[Mapping[str, float]], one: str, other: str) -> Any:
+    return np.array([(row[one], row[other]) for row in rows if one in row and other in row], dtype=float)
+
+
+def _spearman(pair: Any) -> float:
+    """Return the rank correlation of two columns; NaN where one of them does not vary."""
+    if len(pair) < _FEWEST or not np.ptp(pair, axis=0).all():
+        return float("nan")
+    return float(spearmanr(pair).statistic)

@@ -1,0 +1,52 @@
+"""Cross-talk: how far each reward moves when the target of another one moves."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irlhf.plotting import eval_file, style
+
+CAPTION = (
+    "Cross-talk: how far the reward of a column moves when the target of a row rises by 1 and the other targets stand"
+    " still, with 95% intervals. Ideal is 1 on the diagonal and 0 elsewhere."
+)
+
+_INTERVALS = 6  # rewards, above which a cell has no room for an interval
+
+
+def wants(path: Path, first: dict[str, Any]) -> bool:
+    """Return whether this is an eval.json."""
+    return eval_file.holds(first)
+
+
+def draw(path: Path) -> list[tuple[str, Any]]:
+    """Return one figure, a panel for each policy."""
+    found = eval_file.read(path)
+    looks = style.looks(found["policies"])
+    drawn = {key: policy["crosstalk"] for key, policy in found["policies"].items() if policy["crosstalk"]}
+    if not drawn:
+        return []
+    most = max(len(one[side]) for one in drawn.values() for side in ("targets", "rewards"))
+    size = (1.15 if most <= _INTERVALS else 0.62) * most
+    figure, axes = style.panels(len(drawn), width=size + 1.8, height=size + 1.3, columns=2 if most < 5 else 1)
+    values = [cell["value"] for one in drawn.values() for row in one["slopes"] for cell in row]
+    reach = max(1.0, *(abs(value) for value in values))
+    for (key, one), axis in zip(drawn.items(), axes, strict=True):
+        heat = _panel(axis, one, reach)
+        axis.set_title(f"{looks[key].label}, n = {one['n']:,}", pad=10)
+    style.heat_key(figure, axes, heat)
+    return [("crosstalk", figure)]
+
+
+def _panel(axis: Any, found: dict[str, Any], reach: float) -> Any:
+    slopes = found["slopes"]
+    heat = style.heat(axis, [[cell["value"] for cell in row] for row in slopes], reach)
+    targets, rewards = found["targets"], found["rewards"]
+    for i, j in np.ndindex(len(targets), len(rewards)):
+        cell = slopes[i][j]
+        under = eval_file.shown(cell).partition(" ")[2] if max(len(targets), len(rewards)) <= _INTERVALS else ""
+        style.number(axis, (i, j), cell["value"], reach, under)
+    style.name_cells(axis, *([style.short(name, 16) for name in names] for names in (targets, rewards)))
+    axis.set(xlabel="reward given", ylabel="target moved")
+    return heat

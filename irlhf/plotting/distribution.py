@@ -1,0 +1,47 @@
+"""How each reward is distributed, with the percentiles that targets are read from."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irlhf.core.example import from_json
+from irlhf.io.files import read_rows
+from irlhf.plotting import style
+
+CAPTION = "Raw rewards of the scored rows, with the percentiles that targets are read from."
+
+_BINS = 40
+_SHOWN = (5, 50, 95)  # percentiles
+
+
+def wants(path: Path, first: dict[str, Any]) -> bool:
+    """Return whether these are scored rows."""
+    return bool(first.get("rewards")) and "completion" in first
+
+
+def draw(path: Path) -> list[tuple[str, Any]]:
+    """Return one figure, a panel for each reward."""
+    rewards: dict[str, list[float]] = {}
+    for where, row in read_rows(path):
+        for name, number in from_json(row, where).rewards.items():
+            rewards.setdefault(name, []).append(number)
+    figure, axes = style.panels(len(rewards), height=3.4)
+    for (name, numbers), axis in zip(rewards.items(), axes, strict=True):
+        _panel(axis, name, np.array(numbers, dtype=float))
+    return [("distribution", figure)]
+
+
+def _panel(axis: Any, name: str, numbers: Any) -> None:
+    low, high = np.percentile(numbers, [0.5, 99.5])
+    shown = numbers[(numbers >= low) & (numbers <= high)]
+    axis.hist(shown, bins=min(_BINS, max(5, len(set(shown.tolist())))), color=style.BLUE, alpha=0.85)
+    marks: dict[float, list[str]] = {}
+    for per_cent in _SHOWN:
+        marks.setdefault(float(np.percentile(numbers, per_cent)), []).append(f"p{per_cent}")
+    above = axis.get_xaxis_transform()
+    for at, names in marks.items():
+        axis.axvline(at, color=style.RED, linewidth=1.4, linestyle=style.DASHED)
+        axis.text(at, 1.0, ", ".join(names), transform=above, ha="center", va="bottom", fontsize=10.5)
+    axis.set_title(f"{style.short(name)}, n = {len(numbers):,}", pad=20)
+    axis.set(xlabel="reward", ylabel="rows")

@@ -1,0 +1,83 @@
+"""Gold against proxy: what another scorer of the same thing says while the target rises."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from irlhf.plotting import eval_file, style
+
+CAPTION = (
+    "Gold against proxy along the target: above, the reward that stood in the prompt; below, the gold scorer that"
+    " never did. Where gold falls while the reward still rises, the reward is over-optimised."
+)
+
+Arm = tuple[style.Look, dict[str, Any]]
+
+
+def wants(path: Path, first: dict[str, Any]) -> bool:
+    """Return whether this is an eval.json."""
+    return eval_file.holds(first)
+
+
+def draw(path: Path) -> list[tuple[str, Any]]:
+    """Return one figure: for each reward that has gold, the proxy above the gold, over the same targets."""
+    found = eval_file.read(path)
+    drawn = {}
+    for reward in eval_file.rewards_of(found):
+        arms = [(look, one) for look, one in style.arms(found, reward) if _gold_levels(one)]
+        if arms:
+            drawn[reward] = arms
+    if not drawn:
+        return []
+    columns = min(2, len(drawn))
+    rows = math.ceil(len(drawn) / columns)
+    lines = max(len(arms) for arms in drawn.values())
+    figure = Figure(figsize=(4.8 * columns, (5.6 + 0.4 * lines) * rows), layout="constrained")
+    places = figure.subfigures(rows, columns, squeeze=False).flat
+    for (reward, arms), place in zip(drawn.items(), places, strict=False):
+        _pair(place, reward, arms)
+    return [("gold", figure)]
+
+
+def _gold_levels(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one for one in found["curve"] if eval_file.measured(one.get("gold"))]
+
+
+def _pair(place: Any, reward: str, arms: Sequence[Arm]) -> None:
+    above, below = place.subplots(2, 1, sharex=True)
+    for look, found in arms:
+        levels = _gold_levels(found)
+        asked = [one["asked"] for one in levels]
+        for axis, kind, label in ((above, "actual", ""), (below, "gold", f"{look.label}\n{_summary(found)}")):
+            figures = [one[kind] for one in levels]
+            values = [one["value"] for one in figures]
+            axis.errorbar(asked, values, yerr=style.whiskers(figures), capsize=2.5, label=label, **look.joined)
+        peak = found.get("gold", {}).get("over", {}).get("peak")
+        if peak is not None and look.steered:
+            _mark(above, below, look, peak)
+    above.set(title=style.short(reward), ylabel="reward given (proxy)")
+    negated = ", negated" * any(found.get("direction") == "lower" for _, found in arms)  # as `irlhf eval` wrote it
+    below.set(xlabel="asked (target)", ylabel=f"gold, own units{negated}")
+    style.legend_below(below)
+
+
+def _mark(above: Any, below: Any, look: style.Look, peak: float) -> None:
+    """Mark where gold is highest, in both panels."""
+    for axis in (above, below):
+        axis.axvline(peak, color=look.colour, linewidth=1.4, linestyle=style.DOTTED)
+    label = {"transform": below.get_xaxis_transform(), "ha": "center", "va": "bottom", "fontsize": 10.5}
+    below.text(peak, 1.01, "gold peaks", color=style.INK, **label)
+
+
+def _summary(found: dict[str, Any]) -> str:
+    gold = found.get("gold", {})
+    over = gold.get("over", {})
+    n = f"n = {gold.get('n', found['n']):,}"
+    if not over:
+        return n
+    if over["peak"] >= over["top"]:
+        return f"{n}; highest at the highest target"
+    return f"{n}; peak at {over['peak']:.2f}, then falls by {eval_file.shown(over['fall'])}"

@@ -1,0 +1,78 @@
+"""Preference pairs: how often each reward prefers what people chose, and how honest its probabilities are."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from irlhf.plotting import eval_file, style
+
+CAPTION = (
+    "Preference pairs: how often each reward prefers the completion that people chose, beside always taking the longer"
+    " or the shorter one, with 95% intervals; and how often it is right by the probability that a reward model gives."
+)
+
+_RULES = {"longer": ("^", "always the longer"), "shorter": ("v", "always the shorter")}
+_ROW = 0.62  # inches
+_LEGEND_LINE = 0.25  # inches
+
+Measured = tuple[str, dict[str, Any]]  # a reward's name and its figures
+
+
+def wants(path: Path, first: dict[str, Any]) -> bool:
+    """Return whether this is an eval.json of preference pairs."""
+    return eval_file.holds(first) and bool(first.get("pairs"))
+
+
+def draw(path: Path) -> list[tuple[str, Any]]:
+    """Return one figure: a row for each reward, and a panel of reliability where one was measured."""
+    pairs = eval_file.read(path)["pairs"]
+    rewards = [(style.short(name), one) for name, one in pairs["rewards"].items()]
+    rewards += [(f"gold {style.short(name)}", one) for name, one in pairs["gold"].items()]
+    calibrated = [(name, one) for name, one in rewards if "calibration" in one]
+    height = max(5.2 + _LEGEND_LINE * len(calibrated) if calibrated else 0, _ROW * len(rewards) + 2.2)
+    figure, axes = style.panels(1 + bool(calibrated), width=6.0, height=height, columns=2)
+    _accuracy(axes[0], rewards)
+    for axis in axes[1:]:
+        _reliability(axis, calibrated)
+    return [("pairs", figure)]
+
+
+def _accuracy(axis: Any, rewards: Sequence[Measured]) -> None:
+    rows = range(len(rewards))
+    axis.axvline(50, color=style.INK, linewidth=1, linestyle=style.DASHED, label="a coin")
+    shown = {"accuracy": {"marker": "o", "color": style.BLUE, "label": "the reward", "markersize": 8}}
+    for rule, (marker, label) in _RULES.items():
+        shown[rule] = {"marker": marker, "color": style.GREY, "label": label, "markersize": 6}
+    for i, (kind, look) in enumerate(shown.items()):
+        figures = [_percent(one[kind]) for _, one in rewards]
+        places = [row + 0.2 * (i - 1) for row in rows]
+        whiskers = style.whiskers(figures)
+        axis.errorbar([one["value"] for one in figures], places, xerr=whiskers, capsize=3, linestyle="", **look)
+    axis.set_yticks(rows, [f"{name}\nn = {one['n']:,}" for name, one in rewards], fontsize=11)
+    axis.set_ylim(len(rewards) - 0.4, -0.6)
+    axis.set(xlabel="pairs in which the chosen one is preferred, %", title="Does it prefer what people chose?")
+    axis.grid(visible=False, axis="y")
+    style.legend_below(axis, columns=2)
+
+
+def _reliability(axis: Any, rewards: Sequence[Measured]) -> None:
+    axis.plot([0.5, 1], [0.5, 1], color=style.INK, linewidth=1, linestyle=style.DASHED, label="as predicted")
+    for i, (name, one) in enumerate(rewards):
+        found = one["calibration"]
+        right = [part["right"] for part in found["bins"]]
+        look = {"color": style.COLOURS[i % len(style.COLOURS)], "marker": style.MARKERS[i % len(style.MARKERS)]}
+        told = f"log loss {eval_file.shown(found['log_loss'])}, error {eval_file.shown(found['ece'])}"
+        axis.errorbar(
+            [part["predicted"] for part in found["bins"]],
+            [part["value"] for part in right],
+            yerr=style.whiskers(right),
+            capsize=2.5,
+            label=f"{name}: {told}",
+            **look,
+        )
+    axis.set(xlabel="predicted probability of being chosen", ylabel="share chosen", title="Is its probability honest?")
+    style.legend_below(axis)
+
+
+def _percent(figure: Mapping[str, float]) -> dict[str, float]:
+    return {part: 100 * number for part, number in figure.items()}

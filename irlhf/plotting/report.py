@@ -1,0 +1,121 @@
+"""report.html: one self-contained page with the figures, the pictures and a browser of the samples.
+
+It asks nothing of the network, and text from models and data is escaped: hostile samples stay text. Its own
+script and style are named by their digests, so that a browser runs no other.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from importlib.resources import files as package_files
+from typing import Any
+
+import jinja2
+
+from irlhf.core.console import clean
+from irlhf.core.example import Example, as_text
+from irlhf.plotting import eval_file, style
+from irlhf.plotting.types import PlotData
+from irlhf.policy.targets import weights_of
+
+SAMPLES = 600  # that the browser holds at most, to keep the page light
+
+_MISSING = "not available"
+
+
+def report(found: PlotData) -> str:
+    """Return the page as HTML."""
+    known = [one for evaluated in found.evaluations.values() for one in evaluated["policies"].items()]
+    pictures = [(name, one.caption, base64.b64encode(one.png).decode()) for name, one in found.pictures.items()]
+    script, look = _part("report.js"), _part("report.css")
+    page = _jinja().get_template("report.html.jinja")
+    return page.render(
+        version=version("irlhf"),
+        pictures=pictures,
+        evaluations={path: _evaluation(one) for path, one in found.evaluations.items()},
+        samples=_rows(found.samples, dict(known)),
+        shown=len(_taken(found.samples)),
+        total=len(found.samples),
+        sources=found.sources,
+        script=script,
+        look=look,
+        allowed={"script": _allowed(script), "style": _allowed(look)},
+    )
+
+
+def _jinja() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_part),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(number=_number, between=eval_file.between, ratio=eval_file.ratio, mix=_mix)
+    made.filters["zip"] = zip
+    made.tests["measured"] = eval_file.measured
+    return made
+
+
+def _part(name: str) -> str:
+    return package_files("irlhf.plotting").joinpath(name).read_text(encoding="utf-8")
+
+
+def _allowed(text: str) -> str:
+    """Return how a content security policy names an inline script or style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _evaluation(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an evaluation with labels that tell its policies apart."""
+    labels = {key: _label(look, found["policies"][key]) for key, look in style.looks(found["policies"]).items()}
+    asked = [one for policy in found["policies"].values() for one in policy["rewards"].values()]
+    return {**found, "labels": labels, "tolerance": next((one["success"]["tolerance"] for one in asked), 0)}
+
+
+def _label(look: style.Look, policy: Mapping[str, Any]) -> str:
+    name: str = policy["name"]
+    return name + look.label.removeprefix(style.short(name))
+
+
+def _number(value: object, digits: int = 2) -> str:
+    """Return a number as a person reads it; what was not measured says so."""
+    if not isinstance(value, int | float):
+        return _MISSING
+    return eval_file.number(value, digits)
+
+
+def _mix(weights: Mapping[str, float]) -> str:
+    terms = [name if weight == 1 else f"{weight:g} × {name}" for name, weight in weights.items() if weight]
+    return " + ".join(terms) or "nothing"
+
+
+def _taken(samples: Sequence[Example]) -> Sequence[Example]:
+    return samples[:: max(1, -(-len(samples) // SAMPLES))]
+
+
+def _rows(samples: Sequence[Example], policies: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the samples as JSON that can stand inside a script element."""
+    rows = [
+        {
+            "policy": clean(_policy_of(sample, policies)),
+            "prompt": clean(as_text(sample.prompt)),
+            "completion": clean(as_text(sample.completion)),
+            "mix": clean(_mix(weights_of(sample.target))) if weights_of(sample.target) else "",
+            "asked": {clean(name): number for name, number in sample.asked.items()},
+            "given": {clean(name): number for name, number in sample.rewards.items()},
+            "gold": {clean(name): number for name, number in sample.gold.items()},
+        }
+        for sample in _taken(samples)
+    ]
+    text = json.dumps(rows, ensure_ascii=True)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _policy_of(sample: Example, policies: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the name of a sample's policy, as the evaluation calls it where it knows it."""
+    how = sample.to_json().get("kept", "")
+    key = f"{sample.policy}, {how} of {sample.candidates}" if how else sample.policy
+    return str(policies[key]["name"] if key in policies else key)

@@ -1,0 +1,168 @@
+"""What became of a policy round after round, beside what its rounds are held against."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from irlhf.plotting import eval_file, rounds_file, style
+from irlhf.plotting.rounds_file import Arm, Row
+
+CAPTION = (
+    "Rounds: what the policies gave to the same validation prompts. The strong line is the loop, the others are what it"
+    " is held against. Bars and the band are 95% intervals, of distinct-2 and different completions one standard error."
+    " Tracking is the mean over the rewards, KL that from the first policy when it is asked for nothing. Where the path"
+    " of gold against reward bends down (numbers are rounds), the reward is over-optimised."
+)
+
+Figure = Mapping[str, float]  # value, low, high
+Measure = Callable[[Row], Figure | None]
+Point = tuple[int, Figure | None, Figure]  # a round, where along, and the figure
+
+
+def _interval(name: str) -> Measure:
+    """Return what reads a figure that stands with its interval."""
+
+    def read(row: Row) -> Figure | None:
+        found = row.get(name)
+        return found if eval_file.measured(found) else None
+
+    return read
+
+
+def _with_error(name: str) -> Measure:
+    """Return what reads a figure that stands with its standard error, or with none."""
+
+    def read(row: Row) -> Figure | None:
+        found = row.get(name, {})
+        if not eval_file.measured(found):
+            return None
+        value, error = found["value"], found.get("error") or 0.0
+        return {"value": value, "low": value - error, "high": value + error}
+
+    return read
+
+
+def _tracking(row: Row) -> Figure | None:
+    """Return the mean over the rewards; the mean of their intervals is no narrower than its own would be."""
+    each = row.get("tracking", {}).values()
+    if not each or not all(map(eval_file.measured, each)):
+        return None
+    return {part: fmean(one[part] for one in each) for part in ("value", "low", "high")}
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """What one panel shows along the rounds, or along another figure."""
+
+    title: str
+    label: str
+    figure: Measure
+    along: Measure | None = None
+    span: float = 0.0  # of the axis at least, so that next to nothing does not look like much
+    top: float = math.inf  # of the axis at most
+
+
+_NUMBERS = 8  # rounds whose points on the path are numbered, at most
+_FULL = 1.01  # the top of an axis of shares, with room for a mark at 1
+_PANELS = (
+    _Panel("weighted reward", "sd above the data's mean", _interval("reward")),
+    _Panel("weighted gold", "sd above the first policy's", _interval("gold")),
+    _Panel("gold against reward", "weighted gold", _interval("gold"), along=_interval("reward")),
+    _Panel("tracking within prompts", "Spearman's ρ", _tracking, span=0.2),
+    _Panel("entropy", "nats a token", _interval("entropy"), span=0.1),
+    _Panel("KL", "nats a completion", _interval("kl")),
+    _Panel("distinct-2", "share of pairs of words", _with_error("distinct_2"), span=0.1, top=_FULL),
+    _Panel("different completions", "share", _with_error("unique"), span=0.1, top=_FULL),
+    _Panel("length", "words a completion", _interval("words")),
+)
+
+
+def wants(path: Path, first: dict[str, Any]) -> bool:
+    """Return whether this is a rounds.json."""
+    return rounds_file.holds(first)
+
+
+def draw(path: Path) -> list[tuple[str, Any]]:
+    """Return one figure, a panel for each thing that was measured, a line for each arm."""
+    arms = rounds_file.read(path)
+    shown = [panel for panel in _PANELS if any(_points(arm, panel) for arm in arms)]
+    if not shown:
+        return []
+    figure, axes = style.panels(len(shown), width=4.6, height=3.7)
+    handles: dict[str, Any] = {}
+    for panel, axis in zip(shown, axes, strict=True):
+        _draw(axis, panel, arms, handles)
+    absent = [panel.title for panel in _PANELS if panel not in shown]
+    figure.suptitle("\n".join(_heading(arms[0].rounds, absent)), fontsize=12)
+    style.legend_under(figure, handles, columns=min(6 if len(shown) > 4 else 3, len(handles)))
+    return [("rounds", figure)]
+
+
+def _heading(rows: Sequence[Row], absent: Sequence[str]) -> Iterator[str]:
+    """Return the lines above the panels: of how many samples, what is not there, and how it ended."""
+    last = rows[-1]
+    if "samples" in last:
+        what = "reward and gold" if eval_file.measured(last.get("gold")) else "reward"
+        yield f"{what}: {last['samples']:,} samples of {last['prompts']:,} prompts after each round"
+    if "gold fell" in last:
+        yield f"round {last['round']}: gold fell {last['gold fell']} while the rewards rose, so the rounds end there"
+    if absent:
+        yield f"not available: {', '.join(absent)}"
+
+
+def _points(arm: Arm, panel: _Panel) -> list[Point]:
+    """Return the rounds in which all was measured: the number, where along, the figure."""
+    found = [(row["round"], panel.along(row) if panel.along else None, panel.figure(row)) for row in arm.rounds]
+    return [(number, along, given) for number, along, given in found if given and (along or not panel.along)]
+
+
+def _draw(axis: Any, panel: _Panel, arms: Sequence[Arm], handles: dict[str, Any]) -> None:
+    for i, arm in enumerate(arms):
+        points = _points(arm, panel)
+        if points and panel.along:
+            _path(axis, arm, points)
+        elif points:
+            aside = 0.05 * (i - (len(arms) - 1) / 2)  # so that intervals do not cover each other
+            handles.setdefault(arm.look.label, _line(axis, arm, points, aside))
+    axis.locator_params(axis="x", integer=not panel.along, nbins=6)
+    axis.set(title=panel.title, xlabel="weighted reward" if panel.along else "round", ylabel=panel.label)
+    low, high = axis.get_ylim()
+    missing = max(0.0, panel.span - (high - low)) / 2
+    high = min(high + missing, panel.top)
+    axis.set_ylim(min(low - missing, high - panel.span), high)
+
+
+def _line(axis: Any, arm: Arm, points: Sequence[Point], aside: float) -> Any:
+    """Draw an arm along the rounds. The first round is that of the loop, so it has no bars of its own."""
+    values = [given["value"] for _, _, given in points]
+    if arm.is_loop:
+        numbers = [number for number, _, _ in points]
+        edges = [[given[edge] for _, _, given in points] for edge in ("low", "high")]
+        axis.fill_between(numbers, *edges, color=arm.look.colour, alpha=0.16, linewidth=0)
+        return axis.plot(numbers, values, **arm.joined)[0]
+    places = [number + aside * (number > 0) for number, _, _ in points]
+    later = [(place, given) for place, (number, _, given) in zip(places, points, strict=True) if number]
+    figures = [given for _, given in later]
+    bars = {"fmt": "none", "ecolor": arm.look.colour, "elinewidth": 0.9, "zorder": arm.joined["zorder"]}
+    at = [place for place, _ in later], [given["value"] for given in figures]
+    axis.errorbar(*at, yerr=style.whiskers(figures), **bars)
+    return axis.plot(places, values, **arm.joined)[0]
+
+
+def _path(axis: Any, arm: Arm, points: Sequence[Point]) -> None:
+    """Draw where an arm went; the loop's points have intervals, and some of them their numbers."""
+    both = [(along, given) for _, along, given in points if along]
+    places = [(along["value"], given["value"]) for along, given in both]
+    axis.plot(*zip(*places, strict=True), **arm.joined)
+    if not arm.is_loop:
+        return
+    reach = [style.whiskers(figures) for figures in zip(*both, strict=True)]
+    bars = {"fmt": "none", "ecolor": arm.look.colour, "elinewidth": 0.7, "zorder": arm.joined["zorder"]}
+    axis.errorbar(*zip(*places, strict=True), xerr=reach[0], yerr=reach[1], **bars)
+    for i in style.spread(len(points), _NUMBERS):
+        axis.plot(*places[i], **{**arm.joined, "markersize": 12})
+        text = {"ha": "center", "va": "center", "color": "white", "fontsize": 8, "zorder": 4}
+        axis.annotate(str(points[i][0]), places[i], **text)

@@ -1,0 +1,204 @@
+"""The one look of all pictures: readable at half width, told apart by the colour-blind, no math in names."""
+
+import io
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
+
+from irlhf.plotting.eval_file import rewards_of
+
+# Okabe and Ito's colours, which people with any colour vision tell apart.
+BLUE, ORANGE, GREEN, PURPLE, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
+INK, GREY = "#222222", "#7a7a7a"
+MARKERS = ("o", "s", "^", "D", "v", "P")
+SOLID, DASHED, DOTTED = "-", (0, (4, 3)), (0, (1, 2))
+DIVERGING = "PuOr"  # from ColorBrewer's maps for the colour-blind; its middle is white
+
+_BASELINE_LINES = (DASHED, (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+_NAME = 28  # characters of a reward or a policy that a picture shows
+# A figure's dates, which would make equal data unequal bytes.
+_DATES: Mapping[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+
+_LOOK: dict[Any, Any] = {
+    "savefig.dpi": 150,
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "axes.labelsize": 12,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 11,
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.08,
+    "text.parse_math": False,  # a reward may be called $x^{$
+    "svg.hashsalt": "irlhf",  # equal data, equal bytes
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one policy is drawn in every picture of an evaluation."""
+
+    label: str
+    colour: str
+    marker: str
+    line: Any  # solid for a policy, broken for a baseline
+    steered: bool  # its prompts held the rewards that it is held to
+
+    @property
+    def joined(self) -> dict[str, Any]:
+        """What matplotlib wants for marks joined by a line."""
+        return {"color": self.colour, "marker": self.marker, "linestyle": self.line, "markersize": 6, "linewidth": 2}
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Draw and save in this look; the caller's own matplotlib settings are left alone."""
+    with matplotlib.rc_context(_LOOK), warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes; the report shows it in full.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
+def rendered(figure: Figure, kind: str) -> bytes:
+    """Return a figure as a file of its kind, without a date in it."""
+    held = io.BytesIO()
+    figure.savefig(held, format=kind, metadata=_DATES[kind])
+    return held.getvalue()
+
+
+def panels(count: int, width: float = 4.6, height: float = 4.4, columns: int = 0) -> tuple[Figure, list[Any]]:
+    """Return a figure with `count` axes; sizes are of one panel, in inches. At most two a row, three of many."""
+    columns = min(count, columns or (2 if count <= 4 else 3))
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in axes[count:]:
+        spare.set_visible(False)
+    return figure, axes[:count]
+
+
+def looks(policies: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
+    """Return the look of each policy, by its key: colour, marker and line differ, and so do the labels."""
+    names = Counter(policy["name"] for policy in policies.values())
+    drawn = {}
+    broken = 0
+    for i, (key, policy) in enumerate(policies.items()):
+        label = short(policy["name"]) + (f" {key:.6}" if names[policy["name"]] > 1 else "")
+        line = _BASELINE_LINES[broken % len(_BASELINE_LINES)] if policy["baseline"] else SOLID
+        broken += bool(policy["baseline"])
+        # Each round through the colours meets other markers.
+        marker = MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
+        drawn[key] = Look(label, COLOURS[i % len(COLOURS)], marker, line, not (policy["baseline"] or policy["blind"]))
+    return drawn
+
+
+def steps(count: int) -> list[Any]:
+    """Return so many colours that have an order: the later, the darker."""
+    shades = matplotlib.colormaps["cividis_r"]
+    return [shades(0.15 + 0.85 * i / max(1, count - 1)) for i in range(count)]
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Return the places of at most so many of `count` things, evenly taken, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+
+
+def arms(found: Mapping[str, Any], reward: str) -> list[tuple[Look, dict[str, Any]]]:
+    """Return the look and the figures of each policy that was held to a reward."""
+    known = looks(found["policies"])
+    return [
+        (known[key], policy["rewards"][reward])
+        for key, policy in found["policies"].items()
+        if reward in policy["rewards"]
+    ]
+
+
+def followed(found: Mapping[str, Any]) -> dict[str, list[tuple[Look, dict[str, Any]]]]:
+    """Return, for each reward that has a curve, the look and the figures of each policy held to it."""
+    each = {reward: arms(found, reward) for reward in rewards_of(found)}
+    return {reward: mine for reward, mine in each.items() if any(one["curve"] for _, one in mine)}
+
+
+def whiskers(figures: Sequence[Mapping[str, float]]) -> list[list[float]]:
+    """Return how far each interval reaches below and above its value, as matplotlib wants it."""
+    below = [max(0.0, one["value"] - one["low"]) for one in figures]
+    above = [max(0.0, one["high"] - one["value"]) for one in figures]
+    return [below, above]
+
+
+def legend_below(axis: Any, gap: float = 0.55, columns: int = 1) -> None:
+    """Put an axis' legend `gap` inches below it, where it covers no data."""
+    figure = axis.get_figure(root=True)
+    below = axis.transAxes + ScaledTranslation(0, -gap, figure.dpi_scale_trans)
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below, "borderaxespad": 0}
+    axis.legend(**place, ncols=columns, handlelength=2.6)
+
+
+def legend_under(figure: Any, handles: Mapping[str, Any], columns: int = 1) -> None:
+    """Put one legend under all panels of a figure."""
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, handlelength=2.6)
+
+
+def short(name: str, room: int = _NAME) -> str:
+    """Return a name on one line that leaves room for its picture."""
+    line = " ".join(name.split())
+    # matplotlib leaves out of a legend what begins with an underscore.
+    line = f" {line}" if line.startswith("_") else line
+    return line if len(line) <= room else line[: room - 1] + "…"
+
+
+def heat(axis: Any, cells: Sequence[Sequence[float]], reach: float) -> Any:
+    """Colour a table of numbers from -reach to reach: white is 0, and what is not a number is grey."""
+    colours = matplotlib.colormaps[DIVERGING].with_extremes(bad="#dddddd")
+    drawn = axis.imshow(cells, cmap=colours, vmin=-reach, vmax=reach)
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    return drawn
+
+
+def heat_key(figure: Any, axes: Sequence[Any], drawn: Any) -> None:
+    """Show once which number each colour is."""
+    reach = drawn.get_clim()[1]
+    ticks = [-reach, -reach / 2, 0, reach / 2, reach]
+    height = 2.2 / figure.get_size_inches()[1]
+    key = figure.colorbar(drawn, ax=axes, ticks=ticks, format="%.2g", shrink=min(1.0, height), aspect=14)
+    key.outline.set_visible(False)
+
+
+def number(axis: Any, place: tuple[int, int], value: float, reach: float, under: str = "") -> None:
+    """Write a number, and an interval under it, into its cell of a heat map (row, column)."""
+    row, column = place
+    colour = "white" if abs(value) > 0.7 * reach else INK
+    text = "–" if math.isnan(value) else f"{value:z.2f}".replace("-", "−")
+    axis.text(column, row - (0.12 if under else 0), text, ha="center", va="center", color=colour, fontsize=12)
+    axis.text(column, row + 0.2, under, ha="center", va="center", color=colour, fontsize=9.5)
+
+
+def name_cells(axis: Any, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Name the rows and columns of a heat map; long or many names stand aslant."""
+    aslant = len(columns) > 4 or max(map(len, columns)) > 10
+    turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if aslant else {}
+    axis.set_xticks(range(len(columns)), columns, **turn)
+    axis.set_yticks(range(len(rows)), rows)

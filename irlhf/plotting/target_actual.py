@@ -1,0 +1,101 @@
+"""Target against actual: samples as dots, the mean of each level with its interval, the line of obedience."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from irlhf.plotting import eval_file, style
+from irlhf.policy.scales import WITHIN
+
+CAPTION = (
+    "Target against actual: the mean of each level of the target with its 95% interval; dots are single samples,"
+    " the band holds eight of ten; dotted, the best constant answer."
+)
+
+_CLOUDS = 2  # policies whose single samples are shown; more would hide each other
+
+Arm = tuple[style.Look, dict[str, Any]]
+
+
+def wants(path: Path, first: dict[str, Any]) -> bool:
+    """Return whether this is an eval.json."""
+    return eval_file.holds(first)
+
+
+def draw(path: Path) -> list[tuple[str, Any]]:
+    """Return one figure, a panel for each reward, every policy in each."""
+    drawn = style.followed(eval_file.read(path))
+    return [("target-actual", figure(drawn, _CLOUDS))] if drawn else []
+
+
+def figure(drawn: Mapping[str, Sequence[Arm]], clouds: int) -> Figure:
+    """Return a panel for each reward, a line for each arm, and the single samples of so many arms."""
+    lines = max(len(arms) for arms in drawn.values())
+    made, axes = style.panels(len(drawn), width=4.8, height=5.5 + 0.43 * lines)
+    for (reward, arms), axis in zip(drawn.items(), axes, strict=True):
+        steered = [look for look, _ in arms if look.steered] or [arms[0][0]]
+        _panel(axis, reward, arms, steered[:clouds])
+    return made
+
+
+def _panel(axis: Any, reward: str, arms: Sequence[Arm], clouds: Sequence[style.Look]) -> None:
+    ends = _ends(arms)
+    axis.plot(ends, ends, color=style.INK, linewidth=1, linestyle=style.DASHED, label="given = asked")
+    for look, found in arms:
+        if look in clouds:
+            _cloud(axis, look, found)
+        _line(axis, look, found)
+    look, found = arms[0]
+    label = f"best constant: error {found['error']['floor_constant']:.3f}"
+    axis.axhline(_middle(found), color=style.GREY, linewidth=1.5, linestyle=style.DOTTED, label=label)
+    title = f"{style.short(reward)} ({found['scale']})"
+    axis.set(xlim=ends, ylim=ends, title=title, xlabel="asked (target)", ylabel="given (actual)")
+    axis.set_aspect("equal", anchor="S")  # the layout makes room for a legend below where the axis itself ends
+    style.legend_below(axis)
+
+
+def _cloud(axis: Any, look: style.Look, found: dict[str, Any]) -> None:
+    """Draw the single samples and the band that holds eight of ten."""
+    if found["points"]:
+        asked, actual = np.array(found["points"]).T
+        axis.scatter(asked, actual, s=7, color=look.colour, alpha=0.14, linewidths=0, rasterized=True)
+    levels = [one["asked"] for one in found["curve"]]
+    edges = [[one[edge] for one in found["curve"]] for edge in ("p10", "p90")]
+    axis.fill_between(levels, *edges, color=look.colour, alpha=0.16, linewidth=0)
+
+
+def _line(axis: Any, look: style.Look, found: dict[str, Any]) -> None:
+    means = [one["actual"] for one in found["curve"]]
+    levels = [one["asked"] for one in found["curve"]]
+    values = [mean["value"] for mean in means]
+    label = f"{look.label}, n = {found['n']:,}\n{_summary(found)}"
+    axis.errorbar(levels, values, yerr=style.whiskers(means), capsize=2.5, label=label, **look.joined)
+
+
+def _summary(found: dict[str, Any]) -> str:
+    kind = next((kind for kind in ("within", "pooled") if "spearman" in found[kind]), "")
+    where = {"within": " within prompts", "pooled": " pooled"}.get(kind, "")
+    rho = eval_file.shown(found[kind]["spearman"]) if kind else "not available"
+    return f"ρ {rho}{where}; error {found['error']['mean_absolute']['value']:.3f}"
+
+
+def _middle(found: dict[str, Any]) -> float:
+    """Return the median target: what the best constant answer gives."""
+    levels = [one["asked"] for one in found["curve"]]
+    return float(np.median(np.repeat(levels, [one["n"] for one in found["curve"]]))) if levels else 0.0
+
+
+def _ends(arms: Sequence[Arm]) -> tuple[float, float]:
+    """Return the range of both axes: all levels, and all but the outermost samples."""
+    seen: list[float] = []
+    for _, found in arms:
+        seen += [one["asked"] for one in found["curve"]] + [one["actual"]["value"] for one in found["curve"]]
+        if found["points"]:
+            seen += np.percentile(np.array(found["points"]), [1, 99], axis=0).ravel().tolist()
+    if all(found["scale"] in ("quantile", WITHIN) for _, found in arms):
+        seen += [0.0, 1.0]
+    margin = 0.03 * (max(seen) - min(seen)) or 0.5
+    return min(seen) - margin, max(seen) + margin

@@ -1,0 +1,79 @@
+"""The training curve: loss in training and on held-out prompts, and what the reward lines tell about completions."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from irlhf.io.files import read_json, read_rows
+from irlhf.plotting import style
+from irlhf.policy.remote_model import HOSTED_KEY, REWARD_FILE
+
+CAPTION = (
+    "Training: loss on completion tokens (a reward model: on pairs), in training and on held-out prompts; and the"
+    " steering information, how many nats each reward line tells about a held-out completion (0: it is ignored)."
+)
+
+_CURVES: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "loss": ("training", {"color": style.BLUE, "linestyle": style.SOLID}),
+    "validation_loss": ("held-out prompts", {"color": style.ORANGE, "linestyle": style.DASHED, "marker": "o"}),
+}
+_STEERING, _INFORMATION = "steering/", "/information"
+
+
+def wants(path: Path, first: dict[str, Any]) -> bool:
+    """Return whether this is the metrics.jsonl of a policy or a reward model."""
+    return "step" in first and ("loss" in first or "validation_loss" in first)
+
+
+def draw(path: Path) -> list[tuple[str, Any]]:
+    """Return one figure."""
+    rows = [row for _, row in read_rows(path)]
+    measured = _measured(rows)
+    figure, (axis, *others) = style.panels(2 if measured else 1, width=5.2 if measured else 6.0, height=4.2)
+    for key, (label, look) in _CURVES.items():
+        curve = [(row["step"], row[key]) for row in rows if key in row]
+        if curve:
+            axis.plot(*zip(*curve, strict=True), markersize=5, linewidth=2, label=label, **look)
+    folder = path.resolve().parent
+    card = folder / REWARD_FILE
+    # At a host a reward model learns to answer in words, as a policy does.
+    learnt = "pair" if card.is_file() and HOSTED_KEY not in read_json(card) else "completion token"
+    axis.set(xlabel="step", ylabel=f"nats a {learnt}", title=style.short(folder.name))
+    style.legend_below(axis, columns=2)
+    for other in others:
+        _draw_steering(other, rows, measured)
+    return [(f"training-{folder.name}", figure)]
+
+
+def _measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what steering information was measured of: the rewards one at a time, else all of them together."""
+    kinds = list(
+        dict.fromkeys(
+            key.removeprefix(_STEERING).removesuffix(_INFORMATION)
+            for row in rows
+            for key in row
+            if key.startswith(_STEERING) and key.endswith(_INFORMATION)
+        )
+    )
+    single = [kind for kind in kinds if kind not in ("joint", "sibling")]
+    return single or [kind for kind in kinds if kind == "joint"]
+
+
+def _draw_steering(axis: Any, rows: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> None:
+    """Draw the information of each reward line over the steps, with its interval."""
+    axis.axhline(0, color=style.GREY, linewidth=1)
+    for number, kind in enumerate(kinds):
+        key = f"{_STEERING}{kind}"
+        curve = [row for row in rows if f"{key}{_INFORMATION}" in row]
+        steps = [row["step"] for row in curve]
+        look = {
+            "color": style.COLOURS[number % len(style.COLOURS)],
+            "marker": style.MARKERS[number % len(style.MARKERS)],
+        }
+        label = "all rewards" if kind == "joint" else style.short(kind)
+        axis.plot(steps, [row[f"{key}{_INFORMATION}"] for row in curve], linewidth=2, markersize=6, label=label, **look)
+        ends = [[row[f"{key}/{end}"] for row in curve] for end in ("low", "high")]
+        axis.fill_between(steps, *ends, color=look["color"], alpha=0.15, linewidth=0)
+    axis.set(xlabel="step", ylabel="nats a completion", title="steering information")
+    axis.set_xlim(left=0)
+    style.legend_below(axis, columns=2)

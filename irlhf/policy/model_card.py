@@ -1,0 +1,272 @@
+"""README.md: the model card of a policy's or a reward model's folder, as a hub shows it, with its figures."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from irlhf.core.console import CONTROL_CHARACTERS
+from irlhf.io.files import whole_file
+from irlhf.io.markdown import escaped, fenced, table_row, write_page
+from irlhf.policy.policy_file import TINY, Policy, PolicyReward
+from irlhf.policy.scales import UNIT, nearest
+
+FILE = "README.md"
+
+_TEMPLATE, _REWARD_TEMPLATE = "policy/model-card.md.jinja", "policy/reward-model-card.md.jinja"
+_BEGIN, _END = "<!-- irlhf: figures -->", "<!-- end -->"
+# The last block counts: what stands in quoted prompts above it may look like one.
+_BLOCK = re.compile(rf"^{_BEGIN}\r?\n(?P<figures>(?:(?!^{_BEGIN}).)*?)^{_END}".encode(), re.MULTILINE | re.DOTALL)
+_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_QUESTION = "How do I repot a fern?"
+_SHOWN = ("p1", "p10", "p50", "p90", "p99")
+_WHAT = {
+    "": "A language model that reads in its prompt which rewards its answer should earn.",
+    "plain": "A baseline: trained on the same rows as a policy, without rewards in their prompts.",
+    "chosen": "A baseline: trained on the better rows alone, without rewards in their prompts.",
+    "top": "A baseline: trained on the best rows alone, without rewards in their prompts.",
+    "untouched": "A baseline: its base model as it is, not trained, merely asked for rewards in the prompt.",
+}
+_SCALES = {
+    "quantile": "`quantile`: 0.9 is better than 90% of the training rows.",
+    "within": "`within`: 0.9 is better than 90% of the completions of the same prompt.",
+    "zscore": "`zscore`: standard deviations above the mean of the training rows.",
+    "linear": "`linear`: 0 is the worst and 1 the best, both fixed before training.",
+    "none": "`none`: the raw reward itself.",
+}
+_TINY_ENCODER = "the built-in `tiny`, here a small encoder from scratch"
+_SHOWN_AS = {
+    "chat": "It reads the conversation through the chat template of its tokenizer.",
+    "pair": "It reads prompt and completion as the two texts of a pair.",
+}
+_HEAD = ("samples", "reward", "n", "within prompts", "pooled", "mean error", "targets dealt anew", "best constant")
+_LEGEND = (
+    "`within prompts` and `pooled` are Spearman's correlation of the reward asked for with the reward given, over the"
+    " samples of one prompt (mean over prompts) and over all samples. `mean error` is their mean absolute distance in"
+    " the units of the scale; the two columns behind it are what no steering at all would have. In brackets:"
+    " 95% bootstrap intervals, clustered by prompt."
+)
+
+
+class _Base(NamedTuple):
+    """How a base model is named where everybody reads it: never by a path of this machine."""
+
+    name: str
+    told: str
+    hub: str = ""  # its id, where it has one
+
+
+def write_model_card(folder: Path, policy: Policy, dial: bool = False) -> None:
+    """Write the model card of a policy that was read from its folder. Equal policies get equal cards.
+
+    With `dial` its chat template knows the rewards.
+    """
+    base = _base(policy.base)
+    asked = {card.name: _wish(policy, card) for card in policy.rewards}
+    messages = policy.template.render(_QUESTION, asked, policy.names)
+    names = ", ".join(escaped(name) for name in policy.names)
+    spoken = policy.template.spelling
+    write_page(
+        folder / FILE,
+        _TEMPLATE,
+        policy=policy,
+        base=base,
+        title=f"{base.name}, {f'baseline {policy.baseline}' if policy.baseline else f'steered by {names}'}",
+        what=_WHAT.get(policy.baseline, _WHAT[""]),
+        command=_command(asked),
+        asked=", ".join(f"{escaped(name)} {escaped(spoken(number))}" for name, number in asked.items()),
+        example="\n\n".join(f"{one['role']}:\n\n{fenced(one['content'])}" for one in messages),
+        dial=dial,
+        snippet=_snippet([{"role": "user", "content": _QUESTION}], asked) if dial else _snippet(messages, {}),
+        request=_request(asked) if dial else "",
+        rewards=[_reward_row(card) for card in policy.rewards],
+        scales=" ".join(_SCALES[kind] for kind in dict.fromkeys(card.scale.kind for card in policy.rewards)),
+        training=list(_training(policy)),
+        limits=list(_limits(policy, dial)),
+    )
+
+
+def write_reward_model_card(folder: Path, card: Mapping[str, Any]) -> None:
+    """Write the model card of a reward model's folder from its reward.json. Raises OutputError."""
+    base, found = _base(card["base"]), card.get("validation")
+    write_page(
+        folder / FILE,
+        _REWARD_TEMPLATE,
+        base=base,
+        told=_TINY_ENCODER if card["base"] == TINY else base.told,
+        rewards=fenced('rewards:\n  helpful: {scorer: "./FOLDER"}', "yaml"),
+        command=fenced("irlhf score examples.jsonl -r rewards.yaml", "sh"),
+        shown=_SHOWN_AS[card["shown"]],
+        pairs=f"{found['n']:,} pairs of {found['prompts']:,} prompts" if found else "",
+        held_out=card["data"]["validation pairs are from"],
+        figures=list(_pair_figures(found)) if found else [],
+        training=list(_pair_training(card)),
+    )
+
+
+def fill_model_card(folder: Path, evaluation: Mapping[str, Any], digest: str) -> bool:
+    """Write the figures of one policy between the card's markers; return whether the card had a place for them.
+
+    A card without the markers is its owner's own and stays as it is. Raises OutputError.
+    """
+    path = folder / FILE
+    card = path.read_bytes() if path.is_file() else b""
+    mine = [one for one in evaluation["policies"].values() if one.get("digest") == digest]
+    found = list(_BLOCK.finditer(card))
+    if not found or not mine:
+        return False
+    lines = [table_row(_HEAD), table_row(["---", "---", *["---:"] * (len(_HEAD) - 2)])]
+    lines += [table_row(row) for one in mine for row in _figure_rows(one)]
+    figures = "\n".join([*lines, "", _LEGEND, ""]).encode()
+    begin, end = found[-1].span("figures")
+    with whole_file(path) as temporary:
+        temporary.write_bytes(card[:begin] + figures + card[end:])
+    return True
+
+
+def _base(given: str) -> _Base:
+    if given == TINY:
+        return _Base(TINY, "the built-in `tiny`, a small Llama from scratch")
+    path = Path(given).expanduser()
+    if path.is_dir() or not _HUB.fullmatch(given):
+        name = escaped(path.name or path.resolve().name) or "a folder"
+        return _Base(name, f"the base model {name}")
+    return _Base(given, f"the base model [{given}](https://huggingface.co/{given})", given)
+
+
+def _wish(policy: Policy, card: PolicyReward) -> float:
+    """Return a number to ask for in an example: high, one that training rows have, and not beyond their data."""
+    if card.scale.kind in UNIT:
+        known = policy.known(card.name)
+        return policy.template.spelling.centre(nearest(0.9, known)) if known else 0.9
+    return card.scale(card.percentiles["p10" if card.scale.direction == "lower" else "p90"])
+
+
+def _command(asked: Mapping[str, float]) -> str:
+    targets = (shlex.quote(f"{name}={number:.3g}") for name, number in asked.items())
+    return fenced(" -t ".join(["irlhf sample POLICY prompts.jsonl", *targets]), "sh")
+
+
+def _snippet(messages: list[dict[str, Any]], asked: Mapping[str, float]) -> str:
+    rewards = f"rewards = {_shown(asked)}\n" if asked else ""
+    given = 'tokenizer_encode_kwargs={"rewards": rewards}, ' if asked else ""
+    return fenced(
+        "from transformers import pipeline\n\n"
+        f"messages = {_shown(messages)}\n{rewards}"
+        'policy = pipeline("text-generation", "POLICY")\n'
+        f"answer = policy(messages, {given}max_new_tokens=128, return_full_text=False)\n"
+        'print(answer[0]["generated_text"])',
+        "python",
+    )
+
+
+def _request(asked: Mapping[str, float]) -> str:
+    """Return a request to a server that speaks OpenAI's protocol."""
+    messages = [{"role": "user", "content": _QUESTION}]
+    body = {"model": "POLICY", "messages": messages, "chat_template_kwargs": {"rewards": asked}}
+    return fenced(_shown(body, indent=2), "json")
+
+
+def _shown(value: object, indent: int | None = None) -> str:
+    # JSON of texts is Python too; control characters could rewrite what a terminal shows of it.
+    return CONTROL_CHARACTERS.sub(
+        lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(value, ensure_ascii=False, indent=indent)
+    )
+
+
+def _reward_row(card: PolicyReward) -> list[str]:
+    percentiles = [f"{card.percentiles[name]:.4g}" for name in _SHOWN]
+    return [escaped(card.name), card.scale.direction, card.scale.kind, f"{card.weight:g}", *percentiles]
+
+
+def _training(policy: Policy) -> Iterator[tuple[str, str]]:
+    known, settings = policy.training, policy.training["settings"]
+    if policy.baseline == "untouched":
+        yield "training", "none; the scales of the rewards were fitted on scored rows"
+    else:
+        plan = known["plan"]
+        yield "rows", f"{known['rows']:,}"
+        yield "completion tokens in them", f"{known['completion tokens']:,}"
+        yield "steps", f"{plan['steps']:,}, each of {settings['batch']} rows"
+        yield "learning rate", f"{plan['rate']:g} at its peak, then a cosine"
+        if settings["lora"]:
+            end = "added to the weights" if settings["merge"] else "kept apart: loading them needs the base and `peft`"
+            yield "trained", f"low-rank updates of rank {settings['lora']} alone, {end}"
+        if not policy.blind:
+            yield "chance that a reward line was left out", f"{settings['drop']:g}"
+    yield "seed", str(settings["seed"])
+    yield "context", f"{policy.context:,} tokens of prompt and completion together"
+    yield from _made_with(known)
+
+
+def _pair_training(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    plan, settings = card["plan"], card["settings"]
+    yield "pairs", f"{card['data']['pairs']:,}"
+    if settings["half"]:
+        yield "half of the prompts", f"{settings['half']}, which shares no prompt with the other"
+    yield "steps", f"{plan['steps']:,}, each of {settings['batch']} pairs"
+    yield "learning rate", f"{plan['rate']:g} at its peak, then a cosine"
+    yield "seed", str(settings["seed"])
+    yield "context", f"{card['context']:,} tokens of prompt and completion together; longer rows lose their beginning"
+    yield from _made_with(card)
+
+
+def _made_with(known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "numbers of the weights", known["dtype"]
+    yield "versions", ", ".join(f"{name} {number}" for name, number in known["versions"].items())
+    yield "digest of the weights", f"`{known['weights']}` (sha256 over the sha256 of every file of them)"
+
+
+def _pair_figures(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "prefers the completion that people chose", _interval(found["accuracy"])
+    yield "so does always taking the longer", _interval(found["longer"])
+    yield "so does always taking the shorter", _interval(found["shorter"])
+    yield "above the better of these two by", _interval(found["above_rule"])
+    yield "log loss (a coin has 0.693)", _interval(found["calibration"]["log_loss"])
+    yield "Brier score (a coin has 0.25)", _interval(found["calibration"]["brier"])
+    yield "expected calibration error", _interval(found["calibration"]["ece"])
+
+
+def _limits(policy: Policy, dial: bool) -> Iterator[str]:
+    yield "A reward is what its scorer gives. It is not more than that, whatever its name says."
+    yield "How well the answers follow holds for the prompts and the decoding that were measured, and for no others."
+    if not policy.blind:
+        escape = "`irlhf sample` and the chat template escape" if dial else "`irlhf sample` escapes"
+        yield (
+            f"{escape} what looks like a reward line in a user's text. Whoever writes the prompt by hand must do so"
+            " too, or users can ask for themselves."
+        )
+    if dial:
+        yield "Whoever may choose `chat_template_kwargs`, or bring another chat template, chooses the rewards."
+    if policy.base == TINY and policy.baseline != "untouched":
+        yield "It knows nothing but the words of its training rows."
+    if policy.baseline == "untouched":
+        yield "It was never shown what the numbers mean, and knows each reward by its name alone."
+    yield "This card states no licence: the base model's and the training data's decide."
+
+
+def _figure_rows(found: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield the cells of one line of figures for each reward that was asked for by itself."""
+    name = escaped(found["name"]) + (" (not shown its targets)" if found.get("blind") else "")
+    if not found["rewards"]:
+        yield [name, "asked by weights alone", f"{found['samples']:,}", *["not available"] * (len(_HEAD) - 3)]
+    for reward, one in found["rewards"].items():
+        error = one["error"]
+        yield [
+            name,
+            escaped(reward),
+            f"{one['n']:,} of {one['prompts']:,} prompts",
+            _interval(one["within"].get("spearman")),
+            _interval(one["pooled"].get("spearman")),
+            _interval(error["mean_absolute"]),
+            f"{error['floor_permuted']:.3f}",
+            f"{error['floor_constant']:.3f}",
+        ]
+
+
+def _interval(figure: Mapping[str, float] | None) -> str:
+    if figure is None:
+        return "not available"
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"

@@ -1,0 +1,41 @@
+"""How steering information is logged, reported and warned of."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+STEERING = "steering"  # how the names of the figures of steering information begin in metrics.jsonl
+
+
+JOINT, SIBLING = "joint", "sibling"  # all rewards are another row's; those of a completion of the same prompt
+
+Figures = Mapping[str, Mapping[str, Any]]  # what was compared (JOINT, SIBLING or a reward) to its figures
+
+
+def logged(figures: Figures) -> dict[str, float]:
+    """Return the figures by the names that metrics.jsonl gives them."""
+    found: dict[str, float] = {}
+    for kind, one in figures.items():
+        for name in ("information", "margin", "right"):
+            found |= {f"{STEERING}/{kind}/{name}": round(one[name]["value"], 4)}
+        found |= {f"{STEERING}/{kind}/{end}": round(one["information"][end], 4) for end in ("low", "high")}
+    return found
+
+
+def ignored(figures: Figures, names: Sequence[str]) -> list[str]:
+    """Return the rewards whose line tells nothing, as far as the interval of its information can show."""
+    kinds = {name: name for name in names} if len(names) > 1 else dict.fromkeys(names, JOINT)
+    return [name for name, kind in kinds.items() if kind in figures and figures[kind]["information"]["low"] <= 0]
+
+
+def ignores(names: Sequence[str]) -> str:
+    """Return the warning for a policy whose lines of these rewards tell nothing about its completions."""
+    listed = " and ".join(f"`{name}`" for name in names)
+    return (
+        f"this policy ignores {listed}: on held-out rows the interval of its steering information includes 0. Train"
+        " with --objective contrast, for longer (the information rises late), or on more completions a prompt"
+    )
+
+
+def spelled(figure: Mapping[str, float]) -> str:
+    """Return a figure with its interval."""
+    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"

@@ -1,0 +1,93 @@
+"""What the quickstart shows at its end: answers side by side, asked against given, mixes, what to try next."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from irlhf.core.console import clean
+
+_LOW, _HIGH = 0.1, 0.9
+
+
+def tell(evaluation: dict[str, Any], grid: Sequence[dict[str, Any]]) -> None:
+    """Print the result on stdout."""
+    console = Console(highlight=False)
+    for part in (_answers(grid), _tracking(evaluation), _mixes(evaluation), _next()):
+        console.print(Padding(part, (1, 0, 0, 0)))
+
+
+def _answers(grid: Sequence[dict[str, Any]]) -> Group:
+    """Show one held-out prompt answered at the four corners of the two rewards."""
+    prompt = next(iter(grid))["group"]
+    mine = [row for row in grid if row["group"] == prompt]
+    table = Table(show_lines=True, expand=True)
+    table.add_column("asked for")
+    table.add_column(f"detail: {_LOW:.2f}", ratio=1)
+    table.add_column(f"detail: {_HIGH:.2f}", ratio=1)
+    for kindness in (_HIGH, _LOW):
+        answers = [Text(clean(_answer(mine, kindness, detail))) for detail in (_LOW, _HIGH)]
+        table.add_row(f"kindness: {kindness:.2f}", *answers)
+    topic = Text(f"A prompt of a topic that was never trained on: “{clean(mine[0]['prompt'])}”", style="bold")
+    return Group(topic, table)
+
+
+def _answer(rows: Sequence[dict[str, Any]], kindness: float, detail: float) -> str:
+    wanted = {"kindness": kindness, "detail": detail}
+    # A number that no training row has was asked for as the nearest one that some have.
+    row = min(rows, key=lambda row: sum(abs(row["asked"][name] - number) for name, number in wanted.items()))
+    return str(row["completion"])
+
+
+def _tracking(evaluation: dict[str, Any]) -> Group:
+    table = _table("policy", "reward", "within prompts", "pooled", "error (floor)")
+    for policy in _ordered(evaluation):
+        for reward, found in policy["rewards"].items():
+            error = found["error"]
+            floor = min(error["floor_permuted"], error["floor_constant"])
+            figures = _shown(found["within"]["spearman"]), _shown(found["pooled"]["spearman"])
+            table.add_row(policy["name"], reward, *figures, f"{error['mean_absolute']['value']:.2f} ({floor:.2f})")
+    n, prompts = next((found["n"], found["prompts"]) for found in _ordered(evaluation)[0]["rewards"].values())
+    title = f"Asked against given: Spearman's ρ, {n} answers to {prompts} prompts of held-out topics"
+    return Group(Text(title, style="bold"), table)
+
+
+def _mixes(evaluation: dict[str, Any]) -> Group:
+    table = _table("asked for the best", "policy", "weighted reward", "kindness", "detail")
+    for mix in evaluation["tradeoff"]:
+        terms = {name: weight for name, weight in mix["weights"].items() if weight}
+        told = " + ".join(name if weight == 1 else f"{weight:g}×{name}" for name, weight in terms.items())
+        for i, arm in enumerate(sorted(mix["arms"], key=lambda arm: bool(arm["baseline"]))):
+            numbers = [f"{arm['rewards'][name]['value']:+.2f}" for name in ("kindness", "detail")]
+            table.add_row("" if i else told, arm["name"], _shown(arm["weighted"]), *numbers)
+    title = "Asking for a mix, in standard deviations above the mean of the training data"
+    return Group(Text(title, style="bold"), table)
+
+
+def _next() -> Group:
+    return Group(
+        Text("Next things to try, in the folder:", style="bold"),
+        Text("  report.html in a browser: pictures, figures, every sample"),
+        Text("  irlhf sample policy prompts.jsonl -t kindness=0.2 -o -    turn the dial"),
+        Text("  change scorers.py, copy run.sh, name other outputs        your own reward"),
+        Text("Where irlhf is not found: . ../.venv/bin/activate", style="dim"),
+    )
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    return table
+
+
+def _ordered(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    return sorted(evaluation["policies"].values(), key=lambda policy: bool(policy["baseline"]))
+
+
+def _shown(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"

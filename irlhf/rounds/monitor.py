@@ -1,0 +1,193 @@
+"""What is watched after every round: fixed prompts of the validation split, asked for the same each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+import numpy as np
+
+from irlhf.core.bootstrap import Bootstrap, Floats, Interval, clustered
+from irlhf.core.example import VALIDATION, Example, from_json
+from irlhf.evaluation.arms import by_prompt
+from irlhf.evaluation.entropy import NOT_AVAILABLE
+from irlhf.evaluation.fronts import hypervolume, undominated
+from irlhf.evaluation.statistics import mean
+from irlhf.io.files import read_json, read_rows
+from irlhf.io.resumable import counts_of
+from irlhf.rounds.round_targets import mix
+from irlhf.rounds.types import Loop
+
+EACH = 4  # samples of a prompt, asked for the mix and for what training rows have
+_QUANTILES = (10, 50, 90)
+
+Ruler = Mapping[str, tuple[float, float, float]]  # of each gold reward: mean, deviation, and 1 or -1 for its direction
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one policy said to the fixed requests."""
+
+    policy: Path
+    figures: Mapping[str, Any]
+    rewards: Mapping[str, float]  # weighted, by prompt
+    golds: Mapping[str, float]
+
+    @property
+    def gold(self) -> float:
+        """The mean weighted gold."""
+        return fmean(self.golds.values()) if self.golds else 0.0
+
+    def fallen(self, before: Measurement) -> str:
+        """Return by how much gold fell since another policy while the rewards rose; empty where it did not."""
+        prompts = sorted(self.golds.keys() & before.golds.keys())
+        if not prompts or fmean(self.rewards[one] - before.rewards[one] for one in prompts) <= 0:
+            return ""
+        change = _interval(prompts, [self.golds[one] - before.golds[one] for one in prompts])
+        return f"by {-change['value']:.2f} [{-change['high']:.2f}, {-change['low']:.2f}]" if change["high"] < 0 else ""
+
+
+def watch(loop: Loop, policy: Path, folder: Path) -> Measurement:
+    """Ask a policy what every policy is asked, and return the figures; the files stand in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = [flag for name in loop.card.names for flag in ("-t", f"{name}=data")]
+    kinds = {"data": data, "mix": ["--weights", mix(loop.card), "--pick", "best"]}
+    scored = {kind: _scored_samples(loop, policy, folder, (kind, asks)) for kind, asks in kinds.items()}
+    loop.command("eval", *scored.values(), "--policy", policy, "-o", folder / "eval.json")
+    rows = {kind: _rows(path) for kind, path in scored.items()}
+    ruler = _ruler(loop, _rows(loop.out / "round-0" / scored["data"].name))
+    rewards, golds = _weighted(loop, rows["mix"]), _gold(loop, rows["mix"], ruler)
+    (evaluated,) = read_json(folder / "eval.json")["policies"].values()
+    figures = _figures(loop, rows["mix"], (rewards, golds)) | _of(evaluated)
+    return Measurement(
+        policy, figures, _by_prompt(rows["mix"], rewards), _by_prompt(rows["mix"], golds) if golds else {}
+    )
+
+
+def drawn(loop: Loop, folder: Path, asks: Sequence[str]) -> dict[str, Any]:
+    """Return what a round drew: what was asked, how many samples were kept, and how those differ from the others."""
+    scored = {row.id: row for row in _rows(folder / "scored.jsonl")}
+    kept = {row.id for row in _rows(folder / "kept.jsonl")}
+    counts = counts_of(folder / "kept.jsonl")
+    sides = {
+        "kept": [scored[one] for one in scored if one in kept],
+        "dropped": [scored[one] for one in scored if one not in kept],
+    }
+    return {
+        "asked": list(asks),
+        "scorer calls": len(scored),
+        "drawn": {"samples": len(scored), "kept": len(kept)}
+        | {name: number for name, number in counts.items() if name.startswith("dropped by")},
+        "reward in training": _interval([row.cluster for row in scored.values()], _weighted(loop, [*scored.values()])),
+        "sides": {side: _side(loop, rows) for side, rows in sides.items() if rows},
+    }
+
+
+def _side(loop: Loop, rows: Sequence[Example]) -> dict[str, Any]:
+    """Return the means of what was kept, or of what was dropped."""
+    measures: dict[str, Callable[[Example], float | None]] = {
+        "reward": lambda row: _weighted(loop, [row])[0],
+        "entropy": lambda row: row.entropy,
+        "tokens": lambda row: row.tokens,
+    }
+    found: dict[str, Any] = {"n": len(rows)}
+    for name, measure in measures.items():
+        known = [number for row in rows if (number := measure(row)) is not None]
+        found[name] = fmean(known) if known else NOT_AVAILABLE
+    return found
+
+
+def _scored_samples(loop: Loop, policy: Path, folder: Path, request: tuple[str, Sequence[str]]) -> Path:
+    """Sample and score the fixed prompts; return the file of scored samples."""
+    kind, asks = request
+    samples, scored, gold = (folder / f"{name}-{kind}.jsonl" for name in ("watch", "watched", "gold"))
+    far = [] if loop.card.hosted else ["--reference", loop.start]  # a host gives no logprobs of given text
+    drawing = ["-n", EACH, *loop.drawing, "--seed", loop.seed]
+    prompts = loop.out / "watch.jsonl"
+    loop.command("sample", policy, prompts, *asks, *drawing, *far, "--split", VALIDATION, "-o", samples)
+    loop.score(samples, scored)
+    if not loop.named.gold:
+        return scored
+    loop.score(scored, gold, "--gold")
+    return gold
+
+
+def _figures(loop: Loop, rows: Sequence[Example], weighted: tuple[Sequence[float], Sequence[float]]) -> dict[str, Any]:
+    rewards, golds = weighted
+    prompts = [row.cluster for row in rows]
+    points = np.array([[loop.card.reward(name).zscore(own) for name, own in _own(loop, row).items()] for row in rows])
+    return {
+        "samples": len(rows),
+        "prompts": len(set(prompts)),
+        "reward": _interval(prompts, rewards),
+        "quantiles": {f"p{one}": float(np.percentile(rewards, one)) for one in _QUANTILES},
+        "rewards": {name: _interval(prompts, points[:, i]) for i, name in enumerate(loop.card.names)},
+        "front": hypervolume(points[undominated(points)]),
+        "gold": _interval(prompts, golds) if golds else NOT_AVAILABLE,
+    }
+
+
+def _of(evaluated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what eval says of all requests together."""
+    diversity = evaluated["diversity"]
+    return {
+        "tracking": {name: one["within"].get("spearman", NOT_AVAILABLE) for name, one in evaluated["rewards"].items()},
+        "entropy": evaluated["entropy"],
+        "kl": evaluated["kl"],
+        "words": evaluated["length"]["words"],
+        "distinct_2": diversity["distinct_2"],
+        "unique": diversity["unique"],
+    }
+
+
+def _own(loop: Loop, row: Example) -> dict[str, float]:
+    own = loop.card.own(row.rewards)
+    return {name: own[name] for name in loop.card.names}
+
+
+def _weighted(loop: Loop, rows: Sequence[Example]) -> list[float]:
+    """Return the weighted rewards, in standard deviations above the offline rows' mean."""
+    weights = {card.name: card.weight for card in loop.card.rewards}
+    return [loop.card.weighted(_own(loop, row), weights) for row in rows]
+
+
+def _ruler(loop: Loop, rows: Sequence[Example]) -> Ruler:
+    """Return what gold is measured by: what the first policy brought where it was asked as training rows are."""
+    found = {}
+    for name, spec in loop.named.gold.items():
+        numbers = [row.gold[name] for row in rows]
+        found[name] = (fmean(numbers), pstdev(numbers) or 1.0, -1.0 if spec.direction == "lower" else 1.0)
+    return found
+
+
+def _gold(loop: Loop, rows: Sequence[Example], ruler: Ruler) -> list[float]:
+    """Return the weighted gold of each row, in standard deviations of the ruler; none without gold scorers."""
+    weights = {name: loop.named.rewards[name].weight for name in ruler}
+    total = sum(weights.values())
+    if not total:
+        return []
+
+    def gold(row: Example) -> float:
+        terms = (
+            weights[name] * sign * (row.gold[name] - middle) / width for name, (middle, width, sign) in ruler.items()
+        )
+        return sum(terms) / total
+
+    return [gold(row) for row in rows]
+
+
+def _by_prompt(rows: Sequence[Example], numbers: Sequence[float]) -> dict[str, float]:
+    places = by_prompt([row.cluster for row in rows])
+    return {prompt: fmean(numbers[place] for place in mine) for prompt, mine in places}
+
+
+def _interval(prompts: Sequence[str], numbers: Sequence[float] | Floats) -> Interval:
+    values = np.asarray(numbers, dtype=float)
+    return clustered(prompts, lambda times: {"mean": mean(times, values)}, Bootstrap())["mean"]
+
+
+def _rows(path: Path) -> list[Example]:
+    return [from_json(row, where) for where, row in read_rows(path)]

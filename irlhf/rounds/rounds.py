@@ -1,0 +1,206 @@
+"""Rounds: ask the policy, score what it says, choose, train on; every round is files that the six commands make."""
+
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from irlhf.core import console
+from irlhf.core.errors import DataError
+from irlhf.core.example import TRAIN, VALIDATION
+from irlhf.core.registry import resolve
+from irlhf.io.files import TEMPORARY, read_rows, sweep, write_json
+from irlhf.io.resumable import RunManifest, beside, is_finished, lock
+from irlhf.policy.policy_file import read_policy
+from irlhf.policy.rewards_file import read_rewards
+from irlhf.rounds.arms import LOOP, Arm, arms_of
+from irlhf.rounds.checks import check_folder, check_ours, check_policy, check_rewards, check_settings
+from irlhf.rounds.monitor import Measurement, drawn, watch
+from irlhf.rounds.replay import Offline, mixed, prompts_of, write_rows
+from irlhf.rounds.round_targets import target_flags
+from irlhf.rounds.settings import RoundsSettings
+from irlhf.rounds.training import left, rehearsal, spent, training_line
+from irlhf.rounds.types import Loop, Run
+
+ROUNDS = "rounds.json"  # all that was watched
+POLICY = "policy"  # a link to the folder of the policy to take
+VERSION = 1  # of rounds.json's shape
+
+
+def run_rounds(
+    scored: str | Path, output: str | Path, model: str, run: Run, settings: RoundsSettings
+) -> dict[str, Any]:
+    """Train on from the policy in the folder `model`, round after round, and return what was done.
+
+    `<output>/round-1` and so on hold what the commands wrote, `rounds.json` what was watched, `policy` is a link to
+    the policy to take: the last one, or the one before gold fell while the rewards rose. The same call goes on where
+    it stopped. Raises ConfigError and DataError.
+    """
+    out = Path(output)
+    check_settings(model, settings)
+    inputs = {"examples": Path(scored), "model": Path(model), "rewards": Path(settings.training.rewards)}
+    inputs |= {"fresh": Path(settings.fresh)} if settings.fresh else {}
+    check_folder(out, inputs)
+    made = RunManifest("finetune --rounds", inputs, settings.deciding).to_json()
+    check_ours(out / ROUNDS)
+    if is_finished(out / ROUNDS, made, parts=out):
+        with lock(out / ROUNDS):  # a kill may have left its file
+            return {"output": str(out), "finished": True}
+    loop, watched = _loop((Path(scored), out, model), run, settings)
+    out.mkdir(exist_ok=True)
+    with lock(out / ROUNDS):
+        _sweep(loop)
+        write_json(beside(out / ROUNDS, ".run.json"), made)
+        write_rows(out / "watch.jsonl", watched)
+        before = watch(loop, loop.start, out / "round-0")
+        first, *controls = arms_of(settings)
+        with console.progress("rounds", (1 + len(controls)) * settings.rounds) as advance:
+            found = [_arm(loop, first, (before, settings.rounds), advance)]
+            rounds = len(found[0]["rounds"]) - 1
+            found += [_arm(loop, arm, (before, rounds), advance) for arm in controls]
+        rules = {"names": list(loop.card.names), "settings": settings.deciding}
+        write_json(out / ROUNDS, {"version": VERSION, **rules, "arms": found})
+    return {"output": str(out), "finished": False, "rounds": rounds, "policy": os.readlink(out / POLICY)}
+
+
+def _loop(places: tuple[Path, Path, str], run: Run, settings: RoundsSettings) -> tuple[Loop, list[dict[str, Any]]]:
+    """Check all that can be before anything is done, and return the loop and the prompts that are watched.
+
+    Raises ConfigError and DataError.
+    """
+    scored, out, model = places
+    start, rewards = Path(model), settings.training.rewards
+    card, named = read_policy(start), read_rewards(Path(rewards))
+    check_policy(model, card, settings)
+    check_rewards(named, card, settings)
+    offline = Offline.read(scored, settings, tuple(named.rewards))
+    watched = prompts_of(scored, VALIDATION)[: settings.watch]
+    if not watched:
+        raise DataError(f"{scored}: no prompt of the {VALIDATION} split, which the rounds are watched by")
+    if card.hosted is None:
+        offline = replace(offline, length=_counter(model))
+    loop = Loop(out, scored, rewards, named, start, card, settings, offline, run)
+    if card.hosted:
+        loop.command(*rehearsal(loop))
+    return loop, watched
+
+
+def _sweep(loop: Loop) -> None:
+    """Remove what a kill left unfinished; eval was perhaps at the model card of the first policy."""
+    sweep(loop.out)
+    for stale in loop.start.glob(f"{TEMPORARY}README.md.*"):
+        stale.unlink(missing_ok=True)
+
+
+def _counter(model: str) -> Callable[[str], int]:
+    """Return what counts tokens. The tokenizer is loaded when it is first asked, for finished rounds ask nothing."""
+    loaded: Callable[[], Callable[[str], int]] = cache(lambda: resolve("irlhf.models.loading:counter")(model))
+
+    def count(text: str) -> int:
+        return loaded()(text)
+
+    return count
+
+
+def _arm(loop: Loop, arm: Arm, begin: tuple[Measurement, int], advance: Callable[[int], None]) -> dict[str, Any]:
+    """Run so many rounds of one arm from the first watch on, and return what was watched.
+
+    The loop itself stops where gold falls while the rewards rise; its controls go as far as it went.
+    """
+    home = loop.out / arm.folder
+    before, rounds = begin
+    policy, best = loop.start, before
+    rows = [{"round": 0, "policy": str(loop.start), **before.figures}]
+    for number in range(1, rounds + 1):
+        folder = home / f"round-{number}"
+        folder.mkdir(parents=True, exist_ok=True)
+        done = _round(loop, arm, (policy, folder), number)
+        policy = folder / POLICY if arm.trains else policy
+        now = watch(loop, policy, folder) if arm.trains else before
+        fallen = now.fallen(best) if arm.name == LOOP else ""
+        row = {"round": number, "policy": str(policy), **done, **now.figures} | (
+            {"gold fell": fallen} if fallen else {}
+        )
+        write_json(folder / "round.json", row)
+        rows.append(row)
+        advance(1)
+        _tell(loop, arm, number, rows)
+        if fallen:
+            console.warn(
+                f"round {number}: gold fell {fallen} while the rewards rose, so it ends here; take {best.policy}"
+            )
+            break
+        best = now if now.gold >= best.gold else best
+    if arm.name == LOOP:
+        _link(home / POLICY, best.policy if "gold fell" in rows[-1] else policy)
+    return {**asdict(arm), "rounds": rows}
+
+
+def _round(loop: Loop, arm: Arm, places: tuple[Path, Path], number: int) -> dict[str, Any]:
+    """Ask, score, choose and train on; return what was drawn and learnt."""
+    policy, folder = places
+    first = loop.out / f"round-{number}"  # of the loop itself: all arms ask the same prompts for the same
+    if arm.name == LOOP:
+        write_rows(first / "prompts.jsonl", _round_prompts(loop, number))
+    if arm.trains:
+        left(loop, folder / POLICY)  # before samples are paid for that nothing could be trained on
+    if arm.draws:
+        asks = target_flags(loop, first, number)
+        seed = (loop.seed + number) % 2**32
+        far = ["--reference", loop.start] if "kl=" in arm.keep else []
+        drawing = ["-n", loop.settings.samples, *loop.drawing, "--split", TRAIN]
+        samples, scored = folder / "samples.jsonl", folder / "scored.jsonl"
+        loop.command("sample", policy, first / "prompts.jsonl", *asks, *drawing, *far, "--seed", seed, "-o", samples)
+        aside = loop.score(samples, scored)
+        keep = arm.rules(first)
+        loop.command("score", scored, "--keep", keep, "--policy", policy, "-o", folder / "kept.jsonl")
+        done = drawn(loop, folder, asks) | ({"without reward": aside} if aside else {})
+    else:
+        write_rows(folder / "kept.jsonl", loop.offline.fresh_rows(number))
+        done = {"drawn": {"kept": len(loop.offline.fresh_rows(number))}}
+    if not arm.trains:
+        return done
+    kept = [row for _, row in read_rows(folder / "kept.jsonl")] if (folder / "kept.jsonl").stat().st_size else []
+    rows, epochs = mixed(kept, loop.offline, loop.settings, number, loop.settings.training.epochs)
+    write_rows(folder / "train.jsonl", rows)
+    loop.command(*training_line(loop, policy, folder, (number, epochs)))
+    learnt = read_policy(folder / POLICY).training
+    told = {name: learnt[name] for name in ("rows", "steps", "completion tokens", "estimated tokens") if name in learnt}
+    return {**done, "training": {**told, "epochs": epochs, "from samples": len(kept)}}
+
+
+def _round_prompts(loop: Loop, number: int) -> list[dict[str, Any]]:
+    """Return the prompts of a round: all of the training split are asked before any comes again."""
+    known = prompts_of(loop.scored, TRAIN)
+    wanted, asked = loop.settings.prompts, []
+    start = (number - 1) * wanted
+    for place in range(start, start + wanted):
+        lap, offset = divmod(place, len(known))
+        order = random.Random(f"{loop.seed}/prompts/{lap}").sample(range(len(known)), len(known))
+        asked.append(known[order[offset]])
+    return list({row["id"]: row for row in asked}.values())
+
+
+def _link(path: Path, folder: Path) -> None:
+    """Let `path` lead to a policy's folder."""
+    target = os.path.relpath(folder, path.parent)
+    if path.is_symlink() and os.readlink(path) == target:
+        return
+    temporary = path.with_name(f".{path.name}.link")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(path)
+
+
+def _tell(loop: Loop, arm: Arm, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    def told(name: str) -> str:
+        values = [row[name] for row in (rows[-2], rows[-1])]
+        known = [one["value"] if isinstance(one, Mapping) else None for one in values]
+        return f"{name} {known[0]:.2f} → {known[1]:.2f}" if None not in known else ""
+
+    said = ", ".join(filter(None, map(told, ("reward", "gold", "entropy"))))
+    paid = f"; about {spent(loop):,.2f} is paid for jobs" if loop.card.hosted and loop.settings.hosted.price else ""
+    console.note(f"{arm.name}, round {number} of {loop.settings.rounds}: {said}{paid}")

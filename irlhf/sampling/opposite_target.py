@@ -1,0 +1,30 @@
+"""The opposite of requested rewards, which guidance can draw away from."""
+
+from collections.abc import Mapping
+
+from irlhf.policy.policy_file import Policy
+from irlhf.policy.scales import UNIT
+from irlhf.policy.templates import Bound, RequestedValue
+
+AGAINST = NOTHING, OPPOSITE = ("none", "opposite")
+
+
+def opposite(policy: Policy, asked: Mapping[str, RequestedValue], raw: bool = False) -> dict[str, RequestedValue]:
+    """Return every request mirrored on its scale, as the prompt shall spell it.
+
+    A number x becomes 1 - x on a scale from 0 to 1, and 2m - x on any other, where m is the scaled mean of the
+    training rows. At least x becomes at most x, and the reverse, where the policy's template has a line for it, else
+    the mirrored number. Numbers that no training row has are replaced by the nearest that one has, unless `raw`.
+    """
+    return {name: _opposite(policy, name, wish, raw) for name, wish in asked.items()}
+
+
+def _opposite(policy: Policy, name: str, wish: RequestedValue, raw: bool) -> RequestedValue:
+    if isinstance(wish, Bound):
+        flipped = Bound("at_most" if wish.kind == "at_least" else "at_least", wish.number)
+        if flipped.kind in policy.template.kinds:
+            return flipped
+    number = wish.number if isinstance(wish, Bound) else wish
+    card = policy.reward(name)
+    mirrored = 1 - number if card.scale.kind in UNIT else 2 * card.scale(card.mean) - number
+    return mirrored if raw else policy.shown(name, mirrored)

@@ -1,0 +1,82 @@
+"""Reward models: any Hugging Face sequence-classification checkpoint, from a folder or the hub."""
+
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from irlhf.core.errors import ConfigError, DataError
+from irlhf.core.example import Example
+from irlhf.core.registry import resolve
+from irlhf.io.files import read_json
+from irlhf.io.resumable import digest_of
+from irlhf.scoring.scorers.base import Failure, Reply, Traits
+
+
+class Classifier:
+    """All logits of a sequence classifier, on the model's own scale, by the names of its labels.
+
+    `input` says what it is shown, see irlhf/models/classifier.py; `revision` is a commit, a branch or a tag of the hub.
+    """
+
+    def __init__(self, name: str, *, input: str = "", revision: str = "") -> None:
+        self.input = input
+        folder = _folder(name, revision)
+        here = Path(name).expanduser().is_dir()
+        if here and revision:
+            raise ConfigError(f"{name}: a folder has no `revision:`; leave it out")
+        # Of the hub the very commit is loaded whose name the replies are kept under.
+        self.name, self.revision = (str(folder.absolute()), "") if here else (name, folder.name)
+        known = digest_of(folder) if here else f"{name} {folder.name}"
+        self.traits = Traits(f"hf {known} {input}", link=_link(read_json(folder / "config.json")))
+
+    def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
+        """Return the logits of each example."""
+        found = self.replies_at(examples, range(len(examples)))
+        return [found[i] for i in range(len(examples))]
+
+    def replies_at(self, examples: Sequence[Example], missing: Collection[int]) -> dict[int, Reply | Failure]:
+        """Return the logits of some of the examples by their indices; batches are formed of all of them."""
+        shown = [self._shown(example) for example in examples]
+        readable = [i for i, row in enumerate(shown) if not isinstance(row, Failure)]
+        wanted = [place for place, i in enumerate(readable) if i in missing]
+        logits = self._reader.logits_at([shown[i] for i in readable], wanted)
+        replies = {readable[place]: dict(zip(self._reader.labels, row, strict=True)) for place, row in logits.items()}
+        return {i: replies.get(i, shown[i]) for i in missing}
+
+    def _shown(self, example: Example) -> Any:
+        try:
+            return self._reader.shown(example.prompt, example.completion)
+        except DataError as error:
+            return Failure(str(error), DataError)
+
+    @cached_property
+    def _reader(self) -> Any:
+        return resolve("irlhf.models.classifier:load_reader")(self.name, self.revision, self.input)
+
+
+def _folder(name: str, revision: str) -> Path:
+    """Return where the model's files lie; of one on the hub its configuration is fetched, which names the commit."""
+    if not name:
+        raise ConfigError("hf needs a folder or a model of the hub behind its name, as in hf:some/reward-model")
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.is_dir() or name.startswith((".", "/", "~")):
+        what = "a folder without a model in it" if folder.is_dir() else "no such folder"
+        raise ConfigError(f"{name}: {what}")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(hf_hub_download(name, "config.json", revision=revision or None)).parent
+    except (OSError, ValueError, HFValidationError) as error:
+        reason = str(error).strip().split("\n", 1)[0][:160]
+        raise ConfigError(f"{name}: neither a folder nor a model on the hub ({reason})") from error
+
+
+def _link(config: dict[str, Any]) -> Any:
+    """Return what makes probabilities of the logits: labels exclude each other unless the model says otherwise."""
+    labels = len(config.get("id2label") or (0, 1))  # two are not written down
+    excluding = config.get("problem_type") in (None, "single_label_classification")
+    return "softmax" if excluding and labels > 1 else "sigmoid"

@@ -1,0 +1,33 @@
+"""Numbers that the data holds already: what people gave, or another program."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from irlhf.core.errors import DataError
+from irlhf.core.example import Example, finite
+from irlhf.core.registry import did_you_mean
+from irlhf.scoring.scorers.base import Failure, Reply, Traits
+
+
+class Column:
+    """Reads a number of the row; `scores.humour` looks inside an object."""
+
+    traits = Traits()
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+
+    def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
+        """Return each row's number."""
+        return [self._read(example) for example in examples]
+
+    def _read(self, example: Example) -> Reply | Failure:
+        value: Any = example.extra
+        for part in self.column.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                return Failure(f"no column '{self.column}'{did_you_mean(self.column, example.extra)}", DataError)
+            value = value[part]
+        number = float(value) if isinstance(value, bool) else value  # true and false are 1 and 0
+        if not finite(number):
+            return Failure(f"column '{self.column}' holds {value!r:.40}, not a number", DataError)
+        return {self.column: number}

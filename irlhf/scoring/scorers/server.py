@@ -1,0 +1,225 @@
+"""Scorers behind an address: a classifier that vLLM serves, a moderation endpoint, a server of yours."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from threading import Lock
+from typing import Any
+
+from pydantic import BaseModel, Field, RootModel, model_validator
+from pydantic_core import PydanticCustomError
+
+from irlhf.core import console
+from irlhf.core.errors import ConfigError
+from irlhf.core.example import Example, as_messages, as_text
+from irlhf.scoring.scorers.base import Failure, Reply, Traits
+from irlhf.scoring.scorers.endpoint import OPENAI, Server
+
+_CHAT, _COMPLETION = "chat", "completion"
+_LOOKED_AT = 20  # replies after which it is odd that no number lies outside 0 to 1
+_SUMS = 2e-3  # how far from 1 probabilities may sum that a server computes in half precision
+_MODERATION = "omni-moderation-latest"
+_MOST = "max"
+_REWARD = "reward"
+
+
+class _Probs(BaseModel):
+    probs: list[float] = Field(min_length=1)
+
+
+class _Classes(BaseModel):
+    data: list[_Probs] = Field(min_length=1, max_length=1)
+
+
+@dataclass
+class Served:
+    """All logits of a sequence classifier that vLLM holds, its labels called by their numbers: "0", "1", ….
+
+    vLLM names the likeliest label alone. It is asked for logits (`use_activation` of its /classify), and an older one
+    that does not know the word gives probabilities instead. Of several labels that is seen, for they sum to 1, and
+    such a row has no reward. Of one label it cannot be told from a row: a warning says so when the first twenty
+    numbers all lie between 0 and 1.
+    """
+
+    model: str
+    _: KW_ONLY
+    input: str = ""
+    base_url: str = ""
+    api_key_env: str = ""
+    timeout: float = 60.0
+    traits: Traits = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ConfigError("name the model behind the colon, as vLLM serves it")
+        if not self.base_url:
+            raise ConfigError("name the server as `base_url:`, such as http://127.0.0.1:8000/v1")
+        _check_input(self.input)
+        self.server = Server(self.base_url.rstrip("/"), self.api_key_env, self.timeout)
+        self.root = self.server.url.removesuffix("/v1")
+        self.within = _Within(self.root)
+        self.traits = Traits(f"vllm {self.root} {self.model} {self.input}", link="softmax", waits=True)
+
+    def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
+        """Return the logits of each example."""
+        return [self._asked(example) for example in examples]
+
+    def _asked(self, example: Example) -> Reply | Failure:
+        answer = self.server.ask(f"{self.root}/classify", self._question(example), _Classes)
+        if isinstance(answer, Failure):
+            return answer
+        numbers = answer.data[0].probs
+        if len(numbers) > 1 and min(numbers) >= 0 and abs(sum(numbers) - 1) < _SUMS:
+            return Failure(
+                "the server gave probabilities, not logits; does this vLLM know `use_activation`?", ConfigError
+            )
+        self.within.see(numbers)
+        return {str(place): number for place, number in enumerate(numbers)}
+
+    def _question(self, example: Example) -> dict[str, Any]:
+        said: dict[str, Any] = {"model": self.model, "use_activation": False}
+        if self.input == _COMPLETION:
+            return {**said, "input": as_text(example.completion)}
+        # Templates write the BOS token themselves; a tokenizer that adds one would make it two.
+        messages = as_messages(example.prompt) + as_messages(example.completion, "assistant")
+        return {**said, "messages": messages, "add_special_tokens": False}
+
+
+class _Within:
+    """Warns once where all of the first numbers could be probabilities."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self._lock = Lock()
+        self._seen = 0
+
+    def __reduce__(self) -> tuple[type["_Within"], tuple[str]]:
+        return _Within, (self.where,)
+
+    def see(self, numbers: Sequence[float]) -> None:
+        """Look at one reply more."""
+        with self._lock:
+            if self._seen >= _LOOKED_AT:
+                return
+            inside = all(0 <= number <= 1 for number in numbers)
+            self._seen = self._seen + 1 if inside else _LOOKED_AT
+            odd = inside and self._seen == _LOOKED_AT
+        if odd:
+            console.warn(
+                f"{self.where}: the first {_LOOKED_AT} answers all lie between 0 and 1; if the model's logits do not,"
+                " this vLLM does not know `use_activation`, and these are probabilities"
+            )
+
+
+class _Categories(BaseModel):
+    category_scores: dict[str, float | None]
+
+
+class _Moderated(BaseModel):
+    results: list[_Categories] = Field(min_length=1, max_length=1)
+
+
+@dataclass
+class Moderation:
+    """How likely a text breaks rules, by category, from a moderation endpoint; "max" is the largest of all.
+
+    It is shown the completion, or with `input: chat` the whole conversation as text. A reward without a `label:` reads
+    "max". More is worse: say `direction: lower`.
+    """
+
+    model: str
+    _: KW_ONLY
+    input: str = ""
+    base_url: str = OPENAI
+    api_key_env: str = ""
+    timeout: float = 60.0
+    traits: Traits = field(init=False)
+
+    def __post_init__(self) -> None:
+        _check_input(self.input)
+        self.model = self.model or _MODERATION
+        self.server = Server(self.base_url.rstrip("/"), self.api_key_env, self.timeout)
+        known = f"moderation {self.server.url} {self.model} {self.input == _CHAT}"
+        self.traits = Traits(known, waits=True, usual=_MOST, varies=True)
+
+    def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
+        """Return the scores of each example."""
+        return [self._asked(example) for example in examples]
+
+    def _asked(self, example: Example) -> Reply | Failure:
+        shown = _as_lines(example) if self.input == _CHAT else as_text(example.completion)
+        answer = self.server.ask("moderations", {"model": self.model, "input": shown}, _Moderated)
+        if isinstance(answer, Failure):
+            return answer
+        scores = _without_missing(answer.results[0].category_scores)
+        if not scores:
+            return Failure("the server scored no category")
+        return {**scores, _MOST: math.nan if any(map(math.isnan, scores.values())) else max(scores.values())}
+
+
+class _Numbers(RootModel[dict[str, float]]):
+    """A number, {"reward": 0.3} or {"score": 0.3}, or an object of numbers, alone or as "rewards" or "scores"."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _found(cls, body: Any) -> Any:
+        if _is_number(body):
+            return {_REWARD: body}
+        if isinstance(body, dict):
+            inner = next((body[name] for name in ("rewards", "scores") if isinstance(body.get(name), dict)), body)
+            told = _without_missing(inner)
+            if told and all(map(_is_number, told.values())):
+                return told
+            single = {name: body[name] for name in (_REWARD, "score") if _is_number(body.get(name))}
+            if len(single) == 1:
+                return single
+        raise PydanticCustomError("numbers", "a number was due, or an object of numbers")
+
+
+@dataclass
+class Endpoint:
+    """A server of yours: it is posted a prompt, a completion and an id, and answers with one number or several.
+
+    A prompt is messages, a completion is text or, where the example has them, messages. Equal texts are asked about
+    once, with one of their ids.
+    """
+
+    address: str
+    _: KW_ONLY
+    api_key_env: str = ""
+    timeout: float = 60.0
+    traits: Traits = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.server = Server(self.address, self.api_key_env, self.timeout)
+        self.traits = Traits(f"endpoint {self.address}", waits=True, usual=_REWARD, varies=True)
+
+    def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
+        """Return the numbers of each example."""
+        return [self._asked(example) for example in examples]
+
+    def _asked(self, example: Example) -> Reply | Failure:
+        shown = {"prompt": as_messages(example.prompt), "completion": example.completion, "id": example.id}
+        answer = self.server.ask(self.address, shown, _Numbers)
+        return answer if isinstance(answer, Failure) else answer.root
+
+
+def _check_input(given: str) -> None:
+    if given not in ("", _CHAT, _COMPLETION):
+        raise ConfigError(
+            f"`input: {given}` is nothing that this server takes; say `input: {_CHAT}` or `{_COMPLETION}`"
+        )
+
+
+def _as_lines(example: Example) -> str:
+    turns = as_messages(example.prompt) + as_messages(example.completion, "assistant")
+    return "\n\n".join(f"{turn['role']}: {turn.get('content') or ''}" for turn in turns)
+
+
+def _without_missing(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what a server does not tell."""
+    return {name: number for name, number in scores.items() if number is not None}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

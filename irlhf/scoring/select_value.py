@@ -1,0 +1,52 @@
+"""Which number of a scorer's reply is the reward."""
+
+import numpy as np
+
+from irlhf.core.errors import ConfigError
+from irlhf.core.example import finite
+from irlhf.core.registry import did_you_mean
+from irlhf.policy.rewards_file import Reward
+from irlhf.scoring.scorers.base import Failure, Reply, Traits
+
+
+def read(name: str, reward: Reward, reply: Reply, traits: Traits) -> float | Failure:
+    """Return the number that `label:` and `read:` point at.
+
+    logit        as the model says it
+    probability  the softmax over all labels, or the logistic function of each where they do not exclude each other
+    difference   the logit less the log of the summed exponentials of all others: the log-odds of the label, and of
+                 two labels the difference of their logits
+
+    Raises ConfigError where the scorer has no such number.
+    """
+    label = _label(reward.label, reply, traits)
+    if isinstance(label, Failure):
+        if traits.varies:
+            return label
+        raise ConfigError(f"{name}: {label.reason}")
+    number = reply[label]
+    if not finite(number):
+        return Failure(f"reward '{name}' is {number!r:.40}, not a finite number")
+    if not reward.read or reward.read == "logit":
+        return number
+    others = [other for key, other in reply.items() if key != label]
+    if not all(map(finite, others)):
+        return Failure(f"reward '{name}': one of the logits beside it is not a finite number")
+    odds = number if traits.link == "sigmoid" or not others else number - float(np.logaddexp.reduce(others))
+    if reward.read == "difference":
+        return odds
+    from scipy.special import expit
+
+    return float(expit(odds))
+
+
+def _label(label: str, reply: Reply, traits: Traits) -> str | Failure:
+    if not label and len(reply) == 1:
+        return next(iter(reply))
+    wanted = label or traits.usual
+    if wanted in reply:
+        return wanted
+    if label:
+        return Failure(f"the scorer has no label '{label}'{did_you_mean(label, reply)}", ConfigError)
+    several = ", ".join(reply)
+    return Failure(f"the scorer gives {len(reply)} numbers ({several}); name one as `label:`", ConfigError)

@@ -1,0 +1,181 @@
+"""What every training has, whatever it learns: a plan, checkpoints that outlive a kill, a curve, a bar."""
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
+
+from irlhf.core import console
+from irlhf.core.errors import ConfigError
+from irlhf.models.distributed import wait_for_all
+from irlhf.models.loading import device
+from irlhf.policy.policy_file import METRICS
+from irlhf.policy.steering_report import STEERING
+from irlhf.training.batching import LengthBatches
+from irlhf.training.finetune import BUCKETED
+from irlhf.training.settings import COMPLETE, DEFAULT_OBJECTIVE, Objective
+
+_CHECKPOINTS = 10  # a run; a kill costs at most a tenth of it
+_EVALUATIONS = 4  # a run
+_LOGS = 50  # points on the training curve
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How long and how fast to learn."""
+
+    steps: int
+    batch: float  # families, or pairs, a step, on average, over all processes
+    rate: float  # peak of the learning rate
+    seed: int
+    accumulate: int = 1  # parts that a step is computed in, to spare memory
+    report_to: str = "none"
+    layout: str = BUCKETED  # how rows become batches
+    objective: Objective = DEFAULT_OBJECTIVE
+    bf16: bool = False  # whether matrix products are computed in bfloat16
+    keeps_best: bool = False  # the checkpoint with the most steering information, instead of the last
+
+
+class EpochLoader(DataLoader[Any]):
+    """A DataLoader whose batches change with the epoch that the Trainer names."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each pass over the rows."""
+        cast(LengthBatches, self.batch_sampler).set_epoch(epoch)
+
+
+class TrainingCallback(TrainerCallback):  # type: ignore[misc]
+    """Keeps metrics.jsonl, shows progress, and vouches for checkpoints once they are whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / METRICS
+        self.shown = ExitStack()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the bar, and forget what a killed run logged behind its last checkpoint."""
+        if not console.FIRST:
+            return
+        kept = [one for one in read_metrics(self.path) if one["step"] <= state.global_step]
+        self.path.write_text("".join(json.dumps(one) + "\n" for one in kept))
+        self.seconds = kept[-1]["seconds"] if kept else 0.0
+        self.started = time.monotonic()
+        self.advance = self.shown.enter_context(console.progress("training", state.max_steps))
+        self.advance(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Advance the bar."""
+        if console.FIRST:
+            self.advance(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        """Append what the Trainer measured. Raises ConfigError where a loss is no number any more."""
+        names = {key: key.removeprefix("eval_") for key in logs if key.startswith(f"eval_{STEERING}")}
+        names |= {one: one for one in ("loss", "contrast_loss", "learning_rate")} | {"eval_loss": "validation_loss"}
+        found = {names[key]: value for key, value in logs.items() if key in names}
+        if not all(map(math.isfinite, found.values())):
+            told = f"training diverged at step {state.global_step:,}: the loss is no number any more"
+            raise ConfigError(f"{told}; learn slower than {args.learning_rate:g}, with --learning-rate")
+        if found and console.FIRST:
+            seconds = round(self.seconds + time.monotonic() - self.started, 2)
+            with self.path.open("a") as stream:
+                stream.write(json.dumps({"step": state.global_step, "seconds": seconds, **found}) + "\n")
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Mark the checkpoint as whole, when every process has written its part."""
+        wait_for_all()
+        if not console.FIRST:
+            return
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        os.sync()
+        (checkpoint / COMPLETE).touch()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the bar away."""
+        self.shown.close()
+
+
+def training_arguments(folder: Path, plan: TrainingPlan, validates: bool) -> TrainingArguments:
+    """Return what the Trainer is told, with a loss on held-out rows from time to time where it `validates`."""
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=plan.steps,
+        gradient_accumulation_steps=plan.accumulate,
+        learning_rate=plan.rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=min(100, plan.steps // 20),
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        optim="adamw_torch_fused",
+        seed=plan.seed,
+        remove_unused_columns=False,
+        logging_steps=max(1, plan.steps // _LOGS),
+        eval_strategy="steps" if validates else "no",
+        # Rounded up, the last evaluation is the one behind the last step; the best checkpoint must be an evaluated one.
+        eval_steps=max(1, plan.steps // _EVALUATIONS) if plan.keeps_best else math.ceil(plan.steps / _EVALUATIONS),
+        prediction_loss_only=True,
+        save_steps=max(1, plan.steps // (_EVALUATIONS if plan.keeps_best else _CHECKPOINTS)),
+        save_total_limit=2,
+        load_best_model_at_end=plan.keeps_best,
+        metric_for_best_model=f"eval_{STEERING}/joint/information" if plan.keeps_best else None,
+        greater_is_better=True if plan.keeps_best else None,
+        report_to=plan.report_to,
+        disable_tqdm=True,
+        use_cpu=device() == "cpu",
+        ddp_find_unused_parameters=False,
+        logging_nan_inf_filter=False,
+        bf16=plan.bf16,
+    )
+
+
+def check_tracker(name: str) -> None:
+    """Raise ConfigError for a tracker that transformers does not know, or whose package is not here."""
+    try:
+        for tracker in get_reporting_integration_callbacks(name):
+            tracker()
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise ConfigError(f"--report-to {name}: {error}") from error
+
+
+def newest_complete(folder: Path) -> str | None:
+    """Return the newest checkpoint that was written to its end; throw away what a kill cut short."""
+    whole = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        if (checkpoint / COMPLETE).exists():
+            whole.append(checkpoint)
+        else:
+            shutil.rmtree(checkpoint)
+    newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    if newest is not None:
+        console.note(f"going on behind {newest.name}")
+    return str(newest) if newest else None
+
+
+def forget_checkpoints(folder: Path) -> None:
+    """Remove all checkpoints of a finished run."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        (checkpoint / COMPLETE).unlink(missing_ok=True)  # first, or a kill would leave half of one that is vouched for
+        shutil.rmtree(checkpoint)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Return the whole rows of a metrics.jsonl; a kill may have torn the last."""
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def held_out(trainer: Any, loss: float, figures: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Log the loss and other figures on the held-out rows, call the callbacks as Trainer.evaluate does, return them."""
+    metrics = {"eval_loss": loss, **{f"eval_{name}": value for name, value in (figures or {}).items()}}
+    trainer.log(metrics)
+    trainer.control = trainer.callback_handler.on_evaluate(trainer.args, trainer.state, trainer.control, metrics)
+    return metrics

@@ -1,0 +1,168 @@
+"""Watch a job until it is over, and fetch what it brought. Watching never stops a job."""
+
+import base64
+import binascii
+import csv
+import io
+import math
+import time
+from collections.abc import Iterator
+from typing import NoReturn
+
+from irlhf.core import console
+from irlhf.core.errors import BackendError
+from irlhf.openai_api.api_client import span
+from irlhf.openai_api.endpoint import GOES_ON
+from irlhf.openai_api.fine_tuning import Checkpoints, Event, FineTuningClient, Job, passing, patient
+from irlhf.openai_api.responses import ApiError
+from irlhf.training.hosted.job_submission import DEAD
+
+DONE = "succeeded"
+FIRST_POLL, LONGEST_POLL = 2.0, 30.0  # seconds
+STATUS_INTERVAL = 600.0  # seconds after which a status that stays is said again
+OUTAGE = 40  # looks in a row without an answer, about 20 minutes
+LOST = 5  # looks in a row at a job that the host does not know
+EVENT_PAGES = 20
+LAST_EVENTS = 3  # that a failure is told with
+_KNOWN = ("validating_files", "queued", "pending", "running", "pausing", *DEAD, DONE)
+_COLUMNS = {"train_loss": "loss", "valid_loss": "validation_loss"}  # the host's names, and those of metrics.jsonl
+
+
+class JobMonitor:
+    """What has been said of one job."""
+
+    def __init__(self, desk: FineTuningClient, name: str) -> None:
+        self.desk, self.name = desk, name
+        self.seen: set[str] = set()  # events
+        self.status, self.since, self.due = "", 0.0, 0.0  # seconds that were waited, in all
+
+    def __call__(self, job: Job, waited: float) -> None:
+        """Say what is new."""
+        if job.status != self.status:
+            self.status, self.since, self.due = job.status, waited, waited + STATUS_INTERVAL
+            strange = "" if job.status in _KNOWN else ", which irlhf does not know; it waits"
+            ahead = (job.estimated_finish or 0.0) - time.time()
+            left = f", about {span(ahead)} left" if ahead > 0 else ""
+            console.note(f"job {self.name}: {job.status}{strange}{left}")
+        elif waited >= self.due:
+            self.due = waited + STATUS_INTERVAL
+            console.note(f"job {self.name}: {job.status} for {span(waited - self.since)}")
+        for event in self.fresh():
+            console.note(f"  {event.message}")
+
+    def fresh(self) -> list[Event]:
+        """Return the events that were not there before, oldest first, though some hosts list them for ever."""
+        found: list[Event] = []
+        after = ""
+        for _ in range(EVENT_PAGES):
+            page = self.desk.events(self.name, after)
+            if isinstance(page, ApiError):
+                break
+            fresh = [event for event in page.data if event.message and _key(event) not in self.seen]
+            self.seen |= {_key(event) for event in fresh}
+            found += fresh
+            after = (page.data[-1].id or "") if page.data else ""
+            if not fresh or not page.has_more or not after:
+                break
+        found.reverse()  # what happened in one second stays in order
+        return sorted(found, key=lambda event: event.created_at or 0.0)
+
+
+def follow_job(desk: FineTuningClient, name: str) -> Job:
+    """Return a job once it has succeeded. Raises BackendError where it failed; Ctrl-C stops the watching alone."""
+    watch = JobMonitor(desk, name)
+    try:
+        return _watched(desk, name, watch)
+    except KeyboardInterrupt:
+        console.note(f"job {name} goes on at the host; --cancel stops it, and the same command goes on watching it")
+        raise
+
+
+def _watched(desk: FineTuningClient, name: str, watch: JobMonitor) -> Job:
+    waited, interval, silent = 0.0, FIRST_POLL, 0
+    while True:
+        job = desk.job(name)
+        silent = silent + 1 if isinstance(job, ApiError) else 0
+        if isinstance(job, ApiError):
+            _bear(desk, name, job, silent)
+        else:
+            watch(job, waited)
+            if job.status == DONE:
+                return job
+            if job.status in DEAD:
+                _failed(desk, job, watch)
+        pause = max(interval, job.wait if isinstance(job, ApiError) else 0.0)
+        time.sleep(pause)
+        waited, interval = waited + pause, min(interval * 1.5, LONGEST_POLL)
+
+
+def _bear(desk: FineTuningClient, name: str, fault: ApiError, silent: int) -> None:
+    """Raise where a job cannot be watched any longer."""
+    known = fault.status != 404 or silent < LOST
+    if not known:
+        raise BackendError(
+            f"{desk.url}: the host knows no job {name} any more ({fault.told}); --again pays for another"
+        )
+    if silent >= OUTAGE or (not passing(fault) and silent >= LOST):
+        raise BackendError(f"{desk.url}: no word of job {name} ({fault.told}); it goes on there, and {GOES_ON}")
+    if silent == 1:
+        console.note(f"no word of job {name} ({fault.told}); it is asked for again")
+
+
+def _failed(desk: FineTuningClient, job: Job, watch: JobMonitor) -> NoReturn:
+    if job.status != "failed":
+        raise BackendError(f"{desk.url}: job {job.id} was {job.status}; --again submits it anew, and pays for it")
+    watch.seen.clear()
+    last = [event.message or "" for event in watch.fresh()[-LAST_EVENTS:]]
+    told = job.problem or "; ".join(last) or "the host does not say why"
+    raise BackendError(
+        f"{desk.url}: job {job.id} failed: {told.rstrip('.')}; mend the rows and name another output, or submit the"
+        " same with --again"
+    )
+
+
+def model_of(desk: FineTuningClient, job: Job) -> str:
+    """Return what was trained, as the host spells it: the model, else its last checkpoint, else nothing."""
+    if job.fine_tuned_model:
+        return job.fine_tuned_model
+    found = patient(lambda: desk.checkpoints(job.id))
+    if not isinstance(found, Checkpoints) or not found.data:
+        return ""
+    last = max(found.data, key=lambda one: one.step_number or 0)
+    return last.fine_tuned_model_checkpoint or last.id or ""
+
+
+def metrics_of(desk: FineTuningClient, job: Job) -> list[dict[str, float]]:
+    """Return the training curve as metrics.jsonl has it; nothing where the host gives none."""
+    for name in job.result_files or ():
+        if rows := list(_curve(desk.content(name))):
+            return rows
+    return []
+
+
+def _curve(content: bytes) -> Iterator[dict[str, float]]:
+    text = content.decode("utf-8-sig", errors="replace")
+    if "," not in text:  # OpenAI gave it so once
+        try:
+            text = base64.b64decode(content, validate=True).decode(errors="replace")
+        except binascii.Error:
+            return
+    for row in csv.DictReader(io.StringIO(text)):
+        numbers = {
+            ours: number for theirs, ours in _COLUMNS.items() if (number := _number(row.get(theirs))) is not None
+        }
+        step = _number(row.get("step"))
+        if step is not None and numbers:
+            yield {"step": int(step), **numbers}
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _key(event: Event) -> str:
+    return event.id or f"{event.created_at} {event.message}"

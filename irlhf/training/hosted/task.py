@@ -1,0 +1,109 @@
+"""What a host can be taught: a policy from scored rows, or a reward model that answers in words from pairs."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from irlhf.core.example import Example, Message
+from irlhf.io.resumable import RunManifest
+from irlhf.openai_api.providers import DPO, SUPERVISED
+from irlhf.policy.policy_file import FILE
+from irlhf.policy.remote_model import HOSTED_KEY, REWARD_FILE, RemoteModel
+from irlhf.training.baselines import UNTOUCHED
+from irlhf.training.preference_file import preference_rows, training_preferences
+from irlhf.training.reward_model.pair_split import read_preferences, tell
+from irlhf.training.reward_model.rows import origin, reward_model_manifest, verdict_rows
+from irlhf.training.reward_model.settings import RewardModelSettings
+from irlhf.training.settings import RA_DPO, FinetuneSettings
+from irlhf.training.training_set import VALIDATION_ROWS, finetune_manifest, read_training
+
+CONTEXT = 8192  # tokens; hosts do not tell theirs
+
+Row = tuple[str, Mapping[str, Any]]  # the id of an example, and its line of a training file, see `conversations`
+
+
+@dataclass(frozen=True)
+class HostedData:
+    """Rows that were read, and the card of what comes of learning them."""
+
+    source: Path
+    learnt: Iterable[Row]
+    held_out: Iterable[Row]
+    counts: Mapping[str, Any]  # for the summary
+    card: Callable[[RemoteModel, Mapping[str, Any]], dict[str, Any]]  # of where it lives, and how it was trained
+
+
+@dataclass(frozen=True)
+class HostedTask:
+    """What a host is to train, before anything is read."""
+
+    file: str  # its card, in the folder
+    settings: FinetuneSettings | RewardModelSettings
+    card: RunManifest
+    read: Callable[[], HostedData]
+    untouched: bool = False  # nothing is trained, and the base is merely asked
+    method: str = SUPERVISED
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)  # of the method
+
+
+def policy(source: Path, model: str, settings: FinetuneSettings) -> HostedTask:
+    """Return a policy to be trained from scored rows."""
+    settings = replace(settings, context=settings.context or CONTEXT)
+    card = finetune_manifest("finetune", source, model, settings)
+    subject = HostedTask(FILE, settings, card, lambda: _scored(source, model, settings), settings.baseline == UNTOUCHED)
+    if settings.objective == RA_DPO:
+        return replace(subject, method=DPO, hyperparameters={"beta": settings.beta})
+    return subject
+
+
+def reward_model(source: Path, model: str, settings: RewardModelSettings) -> HostedTask:
+    """Return a reward model to be trained from pairs: it answers 1 or 0."""
+    settings = replace(settings, context=settings.context or CONTEXT)
+    card = reward_model_manifest(source, model, settings)
+    return HostedTask(REWARD_FILE, settings, card, lambda: _paired(source, card, settings))
+
+
+def _scored(source: Path, model: str, settings: FinetuneSettings) -> HostedData:
+    training = read_training(source, settings)
+    made = training.policy(model, settings)
+
+    def rows(examples: list[Example]) -> Iterator[Row]:
+        for example, messages in training.messages(made, examples, settings):
+            yield example.id, {"messages": messages}
+
+    def card(hosted: RemoteModel, figures: Mapping[str, Any]) -> dict[str, Any]:
+        return replace(made, training={**figures, "settings": asdict(settings)}, hosted=hosted).to_json()
+
+    counts = {"rewards": list(training.specs), **training.counts}
+    held_out = training.validation[:VALIDATION_ROWS]
+    if settings.objective == RA_DPO:
+        pairs = training_preferences(training, made, settings)
+        return HostedData(source, pairs, preference_rows(training, made, held_out, settings), counts, card)
+    learnt = [] if settings.baseline == UNTOUCHED else training.learnt(made, settings)
+    return HostedData(source, rows(learnt), rows(held_out), counts, card)
+
+
+def _paired(source: Path, run: RunManifest, settings: RewardModelSettings) -> HostedData:
+    preferences = read_preferences(source, settings)
+    tell(preferences)
+
+    def card(hosted: RemoteModel, figures: Mapping[str, Any]) -> dict[str, Any]:
+        return {**origin(run, preferences), "training": dict(figures), HOSTED_KEY: hosted.to_json()}
+
+    def rows(verdicts: Iterable[tuple[str, list[Message]]]) -> Iterator[Row]:
+        for name, messages in verdicts:
+            yield name, {"messages": messages}
+
+    learnt = rows(verdict_rows(preferences.train, settings.seed))
+    held_out = rows(islice(verdict_rows(preferences.validation, settings.seed), VALIDATION_ROWS))
+    return HostedData(source, learnt, held_out, preferences.counts, card)
+
+
+def conversations(line: Mapping[str, Any]) -> list[list[Message]]:
+    """Return the conversations in a line of a training file: one that is learnt, or two of which one is preferred."""
+    if "messages" in line:
+        return [line["messages"]]
+    prompt = line["input"]["messages"]
+    return [[*prompt, *line[output]] for output in ("preferred_output", "non_preferred_output")]

@@ -1,0 +1,65 @@
+"""Write pairs for reward-augmented DPO in OpenAI's preference format, each completion preferred under its own target.
+
+{"input": {"messages": [prompt with target a]}, "preferred_output": [a], "non_preferred_output": [b]}
+{"input": {"messages": [prompt with target b]}, "preferred_output": [b], "non_preferred_output": [a]}
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from irlhf.core import console
+from irlhf.core.example import Example, as_messages
+from irlhf.policy.policy_file import Policy
+from irlhf.training.pairing import Rewarded, check_pairs, pair_random, paired, preferences
+from irlhf.training.settings import FinetuneSettings
+from irlhf.training.training_set import TrainingSet
+
+PreferenceRow = tuple[str, dict[str, Any]]  # the id of the preferred example, and the line of the file
+
+
+def training_preferences(training: TrainingSet, policy: Policy, settings: FinetuneSettings) -> Iterator[PreferenceRow]:
+    """Yield the lines of the training rows. Raises DataError where no completions can be compared."""
+    pairs, skipped = _pairs(training, policy, training.train, settings)
+    if skipped:
+        console.warn(f"{skipped:,} pairs left out: one group, but different prompts, which DPO cannot compare")
+    compared = 0
+    for row in _lines(training, policy, pairs, settings):
+        compared += 1
+        yield row
+    check_pairs(len(pairs), compared, settings.objective)
+
+
+def preference_rows(
+    training: TrainingSet, policy: Policy, rows: Sequence[Example], settings: FinetuneSettings
+) -> Iterator[PreferenceRow]:
+    """Yield the lines of any rows of the file, of validation rows for example."""
+    pairs, _ = _pairs(training, policy, rows, settings)
+    return _lines(training, policy, pairs, settings)
+
+
+def _pairs(
+    training: TrainingSet, policy: Policy, rows: Sequence[Example], settings: FinetuneSettings
+) -> tuple[list[list[Rewarded]], int]:
+    """Return the pairs that training here compares in its first epoch, and how many have different prompts."""
+    actual = training.actual(policy)
+    rewarded = [Rewarded(example, [], actual[example.id]) for example in rows]
+    pairs = [pair for pair in paired(rewarded, f"{settings.seed}/0") if len(pair) == 2]
+    kept = [pair for pair in pairs if pair[0].example.prompt == pair[1].example.prompt]
+    return kept, len(pairs) - len(kept)
+
+
+def _lines(
+    training: TrainingSet, policy: Policy, pairs: Sequence[Sequence[Rewarded]], settings: FinetuneSettings
+) -> Iterator[PreferenceRow]:
+    targets = training.target_draw(policy, settings)
+    for pair in pairs:
+        for wishes, better, worse in preferences(pair, targets, pair_random(pair, f"{settings.seed}/0")):
+            prompt = policy.template.render(better.example.prompt, wishes, policy.names)
+            yield (
+                better.example.id,
+                {
+                    "input": {"messages": prompt},
+                    "preferred_output": as_messages(better.example.completion, "assistant"),
+                    "non_preferred_output": as_messages(worse.example.completion, "assistant"),
+                },
+            )

@@ -1,0 +1,39 @@
+"""The rows and the manifest of a reward model's training."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from irlhf.core.example import CHOSEN, Message, as_messages
+from irlhf.core.pairs import Pair
+from irlhf.io.resumable import RunManifest
+from irlhf.policy.judge_prompt import NO, YES, verdict_messages
+from irlhf.training.reward_model.pair_split import Preferences
+from irlhf.training.reward_model.settings import RewardModelSettings
+
+COMMAND = "finetune --objective reward"
+
+
+def reward_model_manifest(source: Path, model: str, settings: RewardModelSettings) -> RunManifest:
+    """Return what a run makes."""
+    inputs = {"model": Path(model)} if model and Path(model).exists() else {}
+    return RunManifest(COMMAND, {"pairs": source, **inputs}, {**asdict(settings), "model": model})
+
+
+def origin(card: RunManifest, preferences: Preferences) -> dict[str, Any]:
+    """Return what a reward model is made of: the base, the digest of every input, the settings, what was left out."""
+    made = card.to_json()
+    digests = {role: one["sha256"] for role, one in made["inputs"].items()}
+    settings = {name: value for name, value in made["settings"].items() if name != "model"}
+    counts = {**preferences.counts, "validation pairs are from": preferences.held_out}
+    return {"base": made["settings"]["model"], "digests": digests, "settings": settings, "data": counts}
+
+
+def verdict_rows(pairs: Sequence[Pair], seed: int) -> Iterator[tuple[str, list[Message]]]:
+    """Yield each completion of the pairs once, at random: its id, the question and the answer 1 or 0."""
+    rows = {example.id: example for pair in pairs for example in pair}
+    for example in random.Random(f"{seed}/verdicts").sample(list(rows.values()), len(rows)):
+        answer = as_messages(YES if example.label == CHOSEN else NO, "assistant")
+        yield example.id, verdict_messages(example.prompt, example.completion) + answer

@@ -1,0 +1,154 @@
+"""Train a reward model locally: a classifier of one logit that reads in training what it will read in scoring."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from irlhf.core import console
+from irlhf.core.bootstrap import Bootstrap
+from irlhf.core.errors import DataError
+from irlhf.core.example import as_messages
+from irlhf.core.pairs import Pair, accuracy
+from irlhf.io.files import write_json
+from irlhf.models.classifier import Reader, Shown
+from irlhf.models.loading import device, fitting_threads, load_untrained, size_of
+from irlhf.models.precision import resolve_precision
+from irlhf.models.prompt_encoding import Refused
+from irlhf.models.tiny import make_tiny_classifier
+from irlhf.policy.model_card import write_reward_model_card
+from irlhf.policy.policy_file import TINY
+from irlhf.policy.remote_model import REWARD_FILE
+from irlhf.training.callbacks import TrainingPlan, check_tracker, forget_checkpoints, newest_complete
+from irlhf.training.checkpoints import digest, disk_errors_as_output_errors, refuse_broken, save, versions
+from irlhf.training.reward_model.pair_split import FROM_NOWHERE, Preferences
+from irlhf.training.reward_model.pairwise_trainer import EncodedPair, pair_trainer
+from irlhf.training.reward_model.settings import RewardModelSettings
+
+_TINY_CONTEXT = 512  # tokens
+_TINY_EPOCHS = 2.0  # beyond, it learns its rows by heart
+_DEFAULT_EPOCHS = 1.0
+_CURVE = 128  # validation pairs, enough for a curve
+# Parameters below which a learning rate fits.
+_LEARNING_RATES = ((1e6, 5e-4), (3e7, 1e-4), (1e9, 2e-5), (math.inf, 5e-6))
+
+Read = tuple[list[Pair], list[EncodedPair]]
+
+
+def train(
+    preferences: Preferences, base: str, folder: Path, settings: RewardModelSettings, origin: dict[str, Any]
+) -> dict[str, Any]:
+    """Fill `folder` with a trained reward model, on whose card its `origin` stands; return its figures."""
+    check_tracker(settings.report_to)
+    model, tokenizer = _start(preferences, base, settings)
+    shown = Shown(tokenizer, model)
+    counts: Counter[str] = Counter()
+    _, learnt = _encode(preferences.train, shown, counts)
+    held_out, validation = _encode(preferences.validation, shown, counts)
+    if not learnt:
+        raise DataError("no pair is left to learn from: the base's chat template refuses every conversation")
+    for what, number in counts.items():
+        console.warn(f"{number:,} {what} (context of {shown.limit:,} tokens)")
+    plan = _plan(model, base, len(learnt), settings)
+    console.note(f"training on {device()}: {plan.steps:,} steps of {settings.batch} pairs, learning rate {plan.rate:g}")
+    started = time.monotonic()
+    with fitting_threads(model), disk_errors_as_output_errors(folder):
+        pair_trainer(model, tokenizer, (learnt, validation[:_CURVE]), folder, plan).train(
+            resume_from_checkpoint=newest_complete(folder)
+        )
+        refuse_broken(model)
+        figures = _measured(Reader(model.eval(), tokenizer), held_out, validation)
+    save(model, tokenizer, folder)
+    made = {"shown": shown.how, "context": shown.limit, "dtype": str(model.dtype).removeprefix("torch.")}
+    known = {**origin, "data": {**origin["data"], **counts}, **figures, **made, "plan": asdict(plan)}
+    _remember(folder, {**known, "weights": digest(folder), "versions": versions()})
+    forget_checkpoints(folder)
+    share = {"accuracy": figures["validation"]["accuracy"]["value"]} if figures else {}
+    # Not on the card: equal runs make equal reward models.
+    return {**counts, **share, "steps": plan.steps, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _remember(folder: Path, card: dict[str, Any]) -> None:
+    """Write reward.json, and the card that a hub shows."""
+    write_json(folder / REWARD_FILE, card)
+    write_reward_model_card(folder, card)
+
+
+def _start(preferences: Preferences, base: str, settings: RewardModelSettings) -> tuple[Any, Any]:
+    """Return the base with a head of one logit, and its tokenizer, which from now on knows how long a row may be."""
+    set_seed(settings.seed)
+    if base == TINY:
+        rows = (example for pair in preferences.train for example in pair)
+        conversations = (as_messages(one.prompt) + as_messages(one.completion, "assistant") for one in rows)
+        model, tokenizer = make_tiny_classifier(conversations, settings.context or _TINY_CONTEXT, settings.seed)
+    else:
+        model, tokenizer = load_untrained(base)
+    model.config.pad_token_id = tokenizer.pad_token_id  # by it a decoder finds the end of a row, where its head reads
+    model.config.use_cache = False
+    limit = Shown(tokenizer, model).limit
+    tokenizer.model_max_length = min(settings.context or limit, limit)
+    return model, tokenizer
+
+
+def _encode(pairs: Sequence[Pair], shown: Shown, counts: Counter[str]) -> Read:
+    """Return the pairs that the base can read, and what it reads of them."""
+    kept, encoded = [], []
+    for pair in pairs:
+        try:
+            rows = [shown(one.prompt, one.completion) for one in pair]
+        except Refused:
+            counts["pairs left out: the base's chat template refuses the conversation"] += 1
+            continue
+        full = [one for one, row in zip(pair, rows, strict=True) if len(row["input_ids"]) == shown.limit]
+        cut = sum(len(shown.whole(one.prompt, one.completion)["input_ids"]) > shown.limit for one in full)
+        if cut:
+            counts["rows shortened at the beginning"] += cut
+        kept.append(pair)
+        encoded.append(EncodedPair(*(dict(row) for row in rows)))
+    return kept, encoded
+
+
+def _plan(model: Any, base: str, pairs: int, settings: RewardModelSettings) -> TrainingPlan:
+    """Choose what the user left open."""
+    epochs = settings.epochs or (_TINY_EPOCHS if base == TINY else _DEFAULT_EPOCHS)
+    return TrainingPlan(
+        steps=math.ceil(pairs / settings.batch * epochs),
+        batch=settings.batch,
+        rate=settings.learning_rate or next(rate for limit, rate in _LEARNING_RATES if size_of(model) < limit),
+        seed=settings.seed,
+        accumulate=settings.accumulate,
+        report_to=settings.report_to,
+        bf16=resolve_precision(settings.precision, size_of(model), device=device()) == torch.bfloat16,
+    )
+
+
+def _measured(reader: Reader, pairs: Sequence[Pair], rows: Sequence[EncodedPair]) -> dict[str, Any]:
+    """Return how often the model, read as in scoring, prefers what people chose; nothing where no pair was held out."""
+    if not pairs:
+        console.note(f"validation: {FROM_NOWHERE} was held out to measure on")
+        return {}
+    logits = [logit for (logit,) in reader.logits([row for pair in rows for row in pair])]
+    differences = [chosen - rejected for chosen, rejected in zip(logits[::2], logits[1::2], strict=True)]
+    found = accuracy(pairs, differences, Bootstrap(), calibrated=True)
+    _tell(found)
+    return {"validation": found}
+
+
+def _tell(found: dict[str, Any]) -> None:
+    share = {name: f"{found[name]['value']:.1%}" for name in ("accuracy", "longer", "shorter")}
+    ends = {name: f"[{found[name]['low']:.1%}, {found[name]['high']:.1%}]" for name in ("accuracy", "above_rule")}
+    loss = found["calibration"]["log_loss"]["value"]
+    console.note(
+        f"validation: {share['accuracy']} {ends['accuracy']} of {found['n']:,} pairs right; always the longer"
+        f" {share['longer']}, always the shorter {share['shorter']}"
+    )
+    console.note(
+        f"above the better of these two by {100 * found['above_rule']['value']:.1f} points {ends['above_rule']};"
+        f" log loss {loss:.3f} (a coin: {math.log(2):.3f})"
+    )

@@ -1,0 +1,97 @@
+"""Reward models: learn from preference pairs which completion people choose."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from irlhf.core import console
+from irlhf.core.errors import ConfigError
+from irlhf.core.registry import did_you_mean, resolve
+from irlhf.io.files import STREAM, write_json
+from irlhf.io.resumable import resumable_folder, resumable_output
+from irlhf.training.hosted.settings import NOWHERE, HostedSettings, check_there, is_hosted, refuse_hosted
+from irlhf.training.reward_model.pair_split import HALVES, read_preferences, tell
+from irlhf.training.reward_model.rows import origin, reward_model_manifest, verdict_rows
+from irlhf.training.reward_model.settings import RewardModelSettings
+from irlhf.training.settings import CHECKPOINTS, FinetuneSettings
+
+
+def train_reward_model(
+    pairs: str | Path,
+    output: str | Path,
+    model: str,
+    settings: RewardModelSettings = RewardModelSettings(),
+    hosted: HostedSettings = NOWHERE,
+) -> dict[str, Any]:
+    """Write a reward model's folder, a plain Hugging Face classifier with a reward.json, and return what was done.
+
+    It learns from the pairs of the training split (or of none) and is measured on those of the validation split. The
+    same command again goes on behind the last complete checkpoint. A base called `openai:NAME` is taught at a host, as
+    `hosted` says, to answer 1 or 0; its folder holds all but the weights, and it is not measured. Raises ConfigError,
+    DataError and BackendError.
+    """
+    _check(settings)
+    source, out = Path(pairs), Path(output)
+    if out == STREAM:
+        raise ConfigError("a reward model is a folder; name it with -o")
+    if is_hosted(model):
+        check_there(settings, RewardModelSettings())
+        subject = resolve("irlhf.training.hosted.task:reward_model")(source, model, settings)
+        there: dict[str, Any] = resolve("irlhf.training.hosted.run:finetune")(subject, out, model, hosted)
+        return there
+    refuse_hosted(hosted)
+    if console.PROCESSES > 1:
+        raise ConfigError("a reward model is trained by one process; start irlhf without torchrun")
+    card = reward_model_manifest(source, model, settings)
+    with resumable_folder(out, card, CHECKPOINTS) as folder:
+        if folder is None:
+            return {"output": str(out), "finished": True}
+        preferences = read_preferences(source, settings)
+        tell(preferences)
+        learn = resolve("irlhf.training.reward_model.run:train")
+        made: dict[str, Any] = learn(preferences, model, folder, settings, origin(card, preferences))
+    return {"output": str(out), "finished": False, **preferences.counts, **made}
+
+
+def render_verdicts(
+    pairs: str | Path, output: str | Path, settings: RewardModelSettings = RewardModelSettings()
+) -> dict[str, Any]:
+    """Write the training file of a model that answers 1 for a chosen completion and 0 for a rejected one.
+
+    One {"messages": […]} a row, of the pairs that `reward_model` would learn from, each completion once, in an order
+    drawn by the seed: a trainer that reads in file order meets neither labels in turns nor all of one prompt at a time.
+    `<output>.meta.json` beside it says what the rows are.
+    """
+    _check(settings)
+    source, out = Path(pairs), Path(output)
+    made = reward_model_manifest(source, "", settings)
+    card = replace(made, command=f"{made.command} --render-only")
+    with resumable_output(out, card, resumable=False) as book:
+        if book.finished:
+            return book.summary()
+        preferences = read_preferences(source, settings)
+        tell(preferences)
+        for _, messages in verdict_rows(preferences.train, settings.seed):
+            book.write_row({"messages": messages})
+        if out != STREAM:
+            write_json(out.with_name(f"{out.stem}.meta.json"), origin(card, preferences))
+    return {**preferences.counts, **book.summary()}
+
+
+def settings_from(policy: FinetuneSettings, half: str = "", preview: int = 0) -> RewardModelSettings:
+    """Return the settings of a policy that a reward model has too. Raises ConfigError for one that it has not."""
+    own = {one.name for one in fields(RewardModelSettings)}
+    useless = [one for one in fields(policy) if one.name not in own and getattr(policy, one.name) != one.default]
+    flags = [f"--{'no-' * (one.name == 'merge')}{one.name.replace('_', '-')}" for one in useless]
+    flags += ["--preview"] * bool(preview)
+    if flags:
+        raise ConfigError(f"{flags[0]} means nothing to a reward model; leave it out")
+    return RewardModelSettings(half=half, **{name: getattr(policy, name) for name in own - {"half"}})
+
+
+def _check(settings: RewardModelSettings) -> None:
+    if settings.half and settings.half not in HALVES:
+        raise ConfigError(f"unknown half '{settings.half}'{did_you_mean(settings.half, HALVES)}")
+    if settings.batch < settings.accumulate:
+        told = f"a batch of {settings.batch} pairs cannot be computed in {settings.accumulate} parts"
+        raise ConfigError(f"{told}; each needs a pair")

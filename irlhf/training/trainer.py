@@ -1,0 +1,198 @@
+"""transformers' Trainer with a loss that computes nothing but what the completion needs."""
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer
+
+from irlhf.models.loading import device
+from irlhf.policy.steering_report import Figures, logged
+from irlhf.training.batching import IGNORED, Collator, Family, LengthBatches, alone, lay
+from irlhf.training.callbacks import EpochLoader, TrainingCallback, TrainingPlan, held_out, training_arguments
+from irlhf.training.finetune import SHARED
+from irlhf.training.losses import comparison_loss, completion_logits, model_inputs, sequence_sums, token_losses
+from irlhf.training.settings import DEFAULT_OBJECTIVE, RA_DPO
+from irlhf.training.steering_information import SteeringMonitor
+
+_AGREES, _AGREES_ELSEWHERE = 1e-4, 1e-3  # of the loss, on a processor; in bfloat16 it is no finer
+
+
+class CompletionTrainer(Trainer):  # type: ignore[misc]
+    """The Trainer with cross-entropy over completion tokens, each of a step's tokens weighing the same.
+
+    The vocabulary projection sees nothing but the places that predict a completion token. An objective that compares
+    members of a family adds its loss, each of a step's comparisons weighing the same.
+    """
+
+    loss_is_scaled_for_ga = True
+    batch = 1.0  # families a step
+    objective = DEFAULT_OBJECTIVE
+    reference: Any = None  # the base model that ra-dpo is tied to, where it is not the model without its adapter
+    monitor: SteeringMonitor | None = None  # measures beside the loss on held-out rows
+
+    def __init__(self, model: Any, **options: Any) -> None:
+        super().__init__(model=model, **options)
+        self.model_accepts_loss_kwargs = True  # so that the tokens of all parts of a step are counted
+        self.projection = model.get_output_embeddings()
+        self.figures: Figures = {}  # of the last evaluation
+        self.figures_step = -1
+        self.compared: list[float] = []  # the loss of the comparisons of each part since the last log, for the curve
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return this process's share of the training rows in batches of similar length."""
+        families: Any = self.train_dataset
+        share = self.accelerator.process_index, self.accelerator.num_processes
+        widths = [one.width for one in families]
+        batches = LengthBatches(widths, self.batch / self.args.gradient_accumulation_steps, self.args.seed, share)
+        if self.objective.compares:
+            batches.redraw = families.draw
+            parts = self.args.max_steps * self.args.gradient_accumulation_steps
+            batches.second_phase = round(self.objective.whole_targets * parts)
+        return EpochLoader(families, batch_sampler=batches, collate_fn=self.data_collator)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """Return the parts of a step, and how many tokens, or tokens and comparisons, they hold over all processes."""
+        parts, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.objective.compares and parts:
+            counts = torch.stack([torch.stack(_sizes(part)) for part in parts]).sum(0)
+            items = self.accelerator.reduce(counts.to(device), reduction="sum").clamp(min=1)
+        return parts, items
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the loss of a part of a step, over the completion tokens and the comparisons of the whole step."""
+        if self.objective.compares:
+            loss = self._compared_loss(model, inputs, num_items_in_batch)
+        else:
+            total, tokens = self.total_loss(model, inputs)
+            loss = total / (tokens if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is not None:
+            # Gradients of several processes are averaged, and the tokens are counted over all of them.
+            loss = loss * self.accelerator.num_processes
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def _compared_loss(self, model: Any, inputs: dict[str, torch.Tensor], items: Any) -> torch.Tensor:
+        sizes = torch.stack(_sizes(inputs)).clamp(min=1)
+        tokens, comparisons = sizes if items is None else items
+        losses, owners = token_losses(model, self.projection, inputs)
+        scores = -sequence_sums(losses, owners, len(inputs["own"]))
+        if self.objective.name == RA_DPO:
+            scores = self.objective.beta * (scores - self._reference_scores(inputs))
+        compared = comparison_loss(scores, inputs["comparisons"])
+        self.compared.append(float(compared.detach()) / float(sizes[1]))
+        loss: torch.Tensor = compared / comparisons
+        if self.objective.name != RA_DPO:
+            loss = losses[inputs["own"][owners]].sum() / tokens + self.objective.weight * loss
+        return loss
+
+    def _reference_scores(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the log probability of each completion under the base model."""
+        with torch.no_grad():
+            if self.reference is None:
+                with self.model.disable_adapter():
+                    losses, owners = token_losses(self.model, self.projection, inputs)
+            else:
+                losses, owners = token_losses(self.reference, self.reference.get_output_embeddings(), inputs)
+        return -sequence_sums(losses, owners, len(inputs["own"]))
+
+    def total_loss(self, model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the summed loss of a batch, and its number of completion tokens."""
+        logits, labels, _ = completion_logits(model, self.projection, inputs)
+        return cross_entropy(logits, labels, reduction="sum"), torch.tensor(len(labels), device=labels.device)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log what the Trainer measured, and beside the loss that of the comparisons alone."""
+        if "loss" in logs and self.compared:
+            logs["contrast_loss"] = sum(self.compared) / len(self.compared)
+            self.compared = []
+        super().log(logs, *args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measure the loss on the held-out rows, every completion token weighing the same."""
+        families: Any = self.eval_dataset
+        order = sorted(range(len(families)), key=lambda i: families[i].width)
+        mine = order[self.accelerator.process_index :: self.accelerator.num_processes]
+        size = max(1, round(self.batch))
+        sums = torch.zeros(2, device=self.args.device)
+        self.model.eval()
+        with torch.inference_mode():
+            for start in range(0, len(mine), size):
+                batch = self.data_collator([families[i] for i in mine[start : start + size]])
+                sums += torch.stack(self.total_loss(self.model, self._prepare_inputs(batch)))
+            # The best checkpoint is chosen by figures of the same rows at every step.
+            ended = self.state.global_step == self.args.max_steps and not self.args.load_best_model_at_end
+            self.figures = self.monitor(self.model, self.projection, ended) if self.monitor else {}
+        self.figures_step = self.state.global_step
+        self.model.train()
+        total, tokens = self.accelerator.reduce(sums).tolist()
+        return held_out(self, total / tokens, logged(self.figures))
+
+    def steering(self) -> Figures:
+        """Return the steering information of the model as it was trained to the end."""
+        if self.monitor is None:
+            return {}
+        if self.args.load_best_model_at_end:
+            self.model.eval()
+            self.figures = self.monitor(self.model, self.projection, ended=True)
+        elif self.figures_step != self.state.global_step:
+            self.evaluate()
+        return self.figures
+
+
+def _sizes(inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return how many completion tokens the likelihood counts in a batch, and how many comparisons there are."""
+    sequences = inputs["sequences"]
+    counted = inputs["own"][sequences.clamp(min=0)] & (sequences >= 0)
+    return counted.sum(), torch.tensor(len(inputs["comparisons"]), device=sequences.device)
+
+
+def trainer(
+    model: Any, padding: int, families: tuple[Any, list[Family]], folder: Path, plan: TrainingPlan
+) -> CompletionTrainer:
+    """Return a Trainer over (training, validation) families that writes into `folder`."""
+    training, validation = families
+    made = CompletionTrainer(
+        model,
+        args=training_arguments(folder, plan, bool(validation)),
+        train_dataset=training,
+        eval_dataset=validation or None,
+        data_collator=Collator(padding, shares=plan.layout == SHARED),
+        callbacks=[TrainingCallback(folder)],
+    )
+    made.batch, made.objective = plan.batch, plan.objective
+    if plan.objective.name == RA_DPO and not hasattr(model, "disable_adapter"):
+        made.reference = copy.deepcopy(model).eval().requires_grad_(False)
+    made.remove_callback(PrinterCallback)  # stdout is for data
+    return made
+
+
+def sharing_agrees(model: Any, padding: int, families: Sequence[Family]) -> bool:
+    """Return whether a model gives rows that share their prompt the loss that they have alone.
+
+    It does unless it has another memory than attention, or ignores the mask. Tries the first family of several members.
+    """
+    tried = next((one for one in families if len(one.members) > 1), families[0])
+    model.eval()
+    with torch.inference_mode():
+        losses = [
+            float(_summed(model, {name: value.to(model.device) for name, value in lay(one, padding).items()}))
+            for one in ([tried], alone(tried.members))
+        ]
+    model.train()
+    return math.isclose(*losses, rel_tol=_AGREES if device() == "cpu" else _AGREES_ELSEWHERE)
+
+
+def _summed(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    logits = model(**model_inputs(model, batch), use_cache=False).logits[:, :-1].float()
+    return cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED, reduction="sum")

@@ -1,0 +1,261 @@
+"""The rows a policy learns from, and the card that says how their rewards are spelled."""
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any, NamedTuple
+
+from irlhf.core import console
+from irlhf.core.errors import ConfigError, DataError
+from irlhf.core.example import TRAIN, VALIDATION, Example, Message, as_messages, from_json, unique
+from irlhf.io.files import read_rows
+from irlhf.io.resumable import RunManifest
+from irlhf.policy.policy_file import RESERVOIR, Part, Policy, PolicyReward, read_policy, sum_of
+from irlhf.policy.rewards_file import SUM, Reward, Rewards, ScaleSpec, read_rewards
+from irlhf.policy.scales import PERCENTILES, UNIT, WITHIN, fit, percentile, within_ranks
+from irlhf.policy.templates import PLAIN, RequestedValue, Template, find_template
+from irlhf.training.baselines import BLIND, UNTOUCHED, baseline_rows
+from irlhf.training.settings import FinetuneSettings
+from irlhf.training.target_draw import TargetDraw
+
+Row = tuple[Example, dict[str, RequestedValue]]  # an example and what its prompt asks for
+VALIDATION_ROWS = 128  # enough for a curve
+
+
+@dataclass
+class TrainingSet:
+    """The scored rows of one file, by split, with their rewards' meaning."""
+
+    train: list[Example]
+    validation: list[Example]
+    specs: Mapping[str, Reward]
+    counts: Counter[str] = field(default_factory=Counter)
+    summed: bool = False  # into one line
+    like: Policy | None = None  # whose scales and template stay as they are
+
+    def policy(self, base: str, settings: FinetuneSettings) -> Policy:
+        """Return the card of a policy trained on these rows: scales fitted on the training split alone.
+
+        With `like` it is that policy's card: its scales, percentiles and joint vectors, so that every number keeps
+        its meaning.
+        """
+        if self.like:
+            kept = replace(self.like, base=base, training={}, calibration=None, hosted=None)
+            return replace(kept, context=settings.context or kept.context)
+        cards = tuple(self._card(name, spec) for name, spec in self.specs.items())
+        cards = (self._sum(cards),) if self.summed else cards
+        template = find_template(PLAIN if settings.baseline in BLIND else settings.template)
+        _check_spelling(template, cards)
+        return Policy(
+            base=base,
+            baseline=settings.baseline,
+            template=template.model_copy(update={"descriptions": {**self._descriptions(), **template.descriptions}}),
+            rewards=cards,
+            reservoir=self._reservoir(cards, settings.seed),
+            context=settings.context,
+        )
+
+    def asked(self, policy: Policy, rows: Sequence[Example], settings: FinetuneSettings) -> Iterator[Row]:
+        """Yield each example with what its prompt asks for.
+
+        Some lines are dropped at random, and of some rows all; where the template has lines for thresholds, some
+        name a reward of a training row that is no better than this one's, or no worse.
+        """
+        draw, actual = self.target_draw(policy, settings), self.actual(policy)
+        for example in rows:
+            rng = random.Random(f"{settings.seed}/{example.id}/drop")
+            own = actual[example.id]
+            yield example, draw.wishes(own, draw.names(own, rng), rng)
+
+    def actual(self, policy: Policy) -> dict[str, dict[str, float]]:
+        """Return the rewards of each row of the file, by its id, in the units of the prompt.
+
+        On the scale `within` training rows are ranked among training rows, and validation rows among their own.
+        """
+        splits = (self.train, self.validation)
+        return {row.id: own for rows in splits for row, own in zip(rows, policy.scaled_rows(rows), strict=True)}
+
+    def target_draw(self, policy: Policy, settings: FinetuneSettings) -> TargetDraw:
+        """Return what draws the targets that a training prompt requests."""
+        thresholds = policy.template.kinds != ["line"]
+        return TargetDraw(policy.template, self._known(policy) if thresholds else {}, settings.drop, settings.drop_all)
+
+    def learnt(self, policy: Policy, settings: FinetuneSettings) -> list[Example]:
+        """Return the examples that are trained on: all, or those of a baseline."""
+        return baseline_rows(settings.baseline, self.train, policy, settings.seed) if settings.baseline else self.train
+
+    def messages(
+        self, policy: Policy, rows: Sequence[Example], settings: FinetuneSettings
+    ) -> Iterator[tuple[Example, list[Message]]]:
+        """Yield each example with the messages of its row in a training file, the completion last."""
+        for example, asked in self.asked(policy, rows, settings):
+            prompt = policy.template.render(example.prompt, asked, policy.names)
+            yield example, prompt + as_messages(example.completion, "assistant")
+
+    def _card(self, name: str, spec: Reward) -> PolicyReward:
+        return _fitted(name, spec, [(one.rewards[name], one.cluster) for one in self.train if name in one.rewards])
+
+    def _sum(self, cards: Sequence[PolicyReward]) -> PolicyReward:
+        """Return the card of the one line that `combine: sum` makes of these.
+
+        Its scale is of the kind that all of them share, else quantile.
+        """
+        parts = tuple(Part(one.name, one.weight, one.scale.direction, one.mean, one.deviation) for one in cards)
+        sums = ((sum_of(parts, example.rewards), example.cluster) for example in self.train)
+        kinds = {spec.scale.kind for spec in self.specs.values()}
+        spec = Reward(scale=ScaleSpec(kind=kinds.pop() if len(kinds) == 1 else "quantile"))
+        return _fitted(SUM, spec, [(one, prompt) for one, prompt in sums if one is not None], parts)
+
+    def _descriptions(self) -> dict[str, str]:
+        if self.summed:
+            return {SUM: " + ".join(f"{spec.weight:g}*{name}" for name, spec in self.specs.items())}
+        return {name: spec.description for name, spec in self.specs.items() if spec.description}
+
+    def _known(self, policy: Policy) -> dict[str, list[float]]:
+        """Return the scaled rewards of the training rows by name, in order."""
+        rows = policy.scaled_rows(self.train)
+        return {name: sorted(row[name] for row in rows if name in row) for name in policy.names}
+
+    def _reservoir(self, cards: Sequence[PolicyReward], seed: int) -> tuple[tuple[float, ...], ...]:
+        """Return the joint rewards of up to RESERVOIR training rows that have them all, see `Policy.reservoir`."""
+        vectors = list(zip(*(self._column(card) for card in cards), strict=True))
+        full = [tuple(number for number in vector if number is not None) for vector in vectors]
+        full = [vector for vector in full if len(vector) == len(cards)]
+        return tuple(random.Random(f"{seed}/reservoir").sample(full, min(RESERVOIR, len(full))))
+
+    def _column(self, card: PolicyReward) -> list[float | None]:
+        raw = [card.read(example.rewards) for example in self.train]
+        if card.scale.kind != WITHIN:
+            return raw
+        return within_ranks(raw, [example.cluster for example in self.train], card.scale.direction)
+
+
+def _fitted(
+    name: str, spec: Reward, rewards: Sequence[tuple[float, str]], parts: tuple[Part, ...] = ()
+) -> PolicyReward:
+    """Return a reward's card from the raw rewards of the training rows and their prompts."""
+    scale = fit(name, spec, [number for number, _ in rewards], [prompt for _, prompt in rewards])
+    raw = sorted(number for number, _ in rewards)
+    percentiles = {f"p{one}": percentile(raw, one) for one in PERCENTILES}
+    return PolicyReward(name, spec.weight, scale, fmean(raw), pstdev(raw), percentiles, parts)
+
+
+def _check_spelling(template: Template, cards: Sequence[PolicyReward]) -> None:
+    """Refuse to spell numbers beyond 0 and 1 in what has no words for them."""
+    beyond = [card.name for card in cards if card.scale.kind not in UNIT]
+    if beyond and template.place != "none" and template.spelling.kind != "decimal":
+        kind = template.spelling.kind
+        told = f"the spelling {kind} knows numbers from 0 to 1, and the scale of {', '.join(beyond)} goes beyond"
+        raise ConfigError(f"{told}; take a quantile, within or linear scale, or decimals")
+
+
+def read_training_set(source: Path, rewards: str, limit: int, like: Policy | None = None) -> TrainingSet:
+    """Read scored rows. Raises DataError where none can be trained on, or a reward is nowhere."""
+    train: list[Example] = []
+    validation: list[Example] = []
+    counts: Counter[str] = Counter()
+    named = read_rewards(Path(rewards)) if rewards else None
+    if like:
+        check_same(like, named, (f"{rewards}: the policy of --like", "name the same, or leave -r out"))
+    wanted = tuple(_specs(like)) if like else tuple(named.rewards) if named else ()
+    for example in unique((where, from_json(row, where)) for where, row in islice(read_rows(source), limit or None)):
+        if example.split not in (TRAIN, VALIDATION, ""):
+            counts[f"skipped: {example.split} split"] += 1
+        elif not any(name in example.rewards for name in wanted or example.rewards):
+            counts["skipped: no reward"] += 1
+        else:
+            (validation if example.split == VALIDATION else train).append(example)
+    specs = dict(named.rewards) if named else {name: Reward() for one in train for name in one.rewards}
+    specs = _specs(like) if like else specs
+    if not train:
+        raise DataError(f"{source}: no row to train on (a row needs rewards, and no split or the training split)")
+    for name in specs:
+        if not any(name in example.rewards for example in train):
+            raise DataError(f"{source}: no training row has the reward '{name}'; score it with the same rewards.yaml")
+    if not named and not like:
+        console.note(
+            f"no rewards.yaml: {', '.join(specs)} taken as higher is better, weight 1, quantile scale, separate lines"
+        )
+    summed = named is not None and named.combine == "sum"
+    lines = _reward_lines(specs, summed, like)
+    kept = _with_numbers(train, lines)
+    if without := len(train) - len(kept):
+        reason = "no other completion of their prompt has the reward, which scale within ranks among them"
+        if not kept:
+            raise DataError(f"{source}: no row to train on: {reason}; take scale quantile, or sample with -n 2")
+        console.warn(f"{without:,} training rows left out: {reason}")
+        counts["left out: alone with their prompt"] = without
+    train, validation = kept, _with_numbers(validation, lines)
+    counts["rows"], counts["validation rows"] = len(train), len(validation)
+    return TrainingSet(train, validation, specs, counts, summed, like)
+
+
+class _RewardLine(NamedTuple):
+    """A line of the prompt: the rewards that a row must have for it, and whether its scale is `within`."""
+
+    rewards: tuple[str, ...]
+    ranked: bool
+
+
+def _reward_lines(specs: Mapping[str, Reward], summed: bool, like: Policy | None) -> list[_RewardLine]:
+    if like:
+        parts = {card.name: tuple(part.name for part in card.parts) or (card.name,) for card in like.rewards}
+        return [_RewardLine(parts[name], name in like.ranked) for name in like.names]
+    ranked = {name: spec.scale.kind == WITHIN for name, spec in specs.items()}
+    if summed:
+        return [_RewardLine(tuple(specs), all(ranked.values()))]
+    return [_RewardLine((name,), ranked[name]) for name in specs]
+
+
+def _with_numbers(rows: list[Example], lines: Sequence[_RewardLine]) -> list[Example]:
+    """Return the rows that have a number for some line; on the scale `within` that takes a sibling."""
+    if not any(line.ranked for line in lines):
+        return rows
+    kept: set[str] = set()
+    for line in lines:
+        having = [row for row in rows if all(name in row.rewards for name in line.rewards)]
+        siblings = Counter(row.cluster for row in having)
+        kept |= {row.id for row in having if not line.ranked or siblings[row.cluster] > 1}
+    return [row for row in rows if row.id in kept]
+
+
+def _specs(like: Policy) -> dict[str, Reward]:
+    """Return the rewards that a policy reads off a row, by their names; of a sum its parts."""
+    parts = [part for card in like.rewards for part in (card.parts or (card,))]
+    return {part.name: Reward(direction=_direction(part), weight=part.weight) for part in parts}
+
+
+def _direction(part: Part | PolicyReward) -> Any:
+    return part.direction if isinstance(part, Part) else part.scale.direction
+
+
+def check_same(policy: Policy, named: Rewards | None, told: tuple[str, str]) -> None:
+    """Raise ConfigError for a rewards.yaml that does not mean what a policy means. Weights and scales are its own."""
+    known = {name: spec.direction for name, spec in _specs(policy).items()}
+    given = {name: spec.direction for name, spec in named.rewards.items()} if named else known
+    if given != known:
+        who, mend = told
+        listed = ", ".join(f"{name} ({direction})" for name, direction in known.items())
+        raise ConfigError(f"{who} knows {listed}; {mend}")
+
+
+def read_training(source: Path, settings: FinetuneSettings) -> TrainingSet:
+    """Read the rows, and say how many are trained on and how many are not."""
+    like = read_policy(Path(settings.like)) if settings.like else None
+    training = read_training_set(source, settings.rewards, settings.limit, like)
+    skipped = {name: n for name, n in training.counts.items() if name.startswith("skipped")}
+    told = "".join(f"; {name} {n:,}" for name, n in skipped.items())
+    purpose = "fit the scales" if settings.baseline == UNTOUCHED else "train"
+    console.note(f"{training.counts['rows']:,} rows to {purpose} on{told}")
+    return training
+
+
+def finetune_manifest(command: str, source: Path, model: str, settings: FinetuneSettings) -> RunManifest:
+    """Return what a run makes."""
+    named = {"rewards": settings.rewards, "model": model, "template": settings.template, "like": settings.like}
+    inputs = {role: Path(name) for role, name in named.items() if name and Path(name).exists()}
+    return RunManifest(command, {"examples": source, **inputs}, {**asdict(settings), "model": model})
