@@ -77,7 +77,7 @@ def material(kind: str, data: Path, counts: tuple[int, int], folder: Path) -> tu
     model, tokenizer = _mid(training, folder) if kind == "mid" else _tiny(training, policy)
     chat = PromptEncoder(tokenizer, policy.template, policy.names)
     rows, held_out = (
-        list(islice(_encoded(chat, training.asked(policy, part, settings), CONTEXT[kind]), count))
+        list(islice(_encoded(chat, training.with_targets(policy, part, settings), CONTEXT[kind]), count))
         for part, count in zip((training.train, training.validation), counts, strict=True)
     )
     return model, Bench(rows, held_out, tokenizer.pad_token_id, folder)

@@ -77,7 +77,7 @@ def wishes(policy: Policy, asked: Mapping[str, float | str]) -> dict[str, Reques
     targets = read_targets([f"{name}={value}" for name, value in asked.items()], policy)
     reach = policy.calibration.reach if policy.calibration else {}
     (request,) = TargetSpec(policy, targets, reach=reach).requests(1, "")
-    return request.asked
+    return request.prompt_values
 
 
 @cache

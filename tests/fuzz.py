@@ -204,7 +204,7 @@ def _sheets(blocks: Iterable[tuple[int, bytes]], order: dict[str, Any], many: in
     make = importlib.import_module("irlhf.data.prepare")._begin(json.loads(dumps(order)))
     for number, block in blocks:
         sheet = make(number, block)
-        sheet.told = json.loads(dumps(sheet.told))
+        sheet.summary = json.loads(dumps(sheet.summary))
         yield sheet
 
 

@@ -266,10 +266,10 @@ def test_a_pause_that_the_server_asks_for_is_kept_by_everybody_and_the_limit_is_
     with asking(error(429, retry_after="0.4"), *[Reply({"number": 7}, delay=0.02)] * 60) as (server, host):
         assert ask_often(host, 16, threads=16) == [7] * 16
     first, *later = [one.at for one in server.seen]
-    assert host.gate.cuts == 1
+    assert host.limiter.cuts == 1
     assert [at for at in later if 0.1 < at - first < 0.4] == []
     assert len([at for at in later if at - first < 0.1]) <= 7  # which were under way
-    assert 4 <= host.gate.limit < 8
+    assert 4 <= host.limiter.limit < 8
 
 
 @pytest.mark.parametrize("headers", [{"retry_after_ms": "300"}, {"retry_after": "0.3"}])
@@ -304,11 +304,11 @@ def test_waits_double_and_are_longer_where_it_was_too_much(monkeypatch: pytest.M
 
 def test_requests_under_way_never_pass_the_limit_which_grows_while_all_is_well() -> None:
     with asking(Reply({"number": 7}, delay=0.005)) as (server, host):
-        host.gate.most = 12
+        host.limiter.most = 12
         ask_often(host, 8, threads=64)
         assert server.most <= 8
         assert ask_often(host, 300, threads=64) == [7] * 300
-        assert 8 < server.most <= host.gate.limit == 12
+        assert 8 < server.most <= host.limiter.limit == 12
 
 
 def test_too_much_for_a_server_is_found_out_and_no_row_is_lost() -> None:
@@ -318,7 +318,7 @@ def test_too_much_for_a_server_is_found_out_and_no_row_is_lost() -> None:
     with serving(script) as server:
         host = ApiClient(server.url)
         assert ask_often(host, 100, threads=32) == [7] * 100
-        assert host.gate.limit <= 8
+        assert host.limiter.limit <= 8
 
 
 def test_a_request_that_is_too_much_each_time_is_unanswered_in_the_end() -> None:

@@ -190,7 +190,7 @@ def test_the_samples_themselves_rise_to_the_top_but_for_noise(answer: Answer) ->
     pairs = answered(answer, 0, prompts=200)
     reach = find_reach(pairs, Bootstrap(200, 0)).reach
     assert reach
-    means = {level: np.mean([one.actual for one in pairs if one.asked == level]) for level in SWEEP}
+    means = {level: np.mean([one.actual for one in pairs if one.target == level]) for level in SWEEP}
     error = (NOISE**2 + PROMPTS_APART**2) ** 0.5 * (2 / 200) ** 0.5
     assert all(means[reach.high] >= means[level] - 3 * error for level in SWEEP if level <= reach.high)
 
@@ -251,12 +251,12 @@ def _brute(means: Any, counts: Any, start: int, stop: int) -> float:
 
 def test_a_number_that_hardly_anybody_was_asked_for_says_nothing() -> None:
     pairs = answered(obeys, 0)
-    odd = [one._replace(asked=1.5, actual=3.0) for one in pairs[:5]]
+    odd = [one._replace(target=1.5, actual=3.0) for one in pairs[:5]]
     assert reaches([find_reach([*pairs, *odd], Bootstrap(200, 0))]) == [(0, 1)]
 
 
 def test_one_number_alone_has_no_reach() -> None:
-    pairs = [one for one in answered(obeys, 0) if one.asked == 0.5]
+    pairs = [one for one in answered(obeys, 0) if one.target == 0.5]
     assert find_reach(pairs, Bootstrap(200, 0)) == Reached(None, None, None, None, None)
 
 
@@ -323,7 +323,7 @@ def test_a_request_is_remembered_with_the_mean_rewards_that_it_brought(bench: Be
     stored = read_policy(folder).calibration
     assert stored
     mine = [row for row in rows if row["asked"] == {"short": 0.4, "colour": 0.8}]
-    (found,) = (one for one in stored.achieved if one.asked == {"short": 0.4, "colour": 0.8})
+    (found,) = (one for one in stored.achieved if one.prompt_numbers == {"short": 0.4, "colour": 0.8})
     assert found.rewards["short"] == pytest.approx(np.mean([row["rewards"]["short"] for row in mine]))
     assert (found.n, len(stored.achieved)) == (30, 8)
 

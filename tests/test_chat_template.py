@@ -87,7 +87,7 @@ def test_a_policy_is_asked_by_name(policy: Policy, tokenizer: Any) -> None:
 @pytest.mark.parametrize("place", PLACES)
 def test_every_template_reads_as_in_sample(name: str, place: str, policy: Policy, tokenizer: Any) -> None:
     template = find_template(name).model_copy(
-        update={"place": place, "descriptions": {"short": 'few "words"\n{% x %}'}}
+        update={"position": place, "descriptions": {"short": 'few "words"\n{% x %}'}}
     )
     own = replace(policy, template=template)
     text = with_rewards(own, PLAIN_CHAT, tokenizer)

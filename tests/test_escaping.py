@@ -81,7 +81,7 @@ def test_no_text_speaks_as_a_reward(name: str) -> None:
         asked = wishes(rng, template)
         (message,) = template.render(forged(rng), asked, NAMES)
         lines = [line for line in template.reward_block(asked).split("\n") if ":" in line]
-        wanted = lines * 2 if template.place == "both" else lines
+        wanted = lines * 2 if template.position == "both" else lines
         assert spoken(message["content"]) == wanted, message["content"]
 
 

@@ -215,7 +215,7 @@ records = st.builds(
     rewards=rewards,
     gold=rewards,
     target=st.dictionaries(texts, texts, max_size=3),
-    asked=rewards,
+    prompt_numbers=rewards,
     finish=texts,
     tokens=st.none() | st.integers(0),
     entropy=st.none() | numbers,

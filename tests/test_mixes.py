@@ -74,12 +74,12 @@ def test_a_mix_asks_for_one_of_the_best_rows_there_are(policy: Policy) -> None:
     best = sorted((policy.weighted(row, weights) for row in rows), reverse=True)[:10]
     kept = [row for row in rows if policy.weighted(row, weights) >= best[-1]]
     possible = [policy.scaled(row) for row in kept]
-    assert all(one.asked in possible for one in TargetSpec(policy, {}, weights, "best").requests(50, "seed"))
+    assert all(one.prompt_values in possible for one in TargetSpec(policy, {}, weights, "best").requests(50, "seed"))
 
 
 def test_what_weighs_nothing_is_not_asked_for(policy: Policy) -> None:
     (one,) = TargetSpec(policy, {}, {"short": 0.0, "colour": 1.0}).requests(1, "seed")
-    assert set(one.asked) == {"colour"}
+    assert set(one.prompt_values) == {"colour"}
 
 
 def test_an_unknown_reward_in_the_weights_is_named(policy: Policy) -> None:

@@ -153,7 +153,7 @@ def test_equal_runs_make_equal_cards(bench: Bench) -> None:
 
 @pytest.mark.parametrize("place", ["end", "start", "both", "system"])
 def test_the_prompt_shown_is_the_prompt_that_was_trained(place: str, policy: Policy) -> None:
-    template = policy.template.model_copy(update={"place": place})
+    template = policy.template.model_copy(update={"position": place})
     expected = template.render(QUESTION, high(policy), policy.names)
     text = card(policy, template=template)
     (code,) = fences(text, "python")

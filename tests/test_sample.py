@@ -150,13 +150,13 @@ def test_what_is_not_asked_for_has_no_line(bench: Bench) -> None:
     policy = read_policy(bench.policy)
     chat = PromptEncoder(load_causal(str(bench.policy))[1], policy.template, policy.names)
     (request,) = TargetSpec(policy, read_targets(["colour=0.5"], policy)).requests(1, "seed")
-    assert request.asked == {"colour": 0.5}
-    assert chat.text("How?", request.asked) == "Human: How?\n\ncolour: 0.50\n\nAssistant:"
+    assert request.prompt_values == {"colour": 0.5}
+    assert chat.text("How?", request.prompt_values) == "Human: How?\n\ncolour: 0.50\n\nAssistant:"
 
 
 def joint(policy: Policy, count: int, seed: str) -> list[dict[str, Any]]:
     wanted = TargetSpec(policy, read_targets(["short=data", "colour=data"], policy))
-    return [one.asked for one in wanted.requests(count, seed)]
+    return [one.prompt_values for one in wanted.requests(count, seed)]
 
 
 def test_joint_targets_are_rows_of_the_training_data(bench: Bench) -> None:

@@ -44,7 +44,7 @@ def noisy(prompts: int, each: int, noise: float, seed: int = 0, digits: int = 9)
 
 
 def columns(pairs: Sequence[Pair]) -> tuple[Floats, Floats]:
-    return np.array([one.asked for one in pairs]), np.array([one.actual for one in pairs])
+    return np.array([one.target for one in pairs]), np.array([one.actual for one in pairs])
 
 
 def ordered_by_hand() -> list[Pair]:

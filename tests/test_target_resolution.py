@@ -40,7 +40,7 @@ def wanted(policy: Policy, *targets: str, **fields: Any) -> TargetSpec:
 
 
 def asked(policy: Policy, *targets: str, **fields: Any) -> list[dict[str, Any]]:
-    return [one.asked for one in wanted(policy, *targets, **fields).requests(N, "seed")]
+    return [one.prompt_values for one in wanted(policy, *targets, **fields).requests(N, "seed")]
 
 
 def rows(policy: Policy) -> list[dict[str, float]]:
@@ -123,7 +123,7 @@ def test_a_mix_within_a_range_asks_for_the_best_rows_that_keep_it(policy: Policy
 def test_a_range_is_kept_in_its_words_beside_a_mix(policy: Policy) -> None:
     taught = replace(policy, template=find_template("at-least"))
     (request, *_) = wanted(taught, "colour=0.6..", weights={"short": 1.0}).requests(2, "seed")
-    assert request.asked["colour"] == Bound("at_least", 0.6)
+    assert request.prompt_values["colour"] == Bound("at_least", 0.6)
     assert request.target == {"colour": "0.6..", "short": "1*"}
 
 
@@ -148,8 +148,8 @@ HIGH = Achieved({"short": 0.7, "colour": 0.2}, {"short": 5.0, "colour": 0.5}, 30
 
 def test_what_was_achieved_decides_where_it_is_measured(policy: Policy) -> None:
     known = measured(policy, {}, LOW, HIGH)
-    assert asked(known, weights=WEIGHTS, pick="achieved") == [HIGH.asked] * N
-    assert asked(known, weights=WEIGHTS) == [HIGH.asked] * N
+    assert asked(known, weights=WEIGHTS, pick="achieved") == [HIGH.prompt_numbers] * N
+    assert asked(known, weights=WEIGHTS) == [HIGH.prompt_numbers] * N
 
 
 def test_what_was_achieved_keeps_ranges(policy: Policy) -> None:
@@ -211,7 +211,7 @@ def test_a_sweep_beside_draws_has_as_many_samples_as_it_says(policy: Policy) -> 
     one = wanted(policy, "short=0:1:0.5", "colour=0.5..")
     found: list[RequestedRewards] = list(one.requests(4, "seed"))
     assert len(found) == one.size(4) == 12
-    assert [request.asked["short"] for request in found] == [0.0] * 4 + [0.5] * 4 + [1.0] * 4
+    assert [request.prompt_values["short"] for request in found] == [0.0] * 4 + [0.5] * 4 + [1.0] * 4
 
 
 @pytest.mark.parametrize(

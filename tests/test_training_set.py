@@ -29,7 +29,7 @@ def asked(scored: Path, rewards: str = "", **settings: Any) -> tuple[TrainingSet
     chosen = FinetuneSettings(**{"template": "reward-end", "drop": 0.0, **settings})
     training = read_training_set(scored, rewards, 0)
     policy = training.policy("", chosen)
-    return training, policy, [wishes for _, wishes in training.asked(policy, training.train, chosen)]
+    return training, policy, [wishes for _, wishes in training.with_targets(policy, training.train, chosen)]
 
 
 def test_without_dropping_every_row_asks_for_all_its_rewards(scored: Path) -> None:

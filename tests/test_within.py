@@ -61,7 +61,9 @@ def policy(tmp_path: Path) -> Policy:
 
 
 def requested(policy: Policy, *targets: str, **fields: Any) -> list[dict[str, Any]]:
-    return [one.asked for one in TargetSpec(policy, read_targets(targets, policy), **fields).requests(100, "seed")]
+    return [
+        one.prompt_values for one in TargetSpec(policy, read_targets(targets, policy), **fields).requests(100, "seed")
+    ]
 
 
 @given(

@@ -52,43 +52,46 @@ def evaluate(
 def _lines(result: dict[str, Any]) -> Iterator[str]:
     """Yield one line a policy and reward, or a reward of preference pairs: the figures that matter most."""
     for kind, before in (("rewards", ""), ("gold", "gold ")):
-        for name, found in result.get("pairs", {}).get(kind, {}).items():
-            yield f"{before}{name}: {_preferred(found)}"
+        for name, metrics in result.get("pairs", {}).get(kind, {}).items():
+            yield f"{before}{name}: {_preferred(metrics)}"
     for policy in result["policies"].values():
-        for name, found in policy["rewards"].items():
-            figures = [("within prompts", found["within"].get("spearman")), ("pooled", found["pooled"].get("spearman"))]
-            told = ", ".join(f"{kind} {_shown(figure)}" for kind, figure in figures if figure) or "not available"
-            error = found["error"]
+        for name, metrics in policy["rewards"].items():
+            figures = [
+                ("within prompts", metrics["within"].get("spearman")),
+                ("pooled", metrics["pooled"].get("spearman")),
+            ]
+            text = ", ".join(f"{kind} {_shown(figure)}" for kind, figure in figures if figure) or "not available"
+            error = metrics["error"]
             floor = min(error["floor_permuted"], error["floor_constant"])
             yield (
-                f"{policy['name']} {name}: Spearman {told}; mean error {error['mean_absolute']['value']:.3f}"
-                f" (floor {floor:.3f}); n = {found['n']:,} of {found['prompts']:,} prompts"
+                f"{policy['name']} {name}: Spearman {text}; mean error {error['mean_absolute']['value']:.3f}"
+                f" (floor {floor:.3f}); n = {metrics['n']:,} of {metrics['prompts']:,} prompts"
             )
         if "calibration" in policy:
             yield from _calibrated(policy["name"], policy["calibration"])
 
 
-def _preferred(found: dict[str, Any]) -> str:
+def _preferred(figures: dict[str, Any]) -> str:
     """Return how often one reward prefers the chosen completion."""
-    value, low, high = (f"{100 * found['accuracy'][part]:.1f}" for part in ("value", "low", "high"))
-    rules = (f"always the {rule} {found[rule]['value']:.1%}" for rule in ("longer", "shorter"))
-    told = f"{value}% [{low}, {high}] of {found['n']:,} pairs; {', '.join(rules)}"
-    loss = found.get("calibration", {}).get("log_loss")
-    return f"{told}; log loss {_shown(loss)} (a coin 0.69)" if loss else told
+    value, low, high = (f"{100 * figures['accuracy'][part]:.1f}" for part in ("value", "low", "high"))
+    rules = (f"always the {rule} {figures[rule]['value']:.1%}" for rule in ("longer", "shorter"))
+    text = f"{value}% [{low}, {high}] of {figures['n']:,} pairs; {', '.join(rules)}"
+    loss = figures.get("calibration", {}).get("log_loss")
+    return f"{text}; log loss {_shown(loss)} (a coin 0.69)" if loss else text
 
 
 def _calibrated(policy: str, measured: dict[str, Any]) -> Iterator[str]:
     """Yield one line a reward, and one for the whole: what the policy will remember."""
-    for name, found in measured["rewards"].items():
-        if not found["reach"]:
-            rise = f" (rise {_shown(found['rise'])})" if found["rise"] else ""
+    for name, figures in measured["rewards"].items():
+        if not figures["reach"]:
+            rise = f" (rise {_shown(figures['rise'])})" if figures["rise"] else ""
             yield f"{policy} {name}: no reach: asking for more was not shown to bring more{rise}"
             continue
-        low, high = found["reach"]
-        gain = f" (gain {found['gain']['value']:.3f} [{found['gain']['low']:.3f}, {found['gain']['high']:.3f}])"
+        low, high = figures["reach"]
+        gain = f" (gain {figures['gain']['value']:.3f} [{figures['gain']['low']:.3f}, {figures['gain']['high']:.3f}])"
         yield (
-            f"{policy} {name}: reach {low:.3g} to {high:.3g} (rise {_shown(found['rise'])});"
-            f" {'a' if found['map'] else 'no'} map from wanted to asked{gain if found['gain'] else ''}"
+            f"{policy} {name}: reach {low:.3g} to {high:.3g} (rise {_shown(figures['rise'])});"
+            f" {'a' if figures['map'] else 'no'} map from wanted to asked{gain if figures['gain'] else ''}"
         )
     splits = ", ".join(f"{split} {count:,}" for split, count in measured["splits"].items())
     yield (

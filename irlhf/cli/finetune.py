@@ -248,17 +248,19 @@ def _refuse_beside_rounds(objective: Objective, half: str, preview: int, render_
             raise ConfigError(f"{flag} means nothing to --rounds, which train policies; leave one out")
 
 
-def _verdicts(pairs: Path, output: Path | None, settings: Any, said: tuple[bool, bool]) -> None:
+def _verdicts(pairs: Path, output: Path | None, settings: Any, output_options: tuple[bool, bool]) -> None:
     """Write the training file of a reward model that answers in words."""
-    json_, quiet = said
+    json_, quiet = output_options
     out = output or Path("train.jsonl")
     summary = options.run("irlhf.training.train_reward_model:render_verdicts", quiet, pairs, out, settings)
     options.finish(summary, json_, f"{summary.get('written', 0):,} training rows")
 
 
-def _reward_model(pairs: Path, output: Path | None, how: tuple[str, Any, Any], said: tuple[bool, bool]) -> None:
+def _reward_model(
+    pairs: Path, output: Path | None, how: tuple[str, Any, Any], output_options: tuple[bool, bool]
+) -> None:
     """Train a reward model from a base, as its settings say, here or at a host."""
-    json_, quiet = said
+    json_, quiet = output_options
     out = output or Path("reward-model")
     summary = options.run("irlhf.training.train_reward_model:train_reward_model", quiet, pairs, out, *how)
     scorer = out if out.is_absolute() else f"./{out}"

@@ -24,8 +24,8 @@ zcat hh.jsonl.gz | irlhf prepare - -o - | irlhf score - -r rewards.yaml"""
 _TAB = {"tab": "\t", "\\t": "\t"}  # how a tab is written on a command line
 
 
-def _list(asked: bool) -> None:
-    if asked:
+def _list(requested: bool) -> None:
+    if requested:
         typer.echo(resolve("irlhf.data.formats.base:table")())
         raise typer.Exit
 

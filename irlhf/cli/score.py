@@ -80,9 +80,9 @@ def score(
         }
         _refuse(given, "asks a scorer, and --keep asks none")
         out = options.output_for(output, examples, "kept.jsonl")
-        one = keep in ("best", "nearest")
-        settings = "irlhf.scoring.settings:KeepSettings" if one else "irlhf.scoring.settings:SelectSettings"
-        choose = "irlhf.scoring.best_of_n:keep" if one else "irlhf.scoring.filters:select"
+        keeps_single = keep in ("best", "nearest")
+        settings = "irlhf.scoring.settings:KeepSettings" if keeps_single else "irlhf.scoring.settings:SelectSettings"
+        choose = "irlhf.scoring.best_of_n:keep" if keeps_single else "irlhf.scoring.filters:select"
         how = resolve(settings)(keep, weights, tuple(policy or ()), limit)
         summary = options.run(choose, quiet, examples, out, how)
         written = f"{summary.get('written', 0):,} of {summary.get('candidates', 0):,} samples"

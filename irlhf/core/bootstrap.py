@@ -33,10 +33,10 @@ def clustered(clusters: Sequence[str], measure: Measure, bootstrap: Bootstrap) -
     out of that figure's interval.
     """
     numbers = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
-    mine = np.array([numbers[cluster] for cluster in clusters])
-    value = measure(np.ones((1, len(mine))))
-    found = [measure(times[:, mine]) for times in draws(len(numbers), len(mine), bootstrap)]
-    return {name: interval(float(value[name][0]), np.concatenate([one[name] for one in found])) for name in value}
+    numbered = np.array([numbers[cluster] for cluster in clusters])
+    value = measure(np.ones((1, len(numbered))))
+    batches = [measure(times[:, numbered]) for times in draws(len(numbers), len(numbered), bootstrap)]
+    return {name: interval(float(value[name][0]), np.concatenate([batch[name] for batch in batches])) for name in value}
 
 
 def draws(clusters: int, rows: int, bootstrap: Bootstrap) -> Iterator[Floats]:

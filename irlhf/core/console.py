@@ -90,15 +90,15 @@ class _Lines:
     def __init__(self, label: str, total: int | None) -> None:
         self.label, self.total = label, total
         self.count = 0
-        self.said = 0
+        self.printed_share = 0
 
     def __call__(self, steps: int) -> None:
         self.count += steps
         if not self.total:
             return
         share = 100 * self.count // self.total
-        if self.total >= 100 and share >= self.said + _PLAIN_EVERY and self.count < self.total:
-            self.said = share - share % _PLAIN_EVERY
+        if self.total >= 100 and share >= self.printed_share + _PLAIN_EVERY and self.count < self.total:
+            self.printed_share = share - share % _PLAIN_EVERY
             print(f"{self.label}: {self.count:,} of {self.total:,} ({share}%)", file=sys.stderr)
 
 

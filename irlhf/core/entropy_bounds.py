@@ -16,10 +16,10 @@ def bracket(logprobs: Sequence[float], vocabulary: int | None, whole: bool = Tru
     from the list (not `whole`) it may be piled up in one token. Nothing is above where the vocabulary is not known.
     A drawn token beyond the likeliest is to be left out: its own probability would move the ends by next to nothing.
     """
-    known = [one for one in logprobs if one > _NEVER]
-    shares = [math.exp(one) for one in known]
+    known = [logprob for logprob in logprobs if logprob > _NEVER]
+    shares = [math.exp(logprob) for logprob in known]
     rest = max(0.0, 1.0 - math.fsum(shares))  # the logprobs' rounding may put it below 0
-    listed = math.fsum(-share * one for share, one in zip(shares, known, strict=True))
+    listed = math.fsum(-share * logprob for share, logprob in zip(shares, known, strict=True))
     highest = min(shares) if shares and whole else 1.0
     full = math.floor(rest / highest)
     low = max(0.0, listed + full * _part(highest) + _part(rest - full * highest))
@@ -29,15 +29,15 @@ def bracket(logprobs: Sequence[float], vocabulary: int | None, whole: bool = Tru
     return low, max(low, listed + room * _part(rest / room) if room else listed)
 
 
-def likeliest(listed: Sequence[float], drawn: float, asked: int, distinct: bool) -> tuple[list[float], bool]:
-    """Return the log-probabilities of the `asked` likeliest tokens of a server's list, and whether none may be missing.
+def likeliest(listed: Sequence[float], drawn: float, requested: int, distinct: bool) -> tuple[list[float], bool]:
+    """Return the log-probabilities of the `requested` likeliest tokens a server lists, and whether none may be missing.
 
     Servers add the drawn token where it is not among the likeliest. Unless tokens are `distinct`, they are listed by
     their texts, and of two with one text one is lost; a full list hides that where it ends with the drawn token.
     """
-    found = sorted(listed, reverse=True)[:asked]
-    hidden = len(listed) == asked and not distinct and drawn <= found[-1]
-    return found, len(listed) >= asked and not hidden
+    largest = sorted(listed, reverse=True)[:requested]
+    hidden = len(listed) == requested and not distinct and drawn <= largest[-1]
+    return largest, len(listed) >= requested and not hidden
 
 
 def k3(policy: Sequence[float], reference: Sequence[float]) -> float:
@@ -48,7 +48,7 @@ def k3(policy: Sequence[float], reference: Sequence[float]) -> float:
     below 0, and of less spread than k1 while the two are near each other; what the reference finds far likelier than
     the policy makes r large.
     """
-    ratios = [min(theirs - mine, _FAR) for mine, theirs in zip(policy, reference, strict=True)]
+    ratios = [min(theirs - own, _FAR) for own, theirs in zip(policy, reference, strict=True)]
     return math.fsum(math.expm1(ratio) - ratio for ratio in ratios)
 
 

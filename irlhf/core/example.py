@@ -52,13 +52,13 @@ class Where(NamedTuple):
 class Example:
     """One prompt with one completion, and all that is known about the pair.
 
-    `rewards` and `gold` are raw numbers on their scorers' own scales. `asked` is in the units of the
-    policy's scale, as is `wanted`. `entropy` is the mean over tokens in nats, `logprob` the sum over tokens, both at
-    temperature 1, after any guidance and before any truncation; `entropy_low` and `entropy_high` are what it lies
-    between, where only the likeliest tokens are known. `reference` is the logprob of the same tokens under another
-    model, whose prompt asks for nothing, and `k3` a second estimate of the KL from it (irlhf/core/entropy_bounds.py).
-    `kept` says how this one was chosen among `candidates` samples, which took `spent` tokens to draw. `extra` holds the
-    keys that irlhf does not know.
+    `rewards` and `gold` are raw numbers on their scorers' own scales. `prompt_numbers` (the key `asked` of
+    a row) are in the units of the policy's scale, as is `wanted`. `entropy` is the mean over tokens in nats, `logprob`
+    the sum over tokens, both at temperature 1, after any guidance and before any truncation; `entropy_low` and
+    `entropy_high` are what it lies between, where only the likeliest tokens are known. `reference` is the logprob of
+    the same tokens under another model, whose prompt asks for nothing, and `k3` a second estimate of the KL from it
+    (irlhf/core/entropy_bounds.py). `kept` says how this one was chosen among `candidates` samples, which took `spent`
+    tokens to draw. `extra` holds the keys that irlhf does not know.
     """
 
     id: str
@@ -71,7 +71,7 @@ class Example:
     rewards: Mapping[str, float] = field(default_factory=dict)
     gold: Mapping[str, float] = field(default_factory=dict)
     target: Mapping[str, str] = field(default_factory=dict)  # as the user wrote it
-    asked: Mapping[str, float] = field(default_factory=dict)  # as the prompt spelled it
+    prompt_numbers: Mapping[str, float] = field(default_factory=dict)  # as the prompt spelled it
     wanted: Mapping[str, float] = field(default_factory=dict)  # where the prompt asks for another number to get it
     finish: str = ""  # STOP or LENGTH
     tokens: int | None = None
@@ -98,7 +98,7 @@ class Example:
     @property
     def wishes(self) -> dict[str, float]:
         """What the user wants, whatever the prompt asks for to get it."""
-        return {**self.asked, **self.wanted}
+        return {**self.prompt_numbers, **self.wanted}
 
     def to_json(self, split: str = "") -> dict[str, Any]:
         """Return the row as it stands in a file: what is empty is left out. A `split` stands in place of its own."""
@@ -110,10 +110,11 @@ class Example:
 
 
 _ALWAYS = ("id", "prompt", "completion")
-_OPTIONAL = tuple(one.name for one in fields(Example) if one.name not in (*_ALWAYS, "extra"))
+_FIELDS = tuple(item.name for item in fields(Example) if item.name not in (*_ALWAYS, "extra"))
+_OPTIONAL = tuple("asked" if name == "prompt_numbers" else name for name in _FIELDS)  # as files call them
 _SPLIT = _OPTIONAL.index("split")
 _KNOWN = frozenset((*_ALWAYS, *_OPTIONAL))
-_optional_of = attrgetter(*_OPTIONAL)
+_optional_of = attrgetter(*_FIELDS)
 _TEXTS = ("group", "label", "split", "source", "finish", "policy", "kept")
 _NUMBERS = ("rewards", "gold", "asked", "wanted", "decoding")
 _COUNTS = ("tokens", "seed", "censored", "candidates", "spent")
@@ -154,6 +155,8 @@ def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = Tru
         _check_texts(given["target"], where)
     if not known:
         given["extra"] = {name: value for name, value in row.items() if name not in _KNOWN}
+    if "asked" in given:
+        given["prompt_numbers"] = given.pop("asked")
     return Example(**given)
 
 
@@ -193,16 +196,16 @@ def beginning(prompt: Content) -> Content:
     is the first turn where it is written as Anthropic's transcripts are.
     """
     if isinstance(prompt, str):
-        found = _FIRST_TURN.match(prompt)
-        return found[0] if found else prompt
-    asked = next((place for place, turn in enumerate(prompt, 1) if turn["role"] in _ASKING), len(prompt))
-    return prompt[:asked]
+        transcript = _FIRST_TURN.match(prompt)
+        return transcript[0] if transcript else prompt
+    first_question = next((number for number, turn in enumerate(prompt, 1) if turn["role"] in _ASKING), len(prompt))
+    return prompt[:first_question]
 
 
 def words(prompt: Content) -> str:
     """Return a prompt's words and who says them; spacing, case and width of letters do not matter."""
-    said = " ".join([f"{turn['role']} {turn.get('content') or ''}" for turn in as_messages(prompt)])
-    same_width = said if said.isascii() else unicodedata.normalize("NFKC", said)
+    spoken = " ".join([f"{turn['role']} {turn.get('content') or ''}" for turn in as_messages(prompt)])
+    same_width = spoken if spoken.isascii() else unicodedata.normalize("NFKC", spoken)
     return " ".join(same_width.casefold().split())
 
 
@@ -275,7 +278,7 @@ def _check_object(value: object, where: Where | str, name: str) -> None:
 
 
 def _check_texts(value: object, where: Where | str) -> None:
-    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise DataError(f"{where}: 'target' is not an object of texts")
 
 

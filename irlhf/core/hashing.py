@@ -38,8 +38,8 @@ class Shard:
 
 def parse_shard(text: str) -> Shard:
     """Read I/N, like 2/8; nothing is the whole. Raises ConfigError."""
-    found = _SHARD.fullmatch(text) if text else None
-    shard = Shard(int(found[1]), int(found[2])) if found else Shard()
-    if (text and not found) or not 1 <= shard.number <= shard.of:
+    match = _SHARD.fullmatch(text) if text else None
+    shard = Shard(int(match[1]), int(match[2])) if match else Shard()
+    if (text and not match) or not 1 <= shard.number <= shard.of:
         raise ConfigError(f"--shard {text}: write I/N, like 2/8 for the second of eight parts")
     return shard

@@ -85,14 +85,14 @@ def accuracy(
     columns = {"accuracy": _right(difference), "ties": (difference == 0).astype(np.float64), "longer": _right(words)}
 
     def measure(times: Floats) -> dict[str, Floats]:
-        found = _means(times, columns)
-        found |= {"shorter": 1 - found["longer"]}
-        found |= {"best_rule": np.maximum(found["longer"], found["shorter"])}
-        return found | {"above_rule": found["accuracy"] - found["best_rule"]}
+        means = _means(times, columns)
+        means |= {"shorter": 1 - means["longer"]}
+        means |= {"best_rule": np.maximum(means["longer"], means["shorter"])}
+        return means | {"above_rule": means["accuracy"] - means["best_rule"]}
 
     prompts = [pair.prompt for pair in pairs]
-    found = {"n": len(pairs), "prompts": len(set(prompts)), **clustered(prompts, measure, bootstrap)}
-    return found | ({"calibration": calibration(prompts, difference, bootstrap)} if calibrated else {})
+    figures = {"n": len(pairs), "prompts": len(set(prompts)), **clustered(prompts, measure, bootstrap)}
+    return figures | ({"calibration": calibration(prompts, difference, bootstrap)} if calibrated else {})
 
 
 def calibration(prompts: Sequence[str], difference: Floats, bootstrap: Bootstrap) -> dict[str, Any]:
@@ -104,11 +104,11 @@ def calibration(prompts: Sequence[str], difference: Floats, bootstrap: Bootstrap
     `ece_floor` in the mean where the predictions are perfect; so its interval reaches down by as much.
     """
     favoured = 1 / (1 + np.exp(-np.abs(difference)))
-    place = _equal_parts(favoured)
+    bin_of_pair = _equal_parts(favoured)
     missed = _right(difference) - favoured
-    bins = [place == part for part in np.unique(place)]
+    bins = [bin_of_pair == part for part in np.unique(bin_of_pair)]
     # A bin keeps the side of its miss in every draw, or noise would add up in each anew.
-    sides = np.sum([np.sign(missed[mine].sum()) * mine for mine in bins], axis=0)
+    sides = np.sum([np.sign(missed[members].sum()) * members for members in bins], axis=0)
     columns = {
         "log_loss": np.logaddexp(0, -difference),
         "brier": (1 - np.where(difference < 0, 1 - favoured, favoured)) ** 2,
@@ -116,18 +116,20 @@ def calibration(prompts: Sequence[str], difference: Floats, bootstrap: Bootstrap
     }
 
     def measure(times: Floats) -> dict[str, Floats]:
-        shares = {str(i): _means(times[:, mine], {"": _right(difference[mine])})[""] for i, mine in enumerate(bins)}
+        shares = {
+            str(i): _means(times[:, members], {"": _right(difference[members])})[""] for i, members in enumerate(bins)
+        }
         return _means(times, columns) | shares
 
-    found = clustered(prompts, measure, bootstrap)
-    noise = [np.sqrt(2 / np.pi * (favoured[mine] * (1 - favoured[mine])).sum()) for mine in bins]
+    measured = clustered(prompts, measure, bootstrap)
+    noise = [np.sqrt(2 / np.pi * (favoured[members] * (1 - favoured[members])).sum()) for members in bins]
     floor = float(np.sum(noise)) / len(difference)
-    found["ece"]["low"] = max(0.0, found["ece"]["low"] - floor)
+    measured["ece"]["low"] = max(0.0, measured["ece"]["low"] - floor)
     table = [
-        {"n": int(mine.sum()), "predicted": float(favoured[mine].mean()), "right": found[str(i)]}
-        for i, mine in enumerate(bins)
+        {"n": int(members.sum()), "predicted": float(favoured[members].mean()), "right": measured[str(i)]}
+        for i, members in enumerate(bins)
     ]
-    return {**{name: found[name] for name in columns}, "ece_floor": floor, "bins": table}
+    return {**{name: measured[name] for name in columns}, "ece_floor": floor, "bins": table}
 
 
 def _right(difference: Floats) -> Floats:

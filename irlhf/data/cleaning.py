@@ -69,9 +69,9 @@ def special_text(example: Example) -> str:
     for content in (example.prompt, example.completion):
         for message in as_messages(content):
             words = message.get("content") or ""
-            found = _SPECIAL.search(words) if "<" in words or "[" in words else None
-            if found:
-                return found[0]
+            match = _SPECIAL.search(words) if "<" in words or "[" in words else None
+            if match:
+                return match[0]
     return ""
 
 
@@ -84,7 +84,7 @@ def _continued(begun: Message, completion: Content) -> Content:
 def _is_empty(completion: Content) -> bool:
     if isinstance(completion, str):
         return not completion.strip()
-    return not any((one.get("content") or "").strip() or not _is_bare(one) for one in completion)
+    return not any((message.get("content") or "").strip() or not _is_bare(message) for message in completion)
 
 
 def _is_bare(message: Message) -> bool:

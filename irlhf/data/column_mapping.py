@@ -13,15 +13,15 @@ _TEXTS = ("id", "group", "label", "split", "source", "prompt", "completion", "ch
 
 def parse_map(pairs: list[str]) -> dict[str, str]:
     """Read `prompt=question` and its like. Raises ConfigError."""
-    found: dict[str, str] = {}
+    mapping: dict[str, str] = {}
     for pair in pairs:
         name, sign, column = pair.partition("=")
         if not (name and sign and column):
             raise ConfigError(f"--map {pair}: write NAME=COLUMN, like prompt=question")
-        if name in found:
-            raise ConfigError(f"--map {pair}: {name} is {found[name]} already")
-        found[name] = column
-    return found
+        if name in mapping:
+            raise ConfigError(f"--map {pair}: {name} is {mapping[name]} already")
+        mapping[name] = column
+    return mapping
 
 
 def renamed(row: Row, names: Mapping[str, str]) -> Row:
@@ -29,9 +29,9 @@ def renamed(row: Row, names: Mapping[str, str]) -> Row:
 
     Dots lead inside objects and, by number, lists; what they lead to is copied, a whole column is renamed.
     """
-    found = {name: _value(row, name, column) for name, column in names.items()}
+    values = {name: _value(row, name, column) for name, column in names.items()}
     rest = {name: value for name, value in row.fields.items() if name not in names.values()}
-    return Row(row.where, {**rest, **found})
+    return Row(row.where, {**rest, **values})
 
 
 def _value(row: Row, name: str, column: str) -> Any:

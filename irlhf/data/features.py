@@ -41,11 +41,11 @@ class Columns:
 def feature_of(value: object, name: str = "") -> Feature:
     """Return the type of a JSON value. Raises ValueError for a list of several types."""
     if isinstance(value, Mapping):
-        return {key: feature_of(one, _inside(name, key)) for key, one in value.items()}
+        return {key: feature_of(item, _inside(name, key)) for key, item in value.items()}
     if isinstance(value, list):
         kind: Feature = NULL
-        for one in value:
-            kind = _merged(kind, feature_of(one, name), name)
+        for item in value:
+            kind = _merged(kind, feature_of(item, name), name)
         return [kind]
     if value is None or isinstance(value, str):
         return NULL if value is None else TEXT
@@ -75,20 +75,20 @@ def described(feature: Feature) -> str:
         return feature
     if isinstance(feature, list):
         return f"list of {described(feature[0])}"
-    return f"{{{', '.join(f'{name}: {described(one)}' for name, one in feature.items())}}}"
+    return f"{{{', '.join(f'{name}: {described(inner)}' for name, inner in feature.items())}}}"
 
 
-def _merged(one: Feature, other: Feature, name: str = "") -> Feature:
+def _merged(left: Feature, right: Feature, name: str = "") -> Feature:
     """Return the type that holds both. Raises ValueError that names the place where there is none."""
-    if NULL in (one, other) or one == other:
-        return other if one == NULL else one
-    if isinstance(one, dict) and isinstance(other, dict):
-        return {**one, **{key: _merged(one.get(key, NULL), kind, _inside(name, key)) for key, kind in other.items()}}
-    if isinstance(one, list) and isinstance(other, list):
-        return [_merged(one[0], other[0], name)]
-    if one in (_WHOLE, _NUMBER) and other in (_WHOLE, _NUMBER):
+    if NULL in (left, right) or left == right:
+        return right if left == NULL else left
+    if isinstance(left, dict) and isinstance(right, dict):
+        return {**left, **{key: _merged(left.get(key, NULL), kind, _inside(name, key)) for key, kind in right.items()}}
+    if isinstance(left, list) and isinstance(right, list):
+        return [_merged(left[0], right[0], name)]
+    if left in (_WHOLE, _NUMBER) and right in (_WHOLE, _NUMBER):
         return _NUMBER
-    raise ValueError(f"'{name:.80}' is {_kind(other)} here and {_kind(one)} elsewhere")
+    raise ValueError(f"'{name:.80}' is {_kind(right)} here and {_kind(left)} elsewhere")
 
 
 def _inside(name: str, key: str) -> str:

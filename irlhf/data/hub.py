@@ -48,7 +48,7 @@ def fetch(source: Path) -> NamedFiles:
         return [(_download(source, repo, file, named["revision"] or "main"), f"{name}-{called}")]
     split, parts = _chosen(source, repo, (named["config"], named["split"]))
     console.note(f"{source}: reading {_listed(parts)}")
-    called = "-".join([name, *(one for one in split.split("#") if one != _DEFAULT)])
+    called = "-".join([name, *(part for part in split.split("#") if part != _DEFAULT)])
     return [
         (_download(source, repo, part, _CONVERTED), f"{called}-{Path(part).stem}" if len(parts) > 1 else called)
         for part in parts
@@ -72,7 +72,11 @@ def _chosen(source: Path, repo: str, wanted: tuple[str | None, str | None]) -> t
         part = _PART.fullmatch(path)
         if part:
             splits[part["config"], part["split"]].append(path)
-    fits = [one for one in splits if all(here in (None, there) for here, there in zip(wanted, one, strict=True))]
+    fits = [
+        split_name
+        for split_name in splits
+        if all(here in (None, there) for here, there in zip(wanted, split_name, strict=True))
+    ]
     if len(fits) != 1:
         there = _listed([f"hub:{repo}:{config}#{split}" for config, split in sorted(fits or splits)])
         raise ConfigError(f"{source}: {'several splits' if fits else 'no such split'}; name one of {there}")
@@ -86,7 +90,7 @@ def _files(source: Path, repo: str, revision: str) -> list[str]:
 
     with _plain(source, repo):
         tree = HfApi().list_repo_tree(repo, recursive=True, revision=revision, repo_type="dataset")
-        return sorted(one.path for one in tree if isinstance(one, RepoFile))
+        return sorted(entry.path for entry in tree if isinstance(entry, RepoFile))
 
 
 def _download(source: Path, repo: str, file: str, revision: str) -> Path:

@@ -36,7 +36,7 @@ class BlockResult:
 
     rows: bytes | bytearray = field(default_factory=bytearray)
     rejects: bytes | bytearray = field(default_factory=bytearray)
-    told: dict[str, Any] = field(default_factory=dict)  # what there is to say of the rows, as JSON
+    summary: dict[str, Any] = field(default_factory=dict)  # what there is to say of the rows, as JSON
     counts: Counter[str] = field(default_factory=Counter)
 
     def write_row(self, row: Mapping[str, Any]) -> None:
@@ -58,17 +58,19 @@ def worker_count(path: Path) -> int:
     return min(cores, MOST) if cores > 1 and holds_jsonl(path) else 0
 
 
-def block_results(blocks: Iterable[tuple[int, bytes]], order: Mapping[str, Any], hands: int) -> Generator[BlockResult]:
+def block_results(
+    blocks: Iterable[tuple[int, bytes]], order: Mapping[str, Any], workers: int
+) -> Generator[BlockResult]:
     """Yield what becomes of each block, which begins with its first line's number; the hands get the order first."""
     failed: IrlhfError | None = None
     with ExitStack() as stack:
-        idle = [stack.enter_context(_worker(order)) for _ in range(hands)]
+        idle = [stack.enter_context(_worker(order)) for _ in range(workers)]
         busy: deque[subprocess.Popen[bytes]] = deque()
         try:
             for number, block in blocks:
-                hand, done = (idle.pop(), None) if idle else _first(busy)
-                _give(hand, block, _LENGTH.pack(number))
-                busy.append(hand)
+                worker, done = (idle.pop(), None) if idle else _first(busy)
+                _give(worker, block, _LENGTH.pack(number))
+                busy.append(worker)
                 if done:
                     yield done
         except IrlhfError as error:  # of a block that cannot be read: those before it come first
@@ -86,8 +88,8 @@ def worker_main(begin: Callable[[dict[str, Any]], Callable[[int, bytes], BlockRe
     try:
         make = begin(json.loads(_take(inlet)))
         while number := inlet.read(_LENGTH.size):
-            sheet = make(_LENGTH.unpack(number)[0], _take(inlet))
-            for part in (dumps({"counts": sheet.counts, **sheet.told}), sheet.rows, sheet.rejects):
+            result = make(_LENGTH.unpack(number)[0], _take(inlet))
+            for part in (dumps({"counts": result.counts, **result.summary}), result.rows, result.rejects):
                 _send(outlet, part)
             outlet.flush()
     except (BrokenPipeError, EOFError):
@@ -96,7 +98,7 @@ def worker_main(begin: Callable[[dict[str, Any]], Callable[[int, bytes], BlockRe
 
 @contextmanager
 def _worker(order: Mapping[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
-    begun = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-P", "-c", _WORK],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -104,39 +106,39 @@ def _worker(order: Mapping[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
         process_group=0,  # of its own, so that Ctrl-C reaches this process alone, which ends the hand
     )
     try:
-        _give(begun, dumps(order))
-        yield begun
+        _give(process, dumps(order))
+        yield process
     finally:
-        begun.kill()
-        begun.wait()
-        for pipe in (begun.stdin, begun.stdout):
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
             with suppress(OSError):  # what it did not take any more
                 pipe.close()  # type: ignore[union-attr]
 
 
-def _give(hand: subprocess.Popen[bytes], part: bytes, head: bytes = b"") -> None:
-    outlet: Any = hand.stdin
+def _give(worker: subprocess.Popen[bytes], part: bytes, head: bytes = b"") -> None:
+    outlet: Any = worker.stdin
     try:
         outlet.write(head)
         _send(outlet, part)
         outlet.flush()
     except BrokenPipeError as error:
-        raise _ended(hand) from error
+        raise _ended(worker) from error
 
 
 def _first(busy: deque[subprocess.Popen[bytes]]) -> tuple[subprocess.Popen[bytes], BlockResult]:
     """Wait for the hand that was given the earliest block; return it and the sheet."""
-    hand = busy.popleft()
+    worker = busy.popleft()
     try:
-        told, rows, rejects = (_take(hand.stdout) for _ in range(3))
+        payload, rows, rejects = (_take(worker.stdout) for _ in range(3))
     except EOFError as error:
-        raise _ended(hand) from error
-    said = json.loads(told)
-    return hand, BlockResult(rows, rejects, said, Counter(said.pop("counts")))
+        raise _ended(worker) from error
+    summary = json.loads(payload)
+    return worker, BlockResult(rows, rejects, summary, Counter(summary.pop("counts")))
 
 
-def _ended(hand: subprocess.Popen[bytes]) -> BackendError:
-    return BackendError(f"a process that read for this one ended by itself (exit code {hand.wait()}); run it again")
+def _ended(worker: subprocess.Popen[bytes]) -> BackendError:
+    return BackendError(f"a process that read for this one ended by itself (exit code {worker.wait()}); run it again")
 
 
 def _send(outlet: Any, part: bytes | bytearray) -> None:

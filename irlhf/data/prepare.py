@@ -43,9 +43,9 @@ def prepare(
     """
     _check(sources, settings)
     paths, out = [Path(source) for source in sources], Path(output)
-    found = _input_files(paths)
-    names = dict(found)
-    card = RunManifest("prepare", {f"source {n}": path for n, (path, _) in enumerate(found, 1)}, asdict(settings))
+    inputs = _input_files(paths)
+    names = dict(inputs)
+    manifest = RunManifest("prepare", {f"source {n}": path for n, (path, _) in enumerate(inputs, 1)}, asdict(settings))
     findings, splits = PrepareReport(), Splits(settings.test, settings.validation)
     alone = bool(settings.limit or settings.drop_duplicates or settings.card) or any(map(is_hub, paths))
 
@@ -54,11 +54,11 @@ def prepare(
             _prepare(path, names[path], settings, _Books(book, findings, splits), alone)
 
     if settings.card:
-        summary = publish(names, out, card, fill, findings)
+        summary = publish(names, out, manifest, fill, findings)
     else:
-        with resumable_output(out, card, resumable=False) as book:
+        with resumable_output(out, manifest, resumable=False) as book:
             if not book.finished:
-                fill(book, *(path for path, _ in found))
+                fill(book, *(path for path, _ in inputs))
                 book.counts.update(findings.counts)
         summary = book.summary()
     findings.tell()
@@ -88,8 +88,8 @@ def _begin(order: dict[str, Any]) -> Callable[[int, bytes], BlockResult]:
     path, known, settings = Path(order["path"]), find_format(order["format"]), PrepareSettings(**order["settings"])
 
     def make(number: int, block: bytes) -> BlockResult:
-        sheet, findings, splits = BlockResult(), PrepareReport(), Splits(settings.test, settings.validation)
-        books = _Books(sheet, findings, splits)
+        result, findings, splits = BlockResult(), PrepareReport(), Splits(settings.test, settings.validation)
+        books = _Books(result, findings, splits)
         ids: list[tuple[int, str]] = []
         error = ""
         try:
@@ -99,15 +99,15 @@ def _begin(order: dict[str, Any]) -> Callable[[int, bytes], BlockResult]:
                 books.write(example)
         except DataError as stopped:
             error = str(stopped)
-        sheet.told = {"ids": ids, "found": findings.told(), "splits": splits.counts, "error": error}
-        return sheet
+        result.summary = {"ids": ids, "found": findings.to_json(), "splits": splits.counts, "error": error}
+        return result
 
     return make
 
 
 def _prepare(path: Path, name: str, settings: PrepareSettings, books: _Books, alone: bool) -> None:
     """Write the examples of one source, all of them here if `alone`."""
-    given = read_each(path, lambda told: books.findings.say(path, told), settings.delimiter)
+    given = read_each(path, lambda note: books.findings.say(path, note), settings.delimiter)
     known, rows = _recognised(islice(_rows(given, settings, books), settings.limit or None), settings, books)
     if known is None:
         return
@@ -119,22 +119,22 @@ def _prepare(path: Path, name: str, settings: PrepareSettings, books: _Books, al
         books.write(example)
     if first:
         order = {"path": str(path), "name": name, "format": known.name, "settings": asdict(settings)}
-        with closing(parallel.block_results(read_blocks(path, first.where.line + 1), order, many)) as sheets:
-            for sheet in sheets:
-                _take(sheet, path, books)
+        with closing(parallel.block_results(read_blocks(path, first.where.line + 1), order, many)) as results:
+            for result in results:
+                _take(result, path, books)
 
 
-def _take(sheet: BlockResult, path: Path, books: _Books) -> None:
+def _take(result: BlockResult, path: Path, books: _Books) -> None:
     """Take over what became of a block of rows elsewhere. Raises DataError, as it did there."""
     assert isinstance(books.rows, ResumableWriter)
-    place = str(path)
-    for line, identifier in sheet.told["ids"]:
-        check_new(identifier, Where(place, line), books.findings.ids)
-    books.rows.append(sheet.rows, sheet.rejects, sheet.counts)
-    books.findings.add(sheet.told["found"])
-    books.splits.counts.update(sheet.told["splits"])
-    if sheet.told["error"]:
-        raise DataError(sheet.told["error"])
+    source = str(path)
+    for line, identifier in result.summary["ids"]:
+        check_new(identifier, Where(source, line), books.findings.ids)
+    books.rows.append(result.rows, result.rejects, result.counts)
+    books.findings.add(result.summary["found"])
+    books.splits.counts.update(result.summary["splits"])
+    if result.summary["error"]:
+        raise DataError(result.summary["error"])
 
 
 def _read(
@@ -145,21 +145,21 @@ def _read(
     gathered = getattr(known.reader, "gathered", None)
     for row in gathered(rows) if gathered else rows:
         try:
-            found = [_cleaned(one, row) for one in known.reader.read(row, name)]
+            examples = [_cleaned(example, row) for example in known.reader.read(row, name)]
             if findings.columns is not None:
-                found = typed(found, row.where, findings.columns)
+                examples = typed(examples, row.where, findings.columns)
         except DataError as error:
             _set_aside(error, row.where, row.fields, settings, books)
             continue
-        for one in found:
-            if isinstance(one, Rejected):
-                books.rows.reject(row.where, one.reason, one.row)
-            elif settings.drop_duplicates and findings.is_again(one):
-                books.rows.reject(row.where, "an earlier row has the same prompt and completion", one.to_json())
+        for example in examples:
+            if isinstance(example, Rejected):
+                books.rows.reject(row.where, example.reason, example.row)
+            elif settings.drop_duplicates and findings.is_again(example):
+                books.rows.reject(row.where, "an earlier row has the same prompt and completion", example.to_json())
                 findings.counts["duplicates dropped"] += 1
             else:
-                findings.look(row.where, one)
-                yield row.where, one
+                findings.look(row.where, example)
+                yield row.where, example
 
 
 def _recognised(rows: Iterator[Row], settings: PrepareSettings, books: _Books) -> tuple[Known | None, Iterator[Row]]:
@@ -174,14 +174,14 @@ def _recognised(rows: Iterator[Row], settings: PrepareSettings, books: _Books) -
     return None, rows
 
 
-def _cleaned(found: Example | Rejected, row: Row) -> Example | Rejected:
-    return clean(found, row.fields) if isinstance(found, Example) else found
+def _cleaned(example: Example | Rejected, row: Row) -> Example | Rejected:
+    return clean(example, row.fields) if isinstance(example, Example) else example
 
 
 def _input_files(sources: Sequence[Path]) -> list[tuple[Path, str]]:
     """Return the files to read, each with what its rows are called after; what is on the Hub is fetched."""
     names = _names([source for source in sources if not is_hub(source)])
-    return [one for source in sources for one in (fetch(source) if is_hub(source) else [(source, names[source])])]
+    return [named for source in sources for named in (fetch(source) if is_hub(source) else [(source, names[source])])]
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:

@@ -37,28 +37,28 @@ class PrepareReport:
 
     def is_again(self, example: Example) -> bool:
         """Return whether an earlier example had this very prompt and completion."""
-        said = [as_messages(example.prompt), as_messages(example.completion, "assistant")]
-        return not add_new(self.seen, json.dumps(said, sort_keys=True))
+        contents = [as_messages(example.prompt), as_messages(example.completion, "assistant")]
+        return not add_new(self.seen, json.dumps(contents, sort_keys=True))
 
     def look(self, where: Where, example: Example) -> None:
         """Count what an example holds."""
         noted = example.extra.get(NOTED, ())
-        for one in noted if isinstance(noted, list) else ():
-            self.counts[f"{NOTED} {' '.join(str(one).split()):.80}"] += 1
+        for note in noted if isinstance(noted, list) else ():
+            self.counts[f"{NOTED} {' '.join(str(note).split()):.80}"] += 1
         special = special_text(example)
         if special:
             self.counts[SPECIAL] += 1
             self.first = self.first or f"'{special}' at {where}"
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return what `add` takes, as JSON."""
         return {"read": self.read, "counts": self.counts, "first": self.first}
 
-    def add(self, told: Mapping[str, Any]) -> None:
+    def add(self, summary: Mapping[str, Any]) -> None:
         """Add what was found in rows behind these."""
-        self.read += told["read"]
-        self.counts.update(told["counts"])
-        self.first = self.first or told["first"]
+        self.read += summary["read"]
+        self.counts.update(summary["counts"])
+        self.first = self.first or summary["first"]
 
     def tell(self) -> None:
         """Say it, a line each."""

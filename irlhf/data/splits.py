@@ -35,8 +35,8 @@ class Splits:
         """Warn where a share is far from what was asked for."""
         rows = self.counts.total()
         for split, share in ((TEST, self.test), (VALIDATION, self.validation)):
-            there, asked = self.counts[split], share * rows
-            if asked >= _ENOUGH and not asked / _FAR <= there <= asked * _FAR:
+            there, requested = self.counts[split], share * rows
+            if requested >= _ENOUGH and not requested / _FAR <= there <= requested * _FAR:
                 console.warn(
                     f"the {split} split holds {there:,} of {rows:,} rows, {share:.0%} was asked for: conversations that"
                     " begin with the same turn are not parted; a column called split decides otherwise"

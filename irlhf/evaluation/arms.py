@@ -12,16 +12,16 @@ from irlhf.policy.policy_file import Policy, check_known_policies, find_policies
 from irlhf.policy.targets import parse_value, weighs, weights_of
 
 _WAYS = ("temperature", "top_p", "guidance")  # what decides which distribution a token comes from
-ROUNDING = 1e-6  # of `asked`, which a sample holds with six digits
+ROUNDING = 1e-6  # of `prompt_numbers`, which a sample holds with six digits
 
 
 class Pair(NamedTuple):
     """What one sample was asked for and gave, both in the units of the policy's scale."""
 
     prompt: str
-    asked: float
+    target: float
     actual: float
-    least: float  # what at least was asked for: the threshold of an at-least target, else `asked`
+    least: float  # what at least was asked for: the threshold of an at-least target, else `target`
     row: Example
     gold: float | None = None  # on its scorer's own scale, negated where less of the reward is better
     most: float = math.inf  # what at most was asked for
@@ -57,16 +57,16 @@ class Arm:
     @property
     def decodings(self) -> list[dict[str, float]]:
         """The ways in which the samples were drawn, each once; samples of an older irlhf do not say."""
-        found: list[dict[str, float]] = []
+        decodings: list[dict[str, float]] = []
         for row in self.rows:
-            if row.decoding and row.decoding not in found:
-                found.append(dict(row.decoding))
-        return found
+            if row.decoding and row.decoding not in decodings:
+                decodings.append(dict(row.decoding))
+        return decodings
 
     @property
     def mixed(self) -> bool:
         """Whether some samples were drawn otherwise than others."""
-        return len({tuple(one.get(name) for name in _WAYS) for one in self.decodings}) > 1
+        return len({tuple(decoding.get(name) for name in _WAYS) for decoding in self.decodings}) > 1
 
     def pairs(self, reward: str) -> list[Pair]:
         """Return the scored samples that were asked for this reward itself, not for a mix.
@@ -78,17 +78,21 @@ class Arm:
         rows = self.requested(reward)
         if reward in self.policy.ranked:
             rows = _comparable(rows, reward)
-        found = []
+        pairs = []
         for row, actual in zip(rows, self.policy.actual(reward, rows), strict=True):
             if actual is not None:
                 gold = sign * row.gold[reward] if reward in row.gold else None
                 least, most = _bounds(row, reward)
-                found.append(Pair(row.cluster, row.wishes[reward], actual, least, row, gold, most))
-        return found
+                pairs.append(Pair(row.cluster, row.wishes[reward], actual, least, row, gold, most))
+        return pairs
 
     def requested(self, reward: str) -> list[Example]:
         """Return the scored samples whose target names this reward itself, not a mix."""
-        return [row for row in self.rows if reward in row.asked and reward in row.rewards and not _mixed(row, reward)]
+        return [
+            row
+            for row in self.rows
+            if reward in row.prompt_numbers and reward in row.rewards and not _mixed(row, reward)
+        ]
 
     def answers(self, weights: Mapping[str, float]) -> list[Example]:
         """Return the scored samples that were asked for this weighting, or answer every one."""
@@ -107,13 +111,13 @@ def arms_of(
     Policies are found in the folders `policies`, else beside the files; `another` names folders that count besides.
     Raises ConfigError where a policy cannot be found.
     """
-    found: dict[tuple[str, str], list[Example]] = {}
+    groups: dict[tuple[str, str], list[Example]] = {}
     rows = list(samples)
     for example in rows:
-        found.setdefault((example.policy, _kept(example)), []).append(example)
+        groups.setdefault((example.policy, _kept(example)), []).append(example)
     known = {**find_policies(paths, policies), **find_policies((), another)}
     check_known_policies(rows, known)
-    arms = [_arm(known[digest], kept, drawn) for (digest, kept), drawn in found.items()]
+    arms = [_arm(known[digest], kept, drawn) for (digest, kept), drawn in groups.items()]
     return sorted(arms, key=lambda arm: bool(arm.policy.baseline))
 
 
@@ -122,9 +126,9 @@ def weightings(arms: Sequence[Arm]) -> list[dict[str, float]]:
 
     Left out are those of rewards that the first arm's policy, whose training data measures all, does not know.
     """
-    found = {tuple(weights_of(row.target).items()): None for arm in arms for row in arm.rows}
+    distinct = {tuple(weights_of(row.target).items()): None for arm in arms for row in arm.rows}
     known = set(arms[0].policy.names)
-    return [dict(weighting) for weighting in found if weighting and set(dict(weighting)) <= known]
+    return [dict(weighting) for weighting in distinct if weighting and set(dict(weighting)) <= known]
 
 
 def by_prompt(prompts: Sequence[str]) -> Iterator[tuple[str, list[int]]]:
@@ -162,8 +166,8 @@ def costs(rows: Sequence[Example]) -> dict[str, float | None]:
     }
 
 
-def _arm(found: tuple[Path, Policy], kept: str, rows: Sequence[Example]) -> Arm:
-    folder, policy = found
+def _arm(located: tuple[Path, Policy], kept: str, rows: Sequence[Example]) -> Arm:
+    folder, policy = located
     own = [replace(row, rewards={**row.rewards, **policy.own(row.rewards)}) for row in rows]
     return Arm(f"{policy.digest}{kept}", f"{folder.resolve().name}{kept}", policy, own, folder)
 

@@ -39,18 +39,18 @@ def calibrate(arms: Sequence[Arm], folder: Path, bootstrap: Bootstrap) -> Measur
     rows = _rows(arm)
     pairs = _pairs(replace(arm, rows=rows))
     if not pairs:
-        told = f"too few scored samples were asked for numbers; answers to {LEAST_PROMPTS} prompts are the least"
-        raise DataError(f"{folder}: cannot be calibrated: {told}; ask as with -t {arm.policy.names[0]}=0:1:0.1")
-    found = {name: find_reach(mine, bootstrap) for name, mine in pairs.items()}
+        reason = f"too few scored samples were asked for numbers; answers to {LEAST_PROMPTS} prompts are the least"
+        raise DataError(f"{folder}: cannot be calibrated: {reason}; ask as with -t {arm.policy.names[0]}=0:1:0.1")
+    reached = {name: find_reach(reward_pairs, bootstrap) for name, reward_pairs in pairs.items()}
     measured = Calibration(
-        reach={name: one.reach for name, one in found.items() if one.reach},
+        reach={name: reach.reach for name, reach in reached.items() if reach.reach},
         achieved=tuple(_achieved(rows, arm.policy)),
         decoding=_decoding(rows, folder),
         samples=len(rows),
         prompts=len({row.cluster for row in rows}),
         splits=dict(Counter(row.split or "none" for row in rows)),
     )
-    return Measured(arm.key, measured, _summary(measured, pairs, found))
+    return Measured(arm.key, measured, _summary(measured, pairs, reached))
 
 
 def _arm(arms: Sequence[Arm], folder: Path) -> Arm:
@@ -71,16 +71,18 @@ def _arm(arms: Sequence[Arm], folder: Path) -> Arm:
 
 def _rows(arm: Arm) -> list[Example]:
     """Return the rows that may be learnt from. Raises DataError for those of training prompts."""
-    rows = [row for row in arm.rows if not weights_of(row.target) and any(_exact(row, name) for name in row.asked)]
+    rows = [
+        row for row in arm.rows if not weights_of(row.target) and any(_exact(row, name) for name in row.prompt_numbers)
+    ]
     counts = Counter(row.split for row in rows)
     if counts[TRAIN]:
-        told = f"{counts[TRAIN]:,} samples answer prompts of the {TRAIN} split, which it may know by heart"
-        raise DataError(f"{arm.name}: cannot be calibrated: {told}; sample with --split {VALIDATION}")
+        warning = f"{counts[TRAIN]:,} samples answer prompts of the {TRAIN} split, which it may know by heart"
+        raise DataError(f"{arm.name}: cannot be calibrated: {warning}; sample with --split {VALIDATION}")
     if counts[VALIDATION]:
         return [row for row in rows if row.split == VALIDATION]
     if counts[TEST]:
-        told = f"on {counts[TEST]:,} samples of the {TEST} split"
-        console.warn(f"{arm.name} is calibrated {told}; its figures must come from other prompts")
+        warning = f"on {counts[TEST]:,} samples of the {TEST} split"
+        console.warn(f"{arm.name} is calibrated {warning}; its figures must come from other prompts")
     return rows
 
 
@@ -88,10 +90,16 @@ def _pairs(arm: Arm) -> dict[str, list[Pair]]:
     """Return what each reward was asked for by number and gave, where enough prompts were asked."""
     # What stood in the prompt counts here, not what was wanted of it.
     pairs = {
-        name: [pair._replace(asked=pair.row.asked[name]) for pair in arm.pairs(name) if _exact(pair.row, name)]
+        name: [
+            pair._replace(target=pair.row.prompt_numbers[name]) for pair in arm.pairs(name) if _exact(pair.row, name)
+        ]
         for name in arm.policy.names
     }
-    return {name: mine for name, mine in pairs.items() if len({pair.prompt for pair in mine}) >= LEAST_PROMPTS}
+    return {
+        name: reward_pairs
+        for name, reward_pairs in pairs.items()
+        if len({pair.prompt for pair in reward_pairs}) >= LEAST_PROMPTS
+    }
 
 
 def _exact(row: Example, reward: str) -> bool:
@@ -104,18 +112,18 @@ def _achieved(rows: Iterable[Example], policy: Policy) -> Iterable[Achieved]:
     """Yield every request that enough prompts got, with the mean over prompts of the mean raw rewards of each."""
     requests: dict[tuple[tuple[str, float], ...], list[Example]] = {}
     for row in rows:
-        if row.asked and not weights_of(row.target) and all(_exact(row, name) for name in row.asked):
-            requests.setdefault(tuple(sorted(row.asked.items())), []).append(row)
-    for asked, answers in sorted(requests.items()):
+        if row.prompt_numbers and not weights_of(row.target) and all(_exact(row, name) for name in row.prompt_numbers):
+            requests.setdefault(tuple(sorted(row.prompt_numbers.items())), []).append(row)
+    for numbers, answers in sorted(requests.items()):
         scored = [row for row in answers if len(policy.own(row.rewards)) == len(policy.names)]
-        prompts = [mine for _, mine in by_prompt([row.cluster for row in scored])]
-        if len(prompts) >= LEAST_PROMPTS and set(dict(asked)) <= set(policy.names):
-            means = [_means([policy.own(scored[i].rewards) for i in mine]) for mine in prompts]
-            yield Achieved(dict(asked), _means(means), len(prompts))
+        prompts = [indices for _, indices in by_prompt([row.cluster for row in scored])]
+        if len(prompts) >= LEAST_PROMPTS and set(dict(numbers)) <= set(policy.names):
+            means = [_means([policy.own(scored[i].rewards) for i in indices]) for indices in prompts]
+            yield Achieved(dict(numbers), _means(means), len(prompts))
 
 
 def _means(rewards: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: sum(one[name] for one in rewards) / len(rewards) for name in rewards[0]}
+    return {name: sum(row_rewards[name] for row_rewards in rewards) / len(rewards) for name in rewards[0]}
 
 
 def _decoding(rows: Sequence[Example], folder: Path) -> dict[str, float]:
@@ -123,13 +131,13 @@ def _decoding(rows: Sequence[Example], folder: Path) -> dict[str, float]:
     first = rows[0].decoding
     for row in rows:
         if row.decoding != first:
-            told = f"{dict(first) or 'unknown'} and {dict(row.decoding) or 'unknown'}"
-            raise DataError(f"{folder}: cannot be calibrated on samples drawn in different ways: {told}; take one way")
+            both = f"{dict(first) or 'unknown'} and {dict(row.decoding) or 'unknown'}"
+            raise DataError(f"{folder}: cannot be calibrated on samples drawn in different ways: {both}; take one way")
     return dict(first)
 
 
 def _summary(
-    measured: Calibration, pairs: Mapping[str, Sequence[Pair]], found: Mapping[str, Reached]
+    measured: Calibration, pairs: Mapping[str, Sequence[Pair]], reached: Mapping[str, Reached]
 ) -> dict[str, Any]:
     """Return the calibration as eval.json has it: what was found of each reward, and how surely."""
     return {
@@ -141,14 +149,14 @@ def _summary(
         "rewards": {
             name: {
                 "n": len(pairs[name]),
-                "asked": [min(pair.asked for pair in pairs[name]), max(pair.asked for pair in pairs[name])],
-                "reach": [one.reach.low, one.reach.high] if one.reach else None,
-                "map": bool(one.reach and one.reach.xs),
-                "rise": one.rise,
-                "dip": one.dip,
-                "fall": one.fall,
-                "gain": one.gain,
+                "asked": [min(pair.target for pair in pairs[name]), max(pair.target for pair in pairs[name])],
+                "reach": [reach.reach.low, reach.reach.high] if reach.reach else None,
+                "map": bool(reach.reach and reach.reach.xs),
+                "rise": reach.rise,
+                "dip": reach.dip,
+                "fall": reach.fall,
+                "gain": reach.gain,
             }
-            for name, one in found.items()
+            for name, reach in reached.items()
         },
     }

@@ -31,12 +31,12 @@ def comparisons(arms: Sequence[Arm], bootstrap: Bootstrap) -> list[dict[str, Any
     ruler = arms[0].policy
     mixes = weightings(arms)
     first, *others = [(arm, list(_figures(arm, ruler, mixes))) for arm in arms]
-    found = []
+    results = []
     for arm, theirs in others:
         compared = list(_compared(first[1], theirs, bootstrap))
         if compared:
             common = {row.cluster for row in first[0].rows} & {row.cluster for row in arm.rows}
-            found.append(
+            results.append(
                 {
                     "policy": first[0].key,
                     "name": first[0].name,
@@ -46,16 +46,16 @@ def comparisons(arms: Sequence[Arm], bootstrap: Bootstrap) -> list[dict[str, Any
                     "figures": compared,
                 }
             )
-    return found
+    return results
 
 
 def _figures(arm: Arm, ruler: Policy, mixes: Sequence[Mapping[str, float]]) -> Iterator[_Figure]:
-    kinds = {card.name: card.scale.kind for card in ruler.rewards}
+    kinds = {reward.name: reward.scale.kind for reward in ruler.rewards}
     for reward in arm.policy.names:
         pairs = arm.pairs(reward)
         if pairs:
-            own = {prompt: one["spearman"] for prompt, one in own_figures(pairs).items()}
-            missed = [abs(pair.asked - pair.actual) for pair in pairs]
+            own = {prompt: correlations["spearman"] for prompt, correlations in own_figures(pairs).items()}
+            missed = [abs(pair.target - pair.actual) for pair in pairs]
             yield _Figure("within", reward, own)
             # Errors on scales of different kinds are in different units.
             if arm.policy.reward(reward).scale.kind == kinds.get(reward):
@@ -78,12 +78,12 @@ def _of_rows(rows: Sequence[Example], measure: Callable[[Example], float]) -> di
 
 def _means(prompts: Sequence[str], numbers: Sequence[float]) -> dict[str, float]:
     values = np.array(numbers, dtype=float)
-    return {prompt: float(values[mine].mean()) for prompt, mine in by_prompt(prompts)}
+    return {prompt: float(values[indices].mean()) for prompt, indices in by_prompt(prompts)}
 
 
-def _compared(mine: Sequence[_Figure], theirs: Sequence[_Figure], bootstrap: Bootstrap) -> Iterator[dict[str, Any]]:
+def _compared(ours: Sequence[_Figure], theirs: Sequence[_Figure], bootstrap: Bootstrap) -> Iterator[dict[str, Any]]:
     known = {(figure.kind, figure.of): figure.own for figure in theirs}
-    for kind, of, own in mine:
+    for kind, of, own in ours:
         other = known.get((kind, of), {})
         common = [prompt for prompt in own if prompt in other]
         if common:
@@ -92,5 +92,5 @@ def _compared(mine: Sequence[_Figure], theirs: Sequence[_Figure], bootstrap: Boo
             def measure(times: Floats, values: Floats = difference) -> dict[str, Floats]:
                 return {"difference": statistics.mean(times, values)}
 
-            found = clustered(common, measure, bootstrap)["difference"]
-            yield {"figure": kind, "reward": of, "prompts": len(common), "difference": found}
+            result = clustered(common, measure, bootstrap)["difference"]
+            yield {"figure": kind, "reward": of, "prompts": len(common), "difference": result}

@@ -16,8 +16,8 @@ LEVELS = 10  # at most
 
 def curve(pairs: Sequence[Pair], bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """Return one entry a level of the target, ascending: a tenth of the samples each, or each target by itself."""
-    asked = np.array([pair.asked for pair in pairs])
-    levels = levels_of(asked)
+    targets = np.array([pair.target for pair in pairs])
+    levels = levels_of(targets)
     prompts = [pair.prompt for pair in pairs]
     actual = np.array([pair.actual for pair in pairs])
     given = _means(prompts, actual, levels, bootstrap)
@@ -25,12 +25,12 @@ def curve(pairs: Sequence[Pair], bootstrap: Bootstrap) -> list[dict[str, Any]]:
     gold = _gold(pairs, levels, bootstrap)
     entries = []
     for level in range(int(levels.max()) + 1):
-        mine = np.flatnonzero(levels == level).tolist()
-        low, high = np.percentile(actual[mine], [10, 90])
-        rows = [pairs[i].row for i in mine]
+        members = np.flatnonzero(levels == level).tolist()
+        low, high = np.percentile(actual[members], [10, 90])
+        rows = [pairs[i].row for i in members]
         entry = {
-            "asked": float(asked[mine].mean()),
-            "n": len(mine),
+            "asked": float(targets[members].mean()),
+            "n": len(members),
             "actual": given[level],
             "p10": float(low),
             "p90": float(high),
@@ -41,13 +41,13 @@ def curve(pairs: Sequence[Pair], bootstrap: Bootstrap) -> list[dict[str, Any]]:
     return entries
 
 
-def levels_of(asked: Floats, most: int = LEVELS) -> Levels:
+def levels_of(targets: Floats, most: int = LEVELS) -> Levels:
     """Return the level of each target, from 0 on; equal targets share one."""
-    distinct, place = np.unique(asked, return_inverse=True)
+    distinct, level_of_row = np.unique(targets, return_inverse=True)
     if len(distinct) <= most:
-        return place
-    edges = np.unique(np.quantile(asked, np.arange(1, most) / most))
-    return np.unique(np.searchsorted(edges, asked, "right"), return_inverse=True)[1]
+        return level_of_row
+    edges = np.unique(np.quantile(targets, np.arange(1, most) / most))
+    return np.unique(np.searchsorted(edges, targets, "right"), return_inverse=True)[1]
 
 
 def _means(prompts: Sequence[str], values: Floats, levels: Levels, bootstrap: Bootstrap) -> dict[int, Interval]:
@@ -55,10 +55,10 @@ def _means(prompts: Sequence[str], values: Floats, levels: Levels, bootstrap: Bo
     there = sorted(set(levels.tolist()))
 
     def measure(times: Floats) -> dict[str, Floats]:
-        found = level_means(times, values, levels, there)
-        return {str(level): found[:, i] for i, level in enumerate(there)}
+        means = level_means(times, values, levels, there)
+        return {str(level): means[:, i] for i, level in enumerate(there)}
 
-    return {int(level): found for level, found in clustered(prompts, measure, bootstrap).items()}
+    return {int(level): mean for level, mean in clustered(prompts, measure, bootstrap).items()}
 
 
 def level_means(times: Floats, values: Floats, levels: Levels, wanted: Sequence[int]) -> Floats:

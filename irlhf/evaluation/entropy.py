@@ -24,14 +24,14 @@ def entropy_and_kl(rows: Sequence[Example], bootstrap: Bootstrap) -> dict[str, A
     of logprob - reference over the policy's own samples, and `kl_k3` that of k3: two unbiased estimates. Where only
     some samples know a figure, it is that of those. `why` says of each figure that there is none of, why.
     """
-    found = {
+    figures = {
         "entropy": mean_figure(rows, lambda row: row.entropy, bootstrap),
         "entropy_between": _between(rows, bootstrap),
         "entropy_sampled": _sampled(rows, bootstrap),
         "kl": mean_figure(rows, divergence, bootstrap),
         "kl_k3": mean_figure(rows, lambda row: None if row.kept else row.k3, bootstrap),
     }
-    return {**found, "censored": sum(row.censored or 0 for row in rows), "why": dict(_why(rows, found))}
+    return {**figures, "censored": sum(row.censored or 0 for row in rows), "why": dict(_why(rows, figures))}
 
 
 def mean_figure(
@@ -76,8 +76,8 @@ def _sampled(rows: Sequence[Example], bootstrap: Bootstrap) -> dict[str, Any] | 
     def ratio(times: Floats) -> dict[str, Floats]:
         return {"ratio": statistics.ratio(times, surprisal, tokens)}
 
-    found = clustered([row.cluster for row in known], ratio, bootstrap)["ratio"]
-    return {**found, "tokens": int(tokens.sum())}
+    ratio_interval = clustered([row.cluster for row in known], ratio, bootstrap)["ratio"]
+    return {**ratio_interval, "tokens": int(tokens.sum())}
 
 
 def _own(row: Example) -> bool:
@@ -85,16 +85,16 @@ def _own(row: Example) -> bool:
     return not row.kept and (row.decoding.get("temperature"), row.decoding.get("top_p")) == (1, 1)
 
 
-def _why(rows: Sequence[Example], found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _why(rows: Sequence[Example], figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield each figure that is not available, with the reason."""
-    missing = {name for name, figure in found.items() if figure == NOT_AVAILABLE}
+    missing = {name for name, figure in figures.items() if figure == NOT_AVAILABLE}
     own = [row for row in rows if _own(row)]
     if "entropy" in missing:
         yield "entropy", "no sample has whole distributions; a server lists the likeliest tokens at most"
     if "entropy_between" in missing:
         listed = "no server listed the likeliest tokens" if own else _CHANGED
         yield "entropy_between", listed if "entropy" in missing else "the entropy itself is known"
-    elif found["entropy_between"]["high"] == NOT_AVAILABLE:
+    elif figures["entropy_between"]["high"] == NOT_AVAILABLE:
         yield "entropy_between.high", "nobody says how many tokens the vocabulary has"
     if "entropy_sampled" in missing:
         yield "entropy_sampled", _no_logprob(rows)

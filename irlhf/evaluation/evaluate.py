@@ -48,7 +48,7 @@ def evaluate(
     the figures are then how often each reward prefers the chosen side. Raises ConfigError where a policy of the
     samples cannot be found and DataError where nothing can be evaluated.
     """
-    paths, out = [Path(one) for one in samples], Path(output)
+    paths, out = [Path(sample_path) for sample_path in samples], Path(output)
     _check(paths, out, settings)
     specs, bootstrap = read_specs(settings.rewards), Bootstrap(settings.resamples, settings.seed)
     rows, counts = read_all(paths)
@@ -57,18 +57,18 @@ def evaluate(
     arms = arms_of(rows, paths, settings.policies, another) if rows[0].policy else []
     measured = calibrate(arms, Path(settings.calibrate), bootstrap) if settings.calibrate else None
     if arms:
-        found = _request_metrics(arms, settings, bootstrap, paths[0])
+        figures = _request_metrics(arms, settings, bootstrap, paths[0])
     else:
-        found = {**_NO_REQUESTS, "pairs": preferences(rows, specs, bootstrap, paths[0])}
+        figures = {**_NO_REQUESTS, "pairs": preferences(rows, specs, bootstrap, paths[0])}
     if measured:
-        found["policies"][measured.arm]["calibration"] = measured.summary
+        figures["policies"][measured.arm]["calibration"] = measured.summary
         _remember(Path(settings.calibrate), measured.calibration)
     result = {
         "version": VERSION,
         "samples": [str(path) for path in paths],
         "settings": asdict(settings),
         "provenance": _provenance(paths, counts),
-        **found,
+        **figures,
     }
     write_json(out, result)
     for arm in arms:
@@ -82,7 +82,7 @@ def _request_metrics(arms: Sequence[Arm], settings: EvalSettings, bootstrap: Boo
     _warn_unranked(arms)
     policies = {arm.key: _arm_metrics(arm, settings.tolerance, bootstrap) for arm in arms}
     mixes = tradeoff(arms, bootstrap)
-    if not mixes and not any(one["rewards"] for one in policies.values()):
+    if not mixes and not any(policy["rewards"] for policy in policies.values()):
         raise DataError(f"{path}: no sample has both a target and its reward; score the samples first")
     _warn(arms, policies.values())
     return {
@@ -137,7 +137,7 @@ def _warn(arms: Sequence[Arm], policies: Iterable[Mapping[str, Any]]) -> None:
     if mixed:
         how = "in different ways (temperature, top-p or guidance)"
         console.warn(f"samples of {', '.join(mixed)} were drawn {how}; evaluate each way by itself")
-    few = [f"{one['name']} ({one['prompts']})" for one in policies if one["prompts"] < FEW_PROMPTS]
+    few = [f"{policy['name']} ({policy['prompts']})" for policy in policies if policy["prompts"] < FEW_PROMPTS]
     if few:
         console.warn(f"intervals from fewer than {FEW_PROMPTS} prompts are too narrow: {', '.join(few)}")
 
@@ -176,13 +176,13 @@ def _arm_metrics(arm: Arm, tolerance: float, bootstrap: Bootstrap) -> dict[str, 
 def _reward(arm: Arm, reward: str, tolerance: float, bootstrap: Bootstrap) -> dict[str, Any]:
     pairs = arm.pairs(reward)
     scale = arm.policy.reward(reward).scale
-    found = {
+    figures = {
         "scale": scale.kind,
         "direction": scale.direction,
         **tracking(pairs, tolerance, bootstrap),
         "curve": curve(pairs, bootstrap),
     }
     if scale.kind == WITHIN:
-        found["error"]["floor_ordered"] = ordered_error(pairs)
+        figures["error"]["floor_ordered"] = ordered_error(pairs)
     gold = gold_tracking(pairs, bootstrap)
-    return found | ({"gold": gold} if gold else {})
+    return figures | ({"gold": gold} if gold else {})

@@ -89,10 +89,10 @@ def dominated_share(points: Floats, by: Floats) -> float:
 def _answers(arms: Sequence[Arm], seed: int) -> _Answers | None:
     ruler = arms[0].policy
     weights = weightings(arms)
-    rewards = tuple(name for name in ruler.names if any(name in one for one in weights))
+    rewards = tuple(name for name in ruler.names if any(name in weighting for weighting in weights))
     if len(weights) < _LEAST_WEIGHTINGS or len(rewards) < 2:
         return None
-    tables = {arm.key: [_by_prompt(arm.answers(one), rewards) for one in weights] for arm in arms}
+    tables = {arm.key: [_by_prompt(arm.answers(weighting), rewards) for weighting in weights] for arm in arms}
     tables = {key: each for key, each in tables.items() if all(each)}
     common = set.intersection(*(set(table) for each in tables.values() for table in each)) if tables else set()
     if len(common) < _LEAST_PROMPTS:
@@ -109,11 +109,11 @@ def _answers(arms: Sequence[Arm], seed: int) -> _Answers | None:
 
 
 def _by_prompt(rows: Sequence[Example], rewards: Sequence[str]) -> dict[str, list[Example]]:
-    found: dict[str, list[Example]] = {}
+    groups: dict[str, list[Example]] = {}
     for row in rows:
         if all(name in row.rewards for name in rewards):
-            found.setdefault(row.cluster, []).append(row)
-    return found
+            groups.setdefault(row.cluster, []).append(row)
+    return groups
 
 
 def _mean(rows: Sequence[Example], ruler: Policy, rewards: Sequence[str]) -> Floats:
@@ -133,7 +133,7 @@ def _volume(prompts: Sequence[str], means: Floats, bootstrap: Bootstrap) -> dict
 
 
 def _inner(answers: _Answers, means: Floats, bootstrap: Bootstrap) -> dict[str, float]:
-    table = np.array([[one.get(name, 0.0) for name in answers.rewards] for one in answers.weights])
+    table = np.array([[weighting.get(name, 0.0) for name in answers.rewards] for weighting in answers.weights])
     table /= table.sum(1, keepdims=True)
     products = (means * table).sum(2).mean(1)  # [prompts]
 
@@ -148,7 +148,7 @@ def _points(answers: _Answers, points: Floats, chosen: Any) -> list[dict[str, An
         {
             "weights": weights,
             "rewards": dict(zip(answers.rewards, map(float, point), strict=True)),
-            "chosen": bool(mine),
+            "chosen": bool(is_chosen),
         }
-        for weights, point, mine in zip(answers.weights, points, chosen, strict=True)
+        for weights, point, is_chosen in zip(answers.weights, points, chosen, strict=True)
     ]

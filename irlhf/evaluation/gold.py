@@ -19,7 +19,7 @@ def gold_tracking(pairs: Sequence[Pair], bootstrap: Bootstrap) -> dict[str, Any]
     scored = [pair for pair in pairs if pair.gold is not None]
     if not scored:
         return {}
-    ranked = rank_tracking([(pair.prompt, pair.asked, pair.gold or 0.0) for pair in scored], bootstrap)
+    ranked = rank_tracking([(pair.prompt, pair.target, pair.gold or 0.0) for pair in scored], bootstrap)
     return {**ranked, "over": over_optimisation(scored, bootstrap)}
 
 
@@ -33,20 +33,24 @@ def over_optimisation(pairs: Sequence[Pair], bootstrap: Bootstrap) -> dict[str, 
     prompts = sorted({pair.prompt for pair in pairs})
     order = np.random.default_rng(bootstrap.seed).permutation(len(prompts))
     finding = {prompts[i] for i in order[: len(prompts) // 2]}
-    asked = np.array([pair.asked for pair in pairs])
+    targets = np.array([pair.target for pair in pairs])
     gold = np.array([pair.gold for pair in pairs], dtype=float)
-    mine = np.array([pair.prompt in finding for pair in pairs])
-    levels = levels_of(asked)
+    in_half = np.array([pair.prompt in finding for pair in pairs])
+    levels = levels_of(targets)
     there = range(int(levels.max()) + 1)
-    halves = (set(levels[half].tolist()) for half in (mine, ~mine))
+    halves = (set(levels[half].tolist()) for half in (in_half, ~in_half))
     if len(prompts) < _LEAST_PROMPTS or len(there) < _LEAST_LEVELS or any(len(half) < len(there) for half in halves):
         return {}
-    peak = int(np.argmax(level_means(mine[None].astype(float), gold, levels, there)))
-    rest = np.flatnonzero(~mine).tolist()
+    peak = int(np.argmax(level_means(in_half[None].astype(float), gold, levels, there)))
+    rest = np.flatnonzero(~in_half).tolist()
 
     def measure(times: Floats) -> dict[str, Floats]:
         high, last = level_means(times, gold[rest], levels[rest], [peak, there[-1]]).T
         return {"fall": high - last}
 
     fall = clustered([pairs[i].prompt for i in rest], measure, bootstrap)["fall"]
-    return {"peak": float(asked[levels == peak].mean()), "top": float(asked[levels == there[-1]].mean()), "fall": fall}
+    return {
+        "peak": float(targets[levels == peak].mean()),
+        "top": float(targets[levels == there[-1]].mean()),
+        "fall": fall,
+    }

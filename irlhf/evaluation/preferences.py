@@ -28,17 +28,17 @@ def read_specs(path: str) -> dict[str, dict[str, Reward]]:
     """Return what a rewards.yaml says of each reward and each gold scorer; nothing without one."""
     if not path:
         return {"rewards": {}, "gold": {}}
-    found = read_rewards(Path(path))
+    specs = read_rewards(Path(path))
     beside = Path(path).parent
     # Gold has the direction of its reward, also where this file does not say who gave it.
     gold = {
-        name: _with_deployed_scorer(found.gold.get(name, Reward()), beside).model_copy(
+        name: _with_deployed_scorer(specs.gold.get(name, Reward()), beside).model_copy(
             update={"direction": reward.direction}
         )
-        for name, reward in found.rewards.items()
+        for name, reward in specs.rewards.items()
     }
     return {
-        "rewards": {name: _with_deployed_scorer(reward, beside) for name, reward in found.rewards.items()},
+        "rewards": {name: _with_deployed_scorer(reward, beside) for name, reward in specs.rewards.items()},
         "gold": gold,
     }
 
@@ -66,14 +66,14 @@ def preferences(
     if not any(columns.values()):
         raise DataError(f"{path}: none of {len(pairs):,} pairs has a reward on both sides; score the rows first")
     _warn(pairs, counts, [name for name in columns["rewards"] if name not in specs["rewards"]])
-    found = {
+    result = {
         kind: {
             name: _preference_metrics(column, specs[kind].get(name, Reward()), bootstrap)
-            for name, column in mine.items()
+            for name, column in kind_columns.items()
         }
-        for kind, mine in columns.items()
+        for kind, kind_columns in columns.items()
     }
-    return {"counts": dict(counts), "splits": dict(Counter(pair.chosen.split or "none" for pair in pairs)), **found}
+    return {"counts": dict(counts), "splits": dict(Counter(pair.chosen.split or "none" for pair in pairs)), **result}
 
 
 def _preference_metrics(column: _Column, spec: Reward, bootstrap: Bootstrap) -> dict[str, Any]:

@@ -50,9 +50,9 @@ def ranks(times: Floats, x: Floats) -> Floats:
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     held = np.add.reduceat(times[:, order], starts, axis=1)  # copies of each distinct value
     middle = np.cumsum(held, axis=1) - held / 2
-    place = np.empty(len(x), dtype=np.int64)
-    place[order] = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(x)]))
-    result: Floats = middle[:, place]
+    group_of_row = np.empty(len(x), dtype=np.int64)
+    group_of_row[order] = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(x)]))
+    result: Floats = middle[:, group_of_row]
     return result
 
 

@@ -28,13 +28,13 @@ class Answers:
     """What came back to the numbers asked of one reward, in the units of its scale."""
 
     prompts: Sequence[str]
-    asked: Floats
+    targets: Floats
     actual: Floats
 
     @cached_property
     def levels(self) -> Levels:
         """The level of each row: each number asked by itself, or about equally many rows."""
-        return levels_of(self.asked, min(LEVELS, max(2, len(self.asked) // _ROWS)))
+        return levels_of(self.targets, min(LEVELS, max(2, len(self.targets) // _ROWS)))
 
     @cached_property
     def counts(self) -> Floats:
@@ -44,18 +44,18 @@ class Answers:
     @cached_property
     def centres(self) -> Floats:
         """The mean number asked of each level."""
-        means: Floats = np.bincount(self.levels, weights=self.asked) / self.counts
+        means: Floats = np.bincount(self.levels, weights=self.targets) / self.counts
         return means
 
     @property
     def all(self) -> Mask:
         """All rows."""
-        return np.ones(len(self.asked), bool)
+        return np.ones(len(self.targets), bool)
 
-    def means(self, mine: Mask) -> Floats:
+    def means(self, mask: Mask) -> Floats:
         """Return the mean actual of each level over some rows; nan where they have none of it."""
-        found: Floats = level_means(mine[None].astype(float), self.actual, self.levels, range(len(self.counts)))[0]
-        return found
+        means: Floats = level_means(mask[None].astype(float), self.actual, self.levels, range(len(self.counts)))[0]
+        return means
 
 
 @dataclass(frozen=True)
@@ -92,23 +92,23 @@ def find_reach(pairs: Sequence[Pair], bootstrap: Bootstrap) -> Reached:
     if len(answers.counts) < 2:
         return Reached(None, None, None, None, None)
     halves = _halves(answers.prompts, bootstrap.seed)
-    found = _contrasts(answers, halves, bootstrap)
-    ends = _ends(answers, found["dip"], found["fall"])
-    if not _evident(found["rise"]) or ends[0] >= ends[1]:
-        return Reached(None, found["rise"], found["dip"], found["fall"], None)
+    contrasts = _contrasts(answers, halves, bootstrap)
+    ends = _ends(answers, contrasts["dip"], contrasts["fall"])
+    if not _evident(contrasts["rise"]) or ends[0] >= ends[1]:
+        return Reached(None, contrasts["rise"], contrasts["dip"], contrasts["fall"], None)
     low, high = _numbers(answers, *ends)
     gain = _gain(answers, halves, ends, bootstrap)
     knots = _knots(answers, answers.all, ends) if _evident(gain) else ((), ())
-    return Reached(Reach(low, high, *knots), found["rise"], found["dip"], found["fall"], gain)
+    return Reached(Reach(low, high, *knots), contrasts["rise"], contrasts["dip"], contrasts["fall"], gain)
 
 
 def _answers(pairs: Sequence[Pair]) -> Answers:
     """Return the rows that are asked for nearly the same often enough."""
-    asked, actual = np.array([(pair.asked, pair.actual) for pair in pairs]).T
+    targets, actual = np.array([(pair.target, pair.actual) for pair in pairs]).T
     prompts = np.array([pair.prompt for pair in pairs])
-    given = Answers(prompts.tolist(), asked, actual)
+    given = Answers(prompts.tolist(), targets, actual)
     often = given.counts[given.levels] >= _FEWEST
-    return Answers(prompts[often].tolist(), asked[often], actual[often])
+    return Answers(prompts[often].tolist(), targets[often], actual[often])
 
 
 def shape_of(means: Floats, counts: Floats) -> Shape:
@@ -159,8 +159,8 @@ def _halves(prompts: Sequence[str], seed: int) -> tuple[Mask, Mask]:
     known = sorted(set(prompts))
     order = np.random.default_rng(seed).permutation(len(known))
     first = {known[i] for i in order[: len(known) // 2]}
-    mine = np.array([prompt in first for prompt in prompts])
-    return mine, ~mine
+    in_first = np.array([prompt in first for prompt in prompts])
+    return in_first, ~in_first
 
 
 def _contrasts(answers: Answers, halves: tuple[Mask, Mask], bootstrap: Bootstrap) -> dict[str, Interval | None]:
@@ -173,14 +173,14 @@ def _contrasts(answers: Answers, halves: tuple[Mask, Mask], bootstrap: Bootstrap
         shapes.append((shape_of(means, np.bincount(answers.levels[finding]).astype(float)), measuring))
 
     def measure(times: Floats) -> dict[str, Floats]:
-        one, other = (_measured(answers, shape, measuring, times) for shape, measuring in shapes)
-        ends = {name: (one[name] + other[name]) / 2 for name in ("dip", "fall")}
-        return {**ends, "one": one["rise"], "other": other["rise"]}
+        left, right = (_measured(answers, shape, measuring, times) for shape, measuring in shapes)
+        ends = {name: (left[name] + right[name]) / 2 for name in ("dip", "fall")}
+        return {**ends, "one": left["rise"], "other": right["rise"]}
 
-    found = clustered(answers.prompts, measure, bootstrap)
+    intervals = clustered(answers.prompts, measure, bootstrap)
     # Two ways over the same rows are no two independent tries, and a reach out of noise would be the worst mistake.
-    found["rise"] = {end: (found["one"][end] + found["other"][end]) / 2 for end in ("value", "low", "high")}
-    return {name: _known(found[name]) for name in ("rise", "dip", "fall")}
+    intervals["rise"] = {end: (intervals["one"][end] + intervals["other"][end]) / 2 for end in ("value", "low", "high")}
+    return {name: _known(intervals[name]) for name in ("rise", "dip", "fall")}
 
 
 def _measured(answers: Answers, shape: Shape, measuring: Mask, times: Floats) -> dict[str, Floats]:
@@ -188,9 +188,9 @@ def _measured(answers: Answers, shape: Shape, measuring: Mask, times: Floats) ->
 
     def change(run: range) -> Floats:
         # The whole run of the curve bears witness, not its ends alone.
-        mine = measuring & np.isin(answers.levels, run)
-        foretold = shape.curve[answers.levels[mine]]
-        return np.ptp(foretold) * statistics.slope(times[:, mine], foretold, answers.actual[mine])
+        mask = measuring & np.isin(answers.levels, run)
+        foretold = shape.curve[answers.levels[mask]]
+        return np.ptp(foretold) * statistics.slope(times[:, mask], foretold, answers.actual[mask])
 
     return {
         "rise": change(range(shape.trough[0], shape.peak[-1] + 1)),
@@ -207,16 +207,16 @@ def _ends(answers: Answers, dip: Interval | None, fall: Interval | None) -> tupl
 
 def _numbers(answers: Answers, start: int, stop: int) -> tuple[float, float]:
     """Return the numbers that two levels stand for: at the ends, the least and the most that was asked."""
-    low = answers.asked.min() if start == 0 else answers.centres[start]
-    high = answers.asked.max() if stop == len(answers.counts) - 1 else answers.centres[stop]
+    low = answers.targets.min() if start == 0 else answers.centres[start]
+    high = answers.targets.max() if stop == len(answers.counts) - 1 else answers.centres[stop]
     return round(float(low), 10), round(float(high), 10)
 
 
-def _knots(answers: Answers, mine: Mask, ends: tuple[int, int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _knots(answers: Answers, mask: Mask, ends: tuple[int, int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the rising curve of actual along asked by isotonic regression, a knot for each run of equal values."""
     inside = slice(ends[0], ends[1] + 1)
-    counts = np.bincount(answers.levels[mine], minlength=len(answers.counts)).astype(float)[inside]
-    curve = _monotone(answers.means(mine)[inside], counts, True)
+    counts = np.bincount(answers.levels[mask], minlength=len(answers.counts)).astype(float)[inside]
+    curve = _monotone(answers.means(mask)[inside], counts, True)
     starts = np.flatnonzero(np.r_[True, np.diff(curve) > _NOTHING * np.ptp(answers.actual)])
     xs = np.add.reduceat(counts * answers.centres[inside], starts) / np.add.reduceat(counts, starts)
     if len(starts) < 2:
@@ -245,9 +245,9 @@ def _gain(answers: Answers, halves: tuple[Mask, Mask], ends: tuple[int, int], bo
 
     def measure(times: Floats) -> dict[str, Floats]:
         total = np.zeros(len(times))
-        for mine, values, used in parts:
+        for mask, values, used in parts:
             if used:
-                total += level_means(times[:, mine], values[mine], answers.levels[mine], used).sum(1) / 2
+                total += level_means(times[:, mask], values[mask], answers.levels[mask], used).sum(1) / 2
         return {"gain": total}
 
     return _known(clustered(answers.prompts, measure, bootstrap)["gain"])
@@ -258,14 +258,14 @@ def _shares(answers: Answers, reach: Reach, ends: tuple[int, int]) -> Floats:
     inside = answers.centres[ends[0] : ends[1] + 1]
     shares = np.zeros((len(answers.centres), len(answers.centres)))
     for wanted, number in enumerate(answers.centres):
-        asked = reach(float(number))
-        shares[wanted, ends[0] : ends[1] + 1] = [np.interp(asked, inside, one) for one in np.eye(len(inside))]
+        prompt_number = reach(float(number))
+        shares[wanted, ends[0] : ends[1] + 1] = [np.interp(prompt_number, inside, unit) for unit in np.eye(len(inside))]
     return shares
 
 
-def _known(found: Interval) -> Interval | None:
-    return None if np.isnan(list(found.values())).any() else found
+def _known(interval: Interval) -> Interval | None:
+    return None if np.isnan(list(interval.values())).any() else interval
 
 
-def _evident(found: Interval | None) -> bool:
-    return found is not None and found["low"] > 0
+def _evident(interval: Interval | None) -> bool:
+    return interval is not None and interval["low"] > 0

@@ -23,8 +23,8 @@ def tradeoff(arms: Sequence[Arm], bootstrap: Bootstrap) -> list[dict[str, Any]]:
     measured = []
     for weights in weightings(arms):
         answers = [(arm, arm.answers(weights)) for arm in arms]
-        found = [_answer(arm, rows, ruler, weights, bootstrap) for arm, rows in answers if rows]
-        measured.append({"weights": weights, "data": 0.0, "arms": found})
+        mixes = [_answer(arm, rows, ruler, weights, bootstrap) for arm, rows in answers if rows]
+        measured.append({"weights": weights, "data": 0.0, "arms": mixes})
     return measured
 
 
@@ -32,14 +32,14 @@ def _answer(
     arm: Arm, rows: Sequence[Example], ruler: Policy, weights: Mapping[str, float], bootstrap: Bootstrap
 ) -> dict[str, Any]:
     columns = {"weighted": np.array([ruler.weighted(row.rewards, weights) for row in rows])}
-    for card in ruler.rewards:
-        if all(card.name in row.rewards for row in rows):
-            columns[f"reward {card.name}"] = np.array([card.zscore(row.rewards[card.name]) for row in rows])
+    for reward in ruler.rewards:
+        if all(reward.name in row.rewards for row in rows):
+            columns[f"reward {reward.name}"] = np.array([reward.zscore(row.rewards[reward.name]) for row in rows])
 
     def measure(times: Floats) -> dict[str, Floats]:
         return {name: statistics.mean(times, column) for name, column in columns.items()}
 
-    found = clustered([row.cluster for row in rows], measure, bootstrap)
+    figures = clustered([row.cluster for row in rows], measure, bootstrap)
     return {
         "policy": arm.key,
         "name": arm.name,
@@ -47,7 +47,7 @@ def _answer(
         "blind": arm.policy.blind,
         "n": len(rows),
         "prompts": len({row.cluster for row in rows}),
-        "weighted": found.pop("weighted"),
-        "rewards": {name.removeprefix("reward "): one for name, one in found.items()},
+        "weighted": figures.pop("weighted"),
+        "rewards": {name.removeprefix("reward "): figure for name, figure in figures.items()},
         **costs(rows),
     }

@@ -62,7 +62,7 @@ def fixed_pools(rows: Iterator[Row], size: int, written: Set[int]) -> Iterator[l
     met = 0
     set_aside: list[Row] = []
     for pool in pooled(rows, size):
-        missing = [one for one in pool if fingerprint(one.id) not in written]
+        missing = [row for row in pool if fingerprint(row.id) not in written]
         met += len(pool) - len(missing)
         if met < len(written):
             set_aside += missing
@@ -79,8 +79,8 @@ def fixed_pools(rows: Iterator[Row], size: int, written: Set[int]) -> Iterator[l
 
 def run_pools(pools: Iterator[list[Row]], work: Work, engine: Engine, advance: Advance) -> Answered[Row]:
     """Yield each pool with its answers, in the order of the pools. Nothing is made before the first one."""
-    found: Answered[Row] = lookup(ENGINES, engine.name, "engine")(pools, work, engine, advance)
-    return found
+    results: Answered[Row] = lookup(ENGINES, engine.name, "engine")(pools, work, engine, advance)
+    return results
 
 
 def run_here(pools: Iterator[list[Row]], work: Work, engine: Engine, advance: Advance) -> Answered[Row]:

@@ -68,7 +68,7 @@ class _Worker:
     def __init__(self, folder: str, path: Sequence[str], work: Work) -> None:
         if Path(folder).is_dir():  # it need not be there on another machine
             os.chdir(folder)
-        sys.path.extend(one for one in path if one not in sys.path)
+        sys.path.extend(folder for folder in path if folder not in sys.path)
         self.work = work
         self.made: Any = None
 
@@ -84,8 +84,8 @@ class _Worker:
 class _WorkerPool:
     """The workers: free, or at something that ends one day."""
 
-    def __init__(self, work: Work, asked: int) -> None:
-        self.size, share = _fitting(asked)
+    def __init__(self, work: Work, workers: int) -> None:
+        self.size, share = _fitting(workers)
         self.make = ray.remote(_Worker).options(**share).remote
         self.arguments = (str(Path.cwd()), list(sys.path), work)
         self.free: list[Any] = []
@@ -94,7 +94,7 @@ class _WorkerPool:
         for _ in range(self.size):
             self._hire()
 
-    def hand_out(self, line: Iterable[_Task]) -> None:
+    def submit_all(self, line: Iterable[_Task]) -> None:
         """Give the first tasks that wait to the workers that are free; nothing behind an error is begun."""
         for task in line:
             if task.error or not self.free:
@@ -114,10 +114,10 @@ class _WorkerPool:
                 f"no worker came up in {_PATIENCE:.0f} s: the Ray cluster is full or cannot start one;"
                 " `ray status` says who holds it; the same command goes on when it is free, or without --engine ray"
             )
-        for one in ended:
-            worker, task = self.running.pop(one)
+        for future in ended:
+            worker, task = self.running.pop(future)
             try:
-                found = one.result()
+                result = future.result()
             except RayTaskError as error:
                 (task or _Task([])).error = error.cause
                 self.free.append(worker)
@@ -125,7 +125,7 @@ class _WorkerPool:
                 self._bury(worker, task, error)
             else:
                 if task:
-                    task.answers = found
+                    task.answers = result
                 self.free.append(worker)
 
     def _hire(self) -> None:
@@ -156,16 +156,16 @@ def run_on_ray(pools: Iterator[list[Row]], work: Work, engine: Engine, advance: 
     if first is None:  # a run that has nothing left to do starts no cluster
         return
     with _cluster():
-        crew = _WorkerPool(work, engine.workers)
+        pool = _WorkerPool(work, engine.workers)
         coming, line = chain([first], tasks), deque[_Task]()
         while True:
-            while len(line) < _AHEAD * crew.size and (task := next(coming, None)):
+            while len(line) < _AHEAD * pool.size and (task := next(coming, None)):
                 line.append(task)
             if not line:
                 return
-            crew.hand_out(line)
+            pool.submit_all(line)
             if not line[0].ended:
-                crew.listen()
+                pool.listen()
                 continue
             head = line.popleft()
             if head.error:
@@ -222,7 +222,7 @@ def _knock(address: str) -> None:
         socket.create_connection((ray.util.get_node_ip_address() if here else host, int(port)), timeout=10).close()
 
 
-def _fitting(asked: int) -> tuple[int, dict[str, int]]:
+def _fitting(workers_requested: int) -> tuple[int, dict[str, int]]:
     """Return how many workers there will be, and what each asks of the cluster: a GPU each where there are any.
 
     A worker has as many threads as processors: Ray sets OMP_NUM_THREADS so.
@@ -233,11 +233,17 @@ def _fitting(asked: int) -> tuple[int, dict[str, int]]:
     most = cards or sum(cores)
     if not most:
         raise BackendError("the Ray cluster has no processor to give; start it with at least one")
-    if asked > most:
-        console.warn(f"--workers {asked}: the Ray cluster has {most} {'GPUs' if cards else 'CPUs'}, so {most} it is")
-    workers = min(asked or most, most)
+    if workers_requested > most:
+        console.warn(
+            f"--workers {workers_requested}: the Ray cluster has {most} {'GPUs' if cards else 'CPUs'}, so {most} it is"
+        )
+    workers = min(workers_requested or most, most)
     if cards:
         return workers, {"num_cpus": 1, "num_gpus": 1}
     # The largest share of which every node together has enough: a worker must fit into one of them.
-    share = max(one for one in range(1, max(cores) + 1) if sum(core // one for core in cores) >= workers)
+    share = max(
+        cores_per_worker
+        for cores_per_worker in range(1, max(cores) + 1)
+        if sum(core // cores_per_worker for core in cores) >= workers
+    )
     return workers, {"num_cpus": share}

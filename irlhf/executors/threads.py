@@ -22,14 +22,14 @@ _Answers = Future[Sequence[Any]]
 def run_in_threads(pools: Iterator[list[Row]], work: Work, engine: Engine, advance: Advance) -> Answered[Row]:
     """Yield each pool with its answers, in the order of the pools. An error waits for its turn as well."""
     line: deque[tuple[list[Row], _Answers]] = deque()
-    crew = DaemonThreadPool(engine.workers)
+    threads = DaemonThreadPool(engine.workers)
     made = None
 
     def head() -> Generator[tuple[list[Row], Sequence[Any]]]:
         pool, answers = line.popleft()
-        found = answers.result()
+        result = answers.result()
         advance(len(pool))
-        yield pool, found
+        yield pool, result
 
     try:
         for pool in _read(pools):
@@ -37,7 +37,7 @@ def run_in_threads(pools: Iterator[list[Row]], work: Work, engine: Engine, advan
                 line.append(([], _failed(pool)))
             else:
                 made = made or resolve(work.door)(*work.arguments)
-                line.append((pool, crew.submit(made, pool, _unheard)))
+                line.append((pool, threads.submit(made, pool, _unheard)))
             if len(line) == _AHEAD * engine.workers:
                 yield from head()
         while line:
@@ -45,7 +45,7 @@ def run_in_threads(pools: Iterator[list[Row]], work: Work, engine: Engine, advan
     finally:
         for _, answers in line:
             answers.cancel()
-        crew.close()
+        threads.close()
 
 
 def _read(pools: Iterator[list[Row]]) -> Iterator[list[Row] | IrlhfError]:

@@ -25,7 +25,7 @@ class Shape:
 
     def parts(self) -> Iterator[tuple[str, "Shape"]]:
         """Yield what is inside, without what is null wherever it stands."""
-        return ((name, one) for name, one in self.inside.items() if one.kind or self.kind == LIST)
+        return ((name, shape) for name, shape in self.inside.items() if shape.kind or self.kind == LIST)
 
 
 ITEMS = ""
@@ -61,12 +61,12 @@ class Column:
         if kind == WHOLE:
             shape.size = max(shape.size, abs(value))
         elif kind == OBJECT:
-            for name, one in value.items():
-                self._take(self._part(shape, name), one, row)
+            for name, item in value.items():
+                self._take(self._part(shape, name), item, row)
         elif kind == LIST:
             items = self._part(shape, ITEMS)
-            for one in value:
-                self._take(items, one, row)
+            for item in value:
+                self._take(items, item, row)
 
     def _part(self, shape: Shape, name: str) -> Shape:
         if name not in shape.inside:
@@ -97,4 +97,4 @@ def _trouble(shape: Shape, depth: int = 1) -> str:
         return f"it is nested over {_DEEPEST} levels"
     if shape.kind == OBJECT and not any(shape.parts()):
         return "an object in it is always empty"
-    return next(filter(None, (_trouble(one, depth + 1) for _, one in shape.parts())), "")
+    return next(filter(None, (_trouble(inner, depth + 1) for _, inner in shape.parts())), "")

@@ -54,7 +54,7 @@ def read_each(path: Path, tell: Tell = _unsaid, delimiter: str = "") -> Iterator
     does not say is told, with the reason. `delimiter` separates the cells of tables; empty, the name and the header say
     what does.
     """
-    yield from _read(path, partial(_rows, how=Reading(tell, delimiter)), lambda found: found[0].line)
+    yield from _read(path, partial(_rows, how=Reading(tell, delimiter)), lambda item: item[0].line)
 
 
 def read_blocks(path: Path, first: int) -> Iterator[tuple[int, bytes]]:
@@ -63,9 +63,9 @@ def read_blocks(path: Path, first: int) -> Iterator[tuple[int, bytes]]:
     def blocks(stream: Any, path: Path, packer: str) -> Iterator[tuple[int, bytes]]:
         return blocks_of(stream, path, first)
 
-    def last_of(found: tuple[int, bytes]) -> int:
-        filled = found[1].rstrip()
-        return found[0] + filled.count(b"\n") if filled else 0
+    def last_of(block: tuple[int, bytes]) -> int:
+        filled = block[1].rstrip()
+        return block[0] + filled.count(b"\n") if filled else 0
 
     yield from _read(path, blocks, last_of, first - 1)
 
@@ -122,9 +122,9 @@ def _read(
         with _open(path) as raw:
             stream, packer = compression.decompressed(raw, _head(raw, path))
             try:
-                for found in find(stream, path, packer):
-                    number = line_of(found) or number
-                    yield found
+                for item in find(stream, path, packer):
+                    number = line_of(item) or number
+                    yield item
             except compression.DAMAGE as error:
                 reason = f"the {packer} file is cut short or damaged; fetch it again"
                 raise DataError(f"{path}:{number + 1}: {reason}") from error
@@ -139,8 +139,8 @@ def _rows(stream: Any, path: Path, packer: str, how: Reading) -> Iterator[tuple[
         return rows_of(stream, path, how)
     if packer or not stream.seekable():
         raise DataError(f"{path}: parquet is read from its end; give it as a file of its own, not packed or by a pipe")
-    found: Iterator[tuple[Where, Given]] = resolve("irlhf.io.parquet:rows_of")(stream, path)
-    return found
+    parsed: Iterator[tuple[Where, Given]] = resolve("irlhf.io.parquet:rows_of")(stream, path)
+    return parsed
 
 
 def _head(stream: Any, path: Path) -> bytes:
@@ -260,7 +260,7 @@ def write_stdout(chunk: bytes | bytearray) -> None:
     A terminal gets control characters as JSON escapes, which say the same and do nothing.
     """
     if sys.stdout.isatty():
-        chunk = CONTROL_CHARACTERS.sub(lambda found: f"\\u{ord(found[0]):04x}", chunk.decode()).encode()
+        chunk = CONTROL_CHARACTERS.sub(lambda match: f"\\u{ord(match[0]):04x}", chunk.decode()).encode()
     try:
         sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()

@@ -195,7 +195,7 @@ def document(begun: bytes | bytearray, stream: Any, path: Path) -> Iterator[tupl
 
 def _list_in(value: dict[str, Any]) -> list[Any]:
     """Return the one list of objects beside single values, unless it is a chat; else the object as the only row."""
-    inside = [one for one in value.values() if isinstance(one, dict | list)]
+    inside = [inner for inner in value.values() if isinstance(inner, dict | list)]
     rows = inside[0] if len(inside) == 1 else []
     if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict) or rows[0].keys() & _TURN:
         return [value]
@@ -227,8 +227,8 @@ def _items(text: str, start: int, path: Path) -> Iterator[tuple[Where, Given]]:
 
 
 def _space(text: str, start: int) -> int:
-    found = _SPACE.match(text, start)
-    return found.end() if found else start
+    match = _SPACE.match(text, start)
+    return match.end() if match else start
 
 
 def depth(value: object) -> int:
@@ -236,6 +236,6 @@ def depth(value: object) -> int:
     levels, level = 0, [value]
     while level:
         levels += 1
-        inside = [one for one in level if isinstance(one, dict | list)]
-        level = [item for one in inside for item in (one.values() if isinstance(one, dict) else one)]
+        inside = [inner for inner in level if isinstance(inner, dict | list)]
+        level = [item for inner in inside for item in (inner.values() if isinstance(inner, dict) else inner)]
     return levels

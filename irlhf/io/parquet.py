@@ -43,7 +43,9 @@ def rows_of(raw: IO[bytes], path: Path) -> Iterator[tuple[Where, Given]]:
         again = repeated(file.schema_arrow.names)
         if again:
             raise DataError(f"{path}: column '{again[0]:.40}' stands twice; write it without the other")
-        marked = [one.name for one in file.schema_arrow if one.metadata and _MARK.items() <= one.metadata.items()]
+        marked = [
+            column.name for column in file.schema_arrow if column.metadata and _MARK.items() <= column.metadata.items()
+        ]
         for batch in file.iter_batches(_BATCH, use_threads=False):
             for row in _values(batch):
                 number += 1
@@ -94,7 +96,7 @@ def _type(shape: Shape) -> Any:
     if shape.kind == LIST:
         return pyarrow.list_(_type(shape.inside.get(ITEMS, Shape())))
     simple = {TEXT: pyarrow.string(), FLAG: pyarrow.bool_(), WHOLE: pyarrow.int64(), FRACTION: pyarrow.float64()}
-    return simple.get(shape.kind) or pyarrow.struct([(name, _type(one)) for name, one in shape.parts()])
+    return simple.get(shape.kind) or pyarrow.struct([(name, _type(inner)) for name, inner in shape.parts()])
 
 
 def _batches(rows: Iterable[dict[str, Any]], columns: Mapping[str, Column], schema: Any) -> Iterator[Any]:
@@ -117,7 +119,7 @@ def _groups(batches: Iterable[Any]) -> Iterator[list[Any]]:
     group: list[Any] = []
     for batch in batches:
         group.append(batch)
-        if sum(one.nbytes for one in group) > _GROUP:
+        if sum(batch.nbytes for batch in group) > _GROUP:
             yield group
             group = []
     yield group
@@ -126,12 +128,12 @@ def _groups(batches: Iterable[Any]) -> Iterator[list[Any]]:
 def _values(batch: Any) -> list[dict[str, Any] | Exception]:
     """Return the rows of a batch, and in the place of one that holds what Python cannot, why."""
     try:
-        found: list[dict[str, Any] | Exception] = batch.to_pylist(maps_as_pydicts="strict")
+        parsed: list[dict[str, Any] | Exception] = batch.to_pylist(maps_as_pydicts="strict")
     except _BEYOND as error:
         if batch.num_rows == 1:
             return [error]
-        return [row for place in range(batch.num_rows) for row in _values(batch.slice(place, 1))]
-    return found
+        return [row for offset in range(batch.num_rows) for row in _values(batch.slice(offset, 1))]
+    return parsed
 
 
 def _plain_row(row: dict[str, Any] | Exception, marked: Iterable[str], where: Where) -> Given:
@@ -157,9 +159,9 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, dict):
-        return {str(name): _plain(one) for name, one in value.items() if one is not None}
+        return {str(name): _plain(item) for name, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, Decimal) and value.is_finite():

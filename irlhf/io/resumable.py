@@ -109,22 +109,22 @@ class ResumableWriter:
 
 
 @contextmanager
-def resumable_output(output: Path, card: RunManifest, resumable: bool = True) -> Iterator[ResumableWriter]:
+def resumable_output(output: Path, manifest: RunManifest, resumable: bool = True) -> Iterator[ResumableWriter]:
     """Open an output of rows. Leaving the block well completes it; leaving it otherwise keeps the rows.
 
     With `resumable` False (work cheaper to do again than to check) nothing is kept; neither is it where an
     input is a stream, because nobody can tell whether it is the same one.
     """
-    resumable = resumable and files.STREAM not in card.inputs.values()
+    resumable = resumable and files.STREAM not in manifest.inputs.values()
     if output == files.STREAM:
         yield ResumableWriter(output)
         return
-    files.check_output(output, card.inputs)
-    _check_kind(output, card)
+    files.check_output(output, manifest.inputs)
+    _check_kind(output, manifest)
     with lock(output):
-        made = card.to_json()
+        made = manifest.to_json()
         book = ResumableWriter(output, _resumable=resumable)
-        if is_finished(output, made, card.afresh):
+        if is_finished(output, made, manifest.afresh):
             book.finished = True
             beside(output, PARTIAL).unlink(missing_ok=True)  # a kill may have left it behind a packed output
             book.counts.update(files.read_json(beside(output, ".run.json")).get("counts", {}))
@@ -140,19 +140,19 @@ def resumable_output(output: Path, card: RunManifest, resumable: bool = True) ->
 
 
 @contextmanager
-def resumable_folder(output: Path, card: RunManifest, worth: str = "") -> Iterator[Path | None]:
+def resumable_folder(output: Path, manifest: RunManifest, worth: str = "") -> Iterator[Path | None]:
     """Give the folder `<output>.partial` to build `output` in; None where an earlier run completed it.
 
     After a failure the folder is kept if it holds a file like `worth`, from which the same command goes on; without
     `worth` nothing is kept.
     """
-    files.check_output(output, card.inputs)
+    files.check_output(output, manifest.inputs)
     with lock(output):
-        made = card.to_json()
+        made = manifest.to_json()
         if is_finished(output, made):
             yield None
             return
-        if files.STREAM in card.inputs.values() and beside(output, PARTIAL).is_dir():
+        if files.STREAM in manifest.inputs.values() and beside(output, PARTIAL).is_dir():
             shutil.rmtree(beside(output, PARTIAL))  # of other rows, for all we know
         _sweep(output)
         files.sweep(beside(output, PARTIAL))
@@ -191,20 +191,20 @@ def is_finished(output: Path, made: Mapping[str, Any], afresh: str = "", parts: 
 
     `parts` is where there is more of the output than one `.partial`.
     """
-    card = beside(output, ".run.json")
+    manifest_file = beside(output, ".run.json")
     partial = parts or beside(output, PARTIAL)
-    if output.exists() and not card.exists():
+    if output.exists() and not manifest_file.exists():
         raise ConfigError(f"{output} exists and no irlhf run wrote it; name another output or move it away")
     if not output.exists() and not partial.exists():
         return False
-    if card.exists():
-        changed = _differences(files.read_json(card), made)
+    if manifest_file.exists():
+        changed = _differences(files.read_json(manifest_file), made)
         whole = output if output.exists() and not parts else partial
         mend = f"name another output, or delete {whole} to start afresh"
         mend += f" ({afresh})" if afresh else ""
         if changed:
             raise ConfigError(f"{output} was begun otherwise: {'; '.join(changed)}; {mend}")
-        if output.exists() and any(one["sha256"] == str(files.STREAM) for one in made["inputs"].values()):
+        if output.exists() and any(entry["sha256"] == str(files.STREAM) for entry in made["inputs"].values()):
             raise ConfigError(f"{output} exists, and whether stdin holds the same rows cannot be told; {mend}")
     return output.exists()
 
@@ -318,14 +318,14 @@ def _convert(partial: Path, temporary: Path, output: Path) -> None:
         console.note(f"{output}: column '{name:.40}' is JSON text, because {reason}")
 
 
-def _check_kind(output: Path, card: RunManifest) -> None:
+def _check_kind(output: Path, manifest: RunManifest) -> None:
     """Refuse a name that says of the rows what they are not, and parquet where it is of no use."""
     kind = Path(bare(output.name)).suffix
     if kind in SEPARATORS or (kind == PARQUET and output.suffix in COMPRESSED_SUFFIXES):
         raise ConfigError(f"{output}: rows are written as JSONL, packed or not, or as parquet; end it on .jsonl or so")
     if kind == PARQUET:
         resolve(_WRITER)
-        if card.settings.get("shard"):
+        if manifest.settings.get("shard"):
             raise ConfigError(f"{output}: cat cannot put parts in parquet together; name the part .jsonl")
 
 
@@ -380,4 +380,4 @@ def digest_of(path: Path) -> str:
     inside = sorted([*path.glob("*.json"), *path.glob("*.jinja"), *path.glob("*.safetensors")])
     if not inside:
         raise ConfigError(f"{path} is a folder without a model in it")
-    return hashlib.sha256("".join(files.digest(one) for one in inside).encode()).hexdigest()
+    return hashlib.sha256("".join(files.digest(path) for path in inside).encode()).hexdigest()

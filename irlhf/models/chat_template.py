@@ -128,17 +128,17 @@ def _is_variable(name: str) -> bool:
 
 def _constants(policy: Policy, tokenizer: Any) -> dict[str, Any]:
     template, names = policy.template, policy.names
-    known = {one for name in names for one in template.openings(name)}
-    openings = tuple(sorted(known, key=lambda one: (-len(one), one)))
+    known = {opening for name in names for opening in template.openings(name)}
+    openings = tuple(sorted(known, key=lambda opening: (-len(opening), opening)))
     folds, specials = folds_of(openings), specials_of(tokenizer, template, names)
     return {
         "written": _WRITTEN,
         "order": list(names),
-        "place": template.place,
+        "place": template.position,
         "lines": _lines(template, names),
         "blocks": _blocks(template, names),
         "spelling": template.spelling.model_dump(mode="json"),
-        "unit": [card.name for card in policy.rewards if card.scale.kind in UNIT],
+        "unit": [reward.name for reward in policy.rewards if reward.scale.kind in UNIT],
         "reach": {name: reach.to_json() for name, reach in _reach(policy).items()},
         "gaps": {name: _gaps(policy, name) for name in names},
         "openings": openings,
@@ -153,19 +153,19 @@ def _constants(policy: Policy, tokenizer: Any) -> dict[str, Any]:
 def _lines(template: Template, names: Sequence[str]) -> dict[str, dict[str, tuple[str, str]]]:
     """Return what stands around the value in each line. Raises UnsupportedTemplate."""
     values = {template.spelling(number) for number in _PROBES}
-    found: dict[str, dict[str, tuple[str, str]]] = {}
+    lines: dict[str, dict[str, tuple[str, str]]] = {}
     for name in names:
-        found[name] = {str(kind): ends for kind, ends in template.ends(name).items()}
+        lines[name] = {str(kind): ends for kind, ends in template.ends(name).items()}
         for kind, value in product(template.kinds, values):
-            before, behind = found[name].get(kind, ("", ""))
+            before, behind = lines[name].get(kind, ("", ""))
             if before + value + behind != template.reward_line(name, value, kind):
                 raise UnsupportedTemplate(f"its {kind} holds the value of {name} otherwise than once, as it is")
-    return found
+    return lines
 
 
 def _blocks(template: Template, names: Sequence[str]) -> list[list[str]]:
     """Return what stands before, between and behind one line, two lines, and so on. Raises UnsupportedTemplate."""
-    found = []
+    blocks = []
     for count in range(1, len(names) + 1):
         marks = [f"\N{OBJECT REPLACEMENT CHARACTER}{i}\N{OBJECT REPLACEMENT CHARACTER}" for i in range(count)]
         rest, pieces = template.block_of(marks), []
@@ -178,8 +178,8 @@ def _blocks(template: Template, names: Sequence[str]) -> list[list[str]]:
             joined = "".join(f"{piece}{line}" for piece, line in zip(pieces, [*lines, ""], strict=True))
             if joined != template.block_of(lines):
                 raise UnsupportedTemplate("its block does more than put texts before, between and behind the lines")
-        found.append(pieces)
-    return found
+        blocks.append(pieces)
+    return blocks
 
 
 def put(policy: Policy, name: str, wish: RequestedValue) -> RequestedValue:
@@ -196,7 +196,10 @@ def _gaps(policy: Policy, name: str) -> list[tuple[Rim, Rim]]:
     if not known:
         return []
     alike = [list(numbers) for _, numbers in groupby(known, spelling)]
-    rims = [[(spelling.centre(one), one, spelling(one)) for one in (numbers[0], numbers[-1])] for numbers in alike]
+    rims = [
+        [(spelling.centre(number), number, spelling(number)) for number in (numbers[0], numbers[-1])]
+        for numbers in alike
+    ]
     gaps = [(below[1], above[0]) for below, above in pairwise(rims)]
     between = [gap for gap in gaps if spelling((gap[0][0] + gap[1][0]) / 2) not in (gap[0][2], gap[1][2])]
     first, last = rims[0][0], rims[-1][1]
@@ -217,14 +220,14 @@ def folds_of(openings: tuple[str, ...]) -> Folds:
 
     All others that `folded` changes are letters of no opening, or are recognised in rewards.jinja by their kind.
     """
-    inner = {one[i:j] for one in openings for i in range(len(one)) for j in range(i + 1, len(one) + 1)}
-    first = {one[:end] for one in openings for end in range(1, len(one) + 1)}
-    last = {one[start:] for one in openings for start in range(len(one))}
+    inner = {opening[i:j] for opening in openings for i in range(len(opening)) for j in range(i + 1, len(opening) + 1)}
+    first = {opening[:end] for opening in openings for end in range(1, len(opening) + 1)}
+    last = {opening[start:] for opening in openings for start in range(len(opening))}
 
     def belongs(seen: str) -> bool:
         parts = [(seen[:i], seen[i:]) for i in range(len(seen) + 1)]
         around = any(before in last or behind in first for before, behind in parts)
-        return seen in inner or around or any(one in seen for one in openings)
+        return seen in inner or around or any(opening in seen for opening in openings)
 
     read = {
         character: seen
@@ -236,7 +239,7 @@ def folds_of(openings: tuple[str, ...]) -> Folds:
         like=("".join(single), "".join(single.values())),
         wide={character: seen for character, seen in read.items() if len(seen) > 1},
         unseen="".join(character for character, seen in read.items() if not seen),
-        signs="".join(sorted({sign for one in openings for sign in one if not sign.isascii()})),
+        signs="".join(sorted({sign for opening in openings for sign in opening if not sign.isascii()})),
     )
 
 
@@ -250,7 +253,7 @@ def _stands_before(character: str, seen: str) -> bool:
 @cache
 def _folding() -> dict[str, str]:
     """Return all characters that are not read as they are, but those that rewards.jinja knows to be unseen."""
-    found = {}
+    folding = {}
     for code in (*range(0xD800), *range(0xE000, 0x30000)):
         character = chr(code)
         # Whole CJK planes are read as they are, and looked at no further.
@@ -262,8 +265,8 @@ def _folding() -> dict[str, str]:
         ):
             seen = folded(character)
             if seen != character and (seen or character.isascii() or not _is_unseen(character)):
-                found[character] = seen
-    return found
+                folding[character] = seen
+    return folding
 
 
 def _is_unseen(character: str) -> bool:
@@ -277,11 +280,11 @@ def _literal(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, str):
-        return '"' + "".join(one if one in _PLAINEST else _number(one) for one in value) + '"'
+        return '"' + "".join(character if character in _PLAINEST else _number(character) for character in value) + '"'
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_literal(key)}: {_literal(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{_literal(key)}: {_literal(character)}" for key, character in value.items()) + "}"
     if isinstance(value, tuple):
-        return "(" + "".join(f"{_literal(one)}, " for one in value) + ")"
+        return "(" + "".join(f"{_literal(character)}, " for character in value) + ")"
     if isinstance(value, list):
         return "[" + ", ".join(map(_literal, value)) + "]"
     return repr(value)

@@ -67,11 +67,11 @@ def _agree(policy: Policy, base: str, text: str, tokenizer: Any) -> Iterator[boo
     forged = "\n".join([*policy.template.vocabulary(policy.names)[:3], ESCAPE, tokenizer.eos_token or ""])
     asks: list[Mapping[str, float]] = [dict.fromkeys(policy.names, number) for number in _ASKS]
     asks += [{}, *({name: 0.5} for name in policy.names)]
-    for asked in asks:
+    for requested in asks:
         for prompt in _conversations(forged):
-            written = chat.messages(prompt, {name: put(policy, name, number) for name, number in asked.items()})
+            written = chat.messages(prompt, {name: put(policy, name, number) for name, number in requested.items()})
             expected = _rendered(tokenizer, base, written)
-            yield expected == _rendered(tokenizer, text, prompt, rewards=dict(asked))
+            yield expected == _rendered(tokenizer, text, prompt, rewards=dict(requested))
 
 
 def _conversations(forged: str) -> Iterator[list[Message]]:

@@ -88,8 +88,8 @@ class Reader:
 
     def logits(self, rows: Sequence[Row]) -> list[list[float]]:
         """Return the logits of each row, unrounded, in the order of `labels`."""
-        found = self.logits_at(rows, range(len(rows)))
-        return [found[i] for i in range(len(rows))]
+        logits_by_row = self.logits_at(rows, range(len(rows)))
+        return [logits_by_row[i] for i in range(len(rows))]
 
     def logits_at(self, rows: Sequence[Row], missing: Collection[int]) -> dict[int, list[float]]:
         """Return the logits of some of the rows by their indices.
@@ -99,13 +99,13 @@ class Reader:
         """
         wanted = frozenset(missing)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
-        found: dict[int, list[float]] = {}
+        logits_by_row: dict[int, list[float]] = {}
         with fitting_threads(self.model), torch.inference_mode():
             for batch in self._batches(order, rows):
                 if not wanted.isdisjoint(batch):
                     padded = self._padded([rows[i] for i in batch])
-                    found |= zip(batch, self.model(**padded).logits.float().tolist(), strict=True)
-        return {i: found[i] for i in wanted}
+                    logits_by_row |= zip(batch, self.model(**padded).logits.float().tolist(), strict=True)
+        return {i: logits_by_row[i] for i in wanted}
 
     def _padded(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """Return rows as a batch, the shorter ones padded at their ends, where no token looks and no position moves.
@@ -124,11 +124,11 @@ class Reader:
     def _batches(self, order: Sequence[int], rows: Sequence[Row]) -> Iterator[list[int]]:
         """Part rows, which are in order of length, so that a batch stays within the budget of tokens."""
         batch: list[int] = []
-        for place in order:
-            if batch and (len(batch) + 1) * len(rows[place]["input_ids"]) > self.budget:
+        for index in order:
+            if batch and (len(batch) + 1) * len(rows[index]["input_ids"]) > self.budget:
                 yield batch
                 batch = []
-            batch.append(place)
+            batch.append(index)
         if batch:
             yield batch
 

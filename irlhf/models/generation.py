@@ -43,40 +43,40 @@ def generate(
     where guidance meets a model whose memory is not plain keys and values.
     """
     ends = end_tokens(model, tokenizer)
-    dice = TokenSampler(seeds, decoding, ends, model.device)
+    sampler = TokenSampler(seeds, decoding, ends, model.device)
     with torch.inference_mode():
         if remembers_all(model):
-            decode(model, prompts, dice)
+            decode(model, prompts, sampler)
         elif decoding.sides > 1:
             raise ConfigError(
                 f"{type(model).__name__} does not keep its past as plain keys and values, which --guidance needs"
                 " to read two prompts side by side; leave it at 1"
             )
         else:
-            _generate(model, tokenizer.pad_token_id, prompts, ends, dice)
-    return [_drawn(tokenizer, dice, row) for row in range(len(seeds))]
+            _generate(model, tokenizer.pad_token_id, prompts, ends, sampler)
+    return [_drawn(tokenizer, sampler, row) for row in range(len(seeds))]
 
 
 def _generate(
-    model: Any, padding: int, prompts: Sequence[Sequence[int]], ends: Sequence[int], dice: TokenSampler
+    model: Any, padding: int, prompts: Sequence[Sequence[int]], ends: Sequence[int], sampler: TokenSampler
 ) -> None:
     """Let transformers lead a model whose memory is of another kind."""
     ids, mask = padded(prompts, model.device, padding)
     config = GenerationConfig(
-        do_sample=False, max_new_tokens=dice.decoding.max_tokens, eos_token_id=list(ends), pad_token_id=padding
+        do_sample=False, max_new_tokens=sampler.decoding.max_tokens, eos_token_id=list(ends), pad_token_id=padding
     )
-    model.generate(input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=[dice])
+    model.generate(input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=[sampler])
 
 
-def _drawn(tokenizer: Any, dice: TokenSampler, row: int) -> Drawn:
-    count = int(dice.tokens[row])
-    ids = dice.ids[row, :count].tolist()
+def _drawn(tokenizer: Any, sampler: TokenSampler, row: int) -> Drawn:
+    count = int(sampler.tokens[row])
+    ids = sampler.ids[row, :count].tolist()
     return Drawn(
         text=tokenizer.decode(ids, skip_special_tokens=True).strip(),
-        finish=LENGTH if dice.open[row] else STOP,
+        finish=LENGTH if sampler.open[row] else STOP,
         tokens=count,
-        entropy=round(float(dice.entropy[row]) / count, 4),
-        logprob=round(float(dice.logprob[row]), 4),
+        entropy=round(float(sampler.entropy[row]) / count, 4),
+        logprob=round(float(sampler.logprob[row]), 4),
         ids=tuple(ids),
-        logprobs=tuple(dice.logprobs[row, :count].tolist()),
+        logprobs=tuple(sampler.logprobs[row, :count].tolist()),
     )

@@ -64,8 +64,8 @@ def soften_head(model: Any) -> None:
 
 def _head(model: Any) -> tuple[str, Any]:
     """Return the layer that gives the logit, and its name."""
-    layers = {name: one for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
-    name = [name for name, one in layers.items() if one.out_features == 1][-1]
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
+    name = [name for name, layer in layers.items() if layer.out_features == 1][-1]
     return name, layers[name]
 
 
@@ -132,7 +132,7 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     """Return the ids that end a completion: the tokenizer's, and those that the base was shipped with."""
     shipped = getattr(model.generation_config, "eos_token_id", None)
     known = shipped if isinstance(shipped, list) else [shipped]
-    return sorted({one for one in [tokenizer.eos_token_id, *known] if one is not None})
+    return sorted({token for token in [tokenizer.eos_token_id, *known] if token is not None})
 
 
 def device() -> str:
@@ -173,13 +173,13 @@ def _loaded(kind: Any, name: str, **options: Any) -> tuple[Any, set[str]]:
     """Return a model, and the names of weights that are new because the files hold none of their name and shape."""
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise ConfigError(f"{name}: no such folder")
-    told = {"dtype": "auto", "use_safetensors": True, "output_loading_info": True, **options}
+    arguments = {"dtype": "auto", "use_safetensors": True, "output_loading_info": True, **options}
     try:
         # Without `trust_remote_code=False` transformers would ask on stdin; safetensors hold no code.
-        model, found = kind.from_pretrained(name, trust_remote_code=False, **told)
+        model, report = kind.from_pretrained(name, trust_remote_code=False, **arguments)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"{name}: no model of this kind in safetensors there ({_reason(error)})") from error
-    return model, {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+    return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
 
 
 def _base_chat(chat_template: str | dict[str, str] | None) -> str | dict[str, str] | None:

@@ -25,24 +25,24 @@ _OWN = sorted({2**n for n in range(16)} | {3 * 2**n for n in range(15)})  # leng
 Prompts = Sequence[Sequence[int]]  # token ids
 
 
-def decode(model: Any, prompts: Prompts, dice: TokenSampler) -> None:
+def decode(model: Any, prompts: Prompts, sampler: TokenSampler) -> None:
     """Put prompts through the model and then token after token, until the dice have ended every row.
 
     With guidance a row's two prompts follow each other. Both are rows of the cache, so that what they share
     is read once; they get the same tokens and are dropped together.
     """
-    sides = dice.decoding.sides
-    assert len(prompts) == sides * len(dice.rows)
+    sides = sampler.decoding.sides
+    assert len(prompts) == sides * len(sampler.rows)
     rows = _DecodeBatch(model)
     logits = rows.begin(prompts)
     while True:
-        tokens = dice.draw(logits)
-        going = dice.going()
+        tokens = sampler.draw(logits)
+        going = sampler.going()
         left = int(going.sum())
         if not left:
             return
         if left <= (1 - _DROP) * len(going):
-            dice.keep(going.nonzero()[:, 0])
+            sampler.keep(going.nonzero()[:, 0])
             rows.keep(going.repeat_interleave(sides).nonzero()[:, 0])
             tokens = tokens[going]
         ids = tokens.repeat_interleave(sides)[:, None]
@@ -61,11 +61,11 @@ def remembers_all(model: Any) -> bool:
     if "past_key_values" not in inspect.signature(model.forward).parameters:
         return False
     with torch.inference_mode():
-        found = model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=True)
-    built = getattr(found, "past_key_values", None)
+        output = model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=True)
+    built = getattr(output, "past_key_values", None)
     if not isinstance(built, DynamicCache) or built.get_seq_length() != 1:
         return False
-    return all(type(one) is DynamicLayer for one in [*built.layers, *DynamicCache(config=model.config).layers])
+    return all(type(layer) is DynamicLayer for layer in [*built.layers, *DynamicCache(config=model.config).layers])
 
 
 class Plan(NamedTuple):
@@ -98,8 +98,10 @@ def _parted(prompts: Prompts, own: int) -> Plan:
     return Plan(own, heads, family)
 
 
-def _tokens(one: Plan) -> int:
-    return len(one.heads) * max(map(len, one.heads), default=0) + one.own * len(one.family)
+def _tokens(plan_to_count: Plan) -> int:
+    return len(plan_to_count.heads) * max(map(len, plan_to_count.heads), default=0) + plan_to_count.own * len(
+        plan_to_count.family
+    )
 
 
 class PreallocatedCacheLayer(DynamicLayer):  # type: ignore[misc]
@@ -158,7 +160,7 @@ class _DecodeBatch:
         """Put new tokens [rows, new] through the model; return the logits [rows, vocabulary] behind the last."""
         self.mask = torch.cat([self.mask, mask], 1) if len(self.mask) else mask
         where = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        found = self.model(
+        output = self.model(
             input_ids=ids,
             attention_mask=self.mask,
             past_key_values=self.cache,
@@ -166,7 +168,7 @@ class _DecodeBatch:
             **({"position_ids": where} if self.places else {}),
             **self.spare,
         )
-        logits: torch.Tensor = found.logits[:, -1]
+        logits: torch.Tensor = output.logits[:, -1]
         return logits
 
     def keep(self, rows: torch.Tensor) -> None:
@@ -184,7 +186,7 @@ class _DecodeBatch:
         columns = (begins[:, None] + behind).clamp(0, held - 1)
         for layer in self.cache.layers:
             layer.keys, layer.values = (
-                one.transpose(1, 2)[row[:, None], columns].transpose(1, 2) for one in (layer.keys, layer.values)
+                tensor.transpose(1, 2)[row[:, None], columns].transpose(1, 2) for tensor in (layer.keys, layer.values)
             )
         self.mask = (behind >= 0).long()
 
@@ -192,6 +194,6 @@ class _DecodeBatch:
 def padded(rows: Prompts, device: torch.device, padding: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Return token ids and mask [rows, longest], padded on the left."""
     width = max(map(len, rows))
-    ids = [[padding] * (width - len(one)) + list(one) for one in rows]
-    mask = [[0] * (width - len(one)) + [1] * len(one) for one in rows]
+    ids = [[padding] * (width - len(row)) + list(row) for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)

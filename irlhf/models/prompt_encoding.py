@@ -52,18 +52,18 @@ class PromptEncoder:
     names: Sequence[str]  # all rewards that the policy knows
     trusting: bool = False  # whether text of users that looks like a reward, or a special token, is let through
 
-    def messages(self, prompt: Content, asked: Mapping[str, RequestedValue]) -> list[Message]:
+    def messages(self, prompt: Content, requested: Mapping[str, RequestedValue]) -> list[Message]:
         """Return the prompt as the model sees it, rewards written in and user text disarmed."""
         if self.trusting:
-            return self.template.render(prompt, asked, ())
+            return self.template.render(prompt, requested, ())
         disarmed = [self._disarmed(message) for message in as_messages(prompt)]
-        return self.template.render(disarmed, asked, self.names)
+        return self.template.render(disarmed, requested, self.names)
 
-    def text(self, prompt: Content, asked: Mapping[str, RequestedValue]) -> str:
+    def text(self, prompt: Content, requested: Mapping[str, RequestedValue]) -> str:
         """Return the prompt's whole text, up to where the completion begins."""
-        return self._chat_text(self.messages(prompt, asked), generation=True)
+        return self._chat_text(self.messages(prompt, requested), generation=True)
 
-    def prompt(self, prompt: Content, asked: Mapping[str, RequestedValue], room: int) -> Tokens:
+    def prompt(self, prompt: Content, requested: Mapping[str, RequestedValue], room: int) -> Tokens:
         """Return the prompt as at most `room` token ids.
 
         What does not fit loses the beginning of the conversation: whole turns first, then the first
@@ -71,7 +71,7 @@ class PromptEncoder:
         an empty turn does not fit.
         """
         turns = list(as_messages(prompt))
-        ids = self._ids(self.text(turns, asked))
+        ids = self._ids(self.text(turns, requested))
         if len(ids) <= room:
             return Tokens(ids, False, turns)
         start = 1 if turns[0]["role"] in ("system", "developer") else 0
@@ -79,32 +79,32 @@ class PromptEncoder:
             del turns[start]
             if turns[start]["role"] == "assistant":
                 continue  # an answer whose question is gone goes too
-            ids = self._ids(self.text(turns, asked))
+            ids = self._ids(self.text(turns, requested))
             if len(ids) <= room:
                 return Tokens(ids, True, turns)
-        return self._shortened(turns, asked, room, start)
+        return self._shortened(turns, requested, room, start)
 
     def completion(self, completion: Content, prompt: Content) -> list[int]:
         """Return the completion's token ids, the end of the turn included."""
-        said = [self._disarmed(message) for message in as_messages(completion, "assistant")]
+        answer = [self._disarmed(message) for message in as_messages(completion, "assistant")]
         if self.tokenizer.chat_template != PLAIN_CHAT:
-            asked = [self._disarmed(message) for message in as_messages(prompt)]
-            before = self._chat_text(asked, generation=True)
-            whole = self._chat_text(asked + said, generation=False)
+            question = [self._disarmed(message) for message in as_messages(prompt)]
+            before = self._chat_text(question, generation=True)
+            whole = self._chat_text(question + answer, generation=False)
             if whole.startswith(before):
                 return self._ids(whole.removeprefix(before))
-        if len(said) > 1 or not isinstance(said[0].get("content"), str):
+        if len(answer) > 1 or not isinstance(answer[0].get("content"), str):
             raise DataError("a completion of several messages needs a base whose chat template can hold it")
-        return [*self._ids(" " + said[0]["content"]), self.tokenizer.eos_token_id]
+        return [*self._ids(" " + answer[0]["content"]), self.tokenizer.eos_token_id]
 
-    def _shortened(self, turns: list[Message], asked: Mapping[str, RequestedValue], room: int, at: int) -> Tokens:
+    def _shortened(self, turns: list[Message], requested: Mapping[str, RequestedValue], room: int, at: int) -> Tokens:
         """Drop the fewest first words of the turn at `at` that make it fit."""
         text = turns[at]["content"]
         starts = [word.start() for word in _WORD.finditer(text)] + [len(text)]
 
         def begun(word: int) -> Tokens:
             left = [*turns[:at], {**turns[at], "content": text[starts[word] :]}, *turns[at + 1 :]]
-            return Tokens(self._ids(self.text(left, asked)), True, left)
+            return Tokens(self._ids(self.text(left, requested)), True, left)
 
         low, high = 0, len(starts) - 1
         if len(begun(high).ids) > room:

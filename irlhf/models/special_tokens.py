@@ -39,15 +39,15 @@ def parted(token: str) -> str:
 def specials_of(tokenizer: Any, template: Template, names: Sequence[str]) -> Specials:
     """Return what a tokenizer reads as commands. The longest come first, for a token may hold another."""
     words = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content}
-    ends = {one for name in names for one in template.ends(name).values() if one[0].strip()}
+    ends = {end for name in names for end in template.ends(name).values() if end[0].strip()}
     values: set[str] = set()
     lines = []
-    for before, after in sorted(ends, key=lambda one: _longest("".join(one))):
+    for before, after in sorted(ends, key=lambda end: _longest("".join(end))):
         around = len(before) + len(after)
         own = {word for word in words if len(word) > around and word.startswith(before) and word.endswith(after)}
-        said = {word[len(before) : len(word) - len(after)] for word in own}
-        if own and values in (set(), said):
-            values = said
+        command_words = {word[len(before) : len(word) - len(after)] for word in own}
+        if own and values in (set(), command_words):
+            values = command_words
             words -= own
             lines.append((before, after))
     return Specials(tuple(sorted(words, key=_longest)), tuple(lines), tuple(sorted(values, key=_longest)))

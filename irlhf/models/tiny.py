@@ -102,5 +102,8 @@ def _train_tokenizer(texts: Iterable[str], lines: Sequence[str]) -> Any:
 
 def _spoken(messages: list[Message]) -> str:
     """Return a conversation as PLAIN_CHAT writes it, so that its frame costs few tokens."""
-    turns = (f"{SPEAKERS.get(one['role'], one['role'].capitalize())}: {one.get('content') or ''}" for one in messages)
+    turns = (
+        f"{SPEAKERS.get(message['role'], message['role'].capitalize())}: {message.get('content') or ''}"
+        for message in messages
+    )
     return "\n\n".join(turns)

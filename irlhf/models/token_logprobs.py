@@ -30,16 +30,16 @@ def _read(model: Any, rows: Sequence[_Row]) -> list[list[float]]:
     """Read one batch. Padding stands on the right, where no token of a causal model looks."""
     width = max(len(prompt) + len(completion) for prompt, completion in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask, said = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+    mask, in_completion = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
     for i, (prompt, completion) in enumerate(rows):
         end = len(prompt) + len(completion)
         ids[i, :end] = torch.tensor([*prompt, *completion])
         mask[i, :end] = 1
-        said[i, len(prompt) : end] = True
-    ids, mask, said = (one.to(model.device) for one in (ids, mask, said))
+        in_completion[i, len(prompt) : end] = True
+    ids, mask, in_completion = (tensor.to(model.device) for tensor in (ids, mask, in_completion))
     with torch.inference_mode():
         inputs = {"input_ids": ids, "attention_mask": mask}
-        logits = wanted_logits(model, model.get_output_embeddings(), inputs, said[:, 1:])
-        found = -cross_entropy(logits.float(), ids[said], reduction="none")
+        logits = wanted_logits(model, model.get_output_embeddings(), inputs, in_completion[:, 1:])
+        losses = -cross_entropy(logits.float(), ids[in_completion], reduction="none")
     lengths = [len(completion) for _, completion in rows]
-    return [one.tolist() for one in torch.split(found, lengths)]
+    return [tensor.tolist() for tensor in torch.split(losses, lengths)]

@@ -76,7 +76,7 @@ class ApiClient:
         self.url = url
         self.key_env = key_env  # the environment variable that holds the key; empty is OPENAI_API_KEY
         self.timeout = timeout  # seconds until the first word of an answer, or the next
-        self.gate = AdaptiveLimiter(min(FIRST, most), most)
+        self.limiter = AdaptiveLimiter(min(FIRST, most), most)
         self._lock = Lock()
         self._client: OpenAI | None = None
         self._key = ""
@@ -87,7 +87,7 @@ class ApiClient:
         self._end: IrlhfError | None = None  # which every thread hears, once one has
 
     def __reduce__(self) -> tuple[type["ApiClient"], tuple[str, str, float, int]]:
-        return ApiClient, (self.url, self.key_env, self.timeout, self.gate.most)
+        return ApiClient, (self.url, self.key_env, self.timeout, self.limiter.most)
 
     def models(self) -> list[str]:
         """Return the names of the models on the server. Raises RequestFailed, ConfigError and BackendError."""
@@ -99,34 +99,34 @@ class ApiClient:
         Raises RequestFailed, ConfigError and BackendError.
         """
         before, tried, late = self._answered, 0, 0  # requests answered until now, and tries of this one
-        found = self._try(path, body, shape)
-        while isinstance(found, ApiError):
-            self._judge(path, body or {}, found)
+        answer = self._try(path, body, shape)
+        while isinstance(answer, ApiError):
+            self._raise_if_fatal(path, body or {}, answer)
             tried += 1
-            late += found.status == LATE
+            late += answer.status == LATE
             alone = self._answered == before
-            if tried >= (TRIES if alone or found.status != 429 else BUSY_TRIES) or late == LATE_TRIES:
-                self._give_up(path, found, tried, alone)
-            self._rest(found, tried)
-            found = self._try(path, body, shape)
-        return found
+            if tried >= (TRIES if alone or answer.status != 429 else BUSY_TRIES) or late == LATE_TRIES:
+                self._give_up(path, answer, tried, alone)
+            self._rest(answer, tried)
+            answer = self._try(path, body, shape)
+        return answer
 
     def _try(self, path: str, body: Mapping[str, object] | None, shape: type[Shape]) -> Shape | ApiError:
-        with self.gate.slot() as cuts:
+        with self.limiter.slot() as cuts:
             if self._end:
                 raise type(self._end)(str(self._end))
-            found = self._post(path, body, shape)
-            if isinstance(found, ApiError):
-                if found.status in BUSY:
-                    self.gate.busy(cuts)
-                if 0 < found.wait <= LONGEST_WAIT:
-                    self._pause(found.wait)
-                return found
-        self.gate.well()
+            answer = self._post(path, body, shape)
+            if isinstance(answer, ApiError):
+                if answer.status in BUSY:
+                    self.limiter.busy(cuts)
+                if 0 < answer.wait <= LONGEST_WAIT:
+                    self._pause(answer.wait)
+                return answer
+        self.limiter.well()
         with self._lock:
             self._answered += 1
             self._failed = 0
-        return found
+        return answer
 
     def _post(self, path: str, body: Mapping[str, object] | None, shape: type[Shape]) -> Shape | ApiError:
         client = self._ready()
@@ -167,7 +167,7 @@ class ApiClient:
         return not _whole(path) or (bool(self.key_env) and origin(path) == origin(self.url))
 
     def _pause(self, seconds: float) -> None:
-        if self.gate.pause(seconds) and seconds >= NOTED_WAIT:
+        if self.limiter.pause(seconds) and seconds >= NOTED_WAIT:
             console.note(f"{self._shown(self.url)} asks for a pause of {span(seconds)}")
 
     def _rest(self, fault: ApiError, tried: int) -> None:
@@ -176,22 +176,22 @@ class ApiClient:
             wait = (BUSY_WAIT if fault.status == 429 else WAIT) * 2 ** min(tried - 1, TRIES - 2)
             time.sleep(wait * (1 - self._random.random() / 4))
 
-    def _judge(self, path: str, body: Mapping[str, object], fault: ApiError) -> None:
+    def _raise_if_fatal(self, path: str, body: Mapping[str, object], fault: ApiError) -> None:
         """Raise what another try does not mend."""
-        told = f"{self._shown(path)}: {fault.told}"
+        reason = f"{self._shown(path)}: {fault.message}"
         if fault.status == 402 or fault.codes & SPENT:
-            self._stop(BackendError(f"{told}; once there is credit again, {GOES_ON}"))
+            self._stop(BackendError(f"{reason}; once there is credit again, {GOES_ON}"))
         # A key that opened the door before is right: gateways forbid text as well.
         refused = fault.status in REFUSED or (fault.status == 403 and self._answered)
         if refused and "model_not_found" not in fault.codes:
             self._refuse(path, body, fault)
         if fault.status in (401, 403):
-            self._stop(ConfigError(f"{told}; {self._unlocked(path)}"))
+            self._stop(ConfigError(f"{reason}; {self._unlocked(path)}"))
         if fault.wait > LONGEST_WAIT:
-            self._stop(BackendError(f"{told}; come back in {span(fault.wait)}: {GOES_ON}"))
+            self._stop(BackendError(f"{reason}; come back in {span(fault.wait)}: {GOES_ON}"))
         if not fault.passes:
             mend = "is the address right, and the model's name?"
-            self._stop(ConfigError(self._unknown(path, body) or f"{told}; {mend}"))
+            self._stop(ConfigError(self._unknown(path, body) or f"{reason}; {mend}"))
 
     def _unlocked(self, path: str) -> str:
         if self._keyed(path):
@@ -204,8 +204,10 @@ class ApiClient:
             every = self._refused >= ROW and not self._answered
         if every:
             unknown = self._unknown(path, body)
-            self._stop(ConfigError(unknown or f"{self._shown(path)}: {fault.told}, and no request was answered before"))
-        raise RequestFailed(fault.told, refused=True)
+            self._stop(
+                ConfigError(unknown or f"{self._shown(path)}: {fault.message}, and no request was answered before")
+            )
+        raise RequestFailed(fault.message, refused=True)
 
     def forgive(self) -> None:
         """Count one refusal less: it was of words that will not be said again."""
@@ -219,11 +221,11 @@ class ApiClient:
             failed = self._failed
         where = self._shown(path)
         if fault.status == PAGE and not self._answered:
-            self._stop(ConfigError(f"{where}: {fault.told}; is it the server's address?"))
+            self._stop(ConfigError(f"{where}: {fault.message}; is it the server's address?"))
         if failed >= ROW or (fault.status == NOBODY and alone):
-            told = f"{where}: no answer in {tries} tries ({fault.told}); is the server up?"
-            self._stop(BackendError(f"{told} The same command goes on from here"))
-        raise RequestFailed(f"{fault.told}, in {tries} tries")
+            reason = f"{where}: no answer in {tries} tries ({fault.message}); is the server up?"
+            self._stop(BackendError(f"{reason} The same command goes on from here"))
+        raise RequestFailed(f"{fault.message}, in {tries} tries")
 
     def _stop(self, error: IrlhfError) -> NoReturn:
         self._end = self._end or error

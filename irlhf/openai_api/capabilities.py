@@ -25,7 +25,7 @@ class ServerCapabilities:
         """Return the habits of a server that gives one completion a request."""
         return replace(self, plural=False)
 
-    def told(self, before: "ServerCapabilities") -> Iterator[str]:
+    def changes_since(self, before: "ServerCapabilities") -> Iterator[str]:
         """Yield what a user should hear of since `before`."""
         if gone := sorted(self.refused - before.refused):
             yield f"the server takes no {', '.join(gone)}: its own defaults hold"
@@ -37,17 +37,17 @@ class ServerCapabilities:
             yield "the server gives one completion a request, so every sample is a request of its own"
 
 
-def downgrade(habits: ServerCapabilities, body: Mapping[str, object], reason: str) -> ServerCapabilities:
+def downgrade(capabilities: ServerCapabilities, body: Mapping[str, object], reason: str) -> ServerCapabilities:
     """Return how to ask a server that refused a request for this reason; as before, where it names nothing of it."""
     named = {name for name in body if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", reason)}
     if _OLD in body and _NEW in reason:
-        return replace(habits, limit=_NEW)
+        return replace(capabilities, limit=_NEW)
     if named & _LOGPROBS:
-        fewer = [top for top in TOPS if top < habits.top]
-        return replace(habits, top=fewer[0]) if fewer else replace(habits, tells=False)
+        fewer = [top for top in TOPS if top < capabilities.top]
+        return replace(capabilities, top=fewer[0]) if fewer else replace(capabilities, tells=False)
     if "n" in named:
-        return habits.singly()
+        return capabilities.singly()
     gone = named - _SPARED
     if gone & WHOLE.keys():
         gone |= WHOLE.keys()
-    return replace(habits, refused=habits.refused | gone)
+    return replace(capabilities, refused=capabilities.refused | gone)

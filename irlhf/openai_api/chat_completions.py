@@ -78,116 +78,120 @@ class ChatClient:
         self.spent = spent
         self.kept = self.lost = 0  # completions
         self.reason = ""  # why one of them was lost
-        self.habits = ServerCapabilities()
+        self.capabilities = ServerCapabilities()
         self.met = False  # whether the server has said yes or no to what it is asked
         self.first = Lock()  # of those who ask before that
         self.lock = Lock()
-        self.told: set[str] = set()
+        self.reported: set[str] = set()
 
     def __call__(
         self, messages: Sequence[Message], seeds: Sequence[int], size: int | None = None
     ) -> list[Completion | FailedCompletion]:
         """Return a completion for each seed. `size` is how many tokens the messages are, where somebody knows."""
-        found: list[Completion | FailedCompletion] = []
-        while len(found) < len(seeds):
+        completions: list[Completion | FailedCompletion] = []
+        while len(completions) < len(seeds):
             try:
-                found += self._some(messages, seeds[len(found) :], size)
+                completions += self._some(messages, seeds[len(completions) :], size)
             except RequestFailed as reason:
-                found += [FailedCompletion(str(reason))] * (len(seeds) - len(found))
-        return found
+                completions += [FailedCompletion(str(reason))] * (len(seeds) - len(completions))
+        return completions
 
     def _some(
         self, messages: Sequence[Message], seeds: Sequence[int], size: int | None
     ) -> list[Completion | FailedCompletion]:
         """Return as many of the completions as one request brings."""
-        self._judge()  # another thread may have seen the last that was needed to give up
-        answer, habits = self._answer(messages, seeds)
+        self._check_usable()  # another thread may have seen the last that was needed to give up
+        answer, capabilities = self._answer(messages, seeds)
         choices = answer.choices[: len(seeds)]
-        if habits.plural and len(choices) < len(seeds):
-            self._learn(habits, habits.singly())
+        if capabilities.plural and len(choices) < len(seeds):
+            self._learn(capabilities, capabilities.singly())
         self._count(answer.usage or _Usage(), size)
         alone = answer.usage.completion_tokens if answer.usage and len(answer.choices) == 1 else None
-        found = [self._completion(choice, alone, habits) for choice in choices]
-        self._judge(found)
-        return found
+        completions = [self._completion(choice, alone, capabilities) for choice in choices]
+        self._check_usable(completions)
+        return completions
 
-    def _judge(self, found: Sequence[Completion | FailedCompletion] = ()) -> None:
+    def _check_usable(self, completions: Sequence[Completion | FailedCompletion] = ()) -> None:
         """Raise BackendError where nothing that came was of use: it may have been paid for."""
         with self.lock:
-            lost = [one.reason for one in found if isinstance(one, FailedCompletion)]
+            lost = [completion.reason for completion in completions if isinstance(completion, FailedCompletion)]
             self.lost += len(lost)
-            self.kept += len(found) - len(lost)
+            self.kept += len(completions) - len(lost)
             self.reason = lost[0] if lost else self.reason
             hopeless = self.lost >= _FIRST and not self.kept
         if hopeless:
-            told = f"none of {self.lost} completions is one to go by ({self.reason})"
-            raise BackendError(f"{self.served.url}: {told}; look at what they are asked")
+            problem = f"none of {self.lost} completions is one to go by ({self.reason})"
+            raise BackendError(f"{self.served.url}: {problem}; look at what they are asked")
 
     def _answer(self, messages: Sequence[Message], seeds: Sequence[int]) -> tuple[_Answer, ServerCapabilities]:
         """Return an answer, and what was known of the server when it was asked."""
         with nullcontext() if self.met else self.first:
             while True:
-                habits = self.habits
-                body = self._body(habits, messages, seeds)
+                capabilities = self.capabilities
+                body = self._body(capabilities, messages, seeds)
                 try:
                     answer = self.host.ask(_PATH, body, _Answer)
                 except RequestFailed as reason:
-                    taught = downgrade(habits, body, str(reason)) if reason.refused else habits
-                    if not self._learn(habits, taught):
+                    taught = downgrade(capabilities, body, str(reason)) if reason.refused else capabilities
+                    if not self._learn(capabilities, taught):
                         self.met = True
                         raise
                     self.host.forgive()
                 else:
                     self.met = True
-                    return answer, habits
+                    return answer, capabilities
 
-    def _body(self, habits: ServerCapabilities, messages: Sequence[Message], seeds: Sequence[int]) -> dict[str, Any]:
+    def _body(
+        self, capabilities: ServerCapabilities, messages: Sequence[Message], seeds: Sequence[int]
+    ) -> dict[str, Any]:
         served = self.served
         optional: dict[str, Any] = {
-            "n": len(seeds) if habits.plural and len(seeds) > 1 else None,
+            "n": len(seeds) if capabilities.plural and len(seeds) > 1 else None,
             "seed": seeds[0] % SEEDS,
             "presence_penalty": 0,
             "frequency_penalty": 0,
-            "logprobs": True if served.untouched and habits.tells else None,
-            "top_logprobs": habits.top if served.untouched and habits.tells else None,
+            "logprobs": True if served.untouched and capabilities.tells else None,
+            "top_logprobs": capabilities.top if served.untouched and capabilities.tells else None,
             **self.extra,
         }
-        drawn = {"temperature": served.temperature, "top_p": served.top_p, habits.limit: served.max_tokens}
-        kept = {name: value for name, value in optional.items() if value is not None and name not in habits.refused}
+        drawn = {"temperature": served.temperature, "top_p": served.top_p, capabilities.limit: served.max_tokens}
+        kept = {
+            name: value for name, value in optional.items() if value is not None and name not in capabilities.refused
+        }
         return {"model": self.name, "messages": list(messages), **drawn, **kept}
 
     def _learn(self, before: ServerCapabilities, after: ServerCapabilities) -> bool:
         """Take up what a request taught, unless others taught more; return whether another try would be another."""
         with self.lock:
-            if self.habits == before:
-                self.habits = after
-            changed = self.habits != before
-        for text in after.told(before):
+            if self.capabilities == before:
+                self.capabilities = after
+            changed = self.capabilities != before
+        for text in after.changes_since(before):
             self._note(text)
         return changed
 
     def _completion(
-        self, choice: _Choice, alone: int | None, habits: ServerCapabilities
+        self, choice: _Choice, alone: int | None, capabilities: ServerCapabilities
     ) -> Completion | FailedCompletion:
         """Return what a choice is worth; `alone` is the number of its tokens, where it is the only one."""
         text = (choice.message.content or "").strip()
         if reason := self._unusable(choice, text):
             return FailedCompletion(reason)
-        asked = self.served.untouched and habits.tells
-        given = choice.logprobs if choice.logprobs and asked else Logprobs()
+        wants_logprobs = self.served.untouched and capabilities.tells
+        given = choice.logprobs if choice.logprobs and wants_logprobs else Logprobs()
         numbers, known = given.numbers, given.known
-        told = bool(numbers) and _makes(given.content or (), text)
+        has_logprobs = bool(numbers) and _makes(given.content or (), text)
         censored = len(numbers) - len(known)
         with self.lock:
             self.spent[CENSORED] += censored
-        if asked and not told:
+        if wants_logprobs and not has_logprobs:
             why = "the tokens that the server tells do not make its text" if numbers else "the server gives no logprobs"
             self._warn(f"{why}; rows of which it does not have none, nor what entropy lies between")
         tokens = alone if alone is not None else len(numbers) or None
         if choice.finish_reason == LENGTH and tokens is not None and tokens < self.served.max_tokens:
             self._warn(f"the server ended completions before {self.served.max_tokens} tokens: its context is too short")
-        logprob = round(math.fsum(known), 4) if told and not censored else None
-        brackets = given.brackets(habits.top, self.served.vocabulary) if told else []
+        logprob = round(math.fsum(known), 4) if has_logprobs and not censored else None
+        brackets = given.brackets(capabilities.top, self.served.vocabulary) if has_logprobs else []
         low, high = mean_bracket(brackets, len(numbers))
         return Completion(text, choice.finish_reason or "", tokens, logprob, censored or None, low, high)
 
@@ -236,14 +240,14 @@ class ChatClient:
 
     def _is_new(self, matter: str) -> bool:
         with self.lock:
-            new = matter not in self.told
-            self.told.add(matter)
+            new = matter not in self.reported
+            self.reported.add(matter)
         return new
 
 
 def _makes(tokens: Sequence[Token], text: str) -> bool:
     """Return whether tokens make a text; the last one may be the end of the turn, which is not seen."""
-    return any(said.decode(errors="replace").strip() == text for said in _joined(tokens))
+    return any(joined.decode(errors="replace").strip() == text for joined in _joined(tokens))
 
 
 def _joined(tokens: Sequence[Token]) -> Iterator[bytes]:

@@ -53,7 +53,7 @@ class CompletionsClient:
         """Return what the model says behind these token ids."""
         top = self.top
         try:
-            raw = self._asked(prompt, seed, top)
+            raw = self._request(prompt, seed, top)
         except openai.APIError as error:
             if not self._takes_less(error, top):
                 self._fail(error)
@@ -63,7 +63,7 @@ class CompletionsClient:
             raise BackendError(f"{self.served.url}: an answer without a completion in it; {GOES_ON}")
         return self._completion(answer.choices[0], answer.usage, top)
 
-    def _asked(self, prompt: Sequence[int], seed: int, top: int) -> bytes:
+    def _request(self, prompt: Sequence[int], seed: int, top: int) -> bytes:
         untouched = self.served.untouched
         return self.client.completions.with_raw_response.create(
             model=self.name,
@@ -96,8 +96,8 @@ class CompletionsClient:
             )
         given = choice.logprobs if choice.logprobs and self.served.untouched else Logprobs()
         numbers, known = given.numbers, given.known
-        told = usage.completion_tokens if usage else None
-        tokens = told if told is not None else len(numbers) or None
+        reported_tokens = usage.completion_tokens if usage else None
+        tokens = reported_tokens if reported_tokens is not None else len(numbers) or None
         logprob = round(math.fsum(known), 4) if known and len(known) == len(numbers) == tokens else None
         low, high = mean_bracket(given.brackets(top, self.served.vocabulary), tokens)
         censored = len(numbers) - len(known) or None
@@ -122,9 +122,9 @@ class CompletionsClient:
         try:
             return shape.model_validate_json(content)
         except ValidationError as error:
-            told = cleaned(content.decode(errors="replace"), self.key) or "nothing"
+            text = cleaned(content.decode(errors="replace"), self.key) or "nothing"
             raise BackendError(
-                f"{self.served.url}: the answer is not what OpenAI's protocol says: {told}; is it the server's address,"
+                f"{self.served.url}: the answer is not what OpenAI's protocol says: {text}; is it the server's address,"
                 " up to and with /v1?"
             ) from error
 
@@ -137,10 +137,10 @@ class CompletionsClient:
                 f"{url}: no answer in {_RETRIES + 1} tries ({reason}); is the server up?"
                 " The same command goes on from here"
             ) from error
-        status, told = error.status_code, f"{url}: {error.status_code} ({error_text(error.response.text, self.key)})"
+        status, text = error.status_code, f"{url}: {error.status_code} ({error_text(error.response.text, self.key)})"
         if status in (408, 409, 429) or status >= 500:
-            raise BackendError(f"{told}; when it has room again, {GOES_ON}") from error
+            raise BackendError(f"{text}; when it has room again, {GOES_ON}") from error
         if status in (401, 403):
-            raise ConfigError(f"{told}; put a key of this server's into {self.served.key or KEY}") from error
+            raise ConfigError(f"{text}; put a key of this server's into {self.served.key or KEY}") from error
         mend = f"; does --base-url end in /v1, and does the server take token ids at {url}/completions?"
-        raise ConfigError(unknown_model(self.client, url, getattr(self, "name", "")) or told + mend) from error
+        raise ConfigError(unknown_model(self.client, url, getattr(self, "name", "")) or text + mend) from error

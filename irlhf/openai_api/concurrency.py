@@ -76,11 +76,11 @@ class AdaptiveLimiter:
 def requested_wait(headers: Mapping[str, str]) -> float:
     """Return the seconds that a server asks to be left alone for, or 0 where it says nothing that can be read."""
     for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
-        told = headers.get(name, "")
+        value = headers.get(name, "")
         try:
-            wait = float(told) / unit
+            wait = float(value) / unit
         except ValueError:
-            wait = _until(told)
+            wait = _until(value)
         if wait > 0:  # which "nan" is not
             return wait
     return 0.0

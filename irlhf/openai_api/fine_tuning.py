@@ -59,8 +59,8 @@ class Job(BaseModel):
     @property
     def problem(self) -> str:
         """What went wrong, in the host's words."""
-        told = self.error.get("message") or self.error.get("code") if isinstance(self.error, dict) else self.error
-        return str(told or "")
+        message = self.error.get("message") or self.error.get("code") if isinstance(self.error, dict) else self.error
+        return str(message or "")
 
 
 class Jobs(BaseModel):
@@ -135,48 +135,48 @@ class FineTuningClient:
             )
             return raw[0]
 
-        found = self._said(ask, Job)
-        if isinstance(found, ApiError) and raw and found.status != PAGE:
-            return replace(found, status=BROKEN)  # it was called a success, so something may have been done
-        return found
+        job = self._call(ask, Job)
+        if isinstance(job, ApiError) and raw and job.status != PAGE:
+            return replace(job, status=BROKEN)  # it was called a success, so something may have been done
+        return job
 
     def job(self, name: str) -> Job | ApiError:
         """Return a job as it stands."""
-        return self._said(lambda: self.jobs_at.with_raw_response.retrieve(name), Job)
+        return self._call(lambda: self.jobs_at.with_raw_response.retrieve(name), Job)
 
     def jobs(self, mark: str, after: str) -> Jobs | ApiError:
         """Return a page of jobs, of those that carry a mark, if one is given."""
         wanted = {MARK: mark} if mark else omit
         ask = self.jobs_at.with_raw_response.list
-        return self._said(lambda: ask(after=after or omit, limit=PAGE_ROWS, metadata=wanted), Jobs)
+        return self._call(lambda: ask(after=after or omit, limit=PAGE_ROWS, metadata=wanted), Jobs)
 
     def cancel(self, name: str) -> Job | ApiError:
         """Stop a job for good."""
-        return self._said(lambda: self.jobs_at.with_raw_response.cancel(name), Job)
+        return self._call(lambda: self.jobs_at.with_raw_response.cancel(name), Job)
 
     def events(self, name: str, after: str) -> Events | ApiError:
         """Return a page of what happened to a job."""
         ask = self.jobs_at.with_raw_response.list_events
-        return self._said(lambda: ask(name, after=after or omit, limit=PAGE_ROWS), Events)
+        return self._call(lambda: ask(name, after=after or omit, limit=PAGE_ROWS), Events)
 
     def checkpoints(self, name: str) -> Checkpoints | ApiError:
         """Return the last checkpoints of a job."""
         ask = self.jobs_at.checkpoints.with_raw_response.list
-        return self._said(lambda: ask(name, limit=PAGE_ROWS), Checkpoints)
+        return self._call(lambda: ask(name, limit=PAGE_ROWS), Checkpoints)
 
     def upload(self, path: Path, name: str) -> UploadedFile | ApiError:
         """Hand in a file."""
         content = path.read_bytes()
         ask = self.client.files.with_raw_response.create
-        return self._said(lambda: ask(file=(name, content, "application/jsonl"), purpose="fine-tune"), UploadedFile)
+        return self._call(lambda: ask(file=(name, content, "application/jsonl"), purpose="fine-tune"), UploadedFile)
 
     def file(self, name: str) -> UploadedFile | ApiError:
         """Return a file's card."""
-        return self._said(lambda: self.client.files.with_raw_response.retrieve(name), UploadedFile)
+        return self._call(lambda: self.client.files.with_raw_response.retrieve(name), UploadedFile)
 
     def model(self, name: str) -> ModelInfo | ApiError:
         """Return a model's card."""
-        return self._said(lambda: self.client.models.with_raw_response.retrieve(name), ModelInfo)
+        return self._call(lambda: self.client.models.with_raw_response.retrieve(name), ModelInfo)
 
     def content(self, name: str) -> bytes:
         """Return what is in a file; nothing where the host does not give it."""
@@ -185,7 +185,7 @@ class FineTuningClient:
         except openai.APIError:
             return b""
 
-    def _said(self, ask: Callable[[], Any], shape: type[Shape]) -> Shape | ApiError:
+    def _call(self, ask: Callable[[], Any], shape: type[Shape]) -> Shape | ApiError:
         try:
             return responses.read(ask().content, shape, self.key)
         except openai.APIStatusError as error:
@@ -195,18 +195,18 @@ class FineTuningClient:
 
     def fail(self, fault: ApiError, what: str = "") -> NoReturn:
         """Raise what a fault comes to, as one line that says what to do."""
-        told = f"{self.url}: {what}{fault.told}"
+        text = f"{self.url}: {what}{fault.message}"
         if fault.status == 402 or fault.codes & SPENT:
-            raise BackendError(f"{told}; once there is credit, or the day is over, {GOES_ON}")
+            raise BackendError(f"{text}; once there is credit, or the day is over, {GOES_ON}")
         if fault.status in (401, 403):
-            raise ConfigError(f"{told}; put a key of this host's into {self.key_env}")
+            raise ConfigError(f"{text}; put a key of this host's into {self.key_env}")
         if fault.status == PAGE:
-            raise ConfigError(f"{told}; is it the host's address, up to and with /v1?")
+            raise ConfigError(f"{text}; is it the host's address, up to and with /v1?")
         if fault.wait > LONGEST_WAIT:
-            raise BackendError(f"{told}; come back in {span(fault.wait)}: {GOES_ON}")
+            raise BackendError(f"{text}; come back in {span(fault.wait)}: {GOES_ON}")
         if fault.passes:
-            raise BackendError(f"{told}; is the host up? Once it is, {GOES_ON}")
-        raise ConfigError(f"{told}; is the address right, up to and with /v1?")
+            raise BackendError(f"{text}; is the host up? Once it is, {GOES_ON}")
+        raise ConfigError(f"{text}; is the address right, up to and with /v1?")
 
 
 def passing(fault: ApiError) -> bool:
@@ -217,10 +217,10 @@ def passing(fault: ApiError) -> bool:
 def patient(ask: Callable[[], Shape | ApiError], tries: int = TRIES) -> Shape | ApiError:
     """Ask what costs nothing until there is an answer, or no hope of one."""
     for tried in range(1, tries):
-        found = ask()
-        if not isinstance(found, ApiError) or not passing(found):
-            return found
-        rest(found, tried)
+        answer = ask()
+        if not isinstance(answer, ApiError) or not passing(answer):
+            return answer
+        rest(answer, tried)
     return ask()
 
 

@@ -56,6 +56,6 @@ def _parsed(tree: Mapping[str, Any], name: str, source: str) -> Provider:
         return Provider.model_validate({"name": name, **tree})
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        hint = did_you_mean(place, Provider.model_fields) if problem["type"] == "extra_forbidden" else ""
-        raise ConfigError(f"{source}: {place}: {problem['msg']}{hint}") from error
+        key = ".".join(str(part) for part in problem["loc"])
+        hint = did_you_mean(key, Provider.model_fields) if problem["type"] == "extra_forbidden" else ""
+        raise ConfigError(f"{source}: {key}: {problem['msg']}{hint}") from error

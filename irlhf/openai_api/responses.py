@@ -27,7 +27,7 @@ class ApiError:
     """What came instead of an answer."""
 
     status: int
-    told: str  # as one clean line
+    message: str  # as one clean line
     codes: frozenset[str] = frozenset()  # the server's words for it, such as `insufficient_quota`
     wait: float = 0.0  # seconds that the server asks for
 
@@ -44,16 +44,18 @@ def read(content: bytes, shape: type[Shape], key: str) -> Shape | ApiError:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
     text = content.decode(errors="replace")
-    told = error_text(text, key) or "nothing"
+    problem_text = error_text(text, key) or "nothing"
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):
         page = text.lstrip().startswith("<")
-        return ApiError(PAGE if page else BROKEN, f"an answer that is no JSON: {told}")
+        return ApiError(PAGE if page else BROKEN, f"an answer that is no JSON: {problem_text}")
     if isinstance(body, dict) and body.get("error"):
-        return ApiError(_number(body["error"]), f"an error for an answer: {told}", frozenset(codes(text)))
-    place = ".".join(map(str, first["loc"]))
-    return ApiError(_SHAPELESS, f"an answer of another shape ({cleaned(place, key)}: {first['msg'].lower()}): {told}")
+        return ApiError(_number(body["error"]), f"an error for an answer: {problem_text}", frozenset(codes(text)))
+    field = ".".join(map(str, first["loc"]))
+    return ApiError(
+        _SHAPELESS, f"an answer of another shape ({cleaned(field, key)}: {first['msg'].lower()}): {problem_text}"
+    )
 
 
 def _number(error: object) -> int:
@@ -64,8 +66,8 @@ def _number(error: object) -> int:
 
 def refused(response: httpx2.Response, key: str) -> ApiError:
     """Return what a status other than success says."""
-    told = f"{response.status_code} ({error_text(response.text, key) or response.reason_phrase})"
-    return ApiError(response.status_code, told, frozenset(codes(response.text)), requested_wait(response.headers))
+    text = f"{response.status_code} ({error_text(response.text, key) or response.reason_phrase})"
+    return ApiError(response.status_code, text, frozenset(codes(response.text)), requested_wait(response.headers))
 
 
 def silence(error: openai.APIConnectionError, key: str) -> ApiError:

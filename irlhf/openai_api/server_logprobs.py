@@ -84,24 +84,30 @@ class Logprobs(BaseModel):
     @property
     def numbers(self) -> list[float | None]:
         """The logprobs of the tokens, as they were told."""
-        return self.token_logprobs or [one.logprob for one in self.content or ()]
+        return self.token_logprobs or [token.logprob for token in self.content or ()]
 
     @property
     def known(self) -> list[float]:
         """The logprobs that are some."""
-        return [one for one in self.numbers if one is not None and math.isfinite(one) and one > _CENSORED]
+        return [
+            logprob
+            for logprob in self.numbers
+            if logprob is not None and math.isfinite(logprob) and logprob > _CENSORED
+        ]
 
-    def brackets(self, asked: int, vocabulary: int | None) -> list[tuple[float, float | None]]:
+    def brackets(self, requested: int, vocabulary: int | None) -> list[tuple[float, float | None]]:
         """Return what each token's entropy lies between; none of a token without a list of the likeliest."""
         if self.top_logprobs:
-            distinct = all(name.startswith(_ID) for one in self.top_logprobs for name in one or ())
-            lists = [[number for number in (one or {}).values() if number is not None] for one in self.top_logprobs]
+            distinct = all(name.startswith(_ID) for top in self.top_logprobs for name in top or ())
+            lists = [[number for number in (top or {}).values() if number is not None] for top in self.top_logprobs]
         else:
             distinct = True
-            lists = [[listed.logprob for listed in one.top_logprobs or ()] for one in self.content or ()]
+            lists = [[listed.logprob for listed in top.top_logprobs or ()] for top in self.content or ()]
         pairs = zip(self.numbers, lists, strict=False)
-        found = [likeliest(top, _CENSORED if drawn is None else drawn, asked, distinct) for drawn, top in pairs if top]
-        return [bracket(top, vocabulary, whole) for top, whole in found]
+        tops = [
+            likeliest(top, _CENSORED if drawn is None else drawn, requested, distinct) for drawn, top in pairs if top
+        ]
+        return [bracket(top, vocabulary, whole) for top, whole in tops]
 
 
 def mean_bracket(

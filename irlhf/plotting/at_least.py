@@ -21,8 +21,8 @@ def wants(path: Path, first: dict[str, Any]) -> bool:
 
 def draw(path: Path) -> list[tuple[str, Any]]:
     """Return one figure, a panel for each reward, bars for each policy."""
-    found = eval_file.read(path)
-    drawn = style.followed(found)
+    evaluation = eval_file.read(path)
+    drawn = style.followed(evaluation)
     if not drawn:
         return []
     lines = max(len(arms) for arms in drawn.values())
@@ -34,25 +34,25 @@ def draw(path: Path) -> list[tuple[str, Any]]:
 
 
 def _panel(axis: Any, reward: str, arms: Sequence[Arm]) -> None:
-    levels, placed = _places([[one["asked"] for one in found["curve"]] for _, found in arms])
+    levels, placed = _places([[level["asked"] for level in metrics["curve"]] for _, metrics in arms])
     width = 0.84 / len(arms)
-    for i, (look, found) in enumerate(arms):
-        places = [place + (i + 0.5) * width - 0.42 for place in placed[i]]
-        shares = [one["at_least"] for one in found["curve"]]
+    for i, (look, metrics) in enumerate(arms):
+        places = [position + (i + 0.5) * width - 0.42 for position in placed[i]]
+        shares = [level["at_least"] for level in metrics["curve"]]
         bars = {"color": look.colour, "hatch": _HATCHES[i % len(_HATCHES)], "edgecolor": "white", "linewidth": 0.6}
-        label = f"{look.label}: {_share_label(found)}"
-        axis.bar(places, [one["value"] for one in shares], width, label=label, **bars)
+        label = f"{look.label}: {_share_label(metrics)}"
+        axis.bar(places, [level["value"] for level in shares], width, label=label, **bars)
         whiskers = {"fmt": "none", "ecolor": style.INK, "elinewidth": 1, "capsize": 1.5}
-        axis.errorbar(places, [one["value"] for one in shares], yerr=style.whiskers(shares), **whiskers)
+        axis.errorbar(places, [level["value"] for level in shares], yerr=style.whiskers(shares), **whiskers)
     axis.set_xticks(range(len(levels)), [eval_file.number(level) for level in levels])
     axis.set(ylim=(0, 1.02), title=style.short(reward), xlabel="asked (target)", ylabel="share that reach it")
     axis.grid(visible=False, axis="x")
     style.legend_below(axis)
 
 
-def _share_label(found: dict[str, Any]) -> str:
-    least = found["at_least"]
-    return f"{eval_file.shown(least['share'])} of {found['n']:,} (targets dealt anew: {least['floor_permuted']:.2f})"
+def _share_label(metrics: dict[str, Any]) -> str:
+    least = metrics["at_least"]
+    return f"{eval_file.shown(least['share'])} of {metrics['n']:,} (targets dealt anew: {least['floor_permuted']:.2f})"
 
 
 def _places(curves: Sequence[Sequence[float]]) -> tuple[list[float], list[list[int]]]:
@@ -65,10 +65,10 @@ def _places(curves: Sequence[Sequence[float]]) -> tuple[list[float], list[list[i
         apart = (max(curves[0]) - min(curves[0])) / len(ranks)
         if all(max(rank) - min(rank) <= apart for rank in ranks):
             return [sum(rank) / len(rank) for rank in ranks], [list(range(len(ranks)))] * len(curves)
-    asked = sorted(level for curve in curves for level in curve)
-    levels = asked[:1]
-    for level in asked:
-        if level > levels[-1] + _NEAR * (asked[-1] - asked[0]):
+    all_levels = sorted(level for curve in curves for level in curve)
+    levels = all_levels[:1]
+    for level in all_levels:
+        if level > levels[-1] + _NEAR * (all_levels[-1] - all_levels[0]):
             levels.append(level)
     return levels, [[_nearest(level, levels) for level in curve] for curve in curves]
 

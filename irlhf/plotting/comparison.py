@@ -30,12 +30,14 @@ def wants(path: Path, first: dict[str, Any]) -> bool:
 
 def draw(path: Path) -> list[tuple[str, Any]]:
     """Return one figure, a panel for each kind of figure, a row for each pair and reward."""
-    found = eval_file.read(path)
+    evaluation = eval_file.read(path)
     kinds: dict[str, list[Row]] = {}
-    for pair in found["comparisons"]:
-        for one in pair["figures"]:
-            if eval_file.measured(one["difference"]):
-                kinds.setdefault(one["figure"], []).append((_row_label(found, pair, one), one["difference"]))
+    for pair in evaluation["comparisons"]:
+        for paired_figure in pair["figures"]:
+            if eval_file.measured(paired_figure["difference"]):
+                kinds.setdefault(paired_figure["figure"], []).append(
+                    (_row_label(evaluation, pair, paired_figure), paired_figure["difference"])
+                )
     if not kinds:
         return []
     heights = [len(rows) + 2.6 for rows in kinds.values()]
@@ -47,11 +49,11 @@ def draw(path: Path) -> list[tuple[str, Any]]:
     return [("comparison", figure)]
 
 
-def _row_label(found: Mapping[str, Any], pair: Mapping[str, Any], one: Mapping[str, Any]) -> str:
-    labels = style.looks(found["policies"])
+def _row_label(evaluation: Mapping[str, Any], pair: Mapping[str, Any], figure: Mapping[str, Any]) -> str:
+    labels = style.looks(evaluation["policies"])
     names = [labels[pair[side]].label if pair[side] in labels else pair[side] for side in ("policy", "against")]
-    reward = f"{style.short(one['reward'])}: " if one["reward"] else ""
-    return f"{reward}{' − '.join(names)}, {one['prompts']:,} prompts"
+    reward = f"{style.short(figure['reward'])}: " if figure["reward"] else ""
+    return f"{reward}{' − '.join(names)}, {figure['prompts']:,} prompts"
 
 
 def _panel(axis: Any, title: str, rows: Sequence[Row]) -> None:

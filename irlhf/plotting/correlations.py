@@ -27,7 +27,7 @@ def draw(path: Path) -> list[tuple[str, Any]]:
     names = list(dict.fromkeys(name for row in rows for name in row))
     if len(names) < 2:
         return []
-    both = [[_paired(rows, one, other) for other in names] for one in names]
+    both = [[_paired(rows, left, right) for right in names] for left in names]
     counts = [len(pair) for line in both for pair in line]
     least, most = min(counts), max(counts)
     n = f"n = {most:,}" if least == most else f"n = {least:,} to {most:,}"
@@ -43,8 +43,8 @@ def draw(path: Path) -> list[tuple[str, Any]]:
     return [("correlations", figure)]
 
 
-def _paired(rows: Sequence[Mapping[str, float]], one: str, other: str) -> Any:
-    return np.array([(row[one], row[other]) for row in rows if one in row and other in row], dtype=float)
+def _paired(rows: Sequence[Mapping[str, float]], left: str, right: str) -> Any:
+    return np.array([(row[left], row[right]) for row in rows if left in row and right in row], dtype=float)
 
 
 def _spearman(pair: Any) -> float:

@@ -40,31 +40,31 @@ def wants(path: Path, first: dict[str, Any]) -> bool:
 
 def draw(path: Path) -> list[tuple[str, Any]]:
     """Return one figure, a panel for each reward, and for the mixes, and for each cost that was measured."""
-    found = eval_file.read(path)
-    costs = [cost for cost in _COSTS if any(one.drawable for one in _panels(found, cost))]
-    panels = [one for both in zip(*(_panels(found, cost) for cost in costs), strict=True) for one in both]
-    panels = [one for one in panels if one.drawable]
+    evaluation = eval_file.read(path)
+    costs = [cost for cost in _COSTS if any(panel.drawable for panel in _panels(evaluation, cost))]
+    panels = [panel for both in zip(*(_panels(evaluation, cost) for cost in costs), strict=True) for panel in both]
+    panels = [panel for panel in panels if panel.drawable]
     if not panels:
         return []
     figure, axes = style.panels(len(panels), width=4.6, height=3.7, columns=2)
     handles: dict[str, Any] = {}
     for panel, axis in zip(panels, axes, strict=True):
         _draw(axis, panel, handles)
-    style.legend_under(figure, _labelled_with_costs(found, handles))
+    style.legend_under(figure, _labelled_with_costs(evaluation, handles))
     return [("price", figure)]
 
 
-def _panels(found: Mapping[str, Any], cost: str) -> list[_Panel]:
+def _panels(evaluation: Mapping[str, Any], cost: str) -> list[_Panel]:
     panels = []
-    for reward in eval_file.rewards_of(found):
-        arms = style.arms(found, reward)
-        lines = [(look, _curve(one, cost)) for look, one in arms]
-        bars = [(look, _bars(one["curve"], "actual", cost)) for look, one in arms]
+    for reward in eval_file.rewards_of(evaluation):
+        arms = style.arms(evaluation, reward)
+        lines = [(look, _curve(metrics, cost)) for look, metrics in arms]
+        bars = [(look, _bars(metrics["curve"], "actual", cost)) for look, metrics in arms]
         panels.append(_Panel(style.short(reward), "reward given", cost, lines, bars=bars))
-    looks = style.looks(found["policies"])
-    lines = [(look, _mixes(found, key, cost)) for key, look in looks.items()]
+    looks = style.looks(evaluation["policies"])
+    lines = [(look, _mixes(evaluation, key, cost)) for key, look in looks.items()]
     given = "weighted reward, sd above the data's mean"
-    bars = [(look, _bars([arm for _, arm in _arms(found, key)], "weighted", cost)) for key, look in looks.items()]
+    bars = [(look, _bars([arm for _, arm in _arms(evaluation, key)], "weighted", cost)) for key, look in looks.items()]
     return [*panels, _Panel("mixes", given, cost, lines, joined=False, bars=bars)]
 
 
@@ -72,27 +72,29 @@ def _bars(entries: Sequence[Mapping[str, Any]], given: str, cost: str) -> list[t
     """Return what the cost lies between where it is not known itself: the reward, the low and the high end."""
     low, high = f"{cost}_low", f"{cost}_high"
     return [
-        (one[given]["value"], one[low], one.get(high))
-        for one in entries
-        if one.get(cost) is None and one.get(low) is not None
+        (entry[given]["value"], entry[low], entry.get(high))
+        for entry in entries
+        if entry.get(cost) is None and entry.get(low) is not None
     ]
 
 
-def _arms(found: Mapping[str, Any], key: str) -> list[tuple[Mapping[str, float], Mapping[str, Any]]]:
+def _arms(evaluation: Mapping[str, Any], key: str) -> list[tuple[Mapping[str, float], Mapping[str, Any]]]:
     """Return each weighting with what the arm brought."""
-    return [(mix["weights"], arm) for mix in found["tradeoff"] for arm in mix["arms"] if arm["policy"] == key]
+    return [(mix["weights"], arm) for mix in evaluation["tradeoff"] for arm in mix["arms"] if arm["policy"] == key]
 
 
-def _curve(found: Mapping[str, Any], cost: str) -> list[tuple[dict[str, float], float, str]]:
-    priced = [one for one in found["curve"] if one.get(cost) is not None]
+def _curve(metrics: Mapping[str, Any], cost: str) -> list[tuple[dict[str, float], float, str]]:
+    priced = [level for level in metrics["curve"] if level.get(cost) is not None]
     ends = (priced[0]["asked"], priced[-1]["asked"]) if priced else ()
-    return [(one["actual"], one[cost], f"{one['asked']:.2g}" if one["asked"] in ends else "") for one in priced]
+    return [
+        (level["actual"], level[cost], f"{level['asked']:.2g}" if level["asked"] in ends else "") for level in priced
+    ]
 
 
-def _mixes(found: Mapping[str, Any], key: str, cost: str) -> list[tuple[dict[str, float], float, str]]:
+def _mixes(evaluation: Mapping[str, Any], key: str, cost: str) -> list[tuple[dict[str, float], float, str]]:
     """Return the arm's weightings from the least weighted reward to the most."""
-    priced = [(arm, eval_file.ratio(weights)) for weights, arm in _arms(found, key) if arm.get(cost) is not None]
-    priced.sort(key=lambda one: float(one[0]["weighted"]["value"]))
+    priced = [(arm, eval_file.ratio(weights)) for weights, arm in _arms(evaluation, key) if arm.get(cost) is not None]
+    priced.sort(key=lambda entry: float(entry[0]["weighted"]["value"]))
     ends = {priced[0][1], priced[-1][1]} if priced else set()
     return [(arm["weighted"], arm[cost], ratio if ratio in ends else "") for arm, ratio in priced]
 
@@ -102,13 +104,13 @@ def _draw(axis: Any, panel: _Panel, handles: dict[str, Any]) -> None:
         if not line:
             continue
         figures, costs, labels = zip(*line, strict=True)
-        values = [one["value"] for one in figures]
+        values = [figure["value"] for figure in figures]
         # Where the reward does not follow its target, a line would be a scribble.
         marks = look.joined if panel.joined and look.steered else {**look.joined, "linestyle": ""}
         drawn = axis.errorbar(values, costs, xerr=style.whiskers(figures), capsize=2.5, **marks)
         handles.setdefault(look.label, drawn)
-        for place in zip(values, costs, labels, strict=True) if look.steered else ():
-            axis.annotate(place[2], place[:2], textcoords="offset points", xytext=(4, 7), fontsize=10)
+        for point in zip(values, costs, labels, strict=True) if look.steered else ():
+            axis.annotate(point[2], point[:2], textcoords="offset points", xytext=(4, 7), fontsize=10)
     for look, bars in panel.bars:
         _draw_bars(axis, look, bars, handles)
     axis.set(title=panel.title, xlabel=panel.given, ylabel=_COSTS[panel.cost])
@@ -127,15 +129,15 @@ def _draw_bars(
         handles.setdefault(look.label, drawn)
 
 
-def _labelled_with_costs(found: Mapping[str, Any], handles: Mapping[str, Any]) -> dict[str, Any]:
+def _labelled_with_costs(evaluation: Mapping[str, Any], handles: Mapping[str, Any]) -> dict[str, Any]:
     """Return the handles under labels that say each policy's mean costs."""
-    labels = style.looks(found["policies"])
-    told = {}
-    for key, policy in found["policies"].items():
+    labels = style.looks(evaluation["policies"])
+    labelled = {}
+    for key, policy in evaluation["policies"].items():
         label = labels[key].label
         if label in handles:
-            told["; ".join([f"{label}, n = {policy['samples']:,}", *_costs(policy)])] = handles[label]
-    return told
+            labelled["; ".join([f"{label}, n = {policy['samples']:,}", *_costs(policy)])] = handles[label]
+    return labelled
 
 
 def _costs(policy: Mapping[str, Any]) -> Iterator[str]:

@@ -22,27 +22,27 @@ def wants(path: Path, first: dict[str, Any]) -> bool:
 
 def draw(path: Path) -> list[tuple[str, Any]]:
     """Return one figure, a panel for each policy."""
-    found = eval_file.read(path)
-    looks = style.looks(found["policies"])
-    drawn = {key: policy["crosstalk"] for key, policy in found["policies"].items() if policy["crosstalk"]}
+    evaluation = eval_file.read(path)
+    looks = style.looks(evaluation["policies"])
+    drawn = {key: policy["crosstalk"] for key, policy in evaluation["policies"].items() if policy["crosstalk"]}
     if not drawn:
         return []
-    most = max(len(one[side]) for one in drawn.values() for side in ("targets", "rewards"))
+    most = max(len(metrics[side]) for metrics in drawn.values() for side in ("targets", "rewards"))
     size = (1.15 if most <= _INTERVALS else 0.62) * most
     figure, axes = style.panels(len(drawn), width=size + 1.8, height=size + 1.3, columns=2 if most < 5 else 1)
-    values = [cell["value"] for one in drawn.values() for row in one["slopes"] for cell in row]
+    values = [cell["value"] for metrics in drawn.values() for row in metrics["slopes"] for cell in row]
     reach = max(1.0, *(abs(value) for value in values))
-    for (key, one), axis in zip(drawn.items(), axes, strict=True):
-        heat = _panel(axis, one, reach)
-        axis.set_title(f"{looks[key].label}, n = {one['n']:,}", pad=10)
+    for (key, metrics), axis in zip(drawn.items(), axes, strict=True):
+        heat = _panel(axis, metrics, reach)
+        axis.set_title(f"{looks[key].label}, n = {metrics['n']:,}", pad=10)
     style.heat_key(figure, axes, heat)
     return [("crosstalk", figure)]
 
 
-def _panel(axis: Any, found: dict[str, Any], reach: float) -> Any:
-    slopes = found["slopes"]
+def _panel(axis: Any, metrics: dict[str, Any], reach: float) -> Any:
+    slopes = metrics["slopes"]
     heat = style.heat(axis, [[cell["value"] for cell in row] for row in slopes], reach)
-    targets, rewards = found["targets"], found["rewards"]
+    targets, rewards = metrics["targets"], metrics["rewards"]
     for i, j in np.ndindex(len(targets), len(rewards)):
         cell = slopes[i][j]
         under = eval_file.shown(cell).partition(" ")[2] if max(len(targets), len(rewards)) <= _INTERVALS else ""

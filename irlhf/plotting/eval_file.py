@@ -18,9 +18,9 @@ def read(path: Path) -> dict[str, Any]:
     return _SHAPE.read(path, {"pairs": {}})
 
 
-def rewards_of(found: Mapping[str, Any]) -> list[str]:
+def rewards_of(evaluation: Mapping[str, Any]) -> list[str]:
     """Return the rewards that some policy was asked for, in the order of the file."""
-    return list(dict.fromkeys(name for policy in found["policies"].values() for name in policy["rewards"]))
+    return list(dict.fromkeys(name for policy in evaluation["policies"].values() for name in policy["rewards"]))
 
 
 def measured(figure: object) -> bool:

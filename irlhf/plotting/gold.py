@@ -24,10 +24,10 @@ def wants(path: Path, first: dict[str, Any]) -> bool:
 
 def draw(path: Path) -> list[tuple[str, Any]]:
     """Return one figure: for each reward that has gold, the proxy above the gold, over the same targets."""
-    found = eval_file.read(path)
+    evaluation = eval_file.read(path)
     drawn = {}
-    for reward in eval_file.rewards_of(found):
-        arms = [(look, one) for look, one in style.arms(found, reward) if _gold_levels(one)]
+    for reward in eval_file.rewards_of(evaluation):
+        arms = [(look, metrics) for look, metrics in style.arms(evaluation, reward) if _gold_levels(metrics)]
         if arms:
             drawn[reward] = arms
     if not drawn:
@@ -37,29 +37,29 @@ def draw(path: Path) -> list[tuple[str, Any]]:
     lines = max(len(arms) for arms in drawn.values())
     figure = Figure(figsize=(4.8 * columns, (5.6 + 0.4 * lines) * rows), layout="constrained")
     places = figure.subfigures(rows, columns, squeeze=False).flat
-    for (reward, arms), place in zip(drawn.items(), places, strict=False):
-        _pair(place, reward, arms)
+    for (reward, arms), subfigure in zip(drawn.items(), places, strict=False):
+        _pair(subfigure, reward, arms)
     return [("gold", figure)]
 
 
-def _gold_levels(found: dict[str, Any]) -> list[dict[str, Any]]:
-    return [one for one in found["curve"] if eval_file.measured(one.get("gold"))]
+def _gold_levels(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    return [level for level in metrics["curve"] if eval_file.measured(level.get("gold"))]
 
 
-def _pair(place: Any, reward: str, arms: Sequence[Arm]) -> None:
-    above, below = place.subplots(2, 1, sharex=True)
-    for look, found in arms:
-        levels = _gold_levels(found)
-        asked = [one["asked"] for one in levels]
-        for axis, kind, label in ((above, "actual", ""), (below, "gold", f"{look.label}\n{_summary(found)}")):
-            figures = [one[kind] for one in levels]
-            values = [one["value"] for one in figures]
-            axis.errorbar(asked, values, yerr=style.whiskers(figures), capsize=2.5, label=label, **look.joined)
-        peak = found.get("gold", {}).get("over", {}).get("peak")
+def _pair(subfigure: Any, reward: str, arms: Sequence[Arm]) -> None:
+    above, below = subfigure.subplots(2, 1, sharex=True)
+    for look, metrics in arms:
+        levels = _gold_levels(metrics)
+        targets = [level["asked"] for level in levels]
+        for axis, kind, label in ((above, "actual", ""), (below, "gold", f"{look.label}\n{_summary(metrics)}")):
+            figures = [level[kind] for level in levels]
+            values = [level["value"] for level in figures]
+            axis.errorbar(targets, values, yerr=style.whiskers(figures), capsize=2.5, label=label, **look.joined)
+        peak = metrics.get("gold", {}).get("over", {}).get("peak")
         if peak is not None and look.steered:
             _mark(above, below, look, peak)
     above.set(title=style.short(reward), ylabel="reward given (proxy)")
-    negated = ", negated" * any(found.get("direction") == "lower" for _, found in arms)  # as `irlhf eval` wrote it
+    negated = ", negated" * any(metrics.get("direction") == "lower" for _, metrics in arms)  # as `irlhf eval` wrote it
     below.set(xlabel="asked (target)", ylabel=f"gold, own units{negated}")
     style.legend_below(below)
 
@@ -72,10 +72,10 @@ def _mark(above: Any, below: Any, look: style.Look, peak: float) -> None:
     below.text(peak, 1.01, "gold peaks", color=style.INK, **label)
 
 
-def _summary(found: dict[str, Any]) -> str:
-    gold = found.get("gold", {})
+def _summary(metrics: dict[str, Any]) -> str:
+    gold = metrics.get("gold", {})
     over = gold.get("over", {})
-    n = f"n = {gold.get('n', found['n']):,}"
+    n = f"n = {gold.get('n', metrics['n']):,}"
     if not over:
         return n
     if over["peak"] >= over["top"]:

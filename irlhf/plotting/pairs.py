@@ -26,9 +26,9 @@ def wants(path: Path, first: dict[str, Any]) -> bool:
 def draw(path: Path) -> list[tuple[str, Any]]:
     """Return one figure: a row for each reward, and a panel of reliability where one was measured."""
     pairs = eval_file.read(path)["pairs"]
-    rewards = [(style.short(name), one) for name, one in pairs["rewards"].items()]
-    rewards += [(f"gold {style.short(name)}", one) for name, one in pairs["gold"].items()]
-    calibrated = [(name, one) for name, one in rewards if "calibration" in one]
+    rewards = [(style.short(name), metrics) for name, metrics in pairs["rewards"].items()]
+    rewards += [(f"gold {style.short(name)}", metrics) for name, metrics in pairs["gold"].items()]
+    calibrated = [(name, metrics) for name, metrics in rewards if "calibration" in metrics]
     height = max(5.2 + _LEGEND_LINE * len(calibrated) if calibrated else 0, _ROW * len(rewards) + 2.2)
     figure, axes = style.panels(1 + bool(calibrated), width=6.0, height=height, columns=2)
     _accuracy(axes[0], rewards)
@@ -44,11 +44,11 @@ def _accuracy(axis: Any, rewards: Sequence[Measured]) -> None:
     for rule, (marker, label) in _RULES.items():
         shown[rule] = {"marker": marker, "color": style.GREY, "label": label, "markersize": 6}
     for i, (kind, look) in enumerate(shown.items()):
-        figures = [_percent(one[kind]) for _, one in rewards]
+        figures = [_percent(metrics[kind]) for _, metrics in rewards]
         places = [row + 0.2 * (i - 1) for row in rows]
         whiskers = style.whiskers(figures)
-        axis.errorbar([one["value"] for one in figures], places, xerr=whiskers, capsize=3, linestyle="", **look)
-    axis.set_yticks(rows, [f"{name}\nn = {one['n']:,}" for name, one in rewards], fontsize=11)
+        axis.errorbar([metrics["value"] for metrics in figures], places, xerr=whiskers, capsize=3, linestyle="", **look)
+    axis.set_yticks(rows, [f"{name}\nn = {metrics['n']:,}" for name, metrics in rewards], fontsize=11)
     axis.set_ylim(len(rewards) - 0.4, -0.6)
     axis.set(xlabel="pairs in which the chosen one is preferred, %", title="Does it prefer what people chose?")
     axis.grid(visible=False, axis="y")
@@ -57,17 +57,17 @@ def _accuracy(axis: Any, rewards: Sequence[Measured]) -> None:
 
 def _reliability(axis: Any, rewards: Sequence[Measured]) -> None:
     axis.plot([0.5, 1], [0.5, 1], color=style.INK, linewidth=1, linestyle=style.DASHED, label="as predicted")
-    for i, (name, one) in enumerate(rewards):
-        found = one["calibration"]
-        right = [part["right"] for part in found["bins"]]
+    for i, (name, metrics) in enumerate(rewards):
+        calibration = metrics["calibration"]
+        right = [part["right"] for part in calibration["bins"]]
         look = {"color": style.COLOURS[i % len(style.COLOURS)], "marker": style.MARKERS[i % len(style.MARKERS)]}
-        told = f"log loss {eval_file.shown(found['log_loss'])}, error {eval_file.shown(found['ece'])}"
+        summary = f"log loss {eval_file.shown(calibration['log_loss'])}, error {eval_file.shown(calibration['ece'])}"
         axis.errorbar(
-            [part["predicted"] for part in found["bins"]],
+            [part["predicted"] for part in calibration["bins"]],
             [part["value"] for part in right],
             yerr=style.whiskers(right),
             capsize=2.5,
-            label=f"{name}: {told}",
+            label=f"{name}: {summary}",
             **look,
         )
     axis.set(xlabel="predicted probability of being chosen", ylabel="share chosen", title="Is its probability honest?")

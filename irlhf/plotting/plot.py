@@ -32,31 +32,31 @@ def plot(sources: Sequence[str | Path], output: str | Path, settings: PlotSettin
     if folder == STREAM or (folder.exists() and not folder.is_dir()):
         raise ConfigError(f"{folder}: pictures go into a folder; name one with -o")
     check_output(folder, {})
-    found = PlotData()
+    data = PlotData()
     with resolve("irlhf.plotting.style:look")():
         for source in sources:
-            _read(Path(source), found)
-        with sound(found.evaluations):
-            text = resolve("irlhf.plotting.report:report")(found)
+            _read(Path(source), data)
+        with sound(data.evaluations):
+            text = resolve("irlhf.plotting.report:report")(data)
         folder.mkdir(exist_ok=True)
-        for name, drawn in found.pictures.items():
+        for name, drawn in data.pictures.items():
             with whole_file(folder / f"{name}.{settings.format}") as temporary:
                 temporary.write_bytes(drawn.png if settings.format == "png" else drawn.rendered(settings.format))
     with whole_file(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    pictures = [str(folder / f"{name}.{settings.format}") for name in found.pictures]
+    pictures = [str(folder / f"{name}.{settings.format}") for name in data.pictures]
     return {"output": str(folder), "pictures": pictures, "report": str(page)}
 
 
-def _read(source: Path, found: PlotData) -> None:
+def _read(source: Path, data: PlotData) -> None:
     path = _metrics(source) if source.is_dir() else source
     first = _first_row(path)
-    found.sources[str(path)] = digest(path)
+    data.sources[str(path)] = digest(path)
     is_evaluation = eval_file.holds(first)
     if is_evaluation:
-        found.evaluations[str(path)] = eval_file.read(path)
+        data.evaluations[str(path)] = eval_file.read(path)
     if "policy" in first and "completion" in first:
-        found.samples.extend(from_json(row, where) for where, row in read_rows(path))
+        data.samples.extend(from_json(row, where) for where, row in read_rows(path))
         return  # samples are read, not drawn: their rewards are what was asked, not what the data holds
     with sound([path]) if is_evaluation or rounds_file.holds(first) else contextlib.nullcontext():
         drawn = _draw(path, first)
@@ -67,7 +67,7 @@ def _read(source: Path, found: PlotData) -> None:
     for name, picture in drawn.items():
         # The second file of a kind must not take the first one's name.
         names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-        found.pictures[next(one for one in names if one not in found.pictures)] = picture
+        data.pictures[next(free_name for free_name in names if free_name not in data.pictures)] = picture
 
 
 def _metrics(folder: Path) -> Path:
@@ -91,7 +91,7 @@ def _first_row(path: Path) -> dict[str, Any]:
         raise ConfigError("plot reads files, not a stream")
     if path.suffix == ".json":
         with contextlib.suppress(DataError):  # then it is a file of rows, or read_rows says what is wrong
-            found = read_json(path)
-            if eval_file.holds(found) or rounds_file.holds(found):
-                return found
+            content = read_json(path)
+            if eval_file.holds(content) or rounds_file.holds(content):
+                return content
     return next(row for _, row in read_rows(path))

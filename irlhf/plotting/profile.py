@@ -21,9 +21,9 @@ def wants(path: Path, first: dict[str, Any]) -> bool:
 
 def draw(path: Path) -> list[tuple[str, Any]]:
     """Return one figure, a panel for each weighting, a line for each arm."""
-    found = eval_file.read(path)
-    looks = style.looks(found["policies"])
-    mixes = [mix for mix in found["tradeoff"] if len(_axes(mix)) > 1]
+    evaluation = eval_file.read(path)
+    looks = style.looks(evaluation["policies"])
+    mixes = [mix for mix in evaluation["tradeoff"] if len(_axes(mix)) > 1]
     if not mixes:
         return []
     shown = mixes[:: -(-len(mixes) // _PANELS)]
@@ -55,7 +55,7 @@ def _panel(axis: Any, mix: Mapping[str, Any], looks: Mapping[str, style.Look], h
         places = [j for j, name in enumerate(names) if name in arm["rewards"]]
         figures = [arm["rewards"][names[j]] for j in places]
         aside = 0.07 * (i - (len(mix["arms"]) - 1) / 2)  # so that intervals do not cover each other
-        values = [one["value"] for one in figures]
+        values = [figure["value"] for figure in figures]
         bars = {"yerr": style.whiskers(figures), "capsize": 2.5, **known.joined}
         handles.setdefault(known.label, axis.errorbar([j + aside for j in places], values, **bars))
     room = 13 if len(names) == 3 else 18

@@ -25,20 +25,23 @@ SAMPLES = 600  # that the browser holds at most, to keep the page light
 _MISSING = "not available"
 
 
-def report(found: PlotData) -> str:
+def report(data: PlotData) -> str:
     """Return the page as HTML."""
-    known = [one for evaluated in found.evaluations.values() for one in evaluated["policies"].items()]
-    pictures = [(name, one.caption, base64.b64encode(one.png).decode()) for name, one in found.pictures.items()]
+    known = [policy_entry for evaluated in data.evaluations.values() for policy_entry in evaluated["policies"].items()]
+    pictures = [
+        (name, policy_entry.caption, base64.b64encode(policy_entry.png).decode())
+        for name, policy_entry in data.pictures.items()
+    ]
     script, look = _part("report.js"), _part("report.css")
     page = _jinja().get_template("report.html.jinja")
     return page.render(
         version=version("irlhf"),
         pictures=pictures,
-        evaluations={path: _evaluation(one) for path, one in found.evaluations.items()},
-        samples=_rows(found.samples, dict(known)),
-        shown=len(_taken(found.samples)),
-        total=len(found.samples),
-        sources=found.sources,
+        evaluations={path: _evaluation(policy_entry) for path, policy_entry in data.evaluations.items()},
+        samples=_rows(data.samples, dict(known)),
+        shown=len(_taken(data.samples)),
+        total=len(data.samples),
+        sources=data.sources,
         script=script,
         look=look,
         allowed={"script": _allowed(script), "style": _allowed(look)},
@@ -68,11 +71,17 @@ def _allowed(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _evaluation(found: Mapping[str, Any]) -> dict[str, Any]:
+def _evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """Return an evaluation with labels that tell its policies apart."""
-    labels = {key: _label(look, found["policies"][key]) for key, look in style.looks(found["policies"]).items()}
-    asked = [one for policy in found["policies"].values() for one in policy["rewards"].values()]
-    return {**found, "labels": labels, "tolerance": next((one["success"]["tolerance"] for one in asked), 0)}
+    labels = {
+        key: _label(look, evaluation["policies"][key]) for key, look in style.looks(evaluation["policies"]).items()
+    }
+    measured = [metrics for policy in evaluation["policies"].values() for metrics in policy["rewards"].values()]
+    return {
+        **evaluation,
+        "labels": labels,
+        "tolerance": next((metrics["success"]["tolerance"] for metrics in measured), 0),
+    }
 
 
 def _label(look: style.Look, policy: Mapping[str, Any]) -> str:
@@ -104,7 +113,7 @@ def _rows(samples: Sequence[Example], policies: Mapping[str, Mapping[str, Any]])
             "prompt": clean(as_text(sample.prompt)),
             "completion": clean(as_text(sample.completion)),
             "mix": clean(_mix(weights_of(sample.target))) if weights_of(sample.target) else "",
-            "asked": {clean(name): number for name, number in sample.asked.items()},
+            "asked": {clean(name): number for name, number in sample.prompt_numbers.items()},
             "given": {clean(name): number for name, number in sample.rewards.items()},
             "gold": {clean(name): number for name, number in sample.gold.items()},
         }

@@ -33,14 +33,14 @@ class Shape:
 
     def read(self, path: Path, usual: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a file holds, with `usual` where it may lack something. Raises DataError for another shape."""
-        found = {**usual, **read_json(path)}
-        if found["version"] not in (self.version, *self.older):
-            told = f"version {found['version']!r:.20} of {self.name}, and plot reads version {self.version}"
-            raise DataError(f"{path}: {told}; {self.again}")
+        content = {**usual, **read_json(path)}
+        if content["version"] not in (self.version, *self.older):
+            problem = f"version {content['version']!r:.20} of {self.name}, and plot reads version {self.version}"
+            raise DataError(f"{path}: {problem}; {self.again}")
         for name, kind in self.parts.items():
-            if not isinstance(found.get(name), kind):
+            if not isinstance(content.get(name), kind):
                 raise self.lacks(path, f"'{name}'")
-        safe: dict[str, Any] = _safe(found)
+        safe: dict[str, Any] = _safe(content)
         return safe
 
     def lacks(self, path: Path, what: str) -> DataError:
@@ -54,8 +54,8 @@ def sound(paths: Iterable[str | Path]) -> Iterator[None]:
     try:
         yield
     except _ODD as error:
-        files, told = ", ".join(map(str, paths)), " ".join(f"{type(error).__name__}: {error}".split())
-        reason = f"damaged, or changed by hand ({told:.100})"
+        files, text = ", ".join(map(str, paths)), " ".join(f"{type(error).__name__}: {error}".split())
+        reason = f"damaged, or changed by hand ({text:.100})"
         raise DataError(f"{files}: {reason}; run the command that wrote it again") from error
 
 
@@ -64,5 +64,5 @@ def _safe(value: Any) -> Any:
     if isinstance(value, str):
         return clean(value).encode(errors="replace").decode()
     if isinstance(value, dict):
-        return {_safe(key): _safe(one) for key, one in value.items()}
-    return [_safe(one) for one in value] if isinstance(value, list) else value
+        return {_safe(key): _safe(item) for key, item in value.items()}
+    return [_safe(item) for item in value] if isinstance(value, list) else value

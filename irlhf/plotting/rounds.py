@@ -26,8 +26,8 @@ def _interval(name: str) -> Measure:
     """Return what reads a figure that stands with its interval."""
 
     def read(row: Row) -> Figure | None:
-        found = row.get(name)
-        return found if eval_file.measured(found) else None
+        figure = row.get(name)
+        return figure if eval_file.measured(figure) else None
 
     return read
 
@@ -36,10 +36,10 @@ def _with_error(name: str) -> Measure:
     """Return what reads a figure that stands with its standard error, or with none."""
 
     def read(row: Row) -> Figure | None:
-        found = row.get(name, {})
-        if not eval_file.measured(found):
+        figure = row.get(name, {})
+        if not eval_file.measured(figure):
             return None
-        value, error = found["value"], found.get("error") or 0.0
+        value, error = figure["value"], figure.get("error") or 0.0
         return {"value": value, "low": value - error, "high": value + error}
 
     return read
@@ -50,7 +50,7 @@ def _tracking(row: Row) -> Figure | None:
     each = row.get("tracking", {}).values()
     if not each or not all(map(eval_file.measured, each)):
         return None
-    return {part: fmean(one[part] for one in each) for part in ("value", "low", "high")}
+    return {part: fmean(figures[part] for figures in each) for part in ("value", "low", "high")}
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ def _heading(rows: Sequence[Row], absent: Sequence[str]) -> Iterator[str]:
 
 def _points(arm: Arm, panel: _Panel) -> list[Point]:
     """Return the rounds in which all was measured: the number, where along, the figure."""
-    found = [(row["round"], panel.along(row) if panel.along else None, panel.figure(row)) for row in arm.rounds]
-    return [(number, along, given) for number, along, given in found if given and (along or not panel.along)]
+    points = [(row["round"], panel.along(row) if panel.along else None, panel.figure(row)) for row in arm.rounds]
+    return [(number, along, given) for number, along, given in points if given and (along or not panel.along)]
 
 
 def _draw(axis: Any, panel: _Panel, arms: Sequence[Arm], handles: dict[str, Any]) -> None:
@@ -144,10 +144,10 @@ def _line(axis: Any, arm: Arm, points: Sequence[Point], aside: float) -> Any:
         axis.fill_between(numbers, *edges, color=arm.look.colour, alpha=0.16, linewidth=0)
         return axis.plot(numbers, values, **arm.joined)[0]
     places = [number + aside * (number > 0) for number, _, _ in points]
-    later = [(place, given) for place, (number, _, given) in zip(places, points, strict=True) if number]
+    later = [(position, given) for position, (number, _, given) in zip(places, points, strict=True) if number]
     figures = [given for _, given in later]
     bars = {"fmt": "none", "ecolor": arm.look.colour, "elinewidth": 0.9, "zorder": arm.joined["zorder"]}
-    at = [place for place, _ in later], [given["value"] for given in figures]
+    at = [position for position, _ in later], [given["value"] for given in figures]
     axis.errorbar(*at, yerr=style.whiskers(figures), **bars)
     return axis.plot(places, values, **arm.joined)[0]
 

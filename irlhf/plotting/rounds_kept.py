@@ -37,9 +37,9 @@ def draw(path: Path) -> list[tuple[str, Any]]:
     figure = Figure(figsize=(4.4 * len(measured), 3.7 * len(arms) + 0.4), layout="constrained")
     handles: dict[str, Any] = {}
     above: Sequence[Any] = ()
-    for place, (arm, rows) in zip(figure.subfigures(len(arms), 1, squeeze=False).flat, arms, strict=True):
-        place.suptitle(_heading(arm, rows), fontsize=13)
-        axes = list(place.subplots(1, len(measured), squeeze=False).flat)
+    for subfigure, (arm, rows) in zip(figure.subfigures(len(arms), 1, squeeze=False).flat, arms, strict=True):
+        subfigure.suptitle(_heading(arm, rows), fontsize=13)
+        axes = list(subfigure.subplots(1, len(measured), squeeze=False).flat)
         for name, axis in zip(measured, axes, strict=True):
             _panel(axis, rows, name, handles)
         for axis, first in zip(axes, above or axes, strict=True):

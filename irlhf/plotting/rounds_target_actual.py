@@ -28,8 +28,8 @@ def draw(path: Path) -> list[tuple[str, Any]]:
     drawn: dict[str, list[target_actual.Arm]] = {}
     for row, colour, marker in zip(shown, style.steps(len(shown)), style.MARKERS, strict=False):
         look = style.Look(f"round {row['round']}", colour, marker, style.SOLID, steered=True)
-        for reward, found in _rewards(_file(path, row)).items():
-            drawn.setdefault(reward, []).append((look, found))
+        for reward, metrics in _rewards(_file(path, row)).items():
+            drawn.setdefault(reward, []).append((look, metrics))
     if not drawn:
         return []
     figure = target_actual.figure(drawn, clouds=0)
@@ -47,12 +47,12 @@ def _beside(path: Path, rows: Sequence[Row]) -> list[Row]:
     there = [row for row in rows if _file(path, row).is_file()]
     absent = [str(row["round"]) for row in rows if not _file(path, row).is_file()]
     if absent:
-        told = f"no round-N/eval.json beside it for round {', '.join(absent)}"
-        console.warn(f"{path}: {told}, so target against actual leaves out what was asked then")
+        note = f"no round-N/eval.json beside it for round {', '.join(absent)}"
+        console.warn(f"{path}: {note}, so target against actual leaves out what was asked then")
     return there
 
 
 def _rewards(file: Path) -> Mapping[str, Any]:
     """Return what an evaluation found of each reward that has a curve."""
     policies = eval_file.read(file)["policies"].values()
-    return {reward: found for policy in policies for reward, found in policy["rewards"].items() if found["curve"]}
+    return {reward: metrics for policy in policies for reward, metrics in policy["rewards"].items() if metrics["curve"]}

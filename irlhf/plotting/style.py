@@ -124,26 +124,26 @@ def spread(count: int, most: int) -> list[int]:
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
-def arms(found: Mapping[str, Any], reward: str) -> list[tuple[Look, dict[str, Any]]]:
+def arms(evaluation: Mapping[str, Any], reward: str) -> list[tuple[Look, dict[str, Any]]]:
     """Return the look and the figures of each policy that was held to a reward."""
-    known = looks(found["policies"])
+    known = looks(evaluation["policies"])
     return [
         (known[key], policy["rewards"][reward])
-        for key, policy in found["policies"].items()
+        for key, policy in evaluation["policies"].items()
         if reward in policy["rewards"]
     ]
 
 
-def followed(found: Mapping[str, Any]) -> dict[str, list[tuple[Look, dict[str, Any]]]]:
+def followed(evaluation: Mapping[str, Any]) -> dict[str, list[tuple[Look, dict[str, Any]]]]:
     """Return, for each reward that has a curve, the look and the figures of each policy held to it."""
-    each = {reward: arms(found, reward) for reward in rewards_of(found)}
-    return {reward: mine for reward, mine in each.items() if any(one["curve"] for _, one in mine)}
+    each = {reward: arms(evaluation, reward) for reward in rewards_of(evaluation)}
+    return {reward: measured for reward, measured in each.items() if any(metrics["curve"] for _, metrics in measured)}
 
 
 def whiskers(figures: Sequence[Mapping[str, float]]) -> list[list[float]]:
     """Return how far each interval reaches below and above its value, as matplotlib wants it."""
-    below = [max(0.0, one["value"] - one["low"]) for one in figures]
-    above = [max(0.0, one["high"] - one["value"]) for one in figures]
+    below = [max(0.0, figure["value"] - figure["low"]) for figure in figures]
+    above = [max(0.0, figure["high"] - figure["value"]) for figure in figures]
     return [below, above]
 
 
@@ -151,8 +151,8 @@ def legend_below(axis: Any, gap: float = 0.55, columns: int = 1) -> None:
     """Put an axis' legend `gap` inches below it, where it covers no data."""
     figure = axis.get_figure(root=True)
     below = axis.transAxes + ScaledTranslation(0, -gap, figure.dpi_scale_trans)
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below, "borderaxespad": 0}
-    axis.legend(**place, ncols=columns, handlelength=2.6)
+    placement = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below, "borderaxespad": 0}
+    axis.legend(**placement, ncols=columns, handlelength=2.6)
 
 
 def legend_under(figure: Any, handles: Mapping[str, Any], columns: int = 1) -> None:
@@ -187,9 +187,9 @@ def heat_key(figure: Any, axes: Sequence[Any], drawn: Any) -> None:
     key.outline.set_visible(False)
 
 
-def number(axis: Any, place: tuple[int, int], value: float, reach: float, under: str = "") -> None:
+def number(axis: Any, cell: tuple[int, int], value: float, reach: float, under: str = "") -> None:
     """Write a number, and an interval under it, into its cell of a heat map (row, column)."""
-    row, column = place
+    row, column = cell
     colour = "white" if abs(value) > 0.7 * reach else INK
     text = "–" if math.isnan(value) else f"{value:z.2f}".replace("-", "−")
     axis.text(column, row - (0.12 if under else 0), text, ha="center", va="center", color=colour, fontsize=12)

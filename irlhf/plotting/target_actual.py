@@ -44,58 +44,60 @@ def figure(drawn: Mapping[str, Sequence[Arm]], clouds: int) -> Figure:
 def _panel(axis: Any, reward: str, arms: Sequence[Arm], clouds: Sequence[style.Look]) -> None:
     ends = _ends(arms)
     axis.plot(ends, ends, color=style.INK, linewidth=1, linestyle=style.DASHED, label="given = asked")
-    for look, found in arms:
+    for look, metrics in arms:
         if look in clouds:
-            _cloud(axis, look, found)
-        _line(axis, look, found)
-    look, found = arms[0]
-    label = f"best constant: error {found['error']['floor_constant']:.3f}"
-    axis.axhline(_middle(found), color=style.GREY, linewidth=1.5, linestyle=style.DOTTED, label=label)
-    title = f"{style.short(reward)} ({found['scale']})"
+            _cloud(axis, look, metrics)
+        _line(axis, look, metrics)
+    look, metrics = arms[0]
+    label = f"best constant: error {metrics['error']['floor_constant']:.3f}"
+    axis.axhline(_middle(metrics), color=style.GREY, linewidth=1.5, linestyle=style.DOTTED, label=label)
+    title = f"{style.short(reward)} ({metrics['scale']})"
     axis.set(xlim=ends, ylim=ends, title=title, xlabel="asked (target)", ylabel="given (actual)")
     axis.set_aspect("equal", anchor="S")  # the layout makes room for a legend below where the axis itself ends
     style.legend_below(axis)
 
 
-def _cloud(axis: Any, look: style.Look, found: dict[str, Any]) -> None:
+def _cloud(axis: Any, look: style.Look, metrics: dict[str, Any]) -> None:
     """Draw the single samples and the band that holds eight of ten."""
-    if found["points"]:
-        asked, actual = np.array(found["points"]).T
-        axis.scatter(asked, actual, s=7, color=look.colour, alpha=0.14, linewidths=0, rasterized=True)
-    levels = [one["asked"] for one in found["curve"]]
-    edges = [[one[edge] for one in found["curve"]] for edge in ("p10", "p90")]
+    if metrics["points"]:
+        targets, actual = np.array(metrics["points"]).T
+        axis.scatter(targets, actual, s=7, color=look.colour, alpha=0.14, linewidths=0, rasterized=True)
+    levels = [level["asked"] for level in metrics["curve"]]
+    edges = [[level[edge] for level in metrics["curve"]] for edge in ("p10", "p90")]
     axis.fill_between(levels, *edges, color=look.colour, alpha=0.16, linewidth=0)
 
 
-def _line(axis: Any, look: style.Look, found: dict[str, Any]) -> None:
-    means = [one["actual"] for one in found["curve"]]
-    levels = [one["asked"] for one in found["curve"]]
+def _line(axis: Any, look: style.Look, metrics: dict[str, Any]) -> None:
+    means = [level["actual"] for level in metrics["curve"]]
+    levels = [level["asked"] for level in metrics["curve"]]
     values = [mean["value"] for mean in means]
-    label = f"{look.label}, n = {found['n']:,}\n{_summary(found)}"
+    label = f"{look.label}, n = {metrics['n']:,}\n{_summary(metrics)}"
     axis.errorbar(levels, values, yerr=style.whiskers(means), capsize=2.5, label=label, **look.joined)
 
 
-def _summary(found: dict[str, Any]) -> str:
-    kind = next((kind for kind in ("within", "pooled") if "spearman" in found[kind]), "")
+def _summary(metrics: dict[str, Any]) -> str:
+    kind = next((kind for kind in ("within", "pooled") if "spearman" in metrics[kind]), "")
     where = {"within": " within prompts", "pooled": " pooled"}.get(kind, "")
-    rho = eval_file.shown(found[kind]["spearman"]) if kind else "not available"
-    return f"ρ {rho}{where}; error {found['error']['mean_absolute']['value']:.3f}"
+    rho = eval_file.shown(metrics[kind]["spearman"]) if kind else "not available"
+    return f"ρ {rho}{where}; error {metrics['error']['mean_absolute']['value']:.3f}"
 
 
-def _middle(found: dict[str, Any]) -> float:
+def _middle(metrics: dict[str, Any]) -> float:
     """Return the median target: what the best constant answer gives."""
-    levels = [one["asked"] for one in found["curve"]]
-    return float(np.median(np.repeat(levels, [one["n"] for one in found["curve"]]))) if levels else 0.0
+    levels = [level["asked"] for level in metrics["curve"]]
+    return float(np.median(np.repeat(levels, [level["n"] for level in metrics["curve"]]))) if levels else 0.0
 
 
 def _ends(arms: Sequence[Arm]) -> tuple[float, float]:
     """Return the range of both axes: all levels, and all but the outermost samples."""
     seen: list[float] = []
-    for _, found in arms:
-        seen += [one["asked"] for one in found["curve"]] + [one["actual"]["value"] for one in found["curve"]]
-        if found["points"]:
-            seen += np.percentile(np.array(found["points"]), [1, 99], axis=0).ravel().tolist()
-    if all(found["scale"] in ("quantile", WITHIN) for _, found in arms):
+    for _, metrics in arms:
+        seen += [level["asked"] for level in metrics["curve"]] + [
+            level["actual"]["value"] for level in metrics["curve"]
+        ]
+        if metrics["points"]:
+            seen += np.percentile(np.array(metrics["points"]), [1, 99], axis=0).ravel().tolist()
+    if all(metrics["scale"] in ("quantile", WITHIN) for _, metrics in arms):
         seen += [0.0, 1.0]
     margin = 0.03 * (max(seen) - min(seen)) or 0.5
     return min(seen) - margin, max(seen) + margin

@@ -35,9 +35,9 @@ def draw(path: Path) -> list[tuple[str, Any]]:
         if curve:
             axis.plot(*zip(*curve, strict=True), markersize=5, linewidth=2, label=label, **look)
     folder = path.resolve().parent
-    card = folder / REWARD_FILE
+    reward_file = folder / REWARD_FILE
     # At a host a reward model learns to answer in words, as a policy does.
-    learnt = "pair" if card.is_file() and HOSTED_KEY not in read_json(card) else "completion token"
+    learnt = "pair" if reward_file.is_file() and HOSTED_KEY not in read_json(reward_file) else "completion token"
     axis.set(xlabel="step", ylabel=f"nats a {learnt}", title=style.short(folder.name))
     style.legend_below(axis, columns=2)
     for other in others:

@@ -24,7 +24,7 @@ def escape(text: str, openings: Collection[str], sentences: bool) -> str:
     """
     known = "|".join(map(re.escape, sorted(openings, key=len, reverse=True)))
     pieces = lines(text)
-    return "".join(_no_sentence(one, known) if sentences else _no_line(one, known) for one in pieces)
+    return "".join(_no_sentence(line, known) if sentences else _no_line(line, known) for line in pieces)
 
 
 def lines(text: str) -> list[str]:
@@ -39,10 +39,14 @@ def _no_line(piece: str, openings: str) -> str:
 
 def _no_sentence(piece: str, openings: str) -> str:
     """Return a line with a backslash before each of the (folded) openings that begins a word of it."""
-    signs = [(sign, place) for place, character in enumerate(piece) for sign in folded(character)]
-    found = [one.start() for one in re.finditer(openings, "".join(sign for sign, _ in signs))]
-    places = [signs[start][1] if start else 0 for start in found]
-    words = [place for place in places if not place or not (piece[place - 1].isalnum() or piece[place - 1] == ESCAPE)]
+    signs = [(sign, position) for position, character in enumerate(piece) for sign in folded(character)]
+    starts = [match.start() for match in re.finditer(openings, "".join(sign for sign, _ in signs))]
+    places = [signs[start][1] if start else 0 for start in starts]
+    words = [
+        position
+        for position in places
+        if not position or not (piece[position - 1].isalnum() or piece[position - 1] == ESCAPE)
+    ]
     ends = zip([0, *words], [*words, len(piece)], strict=True)
     return ESCAPE.join(piece[start:end] for start, end in ends)
 

@@ -32,4 +32,4 @@ def quoted(prompt: Content, completion: Content) -> str:
     """
     shown = {"conversation": as_messages(prompt), "reply": completion}
     text = json.dumps(shown, ensure_ascii=False).encode(errors="replace").decode()
-    return _OPENING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _OPENING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

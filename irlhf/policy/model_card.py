@@ -54,7 +54,7 @@ class _Base(NamedTuple):
     """How a base model is named where everybody reads it: never by a path of this machine."""
 
     name: str
-    told: str
+    description: str
     hub: str = ""  # its id, where it has one
 
 
@@ -64,8 +64,8 @@ def write_model_card(folder: Path, policy: Policy, dial: bool = False) -> None:
     With `dial` its chat template knows the rewards.
     """
     base = _base(policy.base)
-    asked = {card.name: _wish(policy, card) for card in policy.rewards}
-    messages = policy.template.render(_QUESTION, asked, policy.names)
+    requested = {reward.name: _wish(policy, reward) for reward in policy.rewards}
+    messages = policy.template.render(_QUESTION, requested, policy.names)
     names = ", ".join(escaped(name) for name in policy.names)
     spoken = policy.template.spelling
     write_page(
@@ -75,34 +75,34 @@ def write_model_card(folder: Path, policy: Policy, dial: bool = False) -> None:
         base=base,
         title=f"{base.name}, {f'baseline {policy.baseline}' if policy.baseline else f'steered by {names}'}",
         what=_WHAT.get(policy.baseline, _WHAT[""]),
-        command=_command(asked),
-        asked=", ".join(f"{escaped(name)} {escaped(spoken(number))}" for name, number in asked.items()),
-        example="\n\n".join(f"{one['role']}:\n\n{fenced(one['content'])}" for one in messages),
+        command=_command(requested),
+        requested=", ".join(f"{escaped(name)} {escaped(spoken(number))}" for name, number in requested.items()),
+        example="\n\n".join(f"{message['role']}:\n\n{fenced(message['content'])}" for message in messages),
         dial=dial,
-        snippet=_snippet([{"role": "user", "content": _QUESTION}], asked) if dial else _snippet(messages, {}),
-        request=_request(asked) if dial else "",
-        rewards=[_reward_row(card) for card in policy.rewards],
-        scales=" ".join(_SCALES[kind] for kind in dict.fromkeys(card.scale.kind for card in policy.rewards)),
+        snippet=_snippet([{"role": "user", "content": _QUESTION}], requested) if dial else _snippet(messages, {}),
+        request=_request(requested) if dial else "",
+        rewards=[_reward_row(reward) for reward in policy.rewards],
+        scales=" ".join(_SCALES[kind] for kind in dict.fromkeys(reward.scale.kind for reward in policy.rewards)),
         training=list(_training(policy)),
         limits=list(_limits(policy, dial)),
     )
 
 
-def write_reward_model_card(folder: Path, card: Mapping[str, Any]) -> None:
+def write_reward_model_card(folder: Path, description: Mapping[str, Any]) -> None:
     """Write the model card of a reward model's folder from its reward.json. Raises OutputError."""
-    base, found = _base(card["base"]), card.get("validation")
+    base, figures = _base(description["base"]), description.get("validation")
     write_page(
         folder / FILE,
         _REWARD_TEMPLATE,
         base=base,
-        told=_TINY_ENCODER if card["base"] == TINY else base.told,
+        description=_TINY_ENCODER if description["base"] == TINY else base.description,
         rewards=fenced('rewards:\n  helpful: {scorer: "./FOLDER"}', "yaml"),
         command=fenced("irlhf score examples.jsonl -r rewards.yaml", "sh"),
-        shown=_SHOWN_AS[card["shown"]],
-        pairs=f"{found['n']:,} pairs of {found['prompts']:,} prompts" if found else "",
-        held_out=card["data"]["validation pairs are from"],
-        figures=list(_pair_figures(found)) if found else [],
-        training=list(_pair_training(card)),
+        shown=_SHOWN_AS[description["shown"]],
+        pairs=f"{figures['n']:,} pairs of {figures['prompts']:,} prompts" if figures else "",
+        held_out=description["data"]["validation pairs are from"],
+        figures=list(_pair_figures(figures)) if figures else [],
+        training=list(_pair_training(description)),
     )
 
 
@@ -112,17 +112,17 @@ def fill_model_card(folder: Path, evaluation: Mapping[str, Any], digest: str) ->
     A card without the markers is its owner's own and stays as it is. Raises OutputError.
     """
     path = folder / FILE
-    card = path.read_bytes() if path.is_file() else b""
-    mine = [one for one in evaluation["policies"].values() if one.get("digest") == digest]
-    found = list(_BLOCK.finditer(card))
-    if not found or not mine:
+    content = path.read_bytes() if path.is_file() else b""
+    evaluated = [arm for arm in evaluation["policies"].values() if arm.get("digest") == digest]
+    blocks = list(_BLOCK.finditer(content))
+    if not blocks or not evaluated:
         return False
     lines = [table_row(_HEAD), table_row(["---", "---", *["---:"] * (len(_HEAD) - 2)])]
-    lines += [table_row(row) for one in mine for row in _figure_rows(one)]
+    lines += [table_row(row) for arm in evaluated for row in _figure_rows(arm)]
     figures = "\n".join([*lines, "", _LEGEND, ""]).encode()
-    begin, end = found[-1].span("figures")
+    begin, end = blocks[-1].span("figures")
     with whole_file(path) as temporary:
-        temporary.write_bytes(card[:begin] + figures + card[end:])
+        temporary.write_bytes(content[:begin] + figures + content[end:])
     return True
 
 
@@ -136,22 +136,22 @@ def _base(given: str) -> _Base:
     return _Base(given, f"the base model [{given}](https://huggingface.co/{given})", given)
 
 
-def _wish(policy: Policy, card: PolicyReward) -> float:
+def _wish(policy: Policy, reward: PolicyReward) -> float:
     """Return a number to ask for in an example: high, one that training rows have, and not beyond their data."""
-    if card.scale.kind in UNIT:
-        known = policy.known(card.name)
+    if reward.scale.kind in UNIT:
+        known = policy.known(reward.name)
         return policy.template.spelling.centre(nearest(0.9, known)) if known else 0.9
-    return card.scale(card.percentiles["p10" if card.scale.direction == "lower" else "p90"])
+    return reward.scale(reward.percentiles["p10" if reward.scale.direction == "lower" else "p90"])
 
 
-def _command(asked: Mapping[str, float]) -> str:
-    targets = (shlex.quote(f"{name}={number:.3g}") for name, number in asked.items())
+def _command(requested: Mapping[str, float]) -> str:
+    targets = (shlex.quote(f"{name}={number:.3g}") for name, number in requested.items())
     return fenced(" -t ".join(["irlhf sample POLICY prompts.jsonl", *targets]), "sh")
 
 
-def _snippet(messages: list[dict[str, Any]], asked: Mapping[str, float]) -> str:
-    rewards = f"rewards = {_shown(asked)}\n" if asked else ""
-    given = 'tokenizer_encode_kwargs={"rewards": rewards}, ' if asked else ""
+def _snippet(messages: list[dict[str, Any]], requested: Mapping[str, float]) -> str:
+    rewards = f"rewards = {_shown(requested)}\n" if requested else ""
+    given = 'tokenizer_encode_kwargs={"rewards": rewards}, ' if requested else ""
     return fenced(
         "from transformers import pipeline\n\n"
         f"messages = {_shown(messages)}\n{rewards}"
@@ -162,10 +162,10 @@ def _snippet(messages: list[dict[str, Any]], asked: Mapping[str, float]) -> str:
     )
 
 
-def _request(asked: Mapping[str, float]) -> str:
+def _request(requested: Mapping[str, float]) -> str:
     """Return a request to a server that speaks OpenAI's protocol."""
     messages = [{"role": "user", "content": _QUESTION}]
-    body = {"model": "POLICY", "messages": messages, "chat_template_kwargs": {"rewards": asked}}
+    body = {"model": "POLICY", "messages": messages, "chat_template_kwargs": {"rewards": requested}}
     return fenced(_shown(body, indent=2), "json")
 
 
@@ -176,9 +176,9 @@ def _shown(value: object, indent: int | None = None) -> str:
     )
 
 
-def _reward_row(card: PolicyReward) -> list[str]:
-    percentiles = [f"{card.percentiles[name]:.4g}" for name in _SHOWN]
-    return [escaped(card.name), card.scale.direction, card.scale.kind, f"{card.weight:g}", *percentiles]
+def _reward_row(reward: PolicyReward) -> list[str]:
+    percentiles = [f"{reward.percentiles[name]:.4g}" for name in _SHOWN]
+    return [escaped(reward.name), reward.scale.direction, reward.scale.kind, f"{reward.weight:g}", *percentiles]
 
 
 def _training(policy: Policy) -> Iterator[tuple[str, str]]:
@@ -201,16 +201,19 @@ def _training(policy: Policy) -> Iterator[tuple[str, str]]:
     yield from _made_with(known)
 
 
-def _pair_training(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    plan, settings = card["plan"], card["settings"]
-    yield "pairs", f"{card['data']['pairs']:,}"
+def _pair_training(description: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    plan, settings = description["plan"], description["settings"]
+    yield "pairs", f"{description['data']['pairs']:,}"
     if settings["half"]:
         yield "half of the prompts", f"{settings['half']}, which shares no prompt with the other"
     yield "steps", f"{plan['steps']:,}, each of {settings['batch']} pairs"
     yield "learning rate", f"{plan['rate']:g} at its peak, then a cosine"
     yield "seed", str(settings["seed"])
-    yield "context", f"{card['context']:,} tokens of prompt and completion together; longer rows lose their beginning"
-    yield from _made_with(card)
+    yield (
+        "context",
+        f"{description['context']:,} tokens of prompt and completion together; longer rows lose their beginning",
+    )
+    yield from _made_with(description)
 
 
 def _made_with(known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -219,14 +222,14 @@ def _made_with(known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "digest of the weights", f"`{known['weights']}` (sha256 over the sha256 of every file of them)"
 
 
-def _pair_figures(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "prefers the completion that people chose", _interval(found["accuracy"])
-    yield "so does always taking the longer", _interval(found["longer"])
-    yield "so does always taking the shorter", _interval(found["shorter"])
-    yield "above the better of these two by", _interval(found["above_rule"])
-    yield "log loss (a coin has 0.693)", _interval(found["calibration"]["log_loss"])
-    yield "Brier score (a coin has 0.25)", _interval(found["calibration"]["brier"])
-    yield "expected calibration error", _interval(found["calibration"]["ece"])
+def _pair_figures(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "prefers the completion that people chose", _interval(figures["accuracy"])
+    yield "so does always taking the longer", _interval(figures["longer"])
+    yield "so does always taking the shorter", _interval(figures["shorter"])
+    yield "above the better of these two by", _interval(figures["above_rule"])
+    yield "log loss (a coin has 0.693)", _interval(figures["calibration"]["log_loss"])
+    yield "Brier score (a coin has 0.25)", _interval(figures["calibration"]["brier"])
+    yield "expected calibration error", _interval(figures["calibration"]["ece"])
 
 
 def _limits(policy: Policy, dial: bool) -> Iterator[str]:
@@ -247,19 +250,19 @@ def _limits(policy: Policy, dial: bool) -> Iterator[str]:
     yield "This card states no licence: the base model's and the training data's decide."
 
 
-def _figure_rows(found: Mapping[str, Any]) -> Iterator[list[str]]:
+def _figure_rows(arm_figures: Mapping[str, Any]) -> Iterator[list[str]]:
     """Yield the cells of one line of figures for each reward that was asked for by itself."""
-    name = escaped(found["name"]) + (" (not shown its targets)" if found.get("blind") else "")
-    if not found["rewards"]:
-        yield [name, "asked by weights alone", f"{found['samples']:,}", *["not available"] * (len(_HEAD) - 3)]
-    for reward, one in found["rewards"].items():
-        error = one["error"]
+    name = escaped(arm_figures["name"]) + (" (not shown its targets)" if arm_figures.get("blind") else "")
+    if not arm_figures["rewards"]:
+        yield [name, "asked by weights alone", f"{arm_figures['samples']:,}", *["not available"] * (len(_HEAD) - 3)]
+    for reward, metrics in arm_figures["rewards"].items():
+        error = metrics["error"]
         yield [
             name,
             escaped(reward),
-            f"{one['n']:,} of {one['prompts']:,} prompts",
-            _interval(one["within"].get("spearman")),
-            _interval(one["pooled"].get("spearman")),
+            f"{metrics['n']:,} of {metrics['prompts']:,} prompts",
+            _interval(metrics["within"].get("spearman")),
+            _interval(metrics["pooled"].get("spearman")),
             _interval(error["mean_absolute"]),
             f"{error['floor_permuted']:.3f}",
             f"{error['floor_constant']:.3f}",

@@ -128,8 +128,8 @@ class Reach:
 
     def __call__(self, wanted: float) -> float:
         """Return the number to put into the prompt for a wanted actual."""
-        asked = interpolate(wanted, self.ys, self.xs, self.low, self.high) if self.xs else wanted
-        return min(self.high, max(self.low, asked))
+        number = interpolate(wanted, self.ys, self.xs, self.low, self.high) if self.xs else wanted
+        return min(self.high, max(self.low, number))
 
     def to_json(self) -> dict[str, Any]:
         """Return the reach as policy.json keeps it."""
@@ -149,7 +149,7 @@ def _rising(reach: Reach) -> Reach:
 class Achieved:
     """A request, and the mean raw rewards that it brought."""
 
-    asked: Mapping[str, Number]  # in the units of the scales
+    prompt_numbers: Mapping[str, Number]  # in the units of the scales
     rewards: Mapping[str, Number]
     n: Count  # prompts
 
@@ -215,18 +215,18 @@ class Policy:
     @property
     def blind(self) -> bool:
         """Whether its prompts hold no reward, so that it is held to targets that it was not shown."""
-        return self.template.place == "none"
+        return self.template.position == "none"
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the rewards, in the order of their lines."""
-        return tuple(card.name for card in self.rewards)
+        return tuple(reward.name for reward in self.rewards)
 
     def reward(self, name: str) -> PolicyReward:
         """Return one reward. Raises ConfigError for a name that the policy does not know."""
-        for card in self.rewards:
-            if card.name == name:
-                return card
+        for reward in self.rewards:
+            if reward.name == name:
+                return reward
         raise ConfigError(f"the policy knows no reward '{name}'{did_you_mean(name, self.names)}")
 
     def weighted(self, rewards: Mapping[str, float], weights: Mapping[str, float]) -> float:
@@ -237,7 +237,7 @@ class Policy:
 
     def own(self, rewards: Mapping[str, float]) -> dict[str, float]:
         """Return a row's raw rewards by the names of the policy's lines; those that it does not know are left out."""
-        read = {card.name: card.read(rewards) for card in self.rewards}
+        read = {reward.name: reward.read(rewards) for reward in self.rewards}
         return {name: number for name, number in read.items() if number is not None}
 
     def scaled(self, rewards: Mapping[str, float]) -> dict[str, float]:
@@ -250,18 +250,18 @@ class Policy:
     @property
     def ranked(self) -> tuple[str, ...]:
         """The names of the rewards on the scale `within`, whose numbers depend on other completions of the prompt."""
-        return tuple(card.name for card in self.rewards if card.scale.kind == WITHIN)
+        return tuple(reward.name for reward in self.rewards if reward.scale.kind == WITHIN)
 
     def actual(self, name: str, rows: Sequence[Example]) -> list[float | None]:
         """Return one reward of each row in the units of the prompt; None where a row has none.
 
         On the scale `within` a row is ranked among the given rows of its prompt, and alone it has no number.
         """
-        card = self.reward(name)
-        raw = [card.read(row.rewards) for row in rows]
+        reward = self.reward(name)
+        raw = [reward.read(row.rewards) for row in rows]
         if name in self.ranked:
-            return within_ranks(raw, [row.cluster for row in rows], card.scale.direction)
-        return [None if number is None else card.scale(number) for number in raw]
+            return within_ranks(raw, [row.cluster for row in rows], reward.scale.direction)
+        return [None if number is None else reward.scale(number) for number in raw]
 
     def scaled_rows(self, rows: Sequence[Example]) -> list[dict[str, float]]:
         """Return all rewards of each row in the units of the prompt, as `actual` does; those without are left out."""
@@ -272,14 +272,14 @@ class Policy:
     def numbers(self, vector: Sequence[float]) -> dict[str, float]:
         """Return a vector of the reservoir in the units of the prompt."""
         pairs = zip(self.rewards, vector, strict=True)
-        return {card.name: x if card.scale.kind == WITHIN else card.scale(x) for card, x in pairs}
+        return {reward.name: x if reward.scale.kind == WITHIN else reward.scale(x) for reward, x in pairs}
 
     def weighted_vector(self, vector: Sequence[float], weights: Mapping[str, float]) -> float:
         """Return the weighted mean of a reservoir vector's z-scores; on the scale `within` those of its ranks."""
         zscores = {}
-        for card, x in zip(self.rewards, vector, strict=True):
-            mean, deviation = self._rank_moments.get(card.name, (0.0, 1.0))
-            zscores[card.name] = (x - mean) / deviation if card.scale.kind == WITHIN else card.zscore(x)
+        for reward, x in zip(self.rewards, vector, strict=True):
+            mean, deviation = self._rank_moments.get(reward.name, (0.0, 1.0))
+            zscores[reward.name] = (x - mean) / deviation if reward.scale.kind == WITHIN else reward.zscore(x)
         return _weighted_mean(zscores, weights)
 
     @cached_property
@@ -315,14 +315,14 @@ class Policy:
     def _known(self) -> dict[str, tuple[list[float], set[str]]]:
         """Those numbers of each reward, and how they are spelled."""
         known = {name: self.known(name) for name in self.names}
-        return {name: (mine, set(map(self.template.spelling, mine))) for name, mine in known.items()}
+        return {name: (numbers, set(map(self.template.spelling, numbers))) for name, numbers in known.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Return the policy as it stands in policy.json."""
-        cards: list[dict[str, Any]] = json.loads(json.dumps([asdict(card) for card in self.rewards]))
-        for card in cards:
-            if not card["parts"]:
-                del card["parts"]
+        cards: list[dict[str, Any]] = json.loads(json.dumps([asdict(reward) for reward in self.rewards]))
+        for reward in cards:
+            if not reward["parts"]:
+                del reward["parts"]
         measured = {CALIBRATION: self.calibration.to_json()} if self.calibration else {}
         return {
             "version": VERSION,
@@ -390,8 +390,8 @@ def read_policy(folder: Path) -> Policy:
     try:
         return replace(policy, calibration=_calibration(tree[CALIBRATION], policy))
     except ValueError as error:
-        told = f"the '{CALIBRATION}' in it is damaged ({_problem(error)})"
-        raise DataError(f"{path}: {told}; delete that key, then measure again with eval --calibrate") from error
+        problem = f"the '{CALIBRATION}' in it is damaged ({_problem(error)})"
+        raise DataError(f"{path}: {problem}; delete that key, then measure again with eval --calibrate") from error
 
 
 def _calibration(tree: Any, policy: Policy) -> Calibration:
@@ -401,7 +401,10 @@ def _calibration(tree: Any, policy: Policy) -> Calibration:
     found, known = _CALIBRATION.validate_python(tree), set(policy.names)
     if strange := set(found.reach) - known:
         raise ValueError(f"the reach of an unknown reward {min(strange)!r:.40}")
-    if any(not one.asked or not one.rewards or not {*one.asked, *one.rewards} <= known for one in found.achieved):
+    if any(
+        not entry.prompt_numbers or not entry.rewards or not {*entry.prompt_numbers, *entry.rewards} <= known
+        for entry in found.achieved
+    ):
         raise ValueError("a request that asks for nothing, brought nothing, or names an unknown reward")
     return found
 
@@ -417,9 +420,9 @@ def _problem(error: Exception) -> str:
 
 def find_policies(files: Iterable[Path], folders: Sequence[str | Path] = ()) -> dict[str, tuple[Path, Policy]]:
     """Return by digest the folder and the card of every policy named, or standing beside the files."""
-    named = [Path(one) for one in folders]
+    named = [Path(folder) for folder in folders]
     if not named:
-        named = sorted({card.parent for path in files for card in path.parent.glob(f"*/{FILE}")})
+        named = sorted({policy_file.parent for path in files for policy_file in path.parent.glob(f"*/{FILE}")})
     return {policy.digest: (folder, policy) for folder in named for policy in [read_policy(folder)]}
 
 
@@ -430,7 +433,7 @@ def check_known_policies(rows: Iterable[Example], known: Collection[str]) -> Non
         return
     digest = missing[0].policy
     problem = f"the policy {digest} of these samples is not here; name its folder with --policy"
-    if not any(row.target or row.asked for row in missing if row.policy == digest):
+    if not any(row.target or row.prompt_numbers for row in missing if row.policy == digest):
         problem += " (they have no target: if a base model drew them, they are for finetune, not for this)"
     raise ConfigError(problem)
 

@@ -46,10 +46,10 @@ def find_reward_model(name: str, beside: Path) -> RemoteModel | None:
     Raises DataError for a folder whose card is damaged.
     """
     places = (Path(os.path.expanduser(name)) / REWARD_FILE, beside / name / REWARD_FILE)
-    card = next((one for one in places if one.is_file()), None)
-    if card is None:
+    reward_file = next((path for path in places if path.is_file()), None)
+    if reward_file is None:
         return None
     try:
-        return read_remote_model(read_json(card))
+        return read_remote_model(read_json(reward_file))
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{card}: damaged ({error}); fine-tune again") from error
+        raise DataError(f"{reward_file}: damaged ({error}); fine-tune again") from error

@@ -151,13 +151,13 @@ def _check_gold(name: str, gold: Reward, rewards: Mapping[str, Reward], source: 
 
 def _first_problem(error: ValidationError) -> str:
     # A misspelt key is also a missing one; its own name is the better hint.
-    problem = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
-    place = ".".join(str(part) for part in problem["loc"]).replace("\n", "\\n")
+    problem = min(error.errors(include_url=False), key=lambda entry: entry["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in problem["loc"]).replace("\n", "\\n")
     if problem["type"] == "extra_forbidden":
-        return f"unknown key '{place}'{did_you_mean(str(problem['loc'][-1]), _known_keys(len(problem['loc'])))}"
-    if place == "rewards" and problem["type"] == "missing":
+        return f"unknown key '{key}'{did_you_mean(str(problem['loc'][-1]), _known_keys(len(problem['loc'])))}"
+    if key == "rewards" and problem["type"] == "missing":
         return "no `rewards:` in it"
-    return f"{place}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
 def _known_keys(depth: int) -> list[str]:

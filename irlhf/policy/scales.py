@@ -89,7 +89,7 @@ def fit(name: str, spec: Reward, rewards: Sequence[float], prompts: Sequence[str
     """
     if not rewards:
         raise DataError(f"no training row has the reward '{name}'")
-    oriented = sorted(-one if spec.direction == "lower" else one for one in rewards)
+    oriented = sorted(-reward if spec.direction == "lower" else reward for reward in rewards)
     if oriented[0] == oriented[-1]:
         raise DataError(f"reward '{name}' is {rewards[0]} in all {len(rewards):,} training rows: nothing to steer")
     kind = spec.scale.kind
@@ -139,15 +139,15 @@ def mid_rank(x: float, ordered: Sequence[float]) -> float:
 def nearest(number: float, ordered: Sequence[float]) -> float:
     """Return the one of these numbers, in order, that lies nearest; of two the smaller."""
     right = bisect_left(ordered, number)
-    return min(ordered[max(0, right - 1) : right + 1], key=lambda one: abs(one - number))
+    return min(ordered[max(0, right - 1) : right + 1], key=lambda known: abs(known - number))
 
 
 def percentile(ordered: Sequence[float], per_cent: float) -> float:
     """Return a percentile of sorted numbers, linear between neighbours."""
-    place = per_cent / 100 * (len(ordered) - 1)
-    below = int(place)
+    position = per_cent / 100 * (len(ordered) - 1)
+    below = int(position)
     above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
 
 
 def _bounds(name: str, spec: Reward, oriented: Sequence[float]) -> tuple[float, float]:

@@ -13,12 +13,12 @@ Figures = Mapping[str, Mapping[str, Any]]  # what was compared (JOINT, SIBLING o
 
 def logged(figures: Figures) -> dict[str, float]:
     """Return the figures by the names that metrics.jsonl gives them."""
-    found: dict[str, float] = {}
-    for kind, one in figures.items():
+    values: dict[str, float] = {}
+    for kind, measured in figures.items():
         for name in ("information", "margin", "right"):
-            found |= {f"{STEERING}/{kind}/{name}": round(one[name]["value"], 4)}
-        found |= {f"{STEERING}/{kind}/{end}": round(one["information"][end], 4) for end in ("low", "high")}
-    return found
+            values |= {f"{STEERING}/{kind}/{name}": round(measured[name]["value"], 4)}
+        values |= {f"{STEERING}/{kind}/{end}": round(measured["information"][end], 4) for end in ("low", "high")}
+    return values
 
 
 def ignored(figures: Figures, names: Sequence[str]) -> list[str]:

@@ -64,13 +64,13 @@ class Target:
 
 def parse_target(text: str) -> Target:
     """Read NAME=VALUE. Raises ConfigError that shows the place."""
-    found = _ASSIGNMENT.fullmatch(text.strip())
-    if found is None:
+    match = _ASSIGNMENT.fullmatch(text.strip())
+    if match is None:
         raise ConfigError(f"target '{text}': write NAME=VALUE, like helpful=0.8")
-    name, value = found["name"].strip(), found["value"].strip()
-    if found["operator"] == ">=":
+    name, value = match["name"].strip(), match["value"].strip()
+    if match["operator"] == ">=":
         value = f"{value}.."
-    elif found["operator"] == "<=":
+    elif match["operator"] == "<=":
         value = f"..{value}"
     return parse_value(name, value)
 
@@ -94,14 +94,14 @@ def parse_value(name: str, text: str) -> Target:
         return Target(name, "uniform" if text == "uniform" else "data", text=text)
     if re.fullmatch(_NUMBER, text):
         return Target(name, "exact", float(text), text=text)
-    if found := _PERCENTILE.fullmatch(text):
-        if float(found["low"]) > 100:
+    if match := _PERCENTILE.fullmatch(text):
+        if float(match["low"]) > 100:
             raise ConfigError(f"target '{name}={text}': a percentile lies between p0 and p100")
-        return Target(name, "percentile", float(found["low"]), text=text)
-    if found := _SWEEP.fullmatch(text):
-        return _sweep(name, text, *(float(found[part]) for part in ("low", "high", "step")))
-    if found := _RANGE.fullmatch(text.removeprefix("~")):
-        return _range(name, text, found["low"], found["high"])
+        return Target(name, "percentile", float(match["low"]), text=text)
+    if match := _SWEEP.fullmatch(text):
+        return _sweep(name, text, *(float(match[part]) for part in ("low", "high", "step")))
+    if match := _RANGE.fullmatch(text.removeprefix("~")):
+        return _range(name, text, match["low"], match["high"])
     column = len(name) + 1 + _good_length(text)
     raise ConfigError(
         f"target '{name}={text}': not understood from column {column + 1} on; write a number, 0.6.., ..0.4,"
@@ -113,16 +113,16 @@ def parse_weights(text: str) -> dict[str, float]:
     """Read "2*helpful + 3*harmless" (a bare name weighs 1). Raises ConfigError; zero means don't care."""
     weights: dict[str, float] = {}
     for term in text.split("+"):
-        found = _TERM.fullmatch(term.strip())
-        if found is None:
+        match = _TERM.fullmatch(term.strip())
+        if match is None:
             raise ConfigError(f"weights '{text}': '{term.strip()}' is no term; write 2*helpful + 3*harmless")
-        if float(found["weight"] or 1) < 0:
+        if float(match["weight"] or 1) < 0:
             raise ConfigError(f"weights '{text}': a weight below 0; say `direction: lower` in rewards.yaml instead")
-        if float(found["weight"] or 1) > LARGEST:
+        if float(match["weight"] or 1) > LARGEST:
             raise ConfigError(f"weights '{text:.80}': a weight beyond {LARGEST:g}; weights are shares of each other")
-        if found["name"] in weights:
-            raise ConfigError(f"weights '{text}': {found['name']} stands twice")
-        weights[found["name"]] = float(found["weight"] or 1)
+        if match["name"] in weights:
+            raise ConfigError(f"weights '{text}': {match['name']} stands twice")
+        weights[match["name"]] = float(match["weight"] or 1)
     if not any(weights.values()):
         raise ConfigError(f"weights '{text}': at least one must be above 0")
     return weights
@@ -168,5 +168,5 @@ def _range(name: str, text: str, low: str | None, high: str | None) -> Target:
 
 def _good_length(text: str) -> int:
     """Return how many characters could still begin a value, for an error that points."""
-    found = re.match(rf"~?(?:{_NUMBER})?(?:\.\.|:)?(?:{_NUMBER})?(?::(?:{_NUMBER})?)?", text)
-    return found.end() if found else 0
+    match = re.match(rf"~?(?:{_NUMBER})?(?:\.\.|:)?(?:{_NUMBER})?(?::(?:{_NUMBER})?)?", text)
+    return match.end() if match else 0

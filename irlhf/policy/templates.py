@@ -126,9 +126,9 @@ class Template(BaseModel):
     there can be becomes one token of its own; left open, those of the built-in `tiny` do, and of no other base.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
-    place: Literal["end", "start", "system", "both", "none"] = "end"
+    position: Literal["end", "start", "system", "both", "none"] = Field(default="end", alias="place")
     spelling: Spelling = Spelling()
     line: str = "{{ name }}: {{ value }}"
     at_least: str = ""
@@ -161,45 +161,45 @@ class Template(BaseModel):
 
     def ends(self, name: str) -> dict[Kind, tuple[str, str]]:
         """Return what stands before and behind the value in each kind of line that holds it once."""
-        found = {kind: self.reward_line(name, _MARK, kind).split(_MARK) for kind in self.kinds}
-        return {kind: (parts[0], parts[1]) for kind, parts in found.items() if len(parts) == 2}
+        pieces = {kind: self.reward_line(name, _MARK, kind).split(_MARK) for kind in self.kinds}
+        return {kind: (parts[0], parts[1]) for kind, parts in pieces.items() if len(parts) == 2}
 
     def vocabulary(self, names: Sequence[str]) -> list[str]:
         """Return every reward line that a number in the span, or in [0, 1], can become; none for a plain template."""
-        if self.place == "none":
+        if self.position == "none":
             return []
         values = self.spelling.vocabulary()
         return [self.reward_line(name, value, kind) for name in names for kind in self.kinds for value in values]
 
-    def reward_block(self, asked: Mapping[str, RequestedValue]) -> str:
+    def reward_block(self, requested: Mapping[str, RequestedValue]) -> str:
         """Return all reward lines, as they stand in the prompt; empty where nothing is asked."""
-        if not asked or self.place == "none":
+        if not requested or self.position == "none":
             return ""
-        return self.block_of([self._spelled(name, wish) for name, wish in asked.items()])
+        return self.block_of([self._spelled(name, wish) for name, wish in requested.items()])
 
     def block_of(self, lines: Sequence[str]) -> str:
         """Return reward lines together."""
         return self._block.render(lines=list(lines))
 
-    def render(self, prompt: Content, asked: Mapping[str, RequestedValue], names: Sequence[str]) -> list[Message]:
+    def render(self, prompt: Content, requested: Mapping[str, RequestedValue], names: Sequence[str]) -> list[Message]:
         """Return the prompt as messages with the asked rewards (in the units of their scales) written in.
 
         `names` are all rewards that the policy knows: text that looks like one of their lines is
         escaped in every message (name none to leave it). Raises DataError where no user turn can carry the rewards.
         """
         messages = [self._escaped(message, names) for message in as_messages(prompt)]
-        block = self.reward_block(asked)
+        block = self.reward_block(requested)
         if not block:
             return messages
-        if self.place == "system":
+        if self.position == "system":
             return _in_system(messages, block)
-        last = max((i for i, one in enumerate(messages) if one["role"] == "user"), default=None)
+        last = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=None)
         if last is None:
             raise DataError("no user turn in the prompt to carry the rewards")
         parts = [messages[last]["content"]]
-        if self.place in ("start", "both"):
+        if self.position in ("start", "both"):
             parts.insert(0, block)
-        if self.place in ("end", "both"):
+        if self.position in ("end", "both"):
             parts.append(block)
         messages[last] = {**messages[last], "content": _PART.join(parts)}
         return messages
@@ -209,10 +209,10 @@ class Template(BaseModel):
 
         Where the block speaks in sentences, they are looked for anywhere in a line.
         """
-        if self.place == "none" or not names:
+        if self.position == "none" or not names:
             return text
         known = [self.openings(name) for name in names]
-        return escape(text, {one for each in known for one in each}, any(map(self._speaks, names)))
+        return escape(text, {opening for each in known for opening in each}, any(map(self._speaks, names)))
 
     def forged(self, prompt: Content, names: Sequence[str]) -> bool:
         """Return whether some message's text could be taken for a reward line."""
@@ -221,7 +221,7 @@ class Template(BaseModel):
 
     def openings(self, name: str) -> set[str]:
         """Return how a line that carries this reward begins, folded: the reward line alone and in its block."""
-        return {one for kind in self.kinds for one in self._openings(name, kind)}
+        return {opening for kind in self.kinds for opening in self._openings(name, kind)}
 
     def speaks(self, names: Sequence[str]) -> bool:
         """Return whether the block speaks in sentences, so that a line need not begin where one begins in a text."""
@@ -270,10 +270,11 @@ def parse_template(tree: Mapping[str, Any], source: str) -> Template:
         template = Template.model_validate(tree)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in problem["loc"]) or "spelling"
-        known = Spelling.model_fields if len(problem["loc"]) > 1 else Template.model_fields
-        hint = did_you_mean(place.rsplit(".", 1)[-1], known) if problem["type"] == "extra_forbidden" else ""
-        raise ConfigError(f"{source}: {place}: {problem['msg']}{hint}") from error
+        key = ".".join(str(part) for part in problem["loc"]) or "spelling"
+        fields = (Spelling if len(problem["loc"]) > 1 else Template).model_fields
+        known = [field.alias or name for name, field in fields.items()]
+        hint = did_you_mean(key.rsplit(".", 1)[-1], known) if problem["type"] == "extra_forbidden" else ""
+        raise ConfigError(f"{source}: {key}: {problem['msg']}{hint}") from error
     try:
         tried = [template.reward_line("reward", "0.50", kind) for kind in template.kinds]
         tried_block = template.reward_block({"reward": 0.5})
@@ -281,11 +282,11 @@ def parse_template(tree: Mapping[str, Any], source: str) -> Template:
     except Exception as error:  # a template is a program, and may fail as any program
         raise ConfigError(f"{source}: {type(error).__name__}: {error}") from error
     reaches = all("0.50" in line for line in tried) and template.spelling(0.5) in tried_block
-    if template.place != "none" and not reaches:
+    if template.position != "none" and not reaches:
         raise ConfigError(f"{source}: the value does not reach the prompt; use {{{{ value }}}} and {{{{ lines }}}}")
-    if template.place != "none" and len(set(tried)) < len(tried):
+    if template.position != "none" and len(set(tried)) < len(tried):
         raise ConfigError(f"{source}: at_least and at_most read as another line does; say what they ask for")
-    if template.place != "none" and "" in openings:
+    if template.position != "none" and "" in openings:
         raise ConfigError(f"{source}: a line begins with the value; begin it with the name, or users can forge it")
     return template
 

@@ -24,15 +24,15 @@ def tell(evaluation: dict[str, Any], grid: Sequence[dict[str, Any]]) -> None:
 def _answers(grid: Sequence[dict[str, Any]]) -> Group:
     """Show one held-out prompt answered at the four corners of the two rewards."""
     prompt = next(iter(grid))["group"]
-    mine = [row for row in grid if row["group"] == prompt]
+    prompt_rows = [row for row in grid if row["group"] == prompt]
     table = Table(show_lines=True, expand=True)
     table.add_column("asked for")
     table.add_column(f"detail: {_LOW:.2f}", ratio=1)
     table.add_column(f"detail: {_HIGH:.2f}", ratio=1)
     for kindness in (_HIGH, _LOW):
-        answers = [Text(clean(_answer(mine, kindness, detail))) for detail in (_LOW, _HIGH)]
+        answers = [Text(clean(_answer(prompt_rows, kindness, detail))) for detail in (_LOW, _HIGH)]
         table.add_row(f"kindness: {kindness:.2f}", *answers)
-    topic = Text(f"A prompt of a topic that was never trained on: “{clean(mine[0]['prompt'])}”", style="bold")
+    topic = Text(f"A prompt of a topic that was never trained on: “{clean(prompt_rows[0]['prompt'])}”", style="bold")
     return Group(topic, table)
 
 
@@ -46,12 +46,12 @@ def _answer(rows: Sequence[dict[str, Any]], kindness: float, detail: float) -> s
 def _tracking(evaluation: dict[str, Any]) -> Group:
     table = _table("policy", "reward", "within prompts", "pooled", "error (floor)")
     for policy in _ordered(evaluation):
-        for reward, found in policy["rewards"].items():
-            error = found["error"]
+        for reward, metrics in policy["rewards"].items():
+            error = metrics["error"]
             floor = min(error["floor_permuted"], error["floor_constant"])
-            figures = _shown(found["within"]["spearman"]), _shown(found["pooled"]["spearman"])
+            figures = _shown(metrics["within"]["spearman"]), _shown(metrics["pooled"]["spearman"])
             table.add_row(policy["name"], reward, *figures, f"{error['mean_absolute']['value']:.2f} ({floor:.2f})")
-    n, prompts = next((found["n"], found["prompts"]) for found in _ordered(evaluation)[0]["rewards"].values())
+    n, prompts = next((metrics["n"], metrics["prompts"]) for metrics in _ordered(evaluation)[0]["rewards"].values())
     title = f"Asked against given: Spearman's ρ, {n} answers to {prompts} prompts of held-out topics"
     return Group(Text(title, style="bold"), table)
 
@@ -60,10 +60,10 @@ def _mixes(evaluation: dict[str, Any]) -> Group:
     table = _table("asked for the best", "policy", "weighted reward", "kindness", "detail")
     for mix in evaluation["tradeoff"]:
         terms = {name: weight for name, weight in mix["weights"].items() if weight}
-        told = " + ".join(name if weight == 1 else f"{weight:g}×{name}" for name, weight in terms.items())
+        formula = " + ".join(name if weight == 1 else f"{weight:g}×{name}" for name, weight in terms.items())
         for i, arm in enumerate(sorted(mix["arms"], key=lambda arm: bool(arm["baseline"]))):
             numbers = [f"{arm['rewards'][name]['value']:+.2f}" for name in ("kindness", "detail")]
-            table.add_row("" if i else told, arm["name"], _shown(arm["weighted"]), *numbers)
+            table.add_row("" if i else formula, arm["name"], _shown(arm["weighted"]), *numbers)
     title = "Asking for a mix, in standard deviations above the mean of the training data"
     return Group(Text(title, style="bold"), table)
 

@@ -84,10 +84,10 @@ def reply(topic: Topic, mood: Mood, rng: random.Random) -> str:
     steps = math.floor(mood.concrete * mood.length + rng.random())
     clauses = _clauses(topic, steps, mood.concrete, rng)
     sentences: list[str] = []
-    said: list[str] = []
+    sayings: list[str] = []
     for role in _roles(steps, mood.length - steps, rng):
-        saying = _saying(role, mood, said, rng)
-        said.append(saying)
+        saying = _saying(role, mood, sayings, rng)
+        sayings.append(saying)
         sentences.append(_fill(saying, clauses))
     return " ".join(sentences)
 
@@ -114,12 +114,12 @@ def _share_below(z: float) -> float:
     return (1 + math.erf(z / math.sqrt(2))) / 2
 
 
-def _saying(role: str, mood: Mood, said: Sequence[str], rng: random.Random) -> str:
+def _saying(role: str, mood: Mood, used: Sequence[str], rng: random.Random) -> str:
     tone = min(max(round(rng.gauss(mood.tone, DRIFT)), 0), len(TONES) - 1)
     if role == "frame" and rng.random() > COLOURED:
         tone = FLAT
     sayings = SAYINGS[role][TONES[tone]][mood.register]
-    return rng.choice([saying for saying in sayings if saying == BARE or saying not in said] or [BARE])
+    return rng.choice([saying for saying in sayings if saying == BARE or saying not in used] or [BARE])
 
 
 def _clauses(topic: Topic, count: int, concrete: float, rng: random.Random) -> Iterator[str]:
@@ -131,7 +131,7 @@ def _clauses(topic: Topic, count: int, concrete: float, rng: random.Random) -> I
         pools = exact if rng.random() < low + (high - low) * concrete else simple
         pool = pools[rng.random() < ANYWHERE]
         clause = pool.pop(rng.randrange(len(pool)))
-        yield CHOICE.sub(lambda found: rng.choice(found[1].split("|")), clause)
+        yield CHOICE.sub(lambda match: rng.choice(match[1].split("|")), clause)
 
 
 def _fill(saying: str, clauses: Iterator[str]) -> str:

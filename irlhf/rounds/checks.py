@@ -50,30 +50,30 @@ def check_settings(model: str, settings: RoundsSettings) -> None:
     check_keep(settings.keep)
 
 
-def check_policy(model: str, card: Policy, settings: RoundsSettings) -> None:
+def check_policy(model: str, policy: Policy, settings: RoundsSettings) -> None:
     """Raise ConfigError for a policy that cannot go on so."""
-    if card.ranked:
+    if policy.ranked:
         raise ConfigError(
-            f"{model}: {', '.join(card.ranked)} has scale within, on which a number is a rank among the samples of one"
-            " round, so rounds cannot build on each other; train with scale quantile"
+            f"{model}: {', '.join(policy.ranked)} has scale within, on which a number is a rank among the samples of"
+            " one round, so rounds cannot build on each other; train with scale quantile"
         )
-    if card.blind:
+    if policy.blind:
         raise ConfigError(f"{model}: a policy whose prompts hold no reward cannot be asked for one; train another")
-    if card.hosted is None:
+    if policy.hosted is None:
         refuse_hosted(settings.hosted)
     else:
-        _check_hosted(card.hosted, settings)
+        _check_hosted(policy.hosted, settings)
 
 
-def check_rewards(named: Rewards, card: Policy, settings: RoundsSettings) -> None:
+def check_rewards(named: Rewards, policy: Policy, settings: RoundsSettings) -> None:
     """Raise ConfigError where new samples cannot be scored, or not by what the policy knows."""
     file = settings.training.rewards
-    check_same(card, named, (f"{file}: the policy", "name the same"))
+    check_same(policy, named, (f"{file}: the policy", "name the same"))
     for section in (named.rewards, named.gold):
         for name, reward in section.items():
             if reward.column:
-                told = f"the column {reward.column} is in the data alone, and new samples have none"
-                raise ConfigError(f"{file}: {name}: {told}; name a scorer")
+                problem = f"the column {reward.column} is in the data alone, and new samples have none"
+                raise ConfigError(f"{file}: {name}: {problem}; name a scorer")
         scorer_groups(section, Path(file).parent.resolve())
 
 
@@ -107,8 +107,8 @@ def _check_hosted(there: RemoteModel, settings: RoundsSettings) -> None:
     check_there(settings.training, FinetuneSettings())
     for rule in parse_rules(settings.keep):
         if rule.name in GUARDS:
-            told = "a host tells neither a sample's entropy nor what another model makes of it"
-            raise ConfigError(f"--keep {rule}: {told}; take other rules, such as distinct,front")
+            problem = "a host tells neither a sample's entropy nor what another model makes of it"
+            raise ConfigError(f"--keep {rule}: {problem}; take other rules, such as distinct,front")
     _check_paid(there, given)
 
 

@@ -44,17 +44,17 @@ class Measurement:
     def fallen(self, before: Measurement) -> str:
         """Return by how much gold fell since another policy while the rewards rose; empty where it did not."""
         prompts = sorted(self.golds.keys() & before.golds.keys())
-        if not prompts or fmean(self.rewards[one] - before.rewards[one] for one in prompts) <= 0:
+        if not prompts or fmean(self.rewards[prompt] - before.rewards[prompt] for prompt in prompts) <= 0:
             return ""
-        change = _interval(prompts, [self.golds[one] - before.golds[one] for one in prompts])
+        change = _interval(prompts, [self.golds[prompt] - before.golds[prompt] for prompt in prompts])
         return f"by {-change['value']:.2f} [{-change['high']:.2f}, {-change['low']:.2f}]" if change["high"] < 0 else ""
 
 
 def watch(loop: Loop, policy: Path, folder: Path) -> Measurement:
     """Ask a policy what every policy is asked, and return the figures; the files stand in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    data = [flag for name in loop.card.names for flag in ("-t", f"{name}=data")]
-    kinds = {"data": data, "mix": ["--weights", mix(loop.card), "--pick", "best"]}
+    data = [flag for name in loop.policy.names for flag in ("-t", f"{name}=data")]
+    kinds = {"data": data, "mix": ["--weights", mix(loop.policy), "--pick", "best"]}
     scored = {kind: _scored_samples(loop, policy, folder, (kind, asks)) for kind, asks in kinds.items()}
     loop.command("eval", *scored.values(), "--policy", policy, "-o", folder / "eval.json")
     rows = {kind: _rows(path) for kind, path in scored.items()}
@@ -73,8 +73,8 @@ def drawn(loop: Loop, folder: Path, asks: Sequence[str]) -> dict[str, Any]:
     kept = {row.id for row in _rows(folder / "kept.jsonl")}
     counts = counts_of(folder / "kept.jsonl")
     sides = {
-        "kept": [scored[one] for one in scored if one in kept],
-        "dropped": [scored[one] for one in scored if one not in kept],
+        "kept": [scored[row_id] for row_id in scored if row_id in kept],
+        "dropped": [scored[row_id] for row_id in scored if row_id not in kept],
     }
     return {
         "asked": list(asks),
@@ -93,18 +93,18 @@ def _side(loop: Loop, rows: Sequence[Example]) -> dict[str, Any]:
         "entropy": lambda row: row.entropy,
         "tokens": lambda row: row.tokens,
     }
-    found: dict[str, Any] = {"n": len(rows)}
+    summary: dict[str, Any] = {"n": len(rows)}
     for name, measure in measures.items():
         known = [number for row in rows if (number := measure(row)) is not None]
-        found[name] = fmean(known) if known else NOT_AVAILABLE
-    return found
+        summary[name] = fmean(known) if known else NOT_AVAILABLE
+    return summary
 
 
 def _scored_samples(loop: Loop, policy: Path, folder: Path, request: tuple[str, Sequence[str]]) -> Path:
     """Sample and score the fixed prompts; return the file of scored samples."""
     kind, asks = request
     samples, scored, gold = (folder / f"{name}-{kind}.jsonl" for name in ("watch", "watched", "gold"))
-    far = [] if loop.card.hosted else ["--reference", loop.start]  # a host gives no logprobs of given text
+    far = [] if loop.policy.hosted else ["--reference", loop.start]  # a host gives no logprobs of given text
     drawing = ["-n", EACH, *loop.drawing, "--seed", loop.seed]
     prompts = loop.out / "watch.jsonl"
     loop.command("sample", policy, prompts, *asks, *drawing, *far, "--split", VALIDATION, "-o", samples)
@@ -118,13 +118,13 @@ def _scored_samples(loop: Loop, policy: Path, folder: Path, request: tuple[str, 
 def _figures(loop: Loop, rows: Sequence[Example], weighted: tuple[Sequence[float], Sequence[float]]) -> dict[str, Any]:
     rewards, golds = weighted
     prompts = [row.cluster for row in rows]
-    points = np.array([[loop.card.reward(name).zscore(own) for name, own in _own(loop, row).items()] for row in rows])
+    points = np.array([[loop.policy.reward(name).zscore(own) for name, own in _own(loop, row).items()] for row in rows])
     return {
         "samples": len(rows),
         "prompts": len(set(prompts)),
         "reward": _interval(prompts, rewards),
-        "quantiles": {f"p{one}": float(np.percentile(rewards, one)) for one in _QUANTILES},
-        "rewards": {name: _interval(prompts, points[:, i]) for i, name in enumerate(loop.card.names)},
+        "quantiles": {f"p{per_cent}": float(np.percentile(rewards, per_cent)) for per_cent in _QUANTILES},
+        "rewards": {name: _interval(prompts, points[:, i]) for i, name in enumerate(loop.policy.names)},
         "front": hypervolume(points[undominated(points)]),
         "gold": _interval(prompts, golds) if golds else NOT_AVAILABLE,
     }
@@ -134,7 +134,9 @@ def _of(evaluated: Mapping[str, Any]) -> dict[str, Any]:
     """Return what eval says of all requests together."""
     diversity = evaluated["diversity"]
     return {
-        "tracking": {name: one["within"].get("spearman", NOT_AVAILABLE) for name, one in evaluated["rewards"].items()},
+        "tracking": {
+            name: metrics["within"].get("spearman", NOT_AVAILABLE) for name, metrics in evaluated["rewards"].items()
+        },
         "entropy": evaluated["entropy"],
         "kl": evaluated["kl"],
         "words": evaluated["length"]["words"],
@@ -144,23 +146,23 @@ def _of(evaluated: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _own(loop: Loop, row: Example) -> dict[str, float]:
-    own = loop.card.own(row.rewards)
-    return {name: own[name] for name in loop.card.names}
+    own = loop.policy.own(row.rewards)
+    return {name: own[name] for name in loop.policy.names}
 
 
 def _weighted(loop: Loop, rows: Sequence[Example]) -> list[float]:
     """Return the weighted rewards, in standard deviations above the offline rows' mean."""
-    weights = {card.name: card.weight for card in loop.card.rewards}
-    return [loop.card.weighted(_own(loop, row), weights) for row in rows]
+    weights = {reward.name: reward.weight for reward in loop.policy.rewards}
+    return [loop.policy.weighted(_own(loop, row), weights) for row in rows]
 
 
 def _ruler(loop: Loop, rows: Sequence[Example]) -> Ruler:
     """Return what gold is measured by: what the first policy brought where it was asked as training rows are."""
-    found = {}
+    ruler = {}
     for name, spec in loop.named.gold.items():
         numbers = [row.gold[name] for row in rows]
-        found[name] = (fmean(numbers), pstdev(numbers) or 1.0, -1.0 if spec.direction == "lower" else 1.0)
-    return found
+        ruler[name] = (fmean(numbers), pstdev(numbers) or 1.0, -1.0 if spec.direction == "lower" else 1.0)
+    return ruler
 
 
 def _gold(loop: Loop, rows: Sequence[Example], ruler: Ruler) -> list[float]:
@@ -181,7 +183,7 @@ def _gold(loop: Loop, rows: Sequence[Example], ruler: Ruler) -> list[float]:
 
 def _by_prompt(rows: Sequence[Example], numbers: Sequence[float]) -> dict[str, float]:
     places = by_prompt([row.cluster for row in rows])
-    return {prompt: fmean(numbers[place] for place in mine) for prompt, mine in places}
+    return {prompt: fmean(numbers[index] for index in indices) for prompt, indices in places}
 
 
 def _interval(prompts: Sequence[str], numbers: Sequence[float] | Floats) -> Interval:

@@ -45,8 +45,8 @@ class Offline:
             raise DataError(f"{settings.fresh}: {twice[0]} stands in {scored} too, so it is not fresh")
         prompts = len(prompts_of(scored, TRAIN))
         if prompts < settings.prompts:
-            told = f"{prompts:,} training prompts, fewer than --prompts {settings.prompts:,}"
-            console.warn(f"{scored}: {told}; every round asks them all")
+            shortage = f"{prompts:,} training prompts, fewer than --prompts {settings.prompts:,}"
+            console.warn(f"{scored}: {shortage}; every round asks them all")
         batch = min(prompts, settings.prompts) * settings.samples
         return cls(known, fresh, batch, settings.training.seed, len)
 
@@ -98,16 +98,20 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 def prompts_of(scored: Path, split: str) -> list[dict[str, Any]]:
     """Return the different prompts of a split as rows, in the order of the file."""
-    found: dict[str, dict[str, Any]] = {}
+    prompts: dict[str, dict[str, Any]] = {}
     for where, row in read_rows(scored):
         example = from_json(row, where)
         if (example.split or TRAIN) == split:
             name = example.cluster
-            found.setdefault(name, {"id": name, "prompt": example.prompt, "group": name, "split": split})
-    return list(found.values())
+            prompts.setdefault(name, {"id": name, "prompt": example.prompt, "group": name, "split": split})
+    return list(prompts.values())
 
 
 def _training_rows(path: Path, names: Collection[str]) -> list[Row]:
     examples = unique((where, from_json(row, where)) for where, row in read_rows(path))
-    learnt = (one for one in examples if one.split in (TRAIN, "") and any(name in one.rewards for name in names))
-    return [one.to_json() for one in learnt]
+    learnt = (
+        example
+        for example in examples
+        if example.split in (TRAIN, "") and any(name in example.rewards for name in names)
+    )
+    return [example.to_json() for example in learnt]

@@ -17,30 +17,30 @@ _PAST = 90  # percentile of what the last round brought that `past` asks for
 
 def target_flags(loop: Loop, folder: Path, number: int) -> list[str]:
     """Return the flags of the round whose folder this is."""
-    names = loop.card.names
+    names = loop.policy.names
     if loop.settings.ask == "weighted":
-        return ["--weights", mix(loop.card), "--pick", "best"]
+        return ["--weights", mix(loop.policy), "--pick", "best"]
     if loop.settings.ask in ("uniform", "data"):
         return [flag for name in names for flag in ("-t", f"{name}={loop.settings.ask}")]
     if loop.settings.ask == "high":
-        bounds = _high(loop.card)
+        bounds = _high(loop.policy)
         return [flag for name in names for flag in ("-t", f"{name}=~{bounds[name]:.6g}..")]
     reached = _reached(loop, folder.parent / f"round-{number - 1}", number)
     return [flag for name in names for flag in ("-t", f"{name}={reached[name]:.6g}")]
 
 
-def mix(card: Policy) -> str:
+def mix(policy: Policy) -> str:
     """Return the weighting that the policy was trained with, as `--weights` takes it."""
-    return "+".join(f"{one.weight:g}*{one.name}" for one in card.rewards)
+    return "+".join(f"{reward.weight:g}*{reward.name}" for reward in policy.rewards)
 
 
-def _high(card: Policy) -> dict[str, float]:
+def _high(policy: Policy) -> dict[str, float]:
     """Return from where on each reward is high: the highest percentile that enough training rows pass in all."""
-    rows = [card.numbers(vector) for vector in card.reservoir]
-    columns = {name: sorted(row[name] for row in rows) for name in card.names}
+    rows = [policy.numbers(vector) for vector in policy.reservoir]
+    columns = {name: sorted(row[name] for row in rows) for name in policy.names}
     bounds: dict[str, float] = {}
     for rank in range(_HIGH, -1, -_LOWER):
-        bounds = {name: percentile(columns[name], rank) for name in card.names}
+        bounds = {name: percentile(columns[name], rank) for name in policy.names}
         if sum(all(row[name] >= bounds[name] for name in bounds) for row in rows) >= min(_ENOUGH, len(rows)):
             break
     return bounds
@@ -49,7 +49,7 @@ def _high(card: Policy) -> dict[str, float]:
 def _reached(loop: Loop, folder: Path, number: int) -> dict[str, float]:
     """Return a high percentile of each reward in the round before; before the first, of the training rows."""
     if number == 1:
-        scaled = [loop.card.numbers(vector) for vector in loop.card.reservoir]
+        scaled = [loop.policy.numbers(vector) for vector in loop.policy.reservoir]
     else:
-        scaled = [loop.card.scaled(row["rewards"]) for _, row in read_rows(folder / "scored.jsonl")]
-    return {name: percentile(sorted(one[name] for one in scaled), _PAST) for name in loop.card.names}
+        scaled = [loop.policy.scaled(row["rewards"]) for _, row in read_rows(folder / "scored.jsonl")]
+    return {name: percentile(sorted(numbers[name] for numbers in scaled), _PAST) for name in loop.policy.names}

@@ -58,11 +58,11 @@ def run_rounds(
         before = watch(loop, loop.start, out / "round-0")
         first, *controls = arms_of(settings)
         with console.progress("rounds", (1 + len(controls)) * settings.rounds) as advance:
-            found = [_arm(loop, first, (before, settings.rounds), advance)]
-            rounds = len(found[0]["rounds"]) - 1
-            found += [_arm(loop, arm, (before, rounds), advance) for arm in controls]
-        rules = {"names": list(loop.card.names), "settings": settings.deciding}
-        write_json(out / ROUNDS, {"version": VERSION, **rules, "arms": found})
+            arms = [_arm(loop, first, (before, settings.rounds), advance)]
+            rounds = len(arms[0]["rounds"]) - 1
+            arms += [_arm(loop, arm, (before, rounds), advance) for arm in controls]
+        rules = {"names": list(loop.policy.names), "settings": settings.deciding}
+        write_json(out / ROUNDS, {"version": VERSION, **rules, "arms": arms})
     return {"output": str(out), "finished": False, "rounds": rounds, "policy": os.readlink(out / POLICY)}
 
 
@@ -73,17 +73,17 @@ def _loop(places: tuple[Path, Path, str], run: Run, settings: RoundsSettings) ->
     """
     scored, out, model = places
     start, rewards = Path(model), settings.training.rewards
-    card, named = read_policy(start), read_rewards(Path(rewards))
-    check_policy(model, card, settings)
-    check_rewards(named, card, settings)
+    policy, named = read_policy(start), read_rewards(Path(rewards))
+    check_policy(model, policy, settings)
+    check_rewards(named, policy, settings)
     offline = Offline.read(scored, settings, tuple(named.rewards))
     watched = prompts_of(scored, VALIDATION)[: settings.watch]
     if not watched:
         raise DataError(f"{scored}: no prompt of the {VALIDATION} split, which the rounds are watched by")
-    if card.hosted is None:
+    if policy.hosted is None:
         offline = replace(offline, length=_counter(model))
-    loop = Loop(out, scored, rewards, named, start, card, settings, offline, run)
-    if card.hosted:
+    loop = Loop(out, scored, rewards, named, start, policy, settings, offline, run)
+    if policy.hosted:
         loop.command(*rehearsal(loop))
     return loop, watched
 
@@ -168,20 +168,22 @@ def _round(loop: Loop, arm: Arm, places: tuple[Path, Path], number: int) -> dict
     write_rows(folder / "train.jsonl", rows)
     loop.command(*training_line(loop, policy, folder, (number, epochs)))
     learnt = read_policy(folder / POLICY).training
-    told = {name: learnt[name] for name in ("rows", "steps", "completion tokens", "estimated tokens") if name in learnt}
-    return {**done, "training": {**told, "epochs": epochs, "from samples": len(kept)}}
+    counts = {
+        name: learnt[name] for name in ("rows", "steps", "completion tokens", "estimated tokens") if name in learnt
+    }
+    return {**done, "training": {**counts, "epochs": epochs, "from samples": len(kept)}}
 
 
 def _round_prompts(loop: Loop, number: int) -> list[dict[str, Any]]:
     """Return the prompts of a round: all of the training split are asked before any comes again."""
     known = prompts_of(loop.scored, TRAIN)
-    wanted, asked = loop.settings.prompts, []
+    wanted, prompts = loop.settings.prompts, []
     start = (number - 1) * wanted
-    for place in range(start, start + wanted):
-        lap, offset = divmod(place, len(known))
+    for index in range(start, start + wanted):
+        lap, offset = divmod(index, len(known))
         order = random.Random(f"{loop.seed}/prompts/{lap}").sample(range(len(known)), len(known))
-        asked.append(known[order[offset]])
-    return list({row["id"]: row for row in asked}.values())
+        prompts.append(known[order[offset]])
+    return list({row["id"]: row for row in prompts}.values())
 
 
 def _link(path: Path, folder: Path) -> None:
@@ -196,11 +198,11 @@ def _link(path: Path, folder: Path) -> None:
 
 
 def _tell(loop: Loop, arm: Arm, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    def told(name: str) -> str:
+    def change(name: str) -> str:
         values = [row[name] for row in (rows[-2], rows[-1])]
-        known = [one["value"] if isinstance(one, Mapping) else None for one in values]
+        known = [figure["value"] if isinstance(figure, Mapping) else None for figure in values]
         return f"{name} {known[0]:.2f} → {known[1]:.2f}" if None not in known else ""
 
-    said = ", ".join(filter(None, map(told, ("reward", "gold", "entropy"))))
-    paid = f"; about {spent(loop):,.2f} is paid for jobs" if loop.card.hosted and loop.settings.hosted.price else ""
-    console.note(f"{arm.name}, round {number} of {loop.settings.rounds}: {said}{paid}")
+    changes = ", ".join(filter(None, map(change, ("reward", "gold", "entropy"))))
+    paid = f"; about {spent(loop):,.2f} is paid for jobs" if loop.policy.hosted and loop.settings.hosted.price else ""
+    console.note(f"{arm.name}, round {number} of {loop.settings.rounds}: {changes}{paid}")

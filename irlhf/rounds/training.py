@@ -64,7 +64,7 @@ def _line(loop: Loop, policy: Path, places: tuple[Path, Path], number: int) -> l
 
 
 def _usual_rate(loop: Loop) -> float:
-    plan = loop.card.training.get("plan", {})
+    plan = loop.policy.training.get("plan", {})
     if "rate" not in plan:
         raise ConfigError(f"{loop.start}: its card does not say how fast it learnt; name a --learning-rate")
     return float(plan["rate"])
@@ -77,8 +77,8 @@ def _at_host(loop: Loop, there: RemoteModel, most: float) -> list[str]:
     line = ["--model", PREFIX + base, "--host", given.host or there.host, "--base-url", there.base_url]
     line += ["--epochs", f"{training.epochs or 1:g}"]
     line += ["--learning-rate", f"{training.learning_rate:g}"] if training.learning_rate else []
-    for one in given.hyperparameters:
-        line += ["--hyperparameter", one]
+    for pair in given.hyperparameters:
+        line += ["--hyperparameter", pair]
     for flag, value in (("--extra-body", given.extra_body), ("--api-key-env", given.api_key_env)):
         line += [flag, value] if value else []
     line += ["--price-per-mtok", f"{given.price:g}"] if given.price else []
@@ -101,8 +101,8 @@ def spent(loop: Loop, but: Path | None = None) -> float:
     return loop.settings.hosted.price / _MILLION * _tokens(cards - {but / FILE} if but else cards)
 
 
-def _tokens(cards: Iterable[Path]) -> float:
-    return sum(float(read_json(card)["training"]["estimated tokens"]) for card in cards)
+def _tokens(policy_files: Iterable[Path]) -> float:
+    return sum(float(read_json(policy_file)["training"]["estimated tokens"]) for policy_file in policy_files)
 
 
 def left(loop: Loop, trained: Path) -> float:
@@ -110,6 +110,6 @@ def left(loop: Loop, trained: Path) -> float:
     most = loop.settings.hosted.max_spend
     gone = spent(loop, trained) if most else 0.0
     if most and gone >= most:
-        told = f"about {gone:,.2f} is spent, so nothing is left of --max-spend {most:,.2f}"
-        raise ConfigError(f"{told}; allow more to go on")
+        spending = f"about {gone:,.2f} is spent, so nothing is left of --max-spend {most:,.2f}"
+        raise ConfigError(f"{spending}; allow more to go on")
     return most - gone

@@ -25,7 +25,7 @@ class Loop:
     rewards: str
     named: Rewards
     start: Path  # the folder of the policy that the rounds go on from
-    card: Policy
+    policy: Policy
     settings: RoundsSettings
     offline: Offline
     run: Run

@@ -58,7 +58,7 @@ def reached(settings: SampleSettings, policy: Policy, engine: Engine) -> SampleS
 
 
 def _check_here(settings: SampleSettings) -> None:
-    usual = {one.name: one.default for one in fields(settings)}
+    usual = {setting.name: setting.default for setting in fields(settings)}
     for name in ("served_name", "api", *MEANS):
         if getattr(settings, name) != usual[name]:
             raise ConfigError(f"--{name.replace('_', '-')} belongs to --base-url; leave it out")
@@ -95,16 +95,16 @@ def remaining(total: int, written: int, settings: SampleSettings) -> int:
 
 
 def _alike(asks: Iterable[SampleRequest]) -> Iterator[list[SampleRequest]]:
-    for _, same in groupby(asks, lambda ask: (ask.source.cluster, ask.asked)):
+    for _, same in groupby(asks, lambda ask: (ask.source.cluster, ask.prompt_values)):
         while some := list(islice(same, _CHOICES)):
             yield some
 
 
 def tell_size(samples: int, characters: int, settings: SampleSettings) -> None:
     """Say what a paid host is about to be asked."""
-    told = f"about {characters // _CHARACTERS:,} tokens of prompts (estimated, each request anew)"
+    size_text = f"about {characters // _CHARACTERS:,} tokens of prompts (estimated, each request anew)"
     most = samples * settings.max_tokens
-    console.note(f"asking {settings.base_url} for {samples:,} samples: {told} and at most {most:,} of completions")
+    console.note(f"asking {settings.base_url} for {samples:,} samples: {size_text} and at most {most:,} of completions")
 
 
 def account(spent: Counter[str]) -> dict[str, Any]:

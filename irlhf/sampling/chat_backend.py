@@ -81,7 +81,7 @@ class ChatBackend:
         writer: MessageWriter = resolve(door)(folder, policy, settings)
         served = served_by(settings, writer.vocabulary)
         self.write = writer.write
-        self.talk = ChatClient(served, settings.concurrency, writer.extra, spent)
+        self.client = ChatClient(served, settings.concurrency, writer.extra, spent)
         self.ahead = Ahead()
         self.lock = Lock()  # tokenizers are for one thread at a time
 
@@ -93,12 +93,12 @@ class ChatBackend:
             written = self.write(asks[0])
         long = sum(len(message.get("content") or "") for message in written.messages) >= _LONG
         with self.ahead.turn(asks[0].source.cluster) if long else nullcontext():
-            found = self.talk(written.messages, [ask.seed for ask in asks], written.size)
+            completions = self.client(written.messages, [ask.seed for ask in asks], written.size)
         advance(len(asks))
-        return found
+        return completions
 
 
 def hosted(folder: Path, policy: Policy, settings: SampleSettings) -> MessageWriter:
     """Return how a host is asked that trained the policy on messages: with those of the training file."""
     names = () if settings.spoof == ALLOWED else policy.names
-    return MessageWriter(lambda ask: PromptMessages(policy.template.render(ask.prompt, ask.asked, names)))
+    return MessageWriter(lambda ask: PromptMessages(policy.template.render(ask.prompt, ask.prompt_values, names)))

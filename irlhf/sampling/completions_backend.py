@@ -29,7 +29,7 @@ def writer(folder: Path, policy: Policy, settings: SampleSettings) -> MessageWri
 
     def write(ask: SampleRequest) -> PromptMessages:
         turns, size = prompts.fitted(ask)
-        return PromptMessages(prompts.chat.messages(turns, ask.asked), size)
+        return PromptMessages(prompts.chat.messages(turns, ask.prompt_values), size)
 
     extra = {"chat_template_kwargs": dict(AS_WRITTEN)} if knows_rewards(folder) else {}
     return MessageWriter(write, vocabulary_of(name, speaker), extra)
@@ -44,18 +44,18 @@ class CompletionsBackend:
         self.prompts = prompts_for(name, speaker, policy, policy.context, settings)
         self.completions = CompletionsClient(served_by(settings, vocabulary_of(name, speaker)))
         self.lock = Lock()  # tokenizers are for one thread at a time
-        self.told: set[str] = set()
+        self.reported: set[str] = set()
 
     def __call__(self, asks: Sequence[SampleRequest], advance: Callable[[int], None]) -> list[Completion]:
         """Return one completion for each ask, in their order; `advance` counts them as they come."""
-        found = []
+        completions = []
         for ask in asks:
             with self.lock:
-                prompt = self.prompts(ask, ask.asked)
-            found.append(self.completions(prompt, ask.seed))
-            self._tell(found[-1])
+                prompt = self.prompts(ask, ask.prompt_values)
+            completions.append(self.completions(prompt, ask.seed))
+            self._tell(completions[-1])
             advance(1)
-        return found
+        return completions
 
     def _tell(self, drawn: Completion) -> None:
         """Say once what nobody would look for in the rows."""
@@ -71,6 +71,6 @@ class CompletionsBackend:
 
     def _warn(self, text: str) -> None:
         with self.lock:
-            if text not in self.told:
-                self.told.add(text)
+            if text not in self.reported:
+                self.reported.add(text)
                 console.warn(text)

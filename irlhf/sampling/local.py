@@ -37,7 +37,7 @@ class LocalBackend:
     """A policy, or a base model, loaded into this process."""
 
     def __init__(self, folder: Path, policy: Policy, settings: SampleSettings) -> None:
-        self.card = policy
+        self.policy_file = policy
         self.policy = _load(str(folder), policy, settings)
         self.reference = _reference(self.policy, folder, settings) if settings.reference else None
         self.batch = settings.batch
@@ -47,13 +47,13 @@ class LocalBackend:
 
     def __call__(self, asks: Sequence[SampleRequest], advance: Callable[[int], None]) -> list[Drawn]:
         """Return one completion for each ask, in their order; `advance` counts them as they come."""
-        prompts = [self.policy.prompts(ask, ask.asked) for ask in asks]
+        prompts = [self.policy.prompts(ask, ask.prompt_values) for ask in asks]
         order = _order(asks, prompts)
         drawn: dict[int, Drawn] = {}
         for start in range(0, len(order), self.batch):
             batch = order[start : start + self.batch]
-            found = self._draw([asks[i] for i in batch], [prompts[i] for i in batch])
-            drawn.update(zip(batch, found, strict=True))
+            rows = self._draw([asks[i] for i in batch], [prompts[i] for i in batch])
+            drawn.update(zip(batch, rows, strict=True))
             advance(len(batch))
         return [drawn[i] for i in range(len(asks))]
 
@@ -61,14 +61,14 @@ class LocalBackend:
         model, tokenizer = self.policy.model, self.policy.tokenizer
         if self.decoding.sides > 1:
             other = [self.policy.prompts(ask, self._other(ask)) for ask in asks]
-            prompts = [one for both in zip(prompts, other, strict=True) for one in both]
+            prompts = [prompt for both in zip(prompts, other, strict=True) for prompt in both]
         with fitting_threads(model):
-            found = generate(model, tokenizer, prompts, [ask.seed for ask in asks], self.decoding)
-        return _read(self.reference, asks, found) if self.reference else found
+            rows = generate(model, tokenizer, prompts, [ask.seed for ask in asks], self.decoding)
+        return _read(self.reference, asks, rows) if self.reference else rows
 
     def _other(self, ask: SampleRequest) -> dict[str, RequestedValue]:
         """Return what the prompt requests that guidance draws away from."""
-        return opposite(self.card, ask.asked, self.raw) if self.against == OPPOSITE else {}
+        return opposite(self.policy_file, ask.prompt_values, self.raw) if self.against == OPPOSITE else {}
 
 
 def _order(asks: Sequence[SampleRequest], prompts: Sequence[Sequence[int]]) -> list[int]:
@@ -83,10 +83,12 @@ def _read(reference: _Loaded, asks: Sequence[SampleRequest], drawn: Sequence[Dra
     """Add how likely the reference finds the very tokens that were drawn."""
     prompts = [reference.prompts(ask, {}) for ask in asks]
     with fitting_threads(reference.model):
-        found = logprobs(reference.model, [(prompt, one.ids) for prompt, one in zip(prompts, drawn, strict=True)])
+        logprobs_by_row = logprobs(
+            reference.model, [(prompt, row.ids) for prompt, row in zip(prompts, drawn, strict=True)]
+        )
     return [
-        one._replace(reference=round(math.fsum(numbers), 4), k3=round(k3(one.logprobs, numbers), 4))
-        for one, numbers in zip(drawn, found, strict=True)
+        row._replace(reference=round(math.fsum(numbers), 4), k3=round(k3(row.logprobs, numbers), 4))
+        for row, numbers in zip(drawn, logprobs_by_row, strict=True)
     ]
 
 
@@ -98,8 +100,8 @@ def _reference(policy: _Loaded, folder: Path, settings: SampleSettings) -> _Load
     name = settings.reference
     if Path(name).resolve() == folder.resolve():
         return policy
-    card = read_policy(Path(name)) if (Path(name) / FILE).is_file() else None
-    loaded = _load(name, card, settings)
+    reference_policy = read_policy(Path(name)) if (Path(name) / FILE).is_file() else None
+    loaded = _load(name, reference_policy, settings)
     if loaded.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise ConfigError(
             f"--reference {name}: its vocabulary is another one than {folder}'s, so token ids mean other tokens;"

@@ -9,14 +9,14 @@ from irlhf.policy.templates import Bound, RequestedValue
 AGAINST = NOTHING, OPPOSITE = ("none", "opposite")
 
 
-def opposite(policy: Policy, asked: Mapping[str, RequestedValue], raw: bool = False) -> dict[str, RequestedValue]:
+def opposite(policy: Policy, requested: Mapping[str, RequestedValue], raw: bool = False) -> dict[str, RequestedValue]:
     """Return every request mirrored on its scale, as the prompt shall spell it.
 
     A number x becomes 1 - x on a scale from 0 to 1, and 2m - x on any other, where m is the scaled mean of the
     training rows. At least x becomes at most x, and the reverse, where the policy's template has a line for it, else
     the mirrored number. Numbers that no training row has are replaced by the nearest that one has, unless `raw`.
     """
-    return {name: _opposite(policy, name, wish, raw) for name, wish in asked.items()}
+    return {name: _opposite(policy, name, wish, raw) for name, wish in requested.items()}
 
 
 def _opposite(policy: Policy, name: str, wish: RequestedValue, raw: bool) -> RequestedValue:
@@ -25,6 +25,6 @@ def _opposite(policy: Policy, name: str, wish: RequestedValue, raw: bool) -> Req
         if flipped.kind in policy.template.kinds:
             return flipped
     number = wish.number if isinstance(wish, Bound) else wish
-    card = policy.reward(name)
-    mirrored = 1 - number if card.scale.kind in UNIT else 2 * card.scale(card.mean) - number
+    reward = policy.reward(name)
+    mirrored = 1 - number if reward.scale.kind in UNIT else 2 * reward.scale(reward.mean) - number
     return mirrored if raw else policy.shown(name, mirrored)

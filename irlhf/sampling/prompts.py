@@ -21,18 +21,18 @@ class Prompts:
     chat: PromptEncoder
     room: int  # tokens that a prompt may fill
 
-    def __call__(self, ask: SampleRequest, asked: Mapping[str, RequestedValue]) -> list[int]:
+    def __call__(self, ask: SampleRequest, requested: Mapping[str, RequestedValue]) -> list[int]:
         """Return the ask's prompt as token ids, with these rewards in it."""
-        return self._fitted(ask, asked).ids
+        return self._fitted(ask, requested).ids
 
     def fitted(self, ask: SampleRequest) -> tuple[list[Message], int]:
         """Return what fits of the ask's conversation, without rewards, and how many tokens it is with them."""
-        tokens = self._fitted(ask, ask.asked)
+        tokens = self._fitted(ask, ask.prompt_values)
         return tokens.turns, len(tokens.ids)
 
-    def _fitted(self, ask: SampleRequest, asked: Mapping[str, RequestedValue]) -> Tokens:
+    def _fitted(self, ask: SampleRequest, requested: Mapping[str, RequestedValue]) -> Tokens:
         try:
-            return self.chat.prompt(ask.prompt, asked, self.room)
+            return self.chat.prompt(ask.prompt, requested, self.room)
         except DataError as error:
             raise DataError(f"{ask.id}: {error}") from error
 
@@ -42,6 +42,6 @@ def prompts_for(name: str, tokenizer: Any, policy: Policy | None, context: int, 
     template, names = (policy.template, policy.names) if policy else (find_template(PLAIN), ())
     room = context - settings.max_tokens
     if room <= 0:
-        told = f"--max-tokens {settings.max_tokens} leaves no room in a context of {context} tokens"
-        raise ConfigError(f"{name}: {told}")
+        problem = f"--max-tokens {settings.max_tokens} leaves no room in a context of {context} tokens"
+        raise ConfigError(f"{name}: {problem}")
     return Prompts(PromptEncoder(tokenizer, template, names, settings.spoof == ALLOWED), room)

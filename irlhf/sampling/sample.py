@@ -60,30 +60,30 @@ def sample(
     folder, source, out = Path(policy), Path(prompts), Path(output)
     _check(settings)
     based = not is_policy(folder)
-    card = read_base(str(folder), settings) if based else read_policy(folder)
+    source_policy = read_base(str(folder), settings) if based else read_policy(folder)
     settings = replace(settings, split=settings.split or (BASE_SPLITS if based else TEST))
-    settings = backends.reached(settings, card, engine)
-    wanted = _wanted(card, settings)
+    settings = backends.reached(settings, source_policy, engine)
+    wanted = _wanted(source_policy, settings)
     _check_guidance(settings, wanted)
     settings = _with_precision(settings, folder, out)
-    with resumable_output(out, _manifest(folder, card, source, settings)) as book:
+    with resumable_output(out, _manifest(folder, source_policy, source, settings)) as book:
         if not book.finished:
             total = None
             if source != STREAM:  # a bad row is found before anything is drawn
-                total = backends.remaining(_total(source, wanted, settings, card), len(book.done), settings)
+                total = backends.remaining(_total(source, wanted, settings, source_policy), len(book.done), settings)
             _tell(wanted, settings)
-            _warn_of_ignored(card, wanted)
+            _warn_of_ignored(source_policy, wanted)
             different = _counted(_read_prompts(source, settings), wanted, settings, book)
             asks = _asks(different, wanted, settings)
             spent: Counter[str] = Counter()
-            work, hands = backends.task_and_executor((folder, card, settings), engine, spent)
+            work, executor = backends.task_and_executor((folder, source_policy, settings), engine, spent)
             with (
                 console.progress("sampling", total) as advance,
-                closing(run_pools(backends.pools(asks, settings, book.done), work, hands, advance)) as pools,
+                closing(run_pools(backends.pools(asks, settings, book.done), work, executor, advance)) as pools,
             ):
-                for ask, one in (pair for pool in pools for pair in zip(*pool, strict=True)):
+                for ask, generation in (pair for pool in pools for pair in zip(*pool, strict=True)):
                     if fingerprint(ask.id) not in book.done:
-                        _settle(ask, one, _sampled(ask, card.digest, settings.decoding), book)
+                        _settle(ask, generation, _sampled(ask, source_policy.digest, settings.decoding), book)
             book.counts.update(backends.account(spent))
     return book.summary()
 
@@ -123,13 +123,13 @@ def _deciding(settings: SampleSettings) -> dict[str, Any]:
     return {name: value for name, value in asdict(settings).items() if name not in backends.MEANS}
 
 
-def _manifest(folder: Path, card: Policy, source: Path, settings: SampleSettings) -> RunManifest:
+def _manifest(folder: Path, policy: Policy, source: Path, settings: SampleSettings) -> RunManifest:
     """Return what a run makes. A base on the hub is no file here; its name and commit are a setting."""
     inputs = {"policy": folder, "prompts": source}
     deciding = _deciding(settings)
     if not folder.exists():
         del inputs["policy"]
-        deciding["base"] = f"{folder}@{card.digest}"
+        deciding["base"] = f"{folder}@{policy.digest}"
     if settings.reference and Path(settings.reference).exists():
         inputs["reference"] = Path(settings.reference)
     return RunManifest("sample", inputs, deciding)
@@ -158,7 +158,7 @@ def _with_precision(settings: SampleSettings, folder: Path, out: Path) -> Sample
 def _total(source: Path, wanted: TargetSpec, settings: SampleSettings, policy: Policy) -> int:
     """Return how many samples are to be drawn, and say what that asks of a host."""
     each = wanted.size(settings.n)
-    sizes = [len(as_text(one.prompt)) for one in _read_prompts(source, settings)]
+    sizes = [len(as_text(prompt.prompt)) for prompt in _read_prompts(source, settings)]
     if policy.hosted:
         backends.tell_size(len(sizes) * each, sum(sizes) * each, settings)
     return len(sizes) * each
@@ -187,8 +187,8 @@ def _tell(wanted: TargetSpec, settings: SampleSettings) -> None:
     if policy.names and not wanted.targets and not wanted.weights:
         console.note(f"no target: asking without rewards (this policy knows {', '.join(policy.names)})")
     if measured and not settings.raw and not _drawn_alike(measured.decoding, settings.decoding):
-        told = ", ".join(f"{name} {number:g}" for name, number in measured.decoding.items())
-        console.warn(f"what this policy reaches was measured with {told}; drawn otherwise, it is left out")
+        decoding = ", ".join(f"{name} {number:g}" for name, number in measured.decoding.items())
+        console.warn(f"what this policy reaches was measured with {decoding}; drawn otherwise, it is left out")
     for text in wanted.beyond():
         console.warn(text)
     for text in wanted.unseen():
@@ -258,7 +258,7 @@ def _asks(prompts: Iterable[Example], wanted: TargetSpec, settings: SampleSettin
         for k, request in enumerate(wanted.requests(settings.n, f"{settings.seed}/{prompt.cluster}")):
             identifier = f"{prompt.cluster}/{wanted.policy.digest}/{_ROUND}/{k}"
             seed = _seed(settings.seed, prompt.cluster, k)
-            yield SampleRequest(identifier, seed, prompt, request.asked, request.target, request.wanted)
+            yield SampleRequest(identifier, seed, prompt, request.prompt_values, request.target, request.wanted)
 
 
 def _seed(run: int, prompt: str, k: int) -> int:
@@ -271,8 +271,8 @@ def _settle(ask: SampleRequest, drawn: Generation | FailedCompletion, row: Examp
     if isinstance(drawn, FailedCompletion):
         book.reject(ask.id, drawn.reason, row.to_json())
         return
-    told = {name: getattr(drawn, name) for name in _GENERATION_FIELDS}
-    book.write(replace(row, completion=drawn.text, **told))
+    measured = {name: getattr(drawn, name) for name in _GENERATION_FIELDS}
+    book.write(replace(row, completion=drawn.text, **measured))
 
 
 def _sampled(ask: SampleRequest, policy: str, decoding: Mapping[str, float]) -> Example:
@@ -284,7 +284,7 @@ def _sampled(ask: SampleRequest, policy: str, decoding: Mapping[str, float]) -> 
         split=ask.source.split,
         source=ask.source.source,
         target=ask.target,
-        asked={name: round(number_of(wish), 6) for name, wish in ask.asked.items()},
+        prompt_numbers={name: round(number_of(wish), 6) for name, wish in ask.prompt_values.items()},
         wanted={name: round(number, 6) for name, number in ask.wanted.items()},
         policy=policy,
         seed=ask.seed,

@@ -30,7 +30,7 @@ Vector = Sequence[float]  # of the policy's reservoir
 class RequestedRewards(NamedTuple):
     """What one sample is asked for, in the units of the scales, and the user's own words for it."""
 
-    asked: dict[str, RequestedValue]
+    prompt_values: dict[str, RequestedValue]
     target: dict[str, str]
     wanted: dict[str, float]  # the numbers that another one is asked for, to get them
 
@@ -70,20 +70,20 @@ class TargetSpec:
             rng = random.Random(f"{at}/uniform")
             for i in range(count):
                 wishes = {**dict(zip(self._fixed, points, strict=True)), **drawn[i], **self._anywhere(rng)}
-                asked = {name: self._put(name, wishes[name]) for name in self.policy.names if name in wishes}
-                yield RequestedRewards(asked, texts, self._others(wishes, asked))
+                prompt_values = {name: self._put(name, wishes[name]) for name in self.policy.names if name in wishes}
+                yield RequestedRewards(prompt_values, texts, self._others(wishes, prompt_values))
 
     def beyond(self) -> Iterator[str]:
         """Yield, for each number that lies too far out to be asked for, why and what is asked for instead."""
         if self.raw:
             return
         for name, number in ((name, number_of(wish)) for name, wishes in self._fixed.items() for wish in wishes):
-            told = f"{name}={self.targets[name].text}"
+            text = f"{name}={self.targets[name].text}"
             if self.policy.held(name, number) != number:
-                yield f"{told} lies beyond the training data; held to the scale's end"
+                yield f"{text} lies beyond the training data; held to the scale's end"
             elif self._reaches(name) and not _within(number, self.reach[name]):
                 put = number_of(self._put(name, number))
-                yield f"{told} lies beyond what this policy was measured to reach; asked for {put:.2f}"
+                yield f"{text} lies beyond what this policy was measured to reach; asked for {put:.2f}"
 
     def unseen(self) -> Iterator[str]:
         """Yield, for each reward, the numbers that no training row has, and those that are asked for instead."""
@@ -92,17 +92,17 @@ class TargetSpec:
         for name, wishes in self._fixed.items():
             numbers = [self.policy.held(name, number_of(wish)) for wish in wishes]
             pairs = [(number, self.policy.shown(name, number)) for number in numbers]
-            told = [f"{number:g} ({shown:.2f})" for number, shown in pairs if shown != number]
-            if told:
-                more = f" and {len(told) - _MOST_LISTED} more" if len(told) > _MOST_LISTED else ""
-                listed = ", ".join(told[:_MOST_LISTED])
+            missing = [f"{number:g} ({shown:.2f})" for number, shown in pairs if shown != number]
+            if missing:
+                more = f" and {len(missing) - _MOST_LISTED} more" if len(missing) > _MOST_LISTED else ""
+                listed = ", ".join(missing[:_MOST_LISTED])
                 yield f"{name}: no training row has {listed}{more}; asked for the nearest, in brackets"
 
     @cached_property
     def _fixed(self) -> dict[str, list[RequestedValue]]:
         """The rewards that are asked for with wishes of their own, not with what training rows have."""
-        found = {name: self._wishes(target) for name, target in self.targets.items()}
-        return {name: wishes for name, wishes in found.items() if wishes}
+        fixed = {name: self._wishes(target) for name, target in self.targets.items()}
+        return {name: wishes for name, wishes in fixed.items() if wishes}
 
     def _wishes(self, target: Target) -> list[RequestedValue]:
         if target.kind == "at-least" and "at_least" in self.policy.template.kinds and target.low is not None:
@@ -121,13 +121,13 @@ class TargetSpec:
 
     def _anywhere(self, rng: random.Random) -> dict[str, RequestedValue]:
         """Draw the rewards that are asked for `uniform`."""
-        found: dict[str, RequestedValue] = {}
+        values: dict[str, RequestedValue] = {}
         for name, target in self.targets.items():
             if target.kind == "uniform":
                 unit = self.policy.reward(name).scale.kind in UNIT
                 low, high = (0.0, 1.0) if unit else (self._percentile(name, end) for end in _SPAN)
-                found[name] = rng.uniform(low, high)
-        return found
+                values[name] = rng.uniform(low, high)
+        return values
 
     @property
     def _rows(self) -> Sequence[Vector]:
@@ -141,12 +141,12 @@ class TargetSpec:
         ranges = {name: target for name, target in self.targets.items() if target.ranged}
         if not ranges:
             return self._rows
-        found = [vector for vector in self._rows if self._keeps(self.policy.numbers(vector), ranges)]
-        if not found:
-            told = " and ".join(f"{name}={target.text}" for name, target in ranges.items())
+        vectors = [vector for vector in self._rows if self._keeps(self.policy.numbers(vector), ranges)]
+        if not vectors:
+            ranges_text = " and ".join(f"{name}={target.text}" for name, target in ranges.items())
             together = " together" if len(ranges) > 1 else ""
-            raise ConfigError(f"none of {len(self._rows):,} training rows has {told}{together}; ask for less")
-        return found
+            raise ConfigError(f"none of {len(self._rows):,} training rows has {ranges_text}{together}; ask for less")
+        return vectors
 
     def _keeps(self, numbers: Mapping[str, float], ranges: Mapping[str, Target]) -> bool:
         return all(target.holds(numbers[name]) for name, target in ranges.items())
@@ -194,19 +194,20 @@ class TargetSpec:
         measured = self.policy.calibration
         ranges = {name: target for name, target in self.targets.items() if target.ranged}
         return [
-            one
-            for one in (measured.achieved if measured else ())
-            if self.weights.keys() <= one.rewards.keys() and self._keeps(self.policy.scaled(one.rewards), ranges)
+            request
+            for request in (measured.achieved if measured else ())
+            if self.weights.keys() <= request.rewards.keys()
+            and self._keeps(self.policy.scaled(request.rewards), ranges)
         ]
 
     def _achieved(self) -> Mapping[str, RequestedValue]:
         """Return the request that brought the best weighted reward on validation prompts. Raises ConfigError."""
         if not self._requests:
             known = self.policy.calibration and self.policy.calibration.achieved
-            told = "no request is known to have brought that" if known else "what requests bring was not measured"
-            raise ConfigError(f"--pick {ACHIEVED}: {told}; see `irlhf eval --calibrate`, or use --pick {FRONT}")
-        best = max(self._requests, key=lambda one: self.policy.weighted(one.rewards, self.weights))
-        return {name: number for name, number in best.asked.items() if name not in self._fixed}
+            reason = "no request is known to have brought that" if known else "what requests bring was not measured"
+            raise ConfigError(f"--pick {ACHIEVED}: {reason}; see `irlhf eval --calibrate`, or use --pick {FRONT}")
+        best = max(self._requests, key=lambda request: self.policy.weighted(request.rewards, self.weights))
+        return {name: number for name, number in best.prompt_numbers.items() if name not in self._fixed}
 
     def _put(self, name: str, wish: RequestedValue) -> RequestedValue:
         """Return what stands in the prompt for a wish."""
@@ -216,11 +217,13 @@ class TargetSpec:
             return wish._replace(number=self.policy.shown(name, wish.number))
         return self.policy.shown(name, self.reach[name](wish) if self._reaches(name) else wish)
 
-    def _others(self, wishes: Mapping[str, RequestedValue], asked: Mapping[str, RequestedValue]) -> dict[str, float]:
+    def _others(
+        self, wishes: Mapping[str, RequestedValue], prompt_values: Mapping[str, RequestedValue]
+    ) -> dict[str, float]:
         """Return the numbers that are wanted where the prompt asks for another, because of what was measured."""
         numbers = {name: wish for name, wish in wishes.items() if not isinstance(wish, Bound) and not self.raw}
         plain = {name: self.policy.shown(name, number) for name, number in numbers.items()}
-        return {name: number for name, number in plain.items() if asked[name] != number}
+        return {name: number for name, number in plain.items() if prompt_values[name] != number}
 
     def _reaches(self, name: str) -> bool:
         # What a request is known to have brought, it brought as it was asked.

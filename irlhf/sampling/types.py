@@ -12,7 +12,7 @@ class SampleRequest(NamedTuple):
     id: str
     seed: int
     source: Example
-    asked: dict[str, RequestedValue]
+    prompt_values: dict[str, RequestedValue]
     target: dict[str, str]
     wanted: dict[str, float]
 

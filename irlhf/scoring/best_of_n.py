@@ -33,8 +33,10 @@ def keep(samples: str | Path, output: str | Path, settings: KeepSettings = KeepS
         if not book.finished:
             rows = _read(source, settings)
             groups = _groups(rows)
-            judges = _rankings(source, rows, settings)
-            kept = {one.id: one for one in (_best(group, judges[group[0].policy], settings.keep) for group in groups)}
+            rankings = _rankings(source, rows, settings)
+            kept = {
+                best.id: best for best in (_best(group, rankings[group[0].policy], settings.keep) for group in groups)
+            }
             _tell_sizes(source, groups)
             for row in rows:
                 if row.id in kept:
@@ -56,8 +58,8 @@ def _read(source: Path, settings: KeepSettings) -> list[Example]:
         if example.kept:
             was = f"{example.id} was kept from {example.candidates} samples already"
             raise DataError(f"{source}: {was}; keep from the samples themselves")
-        if settings.keep == NEAREST and (weights_of(example.target) or not example.asked):
-            how = "by weights" if example.asked else "for nothing"
+        if settings.keep == NEAREST and (weights_of(example.target) or not example.prompt_numbers):
+            how = "by weights" if example.prompt_numbers else "for nothing"
             raise DataError(f"{source}: {example.id} was asked {how}, so nothing can be nearest; use --keep best")
     return examples
 
@@ -81,8 +83,8 @@ def _tell_sizes(source: Path, groups: Sequence[Sequence[Example]]) -> None:
     if set(sizes) == {1}:
         raise DataError(f"{source}: nothing to choose from: no two samples were asked for the same; sample with -n 4")
     if len(sizes) > 1:
-        told = ", ".join(f"{count:,} of {size}" for size, count in sorted(sizes.items(), reverse=True))
-        console.warn(f"{source}: groups of unequal size ({told} samples); one kept from more has had more luck")
+        sizes_text = ", ".join(f"{count:,} of {size}" for size, count in sorted(sizes.items(), reverse=True))
+        console.warn(f"{source}: groups of unequal size ({sizes_text} samples); one kept from more has had more luck")
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class _Ranking:
         return self._nearness(row) if self.keep == NEAREST else self._weighted(row)
 
     def _weighted(self, row: Example) -> float:
-        own = {card.name: card.weight for card in self.policy.rewards}
+        own = {reward.name: reward.weight for reward in self.policy.rewards}
         weights = self.weights or weights_of(row.target) or own
         for name, weight in weights.items():
             if weight:
@@ -107,7 +109,9 @@ class _Ranking:
 
     def _nearness(self, row: Example) -> float:
         """Return the mean absolute distance between asked and actual, negated."""
-        actual = {name: self.policy.reward(name).scale(reward_of(row, self.policy, name)) for name in row.asked}
+        actual = {
+            name: self.policy.reward(name).scale(reward_of(row, self.policy, name)) for name in row.prompt_numbers
+        }
         return -fmean(abs(actual[name] - number) for name, number in row.wishes.items())
 
 
@@ -130,7 +134,7 @@ def _rankings(source: Path, rows: Sequence[Example], settings: KeepSettings) -> 
     }
 
 
-def _best(group: Sequence[Example], judge: _Ranking, how: str) -> Example:
+def _best(group: Sequence[Example], ranking: _Ranking, how: str) -> Example:
     tokens = [row.tokens for row in group if row.tokens is not None]
     spent = sum(tokens) if len(tokens) == len(group) else None
-    return replace(max(group, key=judge), kept=how, candidates=len(group), spent=spent)
+    return replace(max(group, key=ranking), kept=how, candidates=len(group), spent=spent)

@@ -69,14 +69,14 @@ class Replies:
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Reply]:
         """Return the replies that are known."""
-        found: dict[bytes, Reply] = {}
+        replies: dict[bytes, Reply] = {}
         with self._guarded():
             for start in range(0, len(keys), _AT_ONCE):
                 some = keys[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(some))
                 rows = self.base.execute(f"SELECT key, reply FROM replies WHERE key IN ({marks})", some)
-                found |= {known: json.loads(reply) for known, reply in rows}
-        return found
+                replies |= {known: json.loads(reply) for known, reply in rows}
+        return replies
 
     def put(self, replies: Mapping[bytes, Reply]) -> None:
         """Keep replies at once. One that holds a NaN, or another number that no reward can be, is asked for again."""

@@ -62,7 +62,7 @@ class RewardStatistics:
     def report(self, names: Iterable[str]) -> dict[str, Any]:
         """Return for each of these rewards what can be said of it; {} where no row has one."""
         prompts = np.frombuffer(self.prompts, dtype=np.uint64)
-        columns = {WORDS: np.array(self.words)} | {name: np.array(one) for name, one in self.rewards.items()}
+        columns = {WORDS: np.array(self.words)} | {name: np.array(numbers) for name, numbers in self.rewards.items()}
         seen = [name for name in names if name in columns and not np.isnan(columns[name]).all()]
         return {name: _reward_statistics(name, prompts, columns) for name in seen}
 
@@ -74,22 +74,23 @@ def tell(report: Mapping[str, Mapping[str, Any]]) -> None:
     number of words and the rewards that are most like it.
     """
     width = max(map(len, report), default=0)
-    for name, one in report.items():
-        spread = f"{one['mean']:.3g} ± {one['sd']:.3g} (5 to 95%: {one['p5']:.3g} to {one['p95']:.3g})"
-        within = one["within_prompts"]
+    for name, statistics in report.items():
+        mean, sd, low, high = (statistics[key] for key in ("mean", "sd", "p5", "p95"))
+        spread = f"{mean:.3g} ± {sd:.3g} (5 to 95%: {low:.3g} to {high:.3g})"
+        within = statistics["within_prompts"]
         share = "unknown" if within is None else f"{within:.0%}"
-        ranks = sorted(one["correlations"].items(), key=lambda other: (other[0] != WORDS, -abs(other[1])))
+        ranks = sorted(statistics["correlations"].items(), key=lambda other: (other[0] != WORDS, -abs(other[1])))
         others = "".join(f"  {other} {value:+.2f}" for other, value in ranks[:_MOST_LISTED])
-        console.note(f"{name:{width}}  {spread}  ties {one['ties']:.0%}  within prompts {share}{others}")
-    for name, one in report.items():
-        for warning in one["warnings"]:
+        console.note(f"{name:{width}}  {spread}  ties {statistics['ties']:.0%}  within prompts {share}{others}")
+    for name, statistics in report.items():
+        for warning in statistics["warnings"]:
             console.warn(f"{name}: {warning}")
 
 
 def _reward_statistics(name: str, prompts: NDArray[np.uint64], columns: Mapping[str, Floats]) -> dict[str, Any]:
     there = ~np.isnan(columns[name])
     numbers = columns[name][there]
-    found: dict[str, Any] = {
+    statistics: dict[str, Any] = {
         "rows": len(numbers),
         "mean": float(numbers.mean()),
         "sd": float(numbers.std()),
@@ -104,7 +105,7 @@ def _reward_statistics(name: str, prompts: NDArray[np.uint64], columns: Mapping[
         },
     }
     earlier = list(columns)[1 : list(columns).index(name)]
-    return {**found, "warnings": list(_warnings(found, earlier))}
+    return {**statistics, "warnings": list(_warnings(statistics, earlier))}
 
 
 def _ties(numbers: Floats) -> float:
@@ -134,30 +135,30 @@ def _variance(numbers: Floats, prompts: NDArray[np.uint64]) -> dict[str, Any]:
     return {"within_prompts": float(within / total) if total > 0 else None, "prompts": groups}
 
 
-def _spearman(one: Floats, other: Floats) -> float | None:
+def _spearman(left: Floats, right: Floats) -> float | None:
     """Return the rank correlation over the rows that have both, or None where one does not vary."""
     from scipy.stats import spearmanr
 
-    both = ~np.isnan(one) & ~np.isnan(other)
-    one, other = one[both], other[both]
-    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
+    both = ~np.isnan(left) & ~np.isnan(right)
+    left, right = left[both], right[both]
+    if len(left) < 3 or np.ptp(left) == 0 or np.ptp(right) == 0:
         return None
-    return float(spearmanr(one, other).statistic)
+    return float(spearmanr(left, right).statistic)
 
 
-def _warnings(found: Mapping[str, Any], earlier: Iterable[str]) -> Iterable[str]:
-    if found["rows"] > 1 and found["ties"] == 1:
-        yield f"every row has {found['mean']:g}, so there is nothing to ask for"
+def _warnings(statistics: Mapping[str, Any], earlier: Iterable[str]) -> Iterable[str]:
+    if statistics["rows"] > 1 and statistics["ties"] == 1:
+        yield f"every row has {statistics['mean']:g}, so there is nothing to ask for"
         return
-    if found["ties"] > _TIED:
-        yield f"{found['ties']:.0%} of all pairs of rows tie, so most of what can be asked for is one number"
-    within = found["within_prompts"]
+    if statistics["ties"] > _TIED:
+        yield f"{statistics['ties']:.0%} of all pairs of rows tie, so most of what can be asked for is one number"
+    within = statistics["within_prompts"]
     if within is not None and within < _WITHIN:
         yield (
             f"the prompt decides it: {within:.0%} of its variance lies between completions of one prompt"
-            f" ({found['prompts']:,} prompts), so a policy cannot change it much"
+            f" ({statistics['prompts']:,} prompts), so a policy cannot change it much"
         )
     for other in earlier:
-        value = found["correlations"].get(other, 0.0)
+        value = statistics["correlations"].get(other, 0.0)
         if abs(value) > _SAME:
             yield f"it is almost {other} again (rank correlation {value:+.2f}), so the two cannot be asked for apart"

@@ -102,10 +102,10 @@ def _ruler(source: Path, rows: Sequence[Example], how: tuple[Sequence[Rule], Sel
     policies = policies_of(source, rows, settings.policies)
     cards = [policy.rewards for policy in policies.values()]
     for rule in rules:
-        if rule.name in _COMPARING and any(card != cards[0] for card in cards):
-            told = "policies that measure rewards otherwise drew these samples, so they cannot be compared"
-            raise ConfigError(f"{source}: {told}; choose from each policy's own (--keep {rule})")
-    own = {digest: {card.name: card.weight for card in policy.rewards} for digest, policy in policies.items()}
+        if rule.name in _COMPARING and any(reward != cards[0] for reward in cards):
+            problem = "policies that measure rewards otherwise drew these samples, so they cannot be compared"
+            raise ConfigError(f"{source}: {problem}; choose from each policy's own (--keep {rule})")
+    own = {digest: {reward.name: reward.weight for reward in policy.rewards} for digest, policy in policies.items()}
     given = {digest: read_weights(settings.weights, policy) or own[digest] for digest, policy in policies.items()}
     return _Ruler(policies, given, settings.seed)
 
@@ -123,7 +123,7 @@ def _chosen(rows: list[Example], rule: Rule, ruler: _Ruler, book: ResumableWrite
 
 def parse_rules(text: str) -> list[Rule]:
     """Read different rules parted by commas: "distinct,top=0.5". Raises ConfigError."""
-    rules = [_parse_rule(one.strip(), text) for one in text.split(",")]
+    rules = [_parse_rule(rule_text.strip(), text) for rule_text in text.split(",")]
     for name, times in Counter(rule.name for rule in rules).items():
         if times > 1:
             raise ConfigError(f"--keep {text}: {name} stands twice; write each rule once")
@@ -157,15 +157,15 @@ def _distinct(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
 
 def _front(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
     prompts: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        prompts.setdefault(row.cluster, []).append(place)
+    for index, row in enumerate(rows):
+        prompts.setdefault(row.cluster, []).append(index)
     kept = [False] * len(rows)
     for places in prompts.values():
-        points = np.array([ruler.vector(rows[place]) for place in places])
+        points = np.array([ruler.vector(rows[index]) for index in places])
         # Equal ones stay together: which of them is worth training on, the rewards do not say.
         stays = moocore.is_nondominated(points, maximise=True, keep_weakly=True)
-        for place, one in zip(places, stays, strict=True):
-            kept[place] = bool(one)
+        for index, stay in zip(places, stays, strict=True):
+            kept[index] = bool(stay)
     return kept
 
 
@@ -233,12 +233,12 @@ def _share(share: float, rows: Sequence[Example]) -> int:
 
 def _but_lowest(numbers: Sequence[float], count: int) -> list[bool]:
     """Drop the lowest `count`, but the last one; of equals the later ones."""
-    order = sorted(range(len(numbers)), key=lambda place: (numbers[place], -place))
+    order = sorted(range(len(numbers)), key=lambda index: (numbers[index], -index))
     dropped = set(order[: min(count, len(numbers) - 1)])
-    return [place not in dropped for place in range(len(numbers))]
+    return [index not in dropped for index in range(len(numbers))]
 
 
-def _until(numbers: Sequence[float], mean: float, told: str) -> list[bool]:
+def _until(numbers: Sequence[float], mean: float, problem: str) -> list[bool]:
     """Drop the lowest, as few as bring the mean of the rest up to `mean`; where none can, all but the highest."""
     # Exactly, for rounding would drop rows that all have just this number.
     order = sorted(map(Fraction, numbers))
@@ -247,5 +247,5 @@ def _until(numbers: Sequence[float], mean: float, told: str) -> list[bool]:
         total -= order[count]
         count += 1
     if total < least * (len(order) - count):
-        console.warn(f"no samples have {told} together; the nearest to it is kept, alone")
+        console.warn(f"no samples have {problem} together; the nearest to it is kept, alone")
     return _but_lowest(numbers, count)

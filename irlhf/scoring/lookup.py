@@ -49,11 +49,15 @@ def find(name: str, reward: Reward, beside: Path) -> Scorer:
 def _made(name: str, factory: Any, argument: str, given: Mapping[str, Any]) -> Scorer:
     """Make a scorer of what stands behind its name, if it takes that, and of the keys that it takes."""
     named = inspect.signature(factory).parameters.values()
-    keys = [one.name for one in named if one.kind is one.KEYWORD_ONLY and one.name not in _IMPLICIT]
-    arguments = [argument] if any(one.kind is one.POSITIONAL_OR_KEYWORD for one in named) else []
+    keys = [
+        parameter.name
+        for parameter in named
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _IMPLICIT
+    ]
+    arguments = [argument] if any(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in named) else []
     if argument and not arguments:
         raise ConfigError(f"{name}: this scorer takes nothing behind its name; leave out ':{argument}'")
-    for key in (one for one in given if one not in {*keys, *_IMPLICIT}):
+    for key in (parameter for parameter in given if parameter not in {*keys, *_IMPLICIT}):
         takes = f"it takes {', '.join(keys)}" if keys else "it takes none"
         raise ConfigError(f"{name}: `{key}:` means nothing to this scorer ({takes}); leave it out")
     try:
@@ -67,11 +71,11 @@ def _deployed(name: str, hosted: RemoteModel) -> str:
     """Return the model to ask. Raises ConfigError where there is none yet."""
     if not hosted.model:
         what = hosted.trained or f"what job {hosted.job} made"
-        told = "then tell its name to irlhf finetune, same command, with --served-name NAME"
-        raise ConfigError(f"{name}: {what} must be deployed at {hosted.base_url}; {told}")
+        remedy = "then tell its name to irlhf finetune, same command, with --served-name NAME"
+        raise ConfigError(f"{name}: {what} must be deployed at {hosted.base_url}; {remedy}")
     return hosted.model
 
 
 def _is_model(name: str, beside: Path) -> bool:
     """Return whether a folder with a model in it has this name."""
-    return any((place / "config.json").is_file() for place in (Path(name), beside / name))
+    return any((folder / "config.json").is_file() for folder in (Path(name), beside / name))

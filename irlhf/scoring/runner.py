@@ -27,17 +27,17 @@ class ScorerGroup:
     scorer: Scorer
     rewards: Mapping[str, Reward]
 
-    def answer(self, said: ReplyOrFailure) -> Answer | Failure:
+    def answer(self, reply: ReplyOrFailure) -> Answer | Failure:
         """Return the rewards that stand in a reply."""
-        if isinstance(said, Failure):
-            return said
-        found: dict[str, float] = {}
+        if isinstance(reply, Failure):
+            return reply
+        rewards: dict[str, float] = {}
         for name, reward in self.rewards.items():
-            number = read(name, reward, said, self.scorer.traits)
+            number = read(name, reward, reply, self.scorer.traits)
             if isinstance(number, Failure):
                 return number
-            found[name] = number
-        return found
+            rewards[name] = number
+        return rewards
 
 
 def scorer_groups(wanted: Mapping[str, Reward], beside: Path) -> list[ScorerGroup]:
@@ -46,9 +46,9 @@ def scorer_groups(wanted: Mapping[str, Reward], beside: Path) -> list[ScorerGrou
     for name, reward in wanted.items():
         shared.setdefault(reward.asks, {})[name] = reward
     made = [ScorerGroup(find(*next(iter(some.items())), beside), some) for some in shared.values()]
-    for one in made:
-        for name, reward in one.rewards.items():
-            if reward.read and not one.scorer.traits.link:
+    for group in made:
+        for name, reward in group.rewards.items():
+            if reward.read and not group.scorer.traits.link:
                 raise ConfigError(f"{name}: `read: {reward.read}` belongs to a scorer that gives logits; leave it out")
     return made
 
@@ -71,27 +71,27 @@ PoolRow = Example | AlreadyWritten
 class ScorerRunner:
     """Asks the scorers about one pool of examples after another."""
 
-    def __init__(self, asked: Sequence[ScorerGroup], cache: Cache) -> None:
-        self.sources = asked
-        keeps = any(one.scorer.traits.identity for one in asked)
+    def __init__(self, groups: Sequence[ScorerGroup], cache: Cache) -> None:
+        self.sources = groups
+        keeps = any(group.scorer.traits.identity for group in groups)
         self.replies = cache.open() if keeps else None
-        self.crew = DaemonThreadPool(_THREADS)
+        self.threads = DaemonThreadPool(_THREADS)
 
     def __call__(self, pool: Sequence[PoolRow], advance: Callable[[int], None]) -> list[Answer | Failure]:
         """Return what all of them together say of each example. Of a row that was written some may say nothing."""
-        rounds = [_Batch(one, pool, self.replies) for one in self.sources]
-        waited = [self.crew.submit(one.ask, [each]) for one in rounds if one.waits for each in one.open]
+        rounds = [_Batch(batch, pool, self.replies) for batch in self.sources]
+        waited = [self.threads.submit(batch.ask, [each]) for batch in rounds if batch.waits for each in batch.open]
         try:
-            for one in rounds:
-                if one.open and not one.waits:
-                    one.ask(list(one.open))
+            for batch in rounds:
+                if batch.open and not batch.waits:
+                    batch.ask(list(batch.open))
             _collect(waited, len(pool), advance)
         finally:
             for call in waited:
                 call.cancel()
         answers: list[Answer | Failure] = [{} for _ in pool]
-        for one in rounds:
-            answers = [_merged(*pair) for pair in zip(answers, one.answers(), strict=True)]
+        for batch in rounds:
+            answers = [_merged(*pair) for pair in zip(answers, batch.answers(), strict=True)]
         return answers
 
 
@@ -100,31 +100,37 @@ class _Batch:
 
     def __init__(self, source: ScorerGroup, pool: Sequence[PoolRow], replies: Replies | None) -> None:
         self.source = source
-        examples = [one.example if isinstance(one, AlreadyWritten) else one for one in pool]
+        examples = [example.example if isinstance(example, AlreadyWritten) else example for example in pool]
         traits = source.scorer.traits
         self.waits = traits.waits
         self.replies = replies if traits.identity else None
         # Without an identity equal texts may have different replies.
-        self.keys = [key(traits, one) if traits.identity else one.id.encode() for one in examples]
-        self.said: dict[bytes, ReplyOrFailure] = {**self.replies.get(self.keys)} if self.replies else {}
+        self.keys = [key(traits, example) if traits.identity else example.id.encode() for example in examples]
+        self.known_replies: dict[bytes, ReplyOrFailure] = {**self.replies.get(self.keys)} if self.replies else {}
         self.distinct = dict(zip(self.keys, examples, strict=True))
         # Servers are paid for each request. All others get whole pools, as in a run that was not interrupted.
-        due = {each for each, one in zip(self.keys, pool, strict=True) if not self.waits or isinstance(one, Example)}
-        self.open = {each: one for each, one in self.distinct.items() if each in due and each not in self.said}
+        due = {
+            each
+            for each, example in zip(self.keys, pool, strict=True)
+            if not self.waits or isinstance(example, Example)
+        }
+        self.open = {
+            each: example for each, example in self.distinct.items() if each in due and each not in self.known_replies
+        }
 
     def ask(self, keys: Sequence[bytes]) -> None:
         """Ask about some of the examples, and keep what is said at once."""
-        found = self._replies(keys)
+        replies = self._replies(keys)
         if self.replies:
-            self.replies.put({each: said for each, said in found.items() if not isinstance(said, Failure)})
-        self.said.update(found)
+            self.replies.put({each: reply for each, reply in replies.items() if not isinstance(reply, Failure)})
+        self.known_replies.update(replies)
 
     def _replies(self, keys: Sequence[bytes]) -> dict[bytes, ReplyOrFailure]:
         scorer = self.source.scorer
         if isinstance(scorer, BatchScorer):
             known = list(self.distinct)
             wanted = [i for i, each in enumerate(known) if each in self.open]
-            return {known[i]: said for i, said in scorer.replies_at(list(self.distinct.values()), wanted).items()}
+            return {known[i]: reply for i, reply in scorer.replies_at(list(self.distinct.values()), wanted).items()}
         replies = scorer([self.open[each] for each in keys])
         if len(replies) != len(keys):
             raise BackendError(f"a scorer gave {len(replies)} answers to {len(keys)} examples; one each is due")
@@ -132,21 +138,23 @@ class _Batch:
 
     def answers(self) -> list[Answer | Failure]:
         """Return the rewards of every example of the pool, none for one that nobody was asked about."""
-        return [self.source.answer(self.said[each]) if each in self.said else {} for each in self.keys]
+        return [
+            self.source.answer(self.known_replies[each]) if each in self.known_replies else {} for each in self.keys
+        ]
 
 
 def _collect(waited: Sequence[Future[None]], rows: int, advance: Callable[[int], None]) -> None:
     """Wait for all, raise what one of them raised, and count rows as their share of the answers comes."""
-    told = 0
+    counted = 0
     for number, call in enumerate(as_completed(waited), 1):
         call.result()
         done = rows * number // len(waited)
-        advance(done - told)
-        told = done
-    advance(rows - told)
+        advance(done - counted)
+        counted = done
+    advance(rows - counted)
 
 
-def _merged(one: Answer | Failure, other: Answer | Failure) -> Answer | Failure:
-    if isinstance(one, Failure):
-        return one
-    return other if isinstance(other, Failure) else {**one, **other}
+def _merged(left: Answer | Failure, right: Answer | Failure) -> Answer | Failure:
+    if isinstance(left, Failure):
+        return left
+    return right if isinstance(right, Failure) else {**left, **right}

@@ -44,21 +44,21 @@ def score(
         raise ConfigError("name the rewards.yaml that says who is asked with -r (only --keep needs none)")
     source, out = Path(examples), Path(output)
     wanted = _wanted(Path(rewards), settings)
-    asked = scorer_groups(wanted, Path(rewards).parent.resolve())
-    card = _manifest(source, wanted, asked, settings)
-    with resumable_output(out, card) as book:
+    groups = scorer_groups(wanted, Path(rewards).parent.resolve())
+    manifest = _manifest(source, wanted, groups, settings)
+    with resumable_output(out, manifest) as book:
         if not book.finished:
             # A bad row is found before any scorer is asked, not after an hour of asking.
             total = (
                 None
                 if source == STREAM
-                else sum(map(len, fixed_pools(_read(source, settings, None), _pool(asked), book.done)))
+                else sum(map(len, fixed_pools(_read(source, settings, None), _pool(groups), book.done)))
             )
-            work = Work("irlhf.scoring.runner:ScorerRunner", (asked, Cache(_cache(out, settings))))
+            work = Work("irlhf.scoring.runner:ScorerRunner", (groups, Cache(_cache(out, settings))))
             survey = _survey(book)
             with (
                 console.progress("scoring", total) as advance,
-                closing(run_pools(_pools(source, settings, asked, book), work, engine, advance)) as pools,
+                closing(run_pools(_pools(source, settings, groups, book), work, engine, advance)) as pools,
             ):
                 for example, answer in (pair for pool in pools for pair in zip(*pool, strict=True)):
                     if isinstance(example, Example) and (row := _settle(example, answer, settings, book)):
@@ -73,11 +73,11 @@ def score(
 
 
 def _manifest(
-    source: Path, wanted: Mapping[str, Reward], asked: Sequence[ScorerGroup], settings: ScoreSettings
+    source: Path, wanted: Mapping[str, Reward], groups: Sequence[ScorerGroup], settings: ScoreSettings
 ) -> RunManifest:
     """Return what the run makes. Where replies are kept, and how a server is reached, changes no row."""
     specs = {name: reward.model_dump(exclude_defaults=True, exclude=REACH) for name, reward in wanted.items()}
-    known = {name: one.scorer.traits.identity for one in asked for name in one.rewards}
+    known = {name: group.scorer.traits.identity for group in groups for name in group.rewards}
     scorers = {name: hashlib.sha256(identity.encode()).hexdigest() for name, identity in known.items() if identity}
     made = {name: value for name, value in asdict(settings).items() if name != "cache"}
     afresh = "what was said before is kept: only what has changed is asked" if scorers else ""
@@ -88,16 +88,16 @@ def _cache(out: Path, settings: ScoreSettings) -> Path:
     return Path(settings.cache) if settings.cache else (Path() if out == STREAM else out.parent) / NAME
 
 
-def _pool(asked: Sequence[ScorerGroup]) -> int:
-    return _WAITED if any(one.scorer.traits.waits for one in asked) else _POOL
+def _pool(groups: Sequence[ScorerGroup]) -> int:
+    return _WAITED if any(group.scorer.traits.waits for group in groups) else _POOL
 
 
 def _pools(
-    source: Path, settings: ScoreSettings, asked: Sequence[ScorerGroup], book: ResumableWriter
+    source: Path, settings: ScoreSettings, groups: Sequence[ScorerGroup], book: ResumableWriter
 ) -> Iterator[list[PoolRow]]:
     """Yield the pools that miss a row; in one of them the rows that are written already are marked."""
-    for pool in fixed_pools(_read(source, settings, book), _pool(asked), book.done):
-        yield [AlreadyWritten(one) if fingerprint(one.id) in book.done else one for one in pool]
+    for pool in fixed_pools(_read(source, settings, book), _pool(groups), book.done):
+        yield [AlreadyWritten(example) if fingerprint(example.id) in book.done else example for example in pool]
 
 
 def _wanted(path: Path, settings: ScoreSettings) -> Mapping[str, Reward]:

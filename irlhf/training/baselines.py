@@ -62,7 +62,7 @@ def _top(rows: Sequence[Example], policy: Policy, seed: int) -> list[Example]:
 
 
 def _weighted(rows: Sequence[Example], policy: Policy) -> list[float]:
-    weights = {card.name: card.weight for card in policy.rewards}
+    weights = {reward.name: reward.weight for reward in policy.rewards}
     own = [policy.own(row.rewards) for row in rows]
     for row, rewards in zip(rows, own, strict=True):
         for name, weight in weights.items():

@@ -56,10 +56,10 @@ class Family(NamedTuple):
     @property
     def branches(self) -> dict[tuple[int, ...], list[int]]:
         """The numbers of the members behind each distinct prompt."""
-        found: dict[tuple[int, ...], list[int]] = {}
+        branches: dict[tuple[int, ...], list[int]] = {}
         for number, member in enumerate(self.members):
-            found.setdefault(tuple(member.prompt), []).append(number)
-        return found
+            branches.setdefault(tuple(member.prompt), []).append(number)
+        return branches
 
     @property
     def width(self) -> int:
@@ -82,14 +82,14 @@ def together(rows: Sequence[Encoded], widest: int, most: int) -> list[Family]:
     groups: dict[str, list[list[Encoded]]] = {}
     for number, row in enumerate(rows):
         families = groups.setdefault(row.group or f"/{number}", [])
-        roomy = (one for one in families if len(one) < most and row not in one)
-        fitting = (one for one in roomy if family_of([*one, row]).width <= widest)
-        mine = next(fitting, None)
-        if mine is None:
+        roomy = (family for family in families if len(family) < most and row not in family)
+        fitting = (family for family in roomy if family_of([*family, row]).width <= widest)
+        own = next(fitting, None)
+        if own is None:
             families.append([row])
         else:
-            mine.append(row)
-    return [family_of(one) for families in groups.values() for one in families]
+            own.append(row)
+    return [family_of(family) for families in groups.values() for family in families]
 
 
 def lay(families: Sequence[Family], padding: int) -> dict[str, torch.Tensor]:
@@ -106,7 +106,7 @@ def lay(families: Sequence[Family], padding: int) -> dict[str, torch.Tensor]:
     branches, members = (torch.full(size, _PADDING) for _ in range(2))
     first = 0
     for i, family in enumerate(families):
-        _lay(family, first, tuple(one[i, : family.width] for one in (ids, labels, positions, branches, members)))
+        _lay(family, first, tuple(tensor[i, : family.width] for tensor in (ids, labels, positions, branches, members)))
         first += len(family.members)
     batch = {"input_ids": ids, "labels": labels, "sequences": members.where(labels != IGNORED, -1)}
     if any(len(family.members) > 1 for family in families):
@@ -122,9 +122,11 @@ def lay_comparisons(families: Sequence[Family]) -> dict[str, torch.Tensor]:
     """
     own: list[bool] = []
     comparisons: list[list[int]] = []
-    options = max((len(one) for family in families for one in family.comparisons), default=2)
+    options = max((len(comparison) for family in families for comparison in family.comparisons), default=2)
     for family in families:
-        comparisons += [[len(own) + n for n in one] + [-1] * (options - len(one)) for one in family.comparisons]
+        comparisons += [
+            [len(own) + n for n in comparison] + [-1] * (options - len(comparison)) for comparison in family.comparisons
+        ]
         own += [family.own is None or number in family.own for number in range(len(family.members))]
     return {
         "own": torch.tensor(own),

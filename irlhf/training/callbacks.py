@@ -65,8 +65,8 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         """Start the bar, and forget what a killed run logged behind its last checkpoint."""
         if not console.FIRST:
             return
-        kept = [one for one in read_metrics(self.path) if one["step"] <= state.global_step]
-        self.path.write_text("".join(json.dumps(one) + "\n" for one in kept))
+        kept = [metrics for metrics in read_metrics(self.path) if metrics["step"] <= state.global_step]
+        self.path.write_text("".join(json.dumps(metrics) + "\n" for metrics in kept))
         self.seconds = kept[-1]["seconds"] if kept else 0.0
         self.started = time.monotonic()
         self.advance = self.shown.enter_context(console.progress("training", state.max_steps))
@@ -80,15 +80,15 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         """Append what the Trainer measured. Raises ConfigError where a loss is no number any more."""
         names = {key: key.removeprefix("eval_") for key in logs if key.startswith(f"eval_{STEERING}")}
-        names |= {one: one for one in ("loss", "contrast_loss", "learning_rate")} | {"eval_loss": "validation_loss"}
-        found = {names[key]: value for key, value in logs.items() if key in names}
-        if not all(map(math.isfinite, found.values())):
-            told = f"training diverged at step {state.global_step:,}: the loss is no number any more"
-            raise ConfigError(f"{told}; learn slower than {args.learning_rate:g}, with --learning-rate")
-        if found and console.FIRST:
+        names |= {key: key for key in ("loss", "contrast_loss", "learning_rate")} | {"eval_loss": "validation_loss"}
+        metrics = {names[key]: value for key, value in logs.items() if key in names}
+        if not all(map(math.isfinite, metrics.values())):
+            problem = f"training diverged at step {state.global_step:,}: the loss is no number any more"
+            raise ConfigError(f"{problem}; learn slower than {args.learning_rate:g}, with --learning-rate")
+        if metrics and console.FIRST:
             seconds = round(self.seconds + time.monotonic() - self.started, 2)
             with self.path.open("a") as stream:
-                stream.write(json.dumps({"step": state.global_step, "seconds": seconds, **found}) + "\n")
+                stream.write(json.dumps({"step": state.global_step, "seconds": seconds, **metrics}) + "\n")
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Mark the checkpoint as whole, when every process has written its part."""

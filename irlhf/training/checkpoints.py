@@ -28,8 +28,8 @@ def disk_errors_as_output_errors(folder: Path) -> Iterator[None]:
     except Exception as error:  # of safetensors, tokenizers and torch, which have no class for it in common
         if not any(sign in str(error) for sign in _REFUSED):
             raise
-        told = f"{folder}: cannot be written ({str(error).splitlines()[0]})"
-        raise OutputError(f"{told}; free some room or name another") from error
+        problem = f"{folder}: cannot be written ({str(error).splitlines()[0]})"
+        raise OutputError(f"{problem}; free some room or name another") from error
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:

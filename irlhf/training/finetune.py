@@ -55,8 +55,8 @@ def finetune(
     refuse_hosted(hosted)
     _check_base(model, settings)
     settings = _with_precision(settings, model, out)
-    card = finetune_manifest("finetune", source, model, settings)
-    with _joined(out, card) as folder:
+    manifest = finetune_manifest("finetune", source, model, settings)
+    with _joined(out, manifest) as folder:
         if folder is None:
             return {"output": str(out), "finished": True}
         training = read_training(source, settings)
@@ -82,15 +82,15 @@ def _with_precision(settings: FinetuneSettings, model: str, out: Path) -> Finetu
 
 
 @contextmanager
-def _joined(out: Path, card: RunManifest) -> Iterator[Path | None]:
+def _joined(out: Path, manifest: RunManifest) -> Iterator[Path | None]:
     """Open the workshop; of several processes the first opens it, and the others work in its folder."""
     if console.PROCESSES == 1:
-        with resumable_folder(out, card, CHECKPOINTS) as folder:
+        with resumable_folder(out, manifest, CHECKPOINTS) as folder:
             yield folder
         return
     from_first = resolve("irlhf.models.distributed:from_first")
     if console.FIRST:
-        with resumable_folder(out, card, CHECKPOINTS) as folder:
+        with resumable_folder(out, manifest, CHECKPOINTS) as folder:
             yield from_first(folder)
     else:
         yield from_first(None)

@@ -19,6 +19,6 @@ def with_lora(model: Any, rank: int, base: str) -> Any:
         warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers, nothing a user can mend
         made = get_peft_model(model, config)
     # A relative path would hold for the folder that the training was started in, and for no other.
-    found = str(Path(base).resolve()) if Path(base).is_dir() else base
-    made.peft_config[made.active_adapter].base_model_name_or_path = found
+    base_name = str(Path(base).resolve()) if Path(base).is_dir() else base
+    made.peft_config[made.active_adapter].base_model_name_or_path = base_name
     return made

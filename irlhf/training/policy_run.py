@@ -61,10 +61,10 @@ def train(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
     model, tokenizer, policy = _start(training, base, settings)
     room = policy.context - _reserve(tokenizer, policy, settings)
     encoder = RowEncoder(PromptEncoder(tokenizer, policy.template, policy.names), end_tokens(model, tokenizer), room)
-    kept = encoder.rows(training.asked(policy, training.learnt(policy, settings), settings))
+    kept = encoder.rows(training.with_targets(policy, training.learnt(policy, settings), settings))
     counts, rows = encoder.counts, [row for _, row in kept]
     held_out = replace(encoder, counts=Counter())
-    validation = held_out.rows(training.asked(policy, training.validation[:VALIDATION_ROWS], settings))
+    validation = held_out.rows(training.with_targets(policy, training.validation[:VALIDATION_ROWS], settings))
     if not rows:
         raise DataError(f"no completion fits into the context of {policy.context} tokens")
     encoder.warn(policy.context)
@@ -83,7 +83,7 @@ def train(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
     started = time.monotonic()
     made = trainer(model, tokenizer.pad_token_id, (families, alone([row for _, row in validation])), folder, plan)
     if not policy.blind:
-        measured = held_out.rows(training.asked(policy, measured_rows(training.validation), settings))
+        measured = held_out.rows(training.with_targets(policy, measured_rows(training.validation), settings))
         compared = probes(held_out.rewarded(measured, actual), draw.rows, encoder.prompt, draw.targets, settings.seed)
         made.monitor = _monitor(model, tokenizer.pad_token_id, compared)
     with fitting_threads(model), disk_errors_as_output_errors(folder):
@@ -108,7 +108,7 @@ def leave(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
     """Fill `folder` with the base as it is, and with the card by which it is asked; return its figures."""
     model, tokenizer, policy = _start(training, base, settings)
     console.note("untouched: nothing is trained, so epochs, learning rate, batch and drop mean nothing")
-    beyond = [card.name for card in policy.rewards if card.scale.kind not in UNIT]
+    beyond = [reward.name for reward in policy.rewards if reward.scale.kind not in UNIT]
     if settings.template == INSTRUCTION and beyond:
         console.warn(f"{INSTRUCTION} speaks of 0 to 1, not so the scale of {', '.join(beyond)}; write a template")
     figures = {"steps": 0, "completion tokens": 0}
@@ -125,8 +125,8 @@ def preview(training: TrainingSet, base: str, count: int, settings: FinetuneSett
         PromptEncoder(tokenizer, policy.template, policy.names), end_tokens(model, tokenizer), policy.context
     )
     parts = []
-    for example, asked in training.asked(policy, training.train[:count], settings):
-        for _, row in encoder.rows([(example, asked)]):
+    for example, requested in training.with_targets(policy, training.train[:count], settings):
+        for _, row in encoder.rows([(example, requested)]):
             shown = [tokenizer.decode([token]) for token in row.prompt]
             learnt = [f"[{tokenizer.decode([token])}]" for token in row.completion]
             text = tokenizer.decode(row.prompt + row.completion)
@@ -140,7 +140,9 @@ def _start(training: TrainingSet, base: str, settings: FinetuneSettings) -> tupl
     set_seed(settings.seed)
     if base == TINY:
         lines = [] if policy.template.tokens is False else policy.template.vocabulary(policy.names)
-        conversations = (as_messages(one.prompt) + as_messages(one.completion, "assistant") for one in training.train)
+        conversations = (
+            as_messages(example.prompt) + as_messages(example.completion, "assistant") for example in training.train
+        )
         model, tokenizer = make_tiny(conversations, lines, settings.context or _TINY_CONTEXT, settings.seed)
     else:
         # In bfloat16 most steps are smaller than a weight's last digit. Beside low-rank updates, which are in
@@ -176,10 +178,10 @@ class RowEncoder:
         A completion that was cut off by the limit on new tokens is trained without an end of turn.
         """
         kept = []
-        for example, asked in rows:
+        for example, requested in rows:
             try:
                 completion = self.completion(example)
-                prompt = self.chat.prompt(example.prompt, asked, self.room - len(completion))
+                prompt = self.chat.prompt(example.prompt, requested, self.room - len(completion))
             except PromptTooLong:
                 self.counts["left out: the completion does not fit"] += 1
                 continue
@@ -207,9 +209,9 @@ class RowEncoder:
             return ids
         return ids[: next((i for i in range(len(ids) - 1, -1, -1) if ids[i] in self.ends), len(ids))]
 
-    def prompt(self, example: Example, asked: Mapping[str, RequestedValue]) -> list[int]:
+    def prompt(self, example: Example, requested: Mapping[str, RequestedValue]) -> list[int]:
         """Return the tokens of a row's prompt that requests this."""
-        return self.chat.prompt(example.prompt, asked, self.room - self.lengths[example.id]).ids
+        return self.chat.prompt(example.prompt, requested, self.room - self.lengths[example.id]).ids
 
     def rewarded(
         self, kept: Iterable[tuple[Example, Encoded]], actual: Mapping[str, Mapping[str, float]]
@@ -243,7 +245,7 @@ def _families(model: Any, padding: int, rows: list[Encoded], settings: FinetuneS
         return alone(rows), BUCKETED
     most = settings.batch // (settings.accumulate * console.PROCESSES)
     families = together(rows, _WIDEST * max(map(len, rows)), most)
-    spared = 1 - sum(one.width for one in families) / sum(map(len, rows))
+    spared = 1 - sum(family.width for family in families) / sum(map(len, rows))
     if spared < _SPARES or not sharing_agrees(model, padding, families):
         return alone(rows), BUCKETED
     console.note(f"completions of one prompt share it: {spared:.0%} fewer tokens to compute")
@@ -276,12 +278,12 @@ def _monitor(model: Any, padding: int, measured: Probes) -> SteeringMonitor | No
 
 def report_steering(figures: Figures, names: Sequence[str]) -> None:
     """Say how much each reward line tells about held-out completions, and warn of those that tell nothing."""
-    for kind, one in figures.items():
+    for kind, measured in figures.items():
         about = {JOINT: "all rewards", SIBLING: "another completion of the prompt"}.get(kind, kind)
         console.note(
-            f"steering information, {about}: {spelled(one['information'])} nats a completion, at most"
-            f" {math.log(one['options']):.2f}; margin {spelled(one['margin'])}; {one['right']['value']:.0%} of"
-            f" {one['n']} right"
+            f"steering information, {about}: {spelled(measured['information'])} nats a completion, at most"
+            f" {math.log(measured['options']):.2f}; margin {spelled(measured['margin'])};"
+            f" {measured['right']['value']:.0%} of {measured['n']} right"
         )
     if none := ignored(figures, names):
         console.warn(ignores(none))

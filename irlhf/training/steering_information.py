@@ -62,7 +62,7 @@ def probes(
     rows: Sequence[Rewarded], others: Sequence[Rewarded], encode: EncodePrompt, targets: TargetDraw, seed: int
 ) -> Probes:
     """Return what is measured on held-out rows; targets that they do not have are those of `others`."""
-    found = Probes()
+    drawn_probes = Probes()
     siblings: dict[str, list[Rewarded]] = {}
     for row in rows:
         siblings.setdefault(row.example.cluster, []).append(row)
@@ -76,10 +76,10 @@ def probes(
                 comparisons.append([0, *range(len(members), len(members) + len(alternatives))])
                 prompts = [encode(row.example, wishes) for wishes in alternatives]
                 members += [Encoded(prompt, row.completion, row.example.cluster) for prompt in prompts]
-                found.kinds.append(kind)
-                found.clusters.append(row.example.cluster)
-            found.families.append(compared(members, (0,), comparisons))
-    return found
+                drawn_probes.kinds.append(kind)
+                drawn_probes.clusters.append(row.example.cluster)
+            drawn_probes.families.append(compared(members, (0,), comparisons))
+    return drawn_probes
 
 
 def _options(
@@ -109,18 +109,18 @@ def measure(model: Any, projection: Any, collator: Collator, measured: Probes) -
     The intervals are at 95%, from a bootstrap over prompts. Nothing where no held-out row can be compared.
     """
     scores = [score for batch in _batches(measured.families) for score in _scores(model, projection, collator(batch))]
-    found: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     for kind in dict.fromkeys(measured.kinds):
-        rows = [i for i, one in enumerate(measured.kinds) if one == kind]
-        found[kind] = _figures([scores[i] for i in rows], [measured.clusters[i] for i in rows])
-    return found
+        rows = [i for i, kind_of_probe in enumerate(measured.kinds) if kind_of_probe == kind]
+        figures[kind] = _figures([scores[i] for i in rows], [measured.clusters[i] for i in rows])
+    return figures
 
 
 def _batches(families: Sequence[Family]) -> Iterator[list[Family]]:
     """Yield families in batches of at most _TOKENS tokens."""
     batch: list[Family] = []
     for family in families:
-        if batch and sum(one.width for one in [*batch, family]) > _TOKENS:
+        if batch and sum(family_in_batch.width for family_in_batch in [*batch, family]) > _TOKENS:
             yield batch
             batch = []
         batch.append(family)
@@ -133,8 +133,8 @@ def _scores(model: Any, projection: Any, batch: Mapping[str, torch.Tensor]) -> l
     moved = {name: value.to(model.device) for name, value in batch.items()}
     with torch.inference_mode():
         losses, owners = token_losses(model, projection, moved)
-        found = -sequence_sums(losses, owners, len(moved["own"]))
-    return [found[one[one >= 0]].tolist() for one in moved["comparisons"]]
+        scores = -sequence_sums(losses, owners, len(moved["own"]))
+    return [scores[members[members >= 0]].tolist() for members in moved["comparisons"]]
 
 
 def _figures(scores: Sequence[Sequence[float]], clusters: Sequence[str]) -> dict[str, Any]:

@@ -31,12 +31,12 @@ class TargetDraw:
     ) -> dict[str, RequestedValue]:
         """Return what a prompt requests of a row: its actual rewards, or thresholds that they keep."""
         kinds = [kind for kind in self.template.kinds if kind != "line"]
-        found: dict[str, RequestedValue] = {}
+        values: dict[str, RequestedValue] = {}
         for name in names:
-            found[name] = actual[name]
+            values[name] = actual[name]
             if kinds and rng.random() < self.template.bounded:
-                found[name] = _threshold(rng.choice(kinds), actual[name], self.known[name], rng)
-        return found
+                values[name] = _threshold(rng.choice(kinds), actual[name], self.known[name], rng)
+        return values
 
     def holds(self, wishes: Mapping[str, RequestedValue], actual: Mapping[str, float]) -> bool:
         """Return whether these rewards are all that a prompt requests, exactly or as it is spelled."""

@@ -42,14 +42,14 @@ def train_reward_model(
     refuse_hosted(hosted)
     if console.PROCESSES > 1:
         raise ConfigError("a reward model is trained by one process; start irlhf without torchrun")
-    card = reward_model_manifest(source, model, settings)
-    with resumable_folder(out, card, CHECKPOINTS) as folder:
+    manifest = reward_model_manifest(source, model, settings)
+    with resumable_folder(out, manifest, CHECKPOINTS) as folder:
         if folder is None:
             return {"output": str(out), "finished": True}
         preferences = read_preferences(source, settings)
         tell(preferences)
         learn = resolve("irlhf.training.reward_model.run:train")
-        made: dict[str, Any] = learn(preferences, model, folder, settings, origin(card, preferences))
+        made: dict[str, Any] = learn(preferences, model, folder, settings, origin(manifest, preferences))
     return {"output": str(out), "finished": False, **preferences.counts, **made}
 
 
@@ -65,8 +65,8 @@ def render_verdicts(
     _check(settings)
     source, out = Path(pairs), Path(output)
     made = reward_model_manifest(source, "", settings)
-    card = replace(made, command=f"{made.command} --render-only")
-    with resumable_output(out, card, resumable=False) as book:
+    manifest = replace(made, command=f"{made.command} --render-only")
+    with resumable_output(out, manifest, resumable=False) as book:
         if book.finished:
             return book.summary()
         preferences = read_preferences(source, settings)
@@ -74,15 +74,19 @@ def render_verdicts(
         for _, messages in verdict_rows(preferences.train, settings.seed):
             book.write_row({"messages": messages})
         if out != STREAM:
-            write_json(out.with_name(f"{out.stem}.meta.json"), origin(card, preferences))
+            write_json(out.with_name(f"{out.stem}.meta.json"), origin(manifest, preferences))
     return {**preferences.counts, **book.summary()}
 
 
 def settings_from(policy: FinetuneSettings, half: str = "", preview: int = 0) -> RewardModelSettings:
     """Return the settings of a policy that a reward model has too. Raises ConfigError for one that it has not."""
-    own = {one.name for one in fields(RewardModelSettings)}
-    useless = [one for one in fields(policy) if one.name not in own and getattr(policy, one.name) != one.default]
-    flags = [f"--{'no-' * (one.name == 'merge')}{one.name.replace('_', '-')}" for one in useless]
+    own = {setting.name for setting in fields(RewardModelSettings)}
+    useless = [
+        setting
+        for setting in fields(policy)
+        if setting.name not in own and getattr(policy, setting.name) != setting.default
+    ]
+    flags = [f"--{'no-' * (setting.name == 'merge')}{setting.name.replace('_', '-')}" for setting in useless]
     flags += ["--preview"] * bool(preview)
     if flags:
         raise ConfigError(f"{flags[0]} means nothing to a reward model; leave it out")
@@ -93,5 +97,5 @@ def _check(settings: RewardModelSettings) -> None:
     if settings.half and settings.half not in HALVES:
         raise ConfigError(f"unknown half '{settings.half}'{did_you_mean(settings.half, HALVES)}")
     if settings.batch < settings.accumulate:
-        told = f"a batch of {settings.batch} pairs cannot be computed in {settings.accumulate} parts"
-        raise ConfigError(f"{told}; each needs a pair")
+        problem = f"a batch of {settings.batch} pairs cannot be computed in {settings.accumulate} parts"
+        raise ConfigError(f"{problem}; each needs a pair")

@@ -48,7 +48,7 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
         """Return this process's share of the training rows in batches of similar length."""
         families: Any = self.train_dataset
         share = self.accelerator.process_index, self.accelerator.num_processes
-        widths = [one.width for one in families]
+        widths = [family.width for family in families]
         batches = LengthBatches(widths, self.batch / self.args.gradient_accumulation_steps, self.args.seed, share)
         if self.objective.compares:
             batches.redraw = families.draw
@@ -122,13 +122,13 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
         """Measure the loss on the held-out rows, every completion token weighing the same."""
         families: Any = self.eval_dataset
         order = sorted(range(len(families)), key=lambda i: families[i].width)
-        mine = order[self.accelerator.process_index :: self.accelerator.num_processes]
+        own = order[self.accelerator.process_index :: self.accelerator.num_processes]
         size = max(1, round(self.batch))
         sums = torch.zeros(2, device=self.args.device)
         self.model.eval()
         with torch.inference_mode():
-            for start in range(0, len(mine), size):
-                batch = self.data_collator([families[i] for i in mine[start : start + size]])
+            for start in range(0, len(own), size):
+                batch = self.data_collator([families[i] for i in own[start : start + size]])
                 sums += torch.stack(self.total_loss(self.model, self._prepare_inputs(batch)))
             # The best checkpoint is chosen by figures of the same rows at every step.
             ended = self.state.global_step == self.args.max_steps and not self.args.load_best_model_at_end

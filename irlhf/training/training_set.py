@@ -46,7 +46,7 @@ class TrainingSet:
         if self.like:
             kept = replace(self.like, base=base, training={}, calibration=None, hosted=None)
             return replace(kept, context=settings.context or kept.context)
-        cards = tuple(self._card(name, spec) for name, spec in self.specs.items())
+        cards = tuple(self._policy_reward(name, spec) for name, spec in self.specs.items())
         cards = (self._sum(cards),) if self.summed else cards
         template = find_template(PLAIN if settings.baseline in BLIND else settings.template)
         _check_spelling(template, cards)
@@ -59,7 +59,7 @@ class TrainingSet:
             context=settings.context,
         )
 
-    def asked(self, policy: Policy, rows: Sequence[Example], settings: FinetuneSettings) -> Iterator[Row]:
+    def with_targets(self, policy: Policy, rows: Sequence[Example], settings: FinetuneSettings) -> Iterator[Row]:
         """Yield each example with what its prompt asks for.
 
         Some lines are dropped at random, and of some rows all; where the template has lines for thresholds, some
@@ -92,23 +92,27 @@ class TrainingSet:
         self, policy: Policy, rows: Sequence[Example], settings: FinetuneSettings
     ) -> Iterator[tuple[Example, list[Message]]]:
         """Yield each example with the messages of its row in a training file, the completion last."""
-        for example, asked in self.asked(policy, rows, settings):
-            prompt = policy.template.render(example.prompt, asked, policy.names)
+        for example, requested in self.with_targets(policy, rows, settings):
+            prompt = policy.template.render(example.prompt, requested, policy.names)
             yield example, prompt + as_messages(example.completion, "assistant")
 
-    def _card(self, name: str, spec: Reward) -> PolicyReward:
-        return _fitted(name, spec, [(one.rewards[name], one.cluster) for one in self.train if name in one.rewards])
+    def _policy_reward(self, name: str, spec: Reward) -> PolicyReward:
+        return _fitted(
+            name, spec, [(example.rewards[name], example.cluster) for example in self.train if name in example.rewards]
+        )
 
     def _sum(self, cards: Sequence[PolicyReward]) -> PolicyReward:
         """Return the card of the one line that `combine: sum` makes of these.
 
         Its scale is of the kind that all of them share, else quantile.
         """
-        parts = tuple(Part(one.name, one.weight, one.scale.direction, one.mean, one.deviation) for one in cards)
+        parts = tuple(
+            Part(reward.name, reward.weight, reward.scale.direction, reward.mean, reward.deviation) for reward in cards
+        )
         sums = ((sum_of(parts, example.rewards), example.cluster) for example in self.train)
         kinds = {spec.scale.kind for spec in self.specs.values()}
         spec = Reward(scale=ScaleSpec(kind=kinds.pop() if len(kinds) == 1 else "quantile"))
-        return _fitted(SUM, spec, [(one, prompt) for one, prompt in sums if one is not None], parts)
+        return _fitted(SUM, spec, [(reward, prompt) for reward, prompt in sums if reward is not None], parts)
 
     def _descriptions(self) -> dict[str, str]:
         if self.summed:
@@ -122,16 +126,16 @@ class TrainingSet:
 
     def _reservoir(self, cards: Sequence[PolicyReward], seed: int) -> tuple[tuple[float, ...], ...]:
         """Return the joint rewards of up to RESERVOIR training rows that have them all, see `Policy.reservoir`."""
-        vectors = list(zip(*(self._column(card) for card in cards), strict=True))
+        vectors = list(zip(*(self._column(reward) for reward in cards), strict=True))
         full = [tuple(number for number in vector if number is not None) for vector in vectors]
         full = [vector for vector in full if len(vector) == len(cards)]
         return tuple(random.Random(f"{seed}/reservoir").sample(full, min(RESERVOIR, len(full))))
 
-    def _column(self, card: PolicyReward) -> list[float | None]:
-        raw = [card.read(example.rewards) for example in self.train]
-        if card.scale.kind != WITHIN:
+    def _column(self, reward: PolicyReward) -> list[float | None]:
+        raw = [reward.read(example.rewards) for example in self.train]
+        if reward.scale.kind != WITHIN:
             return raw
-        return within_ranks(raw, [example.cluster for example in self.train], card.scale.direction)
+        return within_ranks(raw, [example.cluster for example in self.train], reward.scale.direction)
 
 
 def _fitted(
@@ -140,17 +144,17 @@ def _fitted(
     """Return a reward's card from the raw rewards of the training rows and their prompts."""
     scale = fit(name, spec, [number for number, _ in rewards], [prompt for _, prompt in rewards])
     raw = sorted(number for number, _ in rewards)
-    percentiles = {f"p{one}": percentile(raw, one) for one in PERCENTILES}
+    percentiles = {f"p{percent}": percentile(raw, percent) for percent in PERCENTILES}
     return PolicyReward(name, spec.weight, scale, fmean(raw), pstdev(raw), percentiles, parts)
 
 
 def _check_spelling(template: Template, cards: Sequence[PolicyReward]) -> None:
     """Refuse to spell numbers beyond 0 and 1 in what has no words for them."""
-    beyond = [card.name for card in cards if card.scale.kind not in UNIT]
-    if beyond and template.place != "none" and template.spelling.kind != "decimal":
+    beyond = [reward.name for reward in cards if reward.scale.kind not in UNIT]
+    if beyond and template.position != "none" and template.spelling.kind != "decimal":
         kind = template.spelling.kind
-        told = f"the spelling {kind} knows numbers from 0 to 1, and the scale of {', '.join(beyond)} goes beyond"
-        raise ConfigError(f"{told}; take a quantile, within or linear scale, or decimals")
+        problem = f"the spelling {kind} knows numbers from 0 to 1, and the scale of {', '.join(beyond)} goes beyond"
+        raise ConfigError(f"{problem}; take a quantile, within or linear scale, or decimals")
 
 
 def read_training_set(source: Path, rewards: str, limit: int, like: Policy | None = None) -> TrainingSet:
@@ -169,7 +173,7 @@ def read_training_set(source: Path, rewards: str, limit: int, like: Policy | Non
             counts["skipped: no reward"] += 1
         else:
             (validation if example.split == VALIDATION else train).append(example)
-    specs = dict(named.rewards) if named else {name: Reward() for one in train for name in one.rewards}
+    specs = dict(named.rewards) if named else {name: Reward() for example in train for name in example.rewards}
     specs = _specs(like) if like else specs
     if not train:
         raise DataError(f"{source}: no row to train on (a row needs rewards, and no split or the training split)")
@@ -203,7 +207,7 @@ class _RewardLine(NamedTuple):
 
 def _reward_lines(specs: Mapping[str, Reward], summed: bool, like: Policy | None) -> list[_RewardLine]:
     if like:
-        parts = {card.name: tuple(part.name for part in card.parts) or (card.name,) for card in like.rewards}
+        parts = {reward.name: tuple(part.name for part in reward.parts) or (reward.name,) for reward in like.rewards}
         return [_RewardLine(parts[name], name in like.ranked) for name in like.names]
     ranked = {name: spec.scale.kind == WITHIN for name, spec in specs.items()}
     if summed:
@@ -225,7 +229,7 @@ def _with_numbers(rows: list[Example], lines: Sequence[_RewardLine]) -> list[Exa
 
 def _specs(like: Policy) -> dict[str, Reward]:
     """Return the rewards that a policy reads off a row, by their names; of a sum its parts."""
-    parts = [part for card in like.rewards for part in (card.parts or (card,))]
+    parts = [part for reward in like.rewards for part in (reward.parts or (reward,))]
     return {part.name: Reward(direction=_direction(part), weight=part.weight) for part in parts}
 
 
@@ -233,12 +237,12 @@ def _direction(part: Part | PolicyReward) -> Any:
     return part.direction if isinstance(part, Part) else part.scale.direction
 
 
-def check_same(policy: Policy, named: Rewards | None, told: tuple[str, str]) -> None:
+def check_same(policy: Policy, named: Rewards | None, places: tuple[str, str]) -> None:
     """Raise ConfigError for a rewards.yaml that does not mean what a policy means. Weights and scales are its own."""
     known = {name: spec.direction for name, spec in _specs(policy).items()}
     given = {name: spec.direction for name, spec in named.rewards.items()} if named else known
     if given != known:
-        who, mend = told
+        who, mend = places
         listed = ", ".join(f"{name} ({direction})" for name, direction in known.items())
         raise ConfigError(f"{who} knows {listed}; {mend}")
 
@@ -248,9 +252,9 @@ def read_training(source: Path, settings: FinetuneSettings) -> TrainingSet:
     like = read_policy(Path(settings.like)) if settings.like else None
     training = read_training_set(source, settings.rewards, settings.limit, like)
     skipped = {name: n for name, n in training.counts.items() if name.startswith("skipped")}
-    told = "".join(f"; {name} {n:,}" for name, n in skipped.items())
+    skipped_text = "".join(f"; {name} {n:,}" for name, n in skipped.items())
     purpose = "fit the scales" if settings.baseline == UNTOUCHED else "train"
-    console.note(f"{training.counts['rows']:,} rows to {purpose} on{told}")
+    console.note(f"{training.counts['rows']:,} rows to {purpose} on{skipped_text}")
     return training
 
 

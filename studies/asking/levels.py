@@ -39,7 +39,7 @@ def _level(wanted: float, rows: list[Example], card: PolicyReward) -> dict[str, 
     found = clustered(
         [row.cluster for row in rows], lambda times: {"actual": times @ actual / times.sum(1)}, Bootstrap()
     )
-    return {"wanted": wanted, "asked": rows[0].asked[card.name], "n": len(rows), **found}
+    return {"wanted": wanted, "asked": rows[0].prompt_numbers[card.name], "n": len(rows), **found}
 
 
 if __name__ == "__main__":

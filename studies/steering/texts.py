@@ -32,7 +32,7 @@ def main() -> None:
     """Write the figures."""
     source, policy, output = map(Path, sys.argv[1:])
     rows = [from_json(row, where) for where, row in read_rows(source)]
-    names = list(rows[0].asked)
+    names = list(rows[0].prompt_numbers)
     training = read_policy(policy).training
     found = {
         "all": described(rows, len(rows) // 3),
@@ -46,7 +46,7 @@ def main() -> None:
 
 def levels(rows: Sequence[Example], name: str) -> dict[str, dict[str, float]]:
     """Return the figures of each third of the targets of a reward."""
-    order = sorted(rows, key=lambda row: row.asked[name])
+    order = sorted(rows, key=lambda row: row.prompt_numbers[name])
     third = len(order) // 3
     parts = (order[:third], order[third : 2 * third], order[2 * third :])
     return {level: described(part, third) for level, part in zip(LEVELS, parts, strict=True)}
@@ -79,7 +79,8 @@ def tracking(rows: Sequence[Example], name: str) -> Mapping[str, object]:
     plain, partial = [], []
     for group in prompts.values():
         target, actual = (
-            [one[name] for one in values] for values in zip(*((r.asked, r.rewards) for r in group), strict=True)
+            [numbers[name] for numbers in column]
+            for column in zip(*((row.prompt_numbers, row.rewards) for row in group), strict=True)
         )
         length = [len(as_text(row.completion).split()) for row in group]
         r, a, b = correlation(target, actual), correlation(target, length), correlation(actual, length)

@@ -37,17 +37,17 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
 def _prompt(row: Row) -> Content:
     instruction = text(row, "instruction")
     given = text(row, "input") if row.fields.get("input") is not None else ""
-    asked = f"{instruction}\n{given}" if given and instruction else instruction or given
+    question = f"{instruction}\n{given}" if given and instruction else instruction or given
     system = text(row, "system") if row.fields.get("system") is not None else ""
     before = [*([{"role": "system", "content": system}] if system else []), *_history(row)]
-    return [*before, {"role": "user", "content": asked}] if before else asked
+    return [*before, {"role": "user", "content": question}] if before else question
 
 
 def _history(row: Row) -> list[Message]:
     turns: list[Message] = []
     history = row.fields.get("history") or []
     for turn in history if isinstance(history, list) else [history]:
-        if not isinstance(turn, list) or len(turn) != 2 or not all(isinstance(one, str) for one in turn):
+        if not isinstance(turn, list) or len(turn) != 2 or not all(isinstance(text, str) for text in turn):
             raise DataError(f"{row.where}: 'history' is no list of a question and an answer each")
         turns += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
     return turns

@@ -85,8 +85,11 @@ def detect(row: Row) -> Known:
 def table() -> str:
     """Return every format with what it reads and what that becomes, one a line."""
     known = formats()
-    width = max(len(one.name) for one in known)
-    return "\n".join(f"{one.name:{width}}  {one.reader.FIELDS}\n{'':{width}}  → {one.reader.BECOMES}" for one in known)
+    width = max(len(known_format.name) for known_format in known)
+    return "\n".join(
+        f"{known_format.name:{width}}  {known_format.reader.FIELDS}\n{'':{width}}  → {known_format.reader.BECOMES}"
+        for known_format in known
+    )
 
 
 def needed(reader: Format) -> list[str]:
@@ -98,11 +101,11 @@ def _nearest(fields: dict[str, Any]) -> str:
     """Say which format a row is nearest to, and what it lacks."""
     names = [name[:_LONGEST] for name in islice(fields, _MOST)]
     # The last, because the most general one is the likeliest of those that are as near.
-    found = max(reversed(formats()), key=lambda known: _nearness(known.reader, names))
-    lacking = [key for key in needed(found.reader) if key not in fields]
+    nearest = max(reversed(formats()), key=lambda known: _nearness(known.reader, names))
+    lacking = [key for key in needed(nearest.reader) if key not in fields]
     if lacking:
-        return f"the nearest, {found.name}, lacks {', '.join(lacking)}"
-    return f"the nearest is {found.name}, which reads {found.reader.FIELDS}"
+        return f"the nearest, {nearest.name}, lacks {', '.join(lacking)}"
+    return f"the nearest is {nearest.name}, which reads {nearest.reader.FIELDS}"
 
 
 def _nearness(reader: Format, names: Sequence[str]) -> float:

@@ -61,10 +61,10 @@ def answers(row: Row, source: str, sides: Sequence[Candidate], used: Collection[
     paired = len(sides) > 1 and any(side.label for side in sides)
     differ = [DIFFER] if paired and any(side.prompt != sides[0].prompt for side in sides) else []
     equal = [EQUAL] if len(sides) == 2 and paired and sides[0].completion == sides[1].completion else []
-    for place, side in enumerate(sides, 1):
+    for position, side in enumerate(sides, 1):
         noted = [*side.noted, *(differ or equal)]
         known = {
-            "id": f"{number}/{place}" if len(sides) > 1 else number,
+            "id": f"{number}/{position}" if len(sides) > 1 else number,
             "prompt": side.prompt,
             "completion": side.completion,
             "group": rest["group"] if isinstance(rest.get("group"), str) else group_of(side.prompt, source),
@@ -81,15 +81,15 @@ def preferred(standing: Sequence[float | None]) -> list[str]:
     The best are chosen, all below them are rejected. None has a label where all are as good, or fewer than two are
     known.
     """
-    known = [one for one in standing if one is not None]
+    known = [score for score in standing if score is not None]
     if len(known) < 2 or min(known) == max(known):
         return [""] * len(standing)
-    return ["" if one is None else CHOSEN if one == max(known) else REJECTED for one in standing]
+    return ["" if score is None else CHOSEN if score == max(known) else REJECTED for score in standing]
 
 
 def tied(standing: Sequence[float | None]) -> list[str]:
     """Return what is to be noted where completions were compared and none was better."""
-    known = [one for one in standing if one is not None]
+    known = [score for score in standing if score is not None]
     return [TIE] if len(known) > 1 and min(known) == max(known) else []
 
 
@@ -137,7 +137,7 @@ def text(row: Row, name: str) -> str:
 def objects(row: Row, name: str) -> list[dict[str, Any]]:
     """Return the list of objects under a key."""
     value = row.fields.get(name)
-    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise DataError(f"{row.where}: '{name}' is no list of objects (columns: {columns(row)})")
     return value
 
@@ -156,9 +156,9 @@ def columns(row: Row) -> str:
 
 def chat(value: object, row: Row, name: str) -> list[Message]:
     """Return messages, whatever the data calls their roles and keys, with content of several texts as one."""
-    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise DataError(f"{row.where}: '{name}' is no list of messages")
-    messages = content([_message(one, row, name) for one in value], row.where, name)
+    messages = content([_message(item, row, name) for item in value], row.where, name)
     return as_messages(messages)
 
 
@@ -185,7 +185,7 @@ def _message(given: dict[str, Any], row: Row, name: str) -> Message:
     if role is None:
         raise DataError(f"{row.where}: role {speaker!r:.40} in '{name}' is none of {', '.join(_ROLES)}")
     words = next((given[key] for key in ("content", "value", "text") if key in given), None)
-    rest = {key: one for key, one in given.items() if key not in ("role", "from", "content", "value", "text")}
+    rest = {key: item for key, item in given.items() if key not in ("role", "from", "content", "value", "text")}
     call = _call(words) if speaker == "function_call" else None
     if call:
         return {"role": role, "content": None, "tool_calls": [call], **rest}
@@ -204,18 +204,18 @@ def _words(value: object, row: Row, name: str) -> object:
             f"{row.where}: a message of '{name}' holds {held:.60}, and only text is read; leave the row out"
         )
     texts = [part.get("text") for part in value]
-    return "\n\n".join(map(str, texts)) if texts and all(isinstance(one, str) for one in texts) else value
+    return "\n\n".join(map(str, texts)) if texts and all(isinstance(text, str) for text in texts) else value
 
 
 def _call(words: object) -> dict[str, Any] | None:
     """Return a function call that is written as JSON as a message holds it."""
     try:
-        found = json.loads(words) if isinstance(words, str) else None
-        if not isinstance(found, dict) or not isinstance(found.get("name"), str):
+        parsed = json.loads(words) if isinstance(words, str) else None
+        if not isinstance(parsed, dict) or not isinstance(parsed.get("name"), str):
             return None
-        arguments = found.get("arguments", {})
+        arguments = parsed.get("arguments", {})
         written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-        f"{found['name']}{written}".encode()
+        f"{parsed['name']}{written}".encode()
     except (ValueError, RecursionError):  # UnicodeEncodeError too: half characters can be read and not be written
         return None
-    return {"type": "function", "function": {"name": found["name"], "arguments": written}}
+    return {"type": "function", "function": {"name": parsed["name"], "arguments": written}}

@@ -45,7 +45,7 @@ def turns(prompt: str) -> Content:
 def _rating(row: Row, name: str) -> dict[str, Any]:
     value = row.fields.get(name)
     if isinstance(value, list):
-        each = [one for one in map(number, value) if one is not None]
+        each = [rating for rating in map(number, value) if rating is not None]
         return {name: fmean(each), f"{name}_each": value} if each else {f"{name}_each": value}
     if number(value) is None and value is not None:
         raise DataError(f"{row.where}: '{name}' is no rating (columns: {columns(row)})")

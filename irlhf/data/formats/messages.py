@@ -31,7 +31,7 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
     if end < 1:
         yield Rejected("no message of the assistant behind a prompt has a weight", row.fields)
         return
-    bare = [{name: value for name, value in one.items() if name != "weight"} for one in messages]
+    bare = [{name: value for name, value in message.items() if name != "weight"} for message in messages]
     rest = {name: value for name, value in row.fields.items() if name != "messages"}
     noted = {NOTED: [CUT]} if end + 1 < len(bare) else {}
     fields = {**rest, "prompt": bare[:end], "completion": as_completion([bare[end]]), **noted}
@@ -40,5 +40,5 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
 
 def _trained(messages: list[Message]) -> int:
     """Return the place of the assistant's last message with a weight; -1 where there is none."""
-    places = [i for i, one in enumerate(messages) if one["role"] == "assistant" and one.get("weight") != 0]
+    places = [i for i, message in enumerate(messages) if message["role"] == "assistant" and message.get("weight") != 0]
     return places[-1] if places else -1

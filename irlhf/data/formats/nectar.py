@@ -15,9 +15,9 @@ BECOMES = "one row an answer, rank kept; rank 1 is chosen, all below rejected"
 
 def matches(row: dict[str, Any]) -> bool:
     """Return whether the row holds answers with ranks."""
-    found = row.get("answers")
-    ranked = isinstance(found, list) and all(
-        isinstance(one, dict) and {"answer", "rank"} <= one.keys() for one in found
+    answers_field = row.get("answers")
+    ranked = isinstance(answers_field, list) and all(
+        isinstance(answer, dict) and {"answer", "rank"} <= answer.keys() for answer in answers_field
     )
     return isinstance(row.get("prompt"), str) and ranked
 
@@ -27,12 +27,12 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
     prompt, given = text(row, "prompt"), objects(row, "answers")
     if not is_transcript(prompt) or not given:
         raise DataError(f"{row.where}: 'prompt' is no transcript of \\n\\nHuman:, or there are no answers")
-    asked = messages(prompt.rstrip().removesuffix(ASSISTANT))
-    ranks = [None if (rank := number(one.get("rank"))) is None else -rank for one in given]
+    question = messages(prompt.rstrip().removesuffix(ASSISTANT))
+    ranks = [None if (rank := number(answer.get("rank"))) is None else -rank for answer in given]
     noted = tied(ranks)
     sides = [
-        Candidate(asked, text(Row(row.where, one), "answer"), label, _own(one), noted)
-        for one, label in zip(given, preferred(ranks), strict=True)
+        Candidate(question, text(Row(row.where, answer), "answer"), label, _own(answer), noted)
+        for answer, label in zip(given, preferred(ranks), strict=True)
     ]
     yield from answers(row, source, sides, {"prompt", "answers"})
 

@@ -13,8 +13,10 @@ BECOMES = "one row a completion, rank kept; rank 0 is chosen, all below rejected
 
 def matches(row: dict[str, Any]) -> bool:
     """Return whether the row holds completions with ranks."""
-    found = row.get("completions")
-    ranked = isinstance(found, list) and all(isinstance(one, dict) and "rank" in one for one in found)
+    completions = row.get("completions")
+    ranked = isinstance(completions, list) and all(
+        isinstance(completion, dict) and "rank" in completion for completion in completions
+    )
     return isinstance(row.get("context"), list) and ranked
 
 
@@ -23,16 +25,16 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
     prompt, given = chat(row.fields.get("context"), row, "context"), objects(row, "completions")
     if not given:
         yield Rejected("no completions", row.fields)
-    ranks = [None if (rank := number(one.get("rank"))) is None else -rank for one in given]
+    ranks = [None if (rank := number(completion.get("rank"))) is None else -rank for completion in given]
     noted = tied(ranks)
     sides = [
         Candidate(
             prompt,
-            as_completion(chat(one.get("completion"), row, "completion")),
+            as_completion(chat(completion.get("completion"), row, "completion")),
             label,
-            {"rank": one.get("rank")},
+            {"rank": completion.get("rank")},
             noted,
         )
-        for one, label in zip(given, preferred(ranks), strict=True)
+        for completion, label in zip(given, preferred(ranks), strict=True)
     ]
     yield from answers(row, source, sides, {"context", "completions"})

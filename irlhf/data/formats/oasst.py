@@ -26,8 +26,8 @@ def matches(row: dict[str, Any]) -> bool:
 def gathered(rows: Iterator[Row]) -> Iterator[Row]:
     """Make one row of the messages of each tree; one tree is in memory at a time."""
     for _, family in groupby(rows, _tree):
-        found = list(family)
-        yield Row(found[0].where, {_ROWS: [row.fields for row in found]})
+        tree = list(family)
+        yield Row(tree[0].where, {_ROWS: [row.fields for row in tree]})
 
 
 def read(row: Row, source: str) -> Iterator[Example | Rejected]:

@@ -31,22 +31,22 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
         raise DataError(f"{row.where}: 'prompt' is no message with replies")
     rest = kept(row, {"prompt"})
     waiting: list[tuple[dict[str, Any], list[Message]]] = [(root, [])]
-    found = 0
+    examples = 0
     while waiting:
         node, before = waiting.pop()
         path = [*before, message(row, node)]
         replies = node.get("replies") or []
-        if not isinstance(replies, list) or not all(isinstance(one, dict) for one in replies):
+        if not isinstance(replies, list) or not all(isinstance(example, dict) for example in replies):
             raise DataError(f"{row.where}: 'replies' is no list of messages")
-        whole = [one for one in replies if one.get("deleted") is not True]
+        whole = [example for example in replies if example.get("deleted") is not True]
         if len(whole) < len(replies):
-            found += 1
+            examples += 1
             yield Rejected("a message was deleted, and what follows it", {**row.fields, "prompt": node})
-        for one in siblings(Row(row.where, rest), source, path, (node, whole)):
-            found += 1
-            yield one
-        waiting += [(one, path) for one in reversed(whole)]
-    if not found:
+        for example in siblings(Row(row.where, rest), source, path, (node, whole)):
+            examples += 1
+            yield example
+        waiting += [(example, path) for example in reversed(whole)]
+    if not examples:
         yield Rejected("a tree without an answer of the assistant", row.fields)
 
 
@@ -65,8 +65,8 @@ def siblings(
 ) -> Iterator[Example | Rejected]:
     """Yield the assistant's replies to one message, labelled by rank."""
     parent, replies = family
-    spoken = [one for one in replies if one.get("role") == "assistant"]
-    ranks = [None if (rank := number(one.get("rank"))) is None else -rank for one in spoken]
+    spoken = [reply for reply in replies if reply.get("role") == "assistant"]
+    ranks = [None if (rank := number(reply.get("rank"))) is None else -rank for reply in spoken]
     noted = tied(ranks)
     for reply, label in zip(spoken, preferred(ranks), strict=True):
         side = Candidate(path, message(row, reply)["content"], label, _own(reply), noted)
@@ -86,4 +86,7 @@ def _numbers(labels: object) -> object:
     names, values = labels.get("name"), labels.get("value")
     if isinstance(names, list) and isinstance(values, list):
         return {str(name): value for name, value in zip(names, values, strict=False)}
-    return {name: one["value"] if isinstance(one, dict) and "value" in one else one for name, one in labels.items()}
+    return {
+        name: label["value"] if isinstance(label, dict) and "value" in label else label
+        for name, label in labels.items()
+    }

@@ -51,12 +51,12 @@ def pair(row: Row, source: str, keys: Keys = KEYS) -> Iterator[Example | Rejecte
 
 def _own(row: Row, keys: Keys) -> dict[str, dict[str, Any]]:
     """Return the columns of each side, called as what they are."""
-    found: dict[str, dict[str, Any]] = {CHOSEN: {}, REJECTED: {}}
+    values: dict[str, dict[str, Any]] = {CHOSEN: {}, REJECTED: {}}
     for name, value in row.fields.items():
         side, stem = _side_of(name, row, keys) or ("", "")
         if side:
-            found[side][stem] = value
-    return found
+            values[side][stem] = value
+    return values
 
 
 def _divided(row: Row, keys: Keys) -> tuple[Turns, Turns] | None:
@@ -92,9 +92,9 @@ def _explicit(prompt: Content, side: Content) -> Turns:
     """Part a side from its prompt, which some data write at the beginning of either side once more."""
     if isinstance(side, str):
         return Turns(prompt, side)
-    asked = as_messages(prompt)
-    if side[: len(asked)] == asked and side[len(asked) :]:
-        return Turns(prompt, as_completion(side[len(asked) :]))
+    question = as_messages(prompt)
+    if side[: len(question)] == question and side[len(question) :]:
+        return Turns(prompt, as_completion(side[len(question) :]))
     return Turns(prompt, as_completion(side)) if side[0]["role"] == "assistant" else _last_answer(side)
 
 
@@ -124,8 +124,8 @@ def _last_answer(messages: list[Message]) -> Turns:
 
 def _side_of(name: str, row: Row, keys: Keys) -> tuple[str, str] | None:
     """Return the side that a column belongs to, and what it is called there."""
-    found = _OWN.fullmatch(name)
-    if not found or name in keys:
+    match = _OWN.fullmatch(name)
+    if not match or name in keys:
         return None
-    stem = found["name"] or found["first"]
-    return None if stem in _IRLHF or stem in keys or stem in row.fields else (found["side"] or found["last"], stem)
+    stem = match["name"] or match["first"]
+    return None if stem in _IRLHF or stem in keys or stem in row.fields else (match["side"] or match["last"], stem)

@@ -32,6 +32,6 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
 
 def _texts(row: Row, name: str) -> list[str]:
     value = row.fields.get(name)
-    if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
         raise DataError(f"{row.where}: '{name}' is no list of texts (columns: {columns(row)})")
     return value

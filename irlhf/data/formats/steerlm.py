@@ -20,7 +20,9 @@ _NONE = -100.0  # how the data write that nobody rated this
 def matches(row: dict[str, Any]) -> bool:
     """Return whether the row holds a chat with labels."""
     turns = row.get(_CHAT)
-    return "mask" in row and isinstance(turns, list) and any(isinstance(one, dict) and _LABEL in one for one in turns)
+    return (
+        "mask" in row and isinstance(turns, list) and any(isinstance(turn, dict) and _LABEL in turn for turn in turns)
+    )
 
 
 def read(row: Row, source: str) -> Iterator[Example | Rejected]:
@@ -28,11 +30,15 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
     turns = led(chat(row.fields.get(_CHAT), row, _CHAT), row.fields.get("system"))
     bare = [{name: value for name, value in turn.items() if name != _LABEL} for turn in turns]
     rest = {name: value for name, value in row.fields.items() if name not in (_CHAT, "system")}
-    rated = [place for place, turn in enumerate(turns) if place and turn["role"] == "assistant" and turn.get(_LABEL)]
+    rated = [
+        position for position, turn in enumerate(turns) if position and turn["role"] == "assistant" and turn.get(_LABEL)
+    ]
     if not rated:
         yield Rejected("no answer has a label", row.fields)
-    for number, place in enumerate(rated, 1):
-        side = Candidate(bare[:place], as_completion([bare[place]]), own={"labels": _numbers(turns[place], row)})
+    for number, position in enumerate(rated, 1):
+        side = Candidate(
+            bare[:position], as_completion([bare[position]]), own={"labels": _numbers(turns[position], row)}
+        )
         fields = {**rest, "id": f"{identifier(row, source)}/{number}"}
         yield from answers(Row(row.where, fields), source, [side], ())
 

@@ -29,8 +29,8 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
     parts = [f"{title}{info[name]}" for name, title in _PARTS.items() if isinstance(info.get(name), str) and info[name]]
     prompt = "\n".join([*parts, "TL;DR:"])
     sides = [
-        Candidate(prompt, text(Row(row.where, one), "text"), CHOSEN if i == choice else REJECTED, _own(one))
-        for i, one in enumerate(given)
+        Candidate(prompt, text(Row(row.where, summary), "text"), CHOSEN if i == choice else REJECTED, _own(summary))
+        for i, summary in enumerate(given)
     ]
     yield from answers(row, source, sides, {"summaries"})
 

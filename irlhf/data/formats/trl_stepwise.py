@@ -30,4 +30,4 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
 
 
 def _are(value: object, kind: type) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, kind) for one in value)
+    return isinstance(value, list) and bool(value) and all(isinstance(item, kind) for item in value)

@@ -22,8 +22,10 @@ _WRONG, _RIGHT, _LOW = 10, 1, 2
 
 def matches(row: dict[str, Any]) -> bool:
     """Return whether the row holds an instruction and its completions."""
-    found = row.get("completions")
-    whole = isinstance(found, list) and all(isinstance(one, dict) and "response" in one for one in found)
+    completions = row.get("completions")
+    whole = isinstance(completions, list) and all(
+        isinstance(completion, dict) and "response" in completion for completion in completions
+    )
     return "instruction" in row and whole
 
 
@@ -33,9 +35,10 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
     given = objects(row, "completions")
     if not given:
         yield Rejected("no completions", row.fields)
-    aspects = [_ratings(one) for one in given]
+    aspects = [_ratings(completion) for completion in given]
     means = [
-        fmean(known) if (known := [one for one in rated.values() if one is not None]) else None for rated in aspects
+        fmean(known) if (known := [completion for completion in rated.values() if completion is not None]) else None
+        for rated in aspects
     ]
     noted = tied(means)
     sides = []
@@ -48,9 +51,9 @@ def read(row: Row, source: str) -> Iterator[Example | Rejected]:
 
 
 def _ratings(completion: dict[str, Any]) -> dict[str, float | None]:
-    found = completion.get("annotations")
-    annotations = found if isinstance(found, dict) else {}
-    return {name: number(one.get("Rating")) for name, one in annotations.items() if isinstance(one, dict)}
+    stored = completion.get("annotations")
+    annotations = stored if isinstance(stored, dict) else {}
+    return {name: number(rating.get("Rating")) for name, rating in annotations.items() if isinstance(rating, dict)}
 
 
 def _own(completion: dict[str, Any], mean: float | None) -> tuple[dict[str, Any], bool]:

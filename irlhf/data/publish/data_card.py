@@ -77,8 +77,8 @@ def write_data_card(
     folder: Path, name: str, parts: Sequence[Part], columns: Mapping[str, Columns], settings: Mapping[str, Any]
 ) -> None:
     """Write the card of the files in a folder, which will have a name. Equal data sets get equal cards."""
-    origins = [SOURCES[one] for one in _each(part.known.name for part in parts) if one in SOURCES]
-    meanings = {**{key: meaning for one in origins for key, meaning in one.fields.items()}, **_FIELDS}
+    origins = [SOURCES[name] for name in _each(part.known.name for part in parts) if name in SOURCES]
+    meanings = {**{key: meaning for name in origins for key, meaning in name.fields.items()}, **_FIELDS}
     notes = _each(key for part in parts for key in part.counts if key.startswith(_NOTED))
     licence = _licence(parts)
     write_page(
@@ -101,12 +101,12 @@ def write_data_card(
         score=_shell("irlhf", "score", f"{name}/{parts[0].file}", "-r", "rewards.yaml"),
         command=_shell("irlhf", "prepare", *(part.source for part in parts), *_flags(settings), "-o", name),
         origins=origins,
-        notices=_each(one.notice for one in origins),
-        limits=_each(limit for one in origins for limit in one.limits),
-        back=[fenced(one, "python") for one in _each(one.back for one in origins)],
-        citations=[fenced(one.citation, "bibtex") for one in origins],
+        notices=_each(name.notice for name in origins),
+        limits=_each(limit for name in origins for limit in name.limits),
+        back=[fenced(name, "python") for name in _each(name.back for name in origins)],
+        citations=[fenced(name.citation, "bibtex") for name in origins],
         licence=licence,
-        terms=[fenced(one) for one in _each(one.terms for one in origins)],
+        terms=[fenced(name) for name in _each(name.terms for name in origins)],
     )
 
 
@@ -115,17 +115,19 @@ def _front(
 ) -> dict[str, Any]:
     """Return the head of the card, from which a hub and its loaders know the files and the types."""
     rows = _rows(parts)
-    size = next((told for most, told in _SIZES.items() if rows < most), "n>10M")
+    size = next((label for most, label in _SIZES.items() if rows < most), "n>10M")
     return {
         **({"license": licence} if licence else {}),
-        **({"language": _each(one.language for one in origins)} if origins else {}),
+        **({"language": _each(source.language for source in origins)} if origins else {}),
         "pretty_name": name,
         "size_categories": [size],
-        "tags": ["irlhf", *_each(tag for one in origins for tag in one.tags)],
+        "tags": ["irlhf", *_each(tag for source in origins for tag in source.tags)],
         "configs": [
             {
                 "config_name": subset,
-                "data_files": [{"split": split, "path": [part.file for part in one]} for split, one in splits.items()],
+                "data_files": [
+                    {"split": split, "path": [part.file for part in source]} for split, source in splits.items()
+                ],
             }
             for subset, splits in _subsets(parts).items()
         ],
@@ -133,7 +135,7 @@ def _front(
             {
                 "config_name": subset,
                 "features": fields_as_yaml(columns[subset].features),
-                "splits": [{"name": split, "num_examples": _rows(one)} for split, one in splits.items()],
+                "splits": [{"name": split, "num_examples": _rows(source)} for split, source in splits.items()],
             }
             for subset, splits in _subsets(parts).items()
         ],
@@ -142,27 +144,27 @@ def _front(
 
 def _types(columns: Mapping[str, Columns]) -> list[tuple[str, str]]:
     """Return every field with its type, which may be another in another subset."""
-    found: dict[str, dict[str, None]] = {}
-    for one in columns.values():
-        for key, feature in one.features.items():
-            found.setdefault(key, {})[described(feature)] = None
-    return [(key, " or ".join(kinds)) for key, kinds in found.items()]
+    types: dict[str, dict[str, None]] = {}
+    for column in columns.values():
+        for key, feature in column.features.items():
+            types.setdefault(key, {})[described(feature)] = None
+    return [(key, " or ".join(kinds)) for key, kinds in types.items()]
 
 
 def _subsets(parts: Sequence[Part]) -> dict[str, dict[str, list[Part]]]:
     """Return the parts of each split of each subset."""
-    found: dict[str, dict[str, list[Part]]] = {}
+    subsets: dict[str, dict[str, list[Part]]] = {}
     for split in SPLITS:
         for part in parts:
             if part.split == split:
-                found.setdefault(part.subset, {}).setdefault(split, []).append(part)
-    return {part.subset: found[part.subset] for part in parts}
+                subsets.setdefault(part.subset, {}).setdefault(split, []).append(part)
+    return {part.subset: subsets[part.subset] for part in parts}
 
 
 def _licence(parts: Sequence[Part]) -> str:
     """Return the licence that all parts are known to have."""
-    found = {SOURCES[one.known.name].licence if one.known.name in SOURCES else "" for one in parts}
-    return found.pop() if len(found) == 1 else ""
+    licences = {SOURCES[part.known.name].licence if part.known.name in SOURCES else "" for part in parts}
+    return licences.pop() if len(licences) == 1 else ""
 
 
 def _load(name: str, part: Part) -> str:
@@ -177,8 +179,8 @@ def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
     for name, value in settings.items():
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, Mapping):
-            for key, one in value.items():
-                yield from (flag, f"{key}={one}")
+            for key, flag_value in value.items():
+                yield from (flag, f"{key}={flag_value}")
         elif value is not False:
             yield from (flag,) if value is True else (flag, f"{value}")
 

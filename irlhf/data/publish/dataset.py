@@ -35,22 +35,22 @@ _ODD = re.compile(r"[^A-Za-z0-9._-]+")  # in names, where globs and other system
 _SPLIT = re.compile(rf"(?:(?P<subset>.+)[._-])?(?P<split>{'|'.join(SPLITS)})")
 
 
-def typed(found: Sequence[Example | Rejected], where: Where, columns: Columns) -> list[Example | Rejected]:
+def typed(examples: Sequence[Example | Rejected], where: Where, columns: Columns) -> list[Example | Rejected]:
     """Give the examples of a row the fields of a data set. Raises DataError where one does not fit the columns."""
-    full = [_documented(one, where) if isinstance(one, Example) else one for one in found]
-    made = (replace(one, split=one.split or TRAIN) for one in full if isinstance(one, Example))
-    columns.take([one.to_json() for one in made], where)
+    full = [_documented(example, where) if isinstance(example, Example) else example for example in examples]
+    made = (replace(example, split=example.split or TRAIN) for example in full if isinstance(example, Example))
+    columns.take([example.to_json() for example in made], where)
     return full
 
 
 def publish(
-    names: Mapping[Path, str], out: Path, card: RunManifest, fill: Fill, findings: PrepareReport
+    names: Mapping[Path, str], out: Path, manifest: RunManifest, fill: Fill, findings: PrepareReport
 ) -> dict[str, Any]:
     """Write the folder from what `fill` writes of each source, and return what was done."""
     if out == STREAM:
         raise ConfigError("a data set is a folder, not a stream; name one with -o")
-    files, parts = _files([(path, names[path]) for path in card.inputs.values()]), []
-    with resumable_folder(out, card) as folder:
+    files, parts = _files([(path, names[path]) for path in manifest.inputs.values()]), []
+    with resumable_folder(out, manifest) as folder:
         if folder is not None:
             for stale in folder.iterdir():
                 stale.unlink()
@@ -59,7 +59,7 @@ def publish(
                 findings.columns = columns[_subset(name)]
                 parts.append(_part(path, folder / name, fill, findings))
             _gather(folder, beside(out, _REJECTED))
-            write_data_card(folder, out.name, parts, columns, card.settings)
+            write_data_card(folder, out.name, parts, columns, manifest.settings)
     for name in sorted({part.known.name for part in parts} & SOURCES.keys()):
         console.note(f"README.md takes {name} rows for {SOURCES[name].name}; mend it if they are not")
     counts = sum((part.counts for part in parts), Counter())
@@ -113,17 +113,17 @@ def _part(path: Path, file: Path, fill: Fill, findings: PrepareReport) -> Part:
 
 def _reasons(rejected: Path) -> dict[str, Aside]:
     """Return how often rows are set aside for each reason, and the first of them."""
-    found: dict[str, Aside] = {}
+    reasons: dict[str, Aside] = {}
     if not rejected.exists():
-        return found
+        return reasons
     with rejected.open("rb") as lines:
         # Not as rows of others are read: what was set aside may be as deep as one can be, and stands in a row here.
         for row in map(json.loads, lines):
-            reason = row["reason"] if row["reason"] in found or len(found) < _MOST_REASONS else "other reasons"
-            before = found.get(reason, Aside())
+            reason = row["reason"] if row["reason"] in reasons or len(reasons) < _MOST_REASONS else "other reasons"
+            before = reasons.get(reason, Aside())
             rows = [*before.rows, int(row["where"].rpartition(":")[2]) - 1]
-            found[reason] = Aside(before.count + 1, rows[:MOST_ROWS])
-    return found
+            reasons[reason] = Aside(before.count + 1, rows[:MOST_ROWS])
+    return reasons
 
 
 def _gather(folder: Path, output: Path) -> None:
@@ -142,10 +142,10 @@ def _gather(folder: Path, output: Path) -> None:
 def _subset(file: str) -> str:
     """Return what a hub calls the file's subset: its name without the split at its end."""
     name = file.removesuffix(".jsonl")
-    found = _SPLIT.fullmatch(name)
-    return (found["subset"] or "default") if found else name
+    match = _SPLIT.fullmatch(name)
+    return (match["subset"] or "default") if match else name
 
 
 def _split(file: str) -> str:
-    found = _SPLIT.fullmatch(file.removesuffix(".jsonl"))
-    return found["split"] if found else TRAIN
+    match = _SPLIT.fullmatch(file.removesuffix(".jsonl"))
+    return match["split"] if match else TRAIN

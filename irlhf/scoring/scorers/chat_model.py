@@ -32,12 +32,12 @@ class _TokenPosition(BaseModel):
 
     @property
     def known(self) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for one in self.top_logprobs or ():
-            if one.logprob is not None and math.isfinite(one.logprob) and one.logprob > _CENSORED:
-                text = one.token.strip()
-                found[text] = found.get(text, 0.0) + math.exp(min(one.logprob, 1.0))  # more is no logprob
-        return found
+        logprobs: dict[str, float] = {}
+        for listed in self.top_logprobs or ():
+            if listed.logprob is not None and math.isfinite(listed.logprob) and listed.logprob > _CENSORED:
+                text = listed.token.strip()
+                logprobs[text] = logprobs.get(text, 0.0) + math.exp(min(listed.logprob, 1.0))  # more is no logprob
+        return logprobs
 
 
 class _Logprobs(BaseModel):
@@ -62,9 +62,9 @@ class Choice(BaseModel):
         return (self.message.content or "").strip()
 
     @property
-    def told(self) -> bool:
+    def has_logprobs(self) -> bool:
         """Whether the server tells any probability."""
-        return any(place.known for place in self._places)
+        return any(position.known for position in self._places)
 
     @property
     def first(self) -> dict[str, float]:
@@ -73,7 +73,7 @@ class Choice(BaseModel):
         What is neither may stand before an answer. Thoughts may not, for they have digits of their own. What the server
         could not tell is left out.
         """
-        return next((place.known for place in self._places if any(map(str.isalnum, place.token))), {})
+        return next((position.known for position in self._places if any(map(str.isalnum, position.token))), {})
 
     @property
     def _places(self) -> Sequence[_TokenPosition]:
@@ -101,17 +101,17 @@ class Chats:
         # One request alone finds out which name the server wants; many at once would all be refused for it.
         with nullcontext() if self._begun else self._first:
             if not self._begun:
-                found = self._asked(messages, how)
+                answer = self._request(messages, how)
                 self._begun = True
-                return found
-        return self._asked(messages, how)
+                return answer
+        return self._request(messages, how)
 
     def likeliest(self, messages: Sequence[Message]) -> Choice | Failure:
         """Return the likeliest answer with its probabilities."""
-        found = self.ask(messages, {"temperature": 0, "logprobs": True, "top_logprobs": LISTED})
-        if isinstance(found, Failure):
-            return found
-        return self._refusal(found[0]) or found[0]
+        answer = self.ask(messages, {"temperature": 0, "logprobs": True, "top_logprobs": LISTED})
+        if isinstance(answer, Failure):
+            return answer
+        return self._refusal(answer[0]) or answer[0]
 
     def drawn(self, messages: Sequence[Message], count: int, seed: int) -> list[Choice] | Failure:
         """Return so many answers at temperature 1, from a server that may give but one at a time."""
@@ -119,10 +119,10 @@ class Chats:
         while len(given) < count:
             left = count - len(given)
             several = {"n": left} if left > 1 else {}
-            found = self.ask(messages, {"temperature": 1, "seed": (seed + len(given)) % 2**31, **several})
-            if isinstance(found, Failure):
-                return found
-            given += found
+            answer = self.ask(messages, {"temperature": 1, "seed": (seed + len(given)) % 2**31, **several})
+            if isinstance(answer, Failure):
+                return answer
+            given += answer
         refused = next(filter(None, map(self._refusal, given[:count])), None)
         return refused or given[:count]
 
@@ -133,14 +133,14 @@ class Chats:
             return Failure(f"no answer: it {end} before there was any, where {due} was due")
         return Failure(f"answered '{self.server.cleaned(choice.text)[:80]}', where {due} was due")
 
-    def _asked(self, messages: Sequence[Message], how: Mapping[str, object]) -> list[Choice] | Failure:
+    def _request(self, messages: Sequence[Message], how: Mapping[str, object]) -> list[Choice] | Failure:
         limit = self._limit
-        found = self._posted(messages, how, limit)
-        if isinstance(found, Failure) and limit == _OLDER and _NEWER in found.reason:
-            found = self._posted(messages, how, _NEWER)
-            if not isinstance(found, Failure):
+        answer = self._posted(messages, how, limit)
+        if isinstance(answer, Failure) and limit == _OLDER and _NEWER in answer.reason:
+            answer = self._posted(messages, how, _NEWER)
+            if not isinstance(answer, Failure):
                 self._limit = _NEWER
-        return found
+        return answer
 
     def _posted(self, messages: Sequence[Message], how: Mapping[str, object], limit: str) -> list[Choice] | Failure:
         body = {"model": self.model, "messages": messages, limit: _ROOM[limit], **how}

@@ -32,16 +32,18 @@ class Classifier:
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
         """Return the logits of each example."""
-        found = self.replies_at(examples, range(len(examples)))
-        return [found[i] for i in range(len(examples))]
+        replies = self.replies_at(examples, range(len(examples)))
+        return [replies[i] for i in range(len(examples))]
 
     def replies_at(self, examples: Sequence[Example], missing: Collection[int]) -> dict[int, Reply | Failure]:
         """Return the logits of some of the examples by their indices; batches are formed of all of them."""
         shown = [self._shown(example) for example in examples]
         readable = [i for i, row in enumerate(shown) if not isinstance(row, Failure)]
-        wanted = [place for place, i in enumerate(readable) if i in missing]
+        wanted = [position for position, i in enumerate(readable) if i in missing]
         logits = self._reader.logits_at([shown[i] for i in readable], wanted)
-        replies = {readable[place]: dict(zip(self._reader.labels, row, strict=True)) for place, row in logits.items()}
+        replies = {
+            readable[position]: dict(zip(self._reader.labels, row, strict=True)) for position, row in logits.items()
+        }
         return {i: replies.get(i, shown[i]) for i in missing}
 
     def _shown(self, example: Example) -> Any:

@@ -55,8 +55,8 @@ class LLMJudge:
         self.due = f"one digit from {low} to {high}"
         self.frame = _FRAME.format(rubric=_rubric(self.rubric), low=low, high=high)
         self.chats, where = _chats(self.model, Server(self.base_url.rstrip("/"), self.api_key_env, self.timeout))
-        told = hashlib.sha256(self.frame.encode()).hexdigest()
-        self.traits = Traits(f"judge {where} {told} {self.votes}", waits=True)
+        frame_digest = hashlib.sha256(self.frame.encode()).hexdigest()
+        self.traits = Traits(f"judge {where} {frame_digest} {self.votes}", waits=True)
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
         """Ask for the points of each example."""
@@ -72,7 +72,7 @@ class LLMJudge:
         choice = self.chats.likeliest(messages)
         if isinstance(choice, Failure):
             return choice
-        if not choice.told:
+        if not choice.has_logprobs:
             return Failure(f"{UNTOLD}; `votes: 5` takes the mean of five drawn answers")
         point = self._point(choice)
         if isinstance(point, Failure):
@@ -92,8 +92,8 @@ class LLMJudge:
         return unread or math.fsum(point for point in points if not isinstance(point, Failure)) / self.votes
 
     def _point(self, choice: Choice) -> int | Failure:
-        found = _DIGIT.fullmatch(choice.text)
-        return int(found[1]) if found and found[1] in self._digits else self.chats.unreadable(choice, self.due)
+        match = _DIGIT.fullmatch(choice.text)
+        return int(match[1]) if match and match[1] in self._digits else self.chats.unreadable(choice, self.due)
 
     @property
     def _digits(self) -> set[str]:
@@ -119,8 +119,8 @@ class Verdict:
 
     def __post_init__(self) -> None:
         self.chats, where = _chats(self.model, Server(self.base_url.rstrip("/"), self.api_key_env, self.timeout))
-        asked = hashlib.sha256(dumps({"messages": verdict_messages("", "")})).hexdigest()
-        self.traits = Traits(f"verdict {where} {asked}", waits=True)
+        prompt_digest = hashlib.sha256(dumps({"messages": verdict_messages("", "")})).hexdigest()
+        self.traits = Traits(f"verdict {where} {prompt_digest}", waits=True)
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
         """Ask for the verdict on each example."""
@@ -130,7 +130,7 @@ class Verdict:
         choice = self.chats.likeliest(verdict_messages(example.prompt, example.completion))
         if isinstance(choice, Failure):
             return choice
-        if not choice.told:
+        if not choice.has_logprobs:
             return Failure(f"{UNTOLD}, without which a verdict is no number")
         probability = _probability(choice.first)
         return probability if isinstance(probability, Failure) else {"probability": probability}
@@ -138,13 +138,13 @@ class Verdict:
 
 def _probability(first: Mapping[str, float]) -> float | Failure:
     """Return the share of YES in the probability of both answers, of what a server lists of the first token."""
-    said = [first[one] for one in (YES, NO) if one in first]
-    mass = math.fsum(said)
+    logprobs = [first[verdict] for verdict in (YES, NO) if verdict in first]
+    mass = math.fsum(logprobs)
     if not _MASS <= mass <= _WHOLE:
         return Failure(
             f"{YES} and {NO} together have a probability of {mass:.2g}: it was not taught to answer with them"
         )
-    if len(said) == 2:
+    if len(logprobs) == 2:
         return first[YES] / mass
     most = min(first.values())  # that the answer can have which is not listed
     width = most / (mass + most)

@@ -32,7 +32,7 @@ class PythonFunction:
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
         """Return what the function says of each example."""
         try:
-            return [_reply(one) for one in self._function(examples)]
+            return [_reply(result) for result in self._function(examples)]
         except IrlhfError:
             raise
         except Exception as error:  # somebody else's code, which may fail in any way
@@ -60,7 +60,9 @@ def _reply(given: Any) -> Reply | Failure:
     if isinstance(given, Failure):
         return given
     numbers = given if isinstance(given, Mapping) else {"": given}
-    return {name: one.item() if hasattr(one, "item") else one for name, one in numbers.items()}  # numpy, torch
+    return {
+        name: number.item() if hasattr(number, "item") else number for name, number in numbers.items()
+    }  # numpy, torch
 
 
 def _import(door: str, beside: Path) -> Any:

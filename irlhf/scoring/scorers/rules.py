@@ -37,7 +37,7 @@ class Distinct:
     traits = Traits()
 
     def __init__(self, size: str) -> None:
-        sizes = {str(one): one for one in range(1, _LONGEST + 1)}
+        sizes = {str(size): size for size in range(1, _LONGEST + 1)}
         if size and size not in sizes:
             raise ConfigError(f"distinct takes how many words are looked at together, 1 to {_LONGEST}, not '{size}'")
         self.size = sizes.get(size, 2)

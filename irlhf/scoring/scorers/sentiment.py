@@ -28,5 +28,5 @@ class Sentiment:
         return [{"compound": self._mean(as_text(example.completion))} for example in examples]
 
     def _mean(self, text: str) -> float:
-        scores = [self.vader.polarity_scores(one)["compound"] for one in _SENTENCE_END.split(text.strip())]
+        scores = [self.vader.polarity_scores(sentence)["compound"] for sentence in _SENTENCE_END.split(text.strip())]
         return float(sum(scores) / len(scores))

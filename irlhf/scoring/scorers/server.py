@@ -62,9 +62,9 @@ class Served:
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
         """Return the logits of each example."""
-        return [self._asked(example) for example in examples]
+        return [self._reply(example) for example in examples]
 
-    def _asked(self, example: Example) -> Reply | Failure:
+    def _reply(self, example: Example) -> Reply | Failure:
         answer = self.server.ask(f"{self.root}/classify", self._question(example), _Classes)
         if isinstance(answer, Failure):
             return answer
@@ -74,15 +74,15 @@ class Served:
                 "the server gave probabilities, not logits; does this vLLM know `use_activation`?", ConfigError
             )
         self.within.see(numbers)
-        return {str(place): number for place, number in enumerate(numbers)}
+        return {str(position): number for position, number in enumerate(numbers)}
 
     def _question(self, example: Example) -> dict[str, Any]:
-        said: dict[str, Any] = {"model": self.model, "use_activation": False}
+        body: dict[str, Any] = {"model": self.model, "use_activation": False}
         if self.input == _COMPLETION:
-            return {**said, "input": as_text(example.completion)}
+            return {**body, "input": as_text(example.completion)}
         # Templates write the BOS token themselves; a tokenizer that adds one would make it two.
         messages = as_messages(example.prompt) + as_messages(example.completion, "assistant")
-        return {**said, "messages": messages, "add_special_tokens": False}
+        return {**body, "messages": messages, "add_special_tokens": False}
 
 
 class _Within:
@@ -144,9 +144,9 @@ class Moderation:
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
         """Return the scores of each example."""
-        return [self._asked(example) for example in examples]
+        return [self._reply(example) for example in examples]
 
-    def _asked(self, example: Example) -> Reply | Failure:
+    def _reply(self, example: Example) -> Reply | Failure:
         shown = _as_lines(example) if self.input == _CHAT else as_text(example.completion)
         answer = self.server.ask("moderations", {"model": self.model, "input": shown}, _Moderated)
         if isinstance(answer, Failure):
@@ -162,14 +162,14 @@ class _Numbers(RootModel[dict[str, float]]):
 
     @model_validator(mode="before")
     @classmethod
-    def _found(cls, body: Any) -> Any:
+    def _unwrapped(cls, body: Any) -> Any:
         if _is_number(body):
             return {_REWARD: body}
         if isinstance(body, dict):
             inner = next((body[name] for name in ("rewards", "scores") if isinstance(body.get(name), dict)), body)
-            told = _without_missing(inner)
-            if told and all(map(_is_number, told.values())):
-                return told
+            known = _without_missing(inner)
+            if known and all(map(_is_number, known.values())):
+                return known
             single = {name: body[name] for name in (_REWARD, "score") if _is_number(body.get(name))}
             if len(single) == 1:
                 return single
@@ -196,9 +196,9 @@ class Endpoint:
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
         """Return the numbers of each example."""
-        return [self._asked(example) for example in examples]
+        return [self._reply(example) for example in examples]
 
-    def _asked(self, example: Example) -> Reply | Failure:
+    def _reply(self, example: Example) -> Reply | Failure:
         shown = {"prompt": as_messages(example.prompt), "completion": example.completion, "id": example.id}
         answer = self.server.ask(self.address, shown, _Numbers)
         return answer if isinstance(answer, Failure) else answer.root

@@ -44,10 +44,10 @@ class ShellCommand:
         """Return what the program says of each example."""
         rows = [_input_row(example) for example in examples]
         try:
-            said = _parsed(_run(self.command, b"".join(map(dumps, rows))))
-            if len(said) != len(rows):
-                raise BackendError(f"{len(said)} answers to {len(rows)} rows; one each is due")
-            answers = _in_order(said, [example.id for example in examples])
+            replies = _parsed(_run(self.command, b"".join(map(dumps, rows))))
+            if len(replies) != len(rows):
+                raise BackendError(f"{len(replies)} answers to {len(rows)} rows; one each is due")
+            answers = _in_order(replies, [example.id for example in examples])
         except BackendError as error:
             raise BackendError(f"command '{_short(self.command)}': {error}") from error
         return [_reply(answer, row) for answer, row in zip(answers, rows, strict=True)]
@@ -67,12 +67,12 @@ def _run(command: str, given: bytes) -> bytes:
         raise BackendError(f"it cannot be started ({error})") from error
     with begun as running:
         try:
-            out, told = running.communicate(given)
+            out, stderr = running.communicate(given)
         except BaseException:  # Ctrl-C and SIGTERM too
             _end(running)
             raise
     if running.returncode:
-        raise BackendError(_failed(running.returncode, told))
+        raise BackendError(_failed(running.returncode, stderr))
     return out
 
 
@@ -87,10 +87,10 @@ def _end(running: subprocess.Popen[bytes]) -> None:
             os.killpg(running.pid, signal.SIGKILL)
 
 
-def _failed(code: int, told: bytes) -> str:
-    said = told.decode(errors="replace").strip().split("\n")[-1]
+def _failed(code: int, stderr: bytes) -> str:
+    last_line = stderr.decode(errors="replace").strip().split("\n")[-1]
     how = f"exit code {code}" if code > 0 else f"signal {-code}"
-    return f"it ended with {how}" + (f": {_short(said)}" if said else ", and said nothing on stderr")
+    return f"it ended with {how}" + (f": {_short(last_line)}" if last_line else ", and said nothing on stderr")
 
 
 def _parsed(out: bytes) -> list[Any]:
@@ -99,25 +99,25 @@ def _parsed(out: bytes) -> list[Any]:
         try:
             answers.append(json.loads(line))
         except (ValueError, RecursionError) as error:
-            said = _short(line.decode(errors="replace"))
-            raise BackendError(f"'{said}' on stdout is no JSON; all but the answers belongs on stderr") from error
+            text = _short(line.decode(errors="replace"))
+            raise BackendError(f"'{text}' on stdout is no JSON; all but the answers belongs on stderr") from error
     return answers
 
 
 def _in_order(answers: Sequence[Any], ids: Sequence[str]) -> list[Any]:
     """Return the answers in the order of the rows: that in which they came, or that of the ids they carry."""
-    carried = [str(one["id"]) if isinstance(one, dict) and "id" in one else None for one in answers]
-    if not any(one is not None for one in carried):
+    carried = [str(answer["id"]) if isinstance(answer, dict) and "id" in answer else None for answer in answers]
+    if not any(answer is not None for answer in carried):
         return list(answers)
-    found: dict[str, Any] = {}
+    by_id: dict[str, Any] = {}
     for number, (name, answer) in enumerate(zip(carried, answers, strict=True), 1):
         if name is None:
             raise BackendError(f"answer {number} has no id, and others have")
-        if name in found or name not in ids:
-            reason = "stands twice" if name in found else "is that of no row"
+        if name in by_id or name not in ids:
+            reason = "stands twice" if name in by_id else "is that of no row"
             raise BackendError(f"answer {number}: the id '{_short(name)}' {reason}")
-        found[name] = answer
-    return [found[one] for one in ids]
+        by_id[name] = answer
+    return [by_id[answer] for answer in ids]
 
 
 def _reply(answer: Any, row: Mapping[str, Any]) -> Reply | Failure:

@@ -31,8 +31,8 @@ _COLUMNS = {"train_loss": "loss", "valid_loss": "validation_loss"}  # the host's
 class JobMonitor:
     """What has been said of one job."""
 
-    def __init__(self, desk: FineTuningClient, name: str) -> None:
-        self.desk, self.name = desk, name
+    def __init__(self, client: FineTuningClient, name: str) -> None:
+        self.client, self.name = client, name
         self.seen: set[str] = set()  # events
         self.status, self.since, self.due = "", 0.0, 0.0  # seconds that were waited, in all
 
@@ -52,90 +52,90 @@ class JobMonitor:
 
     def fresh(self) -> list[Event]:
         """Return the events that were not there before, oldest first, though some hosts list them for ever."""
-        found: list[Event] = []
+        events: list[Event] = []
         after = ""
         for _ in range(EVENT_PAGES):
-            page = self.desk.events(self.name, after)
+            page = self.client.events(self.name, after)
             if isinstance(page, ApiError):
                 break
             fresh = [event for event in page.data if event.message and _key(event) not in self.seen]
             self.seen |= {_key(event) for event in fresh}
-            found += fresh
+            events += fresh
             after = (page.data[-1].id or "") if page.data else ""
             if not fresh or not page.has_more or not after:
                 break
-        found.reverse()  # what happened in one second stays in order
-        return sorted(found, key=lambda event: event.created_at or 0.0)
+        events.reverse()  # what happened in one second stays in order
+        return sorted(events, key=lambda event: event.created_at or 0.0)
 
 
-def follow_job(desk: FineTuningClient, name: str) -> Job:
+def follow_job(client: FineTuningClient, name: str) -> Job:
     """Return a job once it has succeeded. Raises BackendError where it failed; Ctrl-C stops the watching alone."""
-    watch = JobMonitor(desk, name)
+    watch = JobMonitor(client, name)
     try:
-        return _watched(desk, name, watch)
+        return _watched(client, name, watch)
     except KeyboardInterrupt:
         console.note(f"job {name} goes on at the host; --cancel stops it, and the same command goes on watching it")
         raise
 
 
-def _watched(desk: FineTuningClient, name: str, watch: JobMonitor) -> Job:
+def _watched(client: FineTuningClient, name: str, watch: JobMonitor) -> Job:
     waited, interval, silent = 0.0, FIRST_POLL, 0
     while True:
-        job = desk.job(name)
+        job = client.job(name)
         silent = silent + 1 if isinstance(job, ApiError) else 0
         if isinstance(job, ApiError):
-            _bear(desk, name, job, silent)
+            _bear(client, name, job, silent)
         else:
             watch(job, waited)
             if job.status == DONE:
                 return job
             if job.status in DEAD:
-                _failed(desk, job, watch)
+                _failed(client, job, watch)
         pause = max(interval, job.wait if isinstance(job, ApiError) else 0.0)
         time.sleep(pause)
         waited, interval = waited + pause, min(interval * 1.5, LONGEST_POLL)
 
 
-def _bear(desk: FineTuningClient, name: str, fault: ApiError, silent: int) -> None:
+def _bear(client: FineTuningClient, name: str, fault: ApiError, silent: int) -> None:
     """Raise where a job cannot be watched any longer."""
     known = fault.status != 404 or silent < LOST
     if not known:
         raise BackendError(
-            f"{desk.url}: the host knows no job {name} any more ({fault.told}); --again pays for another"
+            f"{client.url}: the host knows no job {name} any more ({fault.message}); --again pays for another"
         )
     if silent >= OUTAGE or (not passing(fault) and silent >= LOST):
-        raise BackendError(f"{desk.url}: no word of job {name} ({fault.told}); it goes on there, and {GOES_ON}")
+        raise BackendError(f"{client.url}: no word of job {name} ({fault.message}); it goes on there, and {GOES_ON}")
     if silent == 1:
-        console.note(f"no word of job {name} ({fault.told}); it is asked for again")
+        console.note(f"no word of job {name} ({fault.message}); it is asked for again")
 
 
-def _failed(desk: FineTuningClient, job: Job, watch: JobMonitor) -> NoReturn:
+def _failed(client: FineTuningClient, job: Job, watch: JobMonitor) -> NoReturn:
     if job.status != "failed":
-        raise BackendError(f"{desk.url}: job {job.id} was {job.status}; --again submits it anew, and pays for it")
+        raise BackendError(f"{client.url}: job {job.id} was {job.status}; --again submits it anew, and pays for it")
     watch.seen.clear()
     last = [event.message or "" for event in watch.fresh()[-LAST_EVENTS:]]
-    told = job.problem or "; ".join(last) or "the host does not say why"
+    reason = job.problem or "; ".join(last) or "the host does not say why"
     raise BackendError(
-        f"{desk.url}: job {job.id} failed: {told.rstrip('.')}; mend the rows and name another output, or submit the"
+        f"{client.url}: job {job.id} failed: {reason.rstrip('.')}; mend the rows and name another output, or submit the"
         " same with --again"
     )
 
 
-def model_of(desk: FineTuningClient, job: Job) -> str:
+def model_of(client: FineTuningClient, job: Job) -> str:
     """Return what was trained, as the host spells it: the model, else its last checkpoint, else nothing."""
     if job.fine_tuned_model:
         return job.fine_tuned_model
-    found = patient(lambda: desk.checkpoints(job.id))
-    if not isinstance(found, Checkpoints) or not found.data:
+    checkpoints = patient(lambda: client.checkpoints(job.id))
+    if not isinstance(checkpoints, Checkpoints) or not checkpoints.data:
         return ""
-    last = max(found.data, key=lambda one: one.step_number or 0)
+    last = max(checkpoints.data, key=lambda checkpoint: checkpoint.step_number or 0)
     return last.fine_tuned_model_checkpoint or last.id or ""
 
 
-def metrics_of(desk: FineTuningClient, job: Job) -> list[dict[str, float]]:
+def metrics_of(client: FineTuningClient, job: Job) -> list[dict[str, float]]:
     """Return the training curve as metrics.jsonl has it; nothing where the host gives none."""
     for name in job.result_files or ():
-        if rows := list(_curve(desk.content(name))):
+        if rows := list(_curve(client.content(name))):
             return rows
     return []
 

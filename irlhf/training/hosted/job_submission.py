@@ -48,15 +48,15 @@ class JobSpec:
     @property
     def paths(self) -> dict[str, Path]:
         """The files, by their names in the request."""
-        found = {"training_file": self.training, "validation_file": self.validation}
-        return {role: path for role, path in found.items() if path}
+        paths = {"training_file": self.training, "validation_file": self.validation}
+        return {role: path for role, path in paths.items() if path}
 
     @property
     def digest(self) -> str:
         """The order's own name: equal orders have equal ones."""
         shas = {role: files.digest(path) for role, path in self.paths.items()}
-        told = json.dumps([self.model, shas, self.body], sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()[:32]
+        content = json.dumps([self.model, shas, self.body], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class JobRecord:
     digest: str
     attempt: int = 1
     files: Mapping[str, str] = field(default_factory=dict)  # ids at the host, by sha256
-    asked: float = 0.0  # when a job was asked for whose answer is not known; 0 where none is open
+    requested_at: float = 0.0  # when a job was asked for whose answer is not known; 0 where none is open
     job: str = ""
     over: tuple[str, ...] = ()  # jobs of earlier attempts
 
@@ -89,216 +89,222 @@ def read_job_record(folder: Path) -> JobRecord | None:
         return None
     tree = files.read_json(path)
     try:
-        return JobRecord(**{**tree, "over": tuple(tree["over"]), "asked": float(tree["asked"])})
+        given = {name: value for name, value in tree.items() if name != "asked"}
+        return JobRecord(**{**given, "over": tuple(tree["over"]), "requested_at": float(tree["asked"])})
     except (KeyError, TypeError, ValueError) as error:
-        told = "look at the host's own page for the job, then delete the folder"
-        raise DataError(f"{path}: damaged ({error}); {told}") from error
+        remedy = "look at the host's own page for the job, then delete the folder"
+        raise DataError(f"{path}: damaged ({error}); {remedy}") from error
 
 
-def write_job_record(folder: Path, ticket: JobRecord) -> JobRecord:
+def write_job_record(folder: Path, record: JobRecord) -> JobRecord:
     """Remember, on the disk, before anything else happens."""
-    files.write_json(folder / JOB_FILE, asdict(ticket))
-    return ticket
+    tree = {"asked" if name == "requested_at" else name: value for name, value in asdict(record).items()}
+    files.write_json(folder / JOB_FILE, tree)
+    return record
 
 
-def begin(order: JobSpec, folder: Path) -> JobRecord:
+def begin(spec: JobSpec, folder: Path) -> JobRecord:
     """Return the ticket of an order, a new one where there is none. Raises ConfigError for another order's."""
-    ticket = read_job_record(folder) or JobRecord(order.digest)
-    if ticket.digest != order.digest:
+    record = read_job_record(folder) or JobRecord(spec.digest)
+    if record.digest != spec.digest:
         raise ConfigError(
             f"{folder / JOB_FILE} is of other training rows than this irlhf makes; name another output, or delete"
             f" {folder} to start afresh, which pays again"
         )
-    return ticket
+    return record
 
 
-def adopt(desk: FineTuningClient, ticket: JobRecord, folder: Path, name: str) -> JobRecord:
+def adopt(client: FineTuningClient, record: JobRecord, folder: Path, name: str) -> JobRecord:
     """Take a job that a user names for the one of this order. Raises ConfigError where it cannot be."""
-    job = patient(lambda: desk.job(name))
+    job = patient(lambda: client.job(name))
     if isinstance(job, ApiError):
-        desk.fail(job, f"--job {name}: ")
-    if (job.mark and job.mark != ticket.mark) or (ticket.files and job.training_file not in ticket.files.values()):
+        client.fail(job, f"--job {name}: ")
+    if (job.mark and job.mark != record.mark) or (record.files and job.training_file not in record.files.values()):
         raise ConfigError(
             f"--job {name}: it trains on another file ({job.training_file}), so it is not the one of this output"
         )
-    return write_job_record(folder, replace(ticket, job=job.id, asked=0.0))
+    return write_job_record(folder, replace(record, job=job.id, requested_at=0.0))
 
 
-def again(desk: FineTuningClient, ticket: JobRecord) -> JobRecord:
+def again(client: FineTuningClient, record: JobRecord) -> JobRecord:
     """Return the ticket of another attempt, to be written. Raises ConfigError where a job may still succeed."""
-    if ticket.job:
-        job = patient(lambda: desk.job(ticket.job))
+    if record.job:
+        job = patient(lambda: client.job(record.job))
         if isinstance(job, ApiError) and job.status not in _GONE:
-            desk.fail(job, f"job {ticket.job}: ")
+            client.fail(job, f"job {record.job}: ")
         if isinstance(job, Job) and job.status not in DEAD:
             raise ConfigError(
                 f"--again: job {job.id} is {job.status}, so there is nothing to pay for again; leave it out"
             )
-    elif not ticket.asked:
-        return ticket  # the attempt before this one never got so far
-    elif desk.host.lists and not isinstance(_look(desk, ticket), ApiError):
-        return ticket  # what became of the request can be found out
-    over = (*ticket.over, *([ticket.job] if ticket.job else []))
-    return replace(ticket, attempt=ticket.attempt + 1, job="", asked=0.0, over=over)
+    elif not record.requested_at:
+        return record  # the attempt before this one never got so far
+    elif client.host.lists and not isinstance(_look(client, record), ApiError):
+        return record  # what became of the request can be found out
+    over = (*record.over, *([record.job] if record.job else []))
+    return replace(record, attempt=record.attempt + 1, job="", requested_at=0.0, over=over)
 
 
-def submit(desk: FineTuningClient, order: JobSpec, ticket: JobRecord, folder: Path) -> JobRecord:
+def submit(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder: Path) -> JobRecord:
     """Return the ticket with the order's one job: the one that is there, else a new one."""
-    told = ""
-    write_job_record(folder, ticket)
+    reason = ""
+    write_job_record(folder, record)
     for tried in range(1, CREATES + 1):
-        ticket = _settled(desk, ticket, folder)
-        if ticket.job:
-            return ticket
-        ticket = _uploaded(desk, order, ticket, folder)
-        found = _request_job(desk, order, ticket, folder)
-        if isinstance(found, Job):
-            console.note(f"job {found.id} is submitted")
-            return write_job_record(folder, replace(ticket, job=found.id, asked=0.0))
-        told = found.told
-        ticket = _heard(desk, found, ticket, folder)
-        if tried < CREATES and not ticket.asked:
-            rest(found, tried)
-    ticket = _settled(desk, ticket, folder)
-    if not ticket.job:
-        raise BackendError(f"{desk.url}: no job was made in {CREATES} tries ({told}); later {GOES_ON}")
-    return ticket
+        record = _settled(client, record, folder)
+        if record.job:
+            return record
+        record = _uploaded(client, spec, record, folder)
+        job = _request_job(client, spec, record, folder)
+        if isinstance(job, Job):
+            console.note(f"job {job.id} is submitted")
+            return write_job_record(folder, replace(record, job=job.id, requested_at=0.0))
+        reason = job.message
+        record = _heard(client, job, record, folder)
+        if tried < CREATES and not record.requested_at:
+            rest(job, tried)
+    record = _settled(client, record, folder)
+    if not record.job:
+        raise BackendError(f"{client.url}: no job was made in {CREATES} tries ({reason}); later {GOES_ON}")
+    return record
 
 
-def find(desk: FineTuningClient, ticket: JobRecord) -> Job | None:
+def find(client: FineTuningClient, record: JobRecord) -> Job | None:
     """Return an order's job, if there is one. Raises BackendError and ConfigError where it cannot be told."""
-    if ticket.job:
-        found: Job | ApiError | None = patient(lambda: desk.job(ticket.job))
+    if record.job:
+        job: Job | ApiError | None = patient(lambda: client.job(record.job))
     else:
-        found = _look(desk, ticket)
-    if isinstance(found, ApiError):
-        desk.fail(found)
-    return found
+        job = _look(client, record)
+    if isinstance(job, ApiError):
+        client.fail(job)
+    return job
 
 
-def _settled(desk: FineTuningClient, ticket: JobRecord, folder: Path) -> JobRecord:
+def _settled(client: FineTuningClient, record: JobRecord, folder: Path) -> JobRecord:
     """Return the ticket with the job that the host has, or without any where it surely has none."""
-    owed = PATIENCE - (time.time() - ticket.asked) if ticket.asked else 0.0
+    owed = PATIENCE - (time.time() - record.requested_at) if record.requested_at else 0.0
     owed, wait = min(owed, PATIENCE), 1.0  # a clock that was set back makes nobody wait longer
-    found = _look(desk, ticket)
-    while found is None and owed > 0:
+    job = _look(client, record)
+    while job is None and owed > 0:
         time.sleep(min(wait, owed))
         owed, wait = owed - wait, wait * 2
-        found = _look(desk, ticket)
-    if isinstance(found, Job):
-        console.note(f"job {found.id} of this training is at the host already; it is the one to go on with")
-        return write_job_record(folder, replace(ticket, job=found.id, asked=0.0))
-    if isinstance(found, ApiError):
-        _unsure(desk, found, ticket)
-        return ticket
-    return write_job_record(folder, replace(ticket, asked=0.0)) if ticket.asked else ticket
+        job = _look(client, record)
+    if isinstance(job, Job):
+        console.note(f"job {job.id} of this training is at the host already; it is the one to go on with")
+        return write_job_record(folder, replace(record, job=job.id, requested_at=0.0))
+    if isinstance(job, ApiError):
+        _unsure(client, job, record)
+        return record
+    return write_job_record(folder, replace(record, requested_at=0.0)) if record.requested_at else record
 
 
-def _unsure(desk: FineTuningClient, fault: ApiError, ticket: JobRecord) -> None:
+def _unsure(client: FineTuningClient, fault: ApiError, record: JobRecord) -> None:
     """Raise where a job may have been made that nobody can see."""
     listless = fault.status in _UNLISTED
-    if not ticket.asked:
+    if not record.requested_at:
         if not listless:
-            desk.fail(fault)
+            client.fail(fault)
         return
-    told = f"{desk.url}: a job may have been submitted at {time.strftime('%H:%M', time.localtime(ticket.asked))}"
+    doubt = (
+        f"{client.url}: a job may have been submitted at {time.strftime('%H:%M', time.localtime(record.requested_at))}"
+    )
     if listless:
         raise BackendError(
-            f"{told}, and this host lists none ({fault.told}); look at its own page: --job ID goes on with the job that"
-            " is there, --again submits once more where there is none"
+            f"{doubt}, and this host lists none ({fault.message}); look at its own page: --job ID goes on with the job"
+            " that is there, --again submits once more where there is none"
         )
     raise BackendError(
-        f"{told}, and the host does not list its jobs now ({fault.told}); later {GOES_ON}, and looks first"
+        f"{doubt}, and the host does not list its jobs now ({fault.message}); later {GOES_ON}, and looks first"
     )
 
 
-def _look(desk: FineTuningClient, ticket: JobRecord) -> Job | ApiError | None:
+def _look(client: FineTuningClient, record: JobRecord) -> Job | ApiError | None:
     """Return the order's job as the host lists it, or why it cannot be told."""
-    if not desk.host.lists:
+    if not client.host.lists:
         return ApiError(501, "as its card says")
-    found: Job | ApiError | None = None
-    if desk.host.metadata:
-        found = _search(desk, ticket, ticket.mark)
-    if isinstance(found, Job) or (isinstance(found, ApiError) and found.status not in REFUSED):
-        return found
-    if found is None and desk.host.metadata and not ticket.asked:
+    job: Job | ApiError | None = None
+    if client.host.metadata:
+        job = _search(client, record, record.mark)
+    if isinstance(job, Job) or (isinstance(job, ApiError) and job.status not in REFUSED):
+        return job
+    if job is None and client.host.metadata and not record.requested_at:
         return None
     # Whether the host forgets what jobs carry shows in the list of all of them.
-    return _search(desk, ticket, "")
+    return _search(client, record, "")
 
 
-def _search(desk: FineTuningClient, ticket: JobRecord, mark: str) -> Job | ApiError | None:
+def _search(client: FineTuningClient, record: JobRecord, mark: str) -> Job | ApiError | None:
     """Go through a list of jobs, whole, though some hosts say for ever that there is more."""
     seen: dict[str, Job] = {}
     after = ""
     for _ in range(PAGES):
         last = after
-        page = patient(lambda last=last: desk.jobs(mark, last))  # type: ignore[misc]
+        page = patient(lambda last=last: client.jobs(mark, last))  # type: ignore[misc]
         if isinstance(page, ApiError):
             return page
         fresh = [job for job in page.data if job.id not in seen]
         seen |= {job.id: job for job in fresh}
         if not fresh or not page.has_more:
-            own = [job for job in seen.values() if ticket.owns(job)]
+            own = [job for job in seen.values() if record.owns(job)]
             return min(own, key=lambda job: (job.status in DEAD, job.created_at or 0.0), default=None)
         after = page.data[-1].id
     return ApiError(501, f"over {len(seen):,} jobs")
 
 
-def _uploaded(desk: FineTuningClient, order: JobSpec, ticket: JobRecord, folder: Path) -> JobRecord:
+def _uploaded(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder: Path) -> JobRecord:
     """Return the ticket with every file at the host: what is there is not sent again."""
-    for path in order.paths.values():
+    for path in spec.paths.values():
         sha = files.digest(path)
-        known = ticket.files.get(sha, "")
-        card = patient(lambda known=known: desk.file(known)) if known else None  # type: ignore[misc]
-        if known and isinstance(card, ApiError) and card.status in _GONE:
+        known = record.files.get(sha, "")
+        uploaded = patient(lambda known=known: client.file(known)) if known else None  # type: ignore[misc]
+        if known and isinstance(uploaded, ApiError) and uploaded.status in _GONE:
             console.note(f"{known} is gone at the host, so {path.name} is sent again")
             known = ""
         if not known:
             name = f"{path.stem}-{sha[:12]}{path.suffix}"
-            card = patient(lambda path=path, name=name: desk.upload(path, name))  # type: ignore[misc]
-            if isinstance(card, ApiError):
-                desk.fail(card, f"{path.name}: ")
-            known = card.id if card else ""
-            ticket = write_job_record(folder, replace(ticket, files={**ticket.files, sha: known}))
-        _read(desk, known, card)
-    return ticket
+            uploaded = patient(lambda path=path, name=name: client.upload(path, name))  # type: ignore[misc]
+            if isinstance(uploaded, ApiError):
+                client.fail(uploaded, f"{path.name}: ")
+            known = uploaded.id if uploaded else ""
+            record = write_job_record(folder, replace(record, files={**record.files, sha: known}))
+        _read(client, known, uploaded)
+    return record
 
 
-def _read(desk: FineTuningClient, name: str, card: UploadedFile | ApiError | None) -> None:
+def _read(client: FineTuningClient, name: str, uploaded: UploadedFile | ApiError | None) -> None:
     """Wait until the host has read a file through."""
     tried = 1
-    while isinstance(card, UploadedFile) and card.status in _RAW:
+    while isinstance(uploaded, UploadedFile) and uploaded.status in _RAW:
         rest(ApiError(NOBODY, ""), min(tried, 5))
         tried += 1
-        card = patient(lambda: desk.file(name))
-    if isinstance(card, UploadedFile) and card.status == "error":
-        raise DataError(f"{desk.url}: the host cannot read {name} ({card.status_details or 'it does not say why'})")
+        uploaded = patient(lambda: client.file(name))
+    if isinstance(uploaded, UploadedFile) and uploaded.status == "error":
+        raise DataError(
+            f"{client.url}: the host cannot read {name} ({uploaded.status_details or 'it does not say why'})"
+        )
 
 
-def _request_job(desk: FineTuningClient, order: JobSpec, ticket: JobRecord, folder: Path) -> Job | ApiError:
+def _request_job(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder: Path) -> Job | ApiError:
     """Ask for the job: what costs money."""
-    named = {role: ticket.files[files.digest(path)] for role, path in order.paths.items()}
-    mark = {"metadata": {MARK: ticket.mark}} if desk.host.metadata else {}
-    write_job_record(folder, replace(ticket, asked=time.time()))
-    return desk.create({"model": order.model, **named, **order.body, **mark})
+    named = {role: record.files[files.digest(path)] for role, path in spec.paths.items()}
+    mark = {"metadata": {MARK: record.mark}} if client.host.metadata else {}
+    write_job_record(folder, replace(record, requested_at=time.time()))
+    return client.create({"model": spec.model, **named, **spec.body, **mark})
 
 
-def _heard(desk: FineTuningClient, fault: ApiError, ticket: JobRecord, folder: Path) -> JobRecord:
+def _heard(client: FineTuningClient, fault: ApiError, record: JobRecord, folder: Path) -> JobRecord:
     """Return what is known once a request for a job brought no job. Raises where another would bring none either."""
     if fault.status >= 500 or fault.status in (408, 409):
-        console.note(f"the answer was lost ({fault.told}); looking whether the job is there")
-        return replace(ticket, asked=time.time())
-    ticket = write_job_record(folder, ticket)
+        console.note(f"the answer was lost ({fault.message}); looking whether the job is there")
+        return replace(record, requested_at=time.time())
+    record = write_job_record(folder, record)
     if fault.status == 403:
-        mend = desk.host.refused or f"put a key that may fine-tune into {desk.key_env}, or name another host"
-        raise ConfigError(f"{desk.url}: {fault.told}: {mend}; what was prepared stays in {folder}")
-    if fault.status in (400, *_GONE) and any(name in fault.told for name in ticket.files.values()):
-        console.note(f"the host has lost a file ({fault.told}); it is sent again")
-        return write_job_record(folder, replace(ticket, files={}))
+        mend = client.host.refused or f"put a key that may fine-tune into {client.key_env}, or name another host"
+        raise ConfigError(f"{client.url}: {fault.message}: {mend}; what was prepared stays in {folder}")
+    if fault.status in (400, *_GONE) and any(name in fault.message for name in record.files.values()):
+        console.note(f"the host has lost a file ({fault.message}); it is sent again")
+        return write_job_record(folder, replace(record, files={}))
     if fault.passes and passing(fault):
-        return ticket
+        return record
     if not fault.passes and fault.status not in (401, 402):
         (folder / JOB_FILE).unlink()
-        raise ConfigError(f"{desk.url}: {fault.told}; nothing was submitted")
-    desk.fail(fault)
+        raise ConfigError(f"{client.url}: {fault.message}; nothing was submitted")
+    client.fail(fault)

@@ -66,22 +66,22 @@ class HostedPlan:
     hosted: HostedSettings
 
     @property
-    def desk(self) -> FineTuningClient:
+    def client(self) -> FineTuningClient:
         """The host."""
         return FineTuningClient(self.host, self.url, self.hosted.api_key_env)
 
-    def sheet(self, lesson: HostedData, folder: Path) -> TrainingFile:
+    def write_files(self, data: HostedData, folder: Path) -> TrainingFile:
         """Write the files for the host, and say what is left out."""
         context = self.subject.settings.context
-        sheet = write_training_file(lesson, folder, context, self.host)
-        if sheet.counts[LEFT_OUT]:
-            console.warn(f"{sheet.counts[LEFT_OUT]:,} rows {LEFT_OUT} ({context:,} tokens, --context)")
-        if sheet.counts[SHARED]:
-            console.warn(f"{sheet.counts[SHARED]:,} {SHARED}")
-        if sheet.counts[EARLIER] and not self.host.weights:
-            told = f"host {self.host.name} learns those as well, for all we know"
-            console.warn(f"{sheet.counts[EARLIER]:,} {EARLIER} of the conversation: {told}")
-        return sheet
+        training_file = write_training_file(data, folder, context, self.host)
+        if training_file.counts[LEFT_OUT]:
+            console.warn(f"{training_file.counts[LEFT_OUT]:,} rows {LEFT_OUT} ({context:,} tokens, --context)")
+        if training_file.counts[SHARED]:
+            console.warn(f"{training_file.counts[SHARED]:,} {SHARED}")
+        if training_file.counts[EARLIER] and not self.host.weights:
+            problem = f"host {self.host.name} learns those as well, for all we know"
+            console.warn(f"{training_file.counts[EARLIER]:,} {EARLIER} of the conversation: {problem}")
+        return training_file
 
 
 class Left(Exception):
@@ -95,7 +95,7 @@ def finetune(subject: HostedTask, out: Path, model: str, hosted: HostedSettings)
         return _cancel(plan, out)
     if console.PROCESSES > 1:
         raise ConfigError("a host is asked by one process; start irlhf without torchrun")
-    if STREAM in subject.card.inputs.values():
+    if STREAM in subject.manifest.inputs.values():
         raise ConfigError("a job is found again by its rows, and stdin cannot be read again; name a file")
     if hosted.dry_run:
         return _tried(plan, out)
@@ -104,11 +104,11 @@ def finetune(subject: HostedTask, out: Path, model: str, hosted: HostedSettings)
         with resumable_folder(out, _manifest(plan), JOB_FILE) as folder:
             if folder is None:
                 return _finished(out / subject.file, hosted.served_name)
-            lesson = subject.read()
-            done = work(lesson, plan, folder)
+            data = subject.read()
+            done = work(data, plan, folder)
     except Left as left:
         return {"output": str(out), "open": True, "job": str(left)}
-    return {"output": str(out), "finished": False, **lesson.counts, **done}
+    return {"output": str(out), "finished": False, **data.counts, **done}
 
 
 def preview(training: TrainingSet, model: str, count: int, settings: FinetuneSettings) -> str:
@@ -144,8 +144,8 @@ def _plan(subject: HostedTask, model: str, hosted: HostedSettings) -> HostedPlan
     given = read_hyperparameters(hosted.hyperparameters)
     hyperparameters = {"n_epochs": epochs, **subject.hyperparameters, **given}
     if settings.learning_rate and not host.learning_rate:
-        told = "say --hyperparameter learning_rate_multiplier=X, which multiplies the host's own rate"
-        raise ConfigError(f"--learning-rate: host {host.name} takes no rate; {told}")
+        remedy = "say --hyperparameter learning_rate_multiplier=X, which multiplies the host's own rate"
+        raise ConfigError(f"--learning-rate: host {host.name} takes no rate; {remedy}")
     if settings.learning_rate:
         hyperparameters[host.learning_rate] = settings.learning_rate
     extra = read_json(Path(hosted.extra_body)) if hosted.extra_body else {}
@@ -154,78 +154,84 @@ def _plan(subject: HostedTask, model: str, hosted: HostedSettings) -> HostedPlan
 
 
 def _manifest(plan: HostedPlan) -> RunManifest:
-    card = plan.subject.card
+    manifest = plan.subject.manifest
     there = {"host": plan.host.name, "base_url": plan.url, "request": plan.body}
-    return RunManifest(card.command, card.inputs, {**card.settings, **there})
+    return RunManifest(manifest.command, manifest.inputs, {**manifest.settings, **there})
 
 
-def _trained(lesson: HostedData, plan: HostedPlan, folder: Path) -> dict[str, Any]:
+def _trained(data: HostedData, plan: HostedPlan, folder: Path) -> dict[str, Any]:
     """Fill `folder` with what there is of a model that the host has trained, and return its figures."""
-    sheet = plan.sheet(lesson, folder)
-    order = JobSpec(plan.base, sheet.training, sheet.validation if plan.host.validation else None, plan.body)
-    desk = plan.desk
+    training_file = plan.write_files(data, folder)
+    order = JobSpec(
+        plan.base, training_file.training, training_file.validation if plan.host.validation else None, plan.body
+    )
+    client = plan.client
     if read_job_record(folder) is None and not plan.hosted.job:
-        _agree(plan, sheet, _shutdown(desk, plan.base))
+        _agree(plan, training_file, _shutdown(client, plan.base))
     ticket = begin(order, folder)
     if plan.hosted.job:
-        ticket = adopt(desk, ticket, folder, plan.hosted.job)
+        ticket = adopt(client, ticket, folder, plan.hosted.job)
     elif plan.hosted.again:
-        ticket = _anew(plan, sheet, ticket)
-    ticket = submit(desk, order, ticket, folder)
+        ticket = _anew(plan, training_file, ticket)
+    ticket = submit(client, order, ticket, folder)
     if not plan.hosted.wait:
         console.note(f"job {ticket.job} goes on at {plan.url}; without --no-wait the same command waits for it")
         raise Left(ticket.job)
-    job = follow_job(desk, ticket.job)
-    curve = metrics_of(desk, job)
+    job = follow_job(client, ticket.job)
+    curve = metrics_of(client, job)
     if curve:
         with whole_file(folder / METRICS) as temporary:
             temporary.write_bytes(b"".join(map(dumps, curve)))
-    told = {"estimated tokens": sheet.tokens * plan.epochs, "trained tokens": job.trained_tokens, "job": job.id}
-    figures = {**sheet.counts, **told}
-    _remember(plan, folder, lesson, model_of(desk, job), figures)
+    usage = {
+        "estimated tokens": training_file.tokens * plan.epochs,
+        "trained tokens": job.trained_tokens,
+        "job": job.id,
+    }
+    figures = {**training_file.counts, **usage}
+    _remember(plan, folder, data, model_of(client, job), figures)
     return figures
 
 
-def _untouched(lesson: HostedData, plan: HostedPlan, folder: Path) -> dict[str, Any]:
+def _untouched(data: HostedData, plan: HostedPlan, folder: Path) -> dict[str, Any]:
     """Fill `folder` with the card by which the host's base is asked as it is; nothing is sent."""
-    _remember(plan, folder, lesson, plan.base, {"job": ""})
+    _remember(plan, folder, data, plan.base, {"job": ""})
     return {"job": ""}
 
 
-def _remember(plan: HostedPlan, folder: Path, lesson: HostedData, trained: str, figures: Mapping[str, Any]) -> None:
+def _remember(plan: HostedPlan, folder: Path, data: HostedData, trained: str, figures: Mapping[str, Any]) -> None:
     """Write the card, and say what is still to be done before the model can be asked."""
     deployed = plan.host.deployment and bool(figures["job"])
     name = plan.hosted.served_name or ("" if deployed else trained)
     there = RemoteModel(name, plan.url, plan.host.name, figures["job"], trained)
-    versions = {one: version(one) for one in _VERSIONS}
-    card = lesson.card(there, {**figures, "request": plan.body, "versions": versions})
-    write_json(folder / plan.subject.file, card)
+    versions = {package: version(package) for package in _VERSIONS}
+    description = data.description(there, {**figures, "request": plan.body, "versions": versions})
+    write_json(folder / plan.subject.file, description)
     if not name:
         what = trained or f"what job {figures['job']} made"
         console.warn(f"{what} must be deployed at {plan.url}; then tell its name with --served-name NAME, same command")
 
 
-def _finished(card: Path, served_name: str) -> dict[str, Any]:
+def _finished(file: Path, served_name: str) -> dict[str, Any]:
     """Return what there is to say of a model that is complete, with the name under which it is deployed now."""
-    tree = read_json(card)
+    tree = read_json(file)
     if served_name and tree.get(HOSTED, {}).get("model") != served_name:
-        write_json(card, {**tree, HOSTED: {**tree[HOSTED], "model": served_name}})
-        console.note(f"{card}: the model is asked for as {served_name} from now on")
-    return {"output": str(card.parent), "finished": True}
+        write_json(file, {**tree, HOSTED: {**tree[HOSTED], "model": served_name}})
+        console.note(f"{file}: the model is asked for as {served_name} from now on")
+    return {"output": str(file.parent), "finished": True}
 
 
-def _agree(plan: HostedPlan, sheet: TrainingFile, doubts: str) -> None:
+def _agree(plan: HostedPlan, training_file: TrainingFile, doubts: str) -> None:
     """Say what it comes to, and raise ConfigError where that is too much, or unless somebody says yes."""
-    cost, most = plan.hosted.price * sheet.tokens * plan.epochs / _MILLION, plan.hosted.max_spend
+    cost, most = plan.hosted.price * training_file.tokens * plan.epochs / _MILLION, plan.hosted.max_spend
     if most and cost > most:
         raise ConfigError(f"this comes to about {cost:,.2f}, more than --max-spend leaves ({most:,.2f}); not submitted")
-    told = _price(plan, sheet) + doubts
+    price = _price(plan, training_file) + doubts
     if plan.hosted.yes:
-        console.note(told)
+        console.note(price)
         return
     if not at_a_terminal():
-        raise ConfigError(f"this costs money ({told}); --yes submits it, --dry-run does not")
-    if not _confirmed(f"{told}\nsubmit it to {plan.url}?"):
+        raise ConfigError(f"this costs money ({price}); --yes submits it, --dry-run does not")
+    if not _confirmed(f"{price}\nsubmit it to {plan.url}?"):
         raise ConfigError("nothing was submitted")
 
 
@@ -243,50 +249,57 @@ def at_a_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _price(plan: HostedPlan, sheet: TrainingFile) -> str:
-    tokens = sheet.tokens * plan.epochs
-    rows = f"{sheet.counts['training file']:,} rows of about {sheet.tokens:,} tokens (estimated, {_MARGIN})"
+def _price(plan: HostedPlan, training_file: TrainingFile) -> str:
+    tokens = training_file.tokens * plan.epochs
+    count = training_file.counts["training file"]
+    rows = f"{count:,} rows of about {training_file.tokens:,} tokens (estimated, {_MARGIN})"
     price = plan.hosted.price
     cost = f"about {price * tokens / _MILLION:,.2f}" if price else "unknown here (--price-per-mtok tells)"
     return f"{rows} × {plan.epochs} epochs = {tokens:,} tokens to pay for; price: {cost}"
 
 
-def _shutdown(desk: FineTuningClient, base: str) -> str:
+def _shutdown(client: FineTuningClient, base: str) -> str:
     """Return a doubt about a base that is shut down soon. Raises ConfigError where it is already."""
-    card = patient(lambda: desk.model(base))
-    if isinstance(card, ApiError):
-        if card.status in (401, PAGE, NOBODY):
-            desk.fail(card)
+    model = patient(lambda: client.model(base))
+    if isinstance(model, ApiError):
+        if model.status in (401, PAGE, NOBODY):
+            client.fail(model)
         return ""
     try:
-        ends = date.fromisoformat(card.shutdown_date or "")
+        ends = date.fromisoformat(model.shutdown_date or "")
     except ValueError:
         return ""
     if ends <= date.today():
-        raise ConfigError(f"{desk.url} shut {base} down on {ends}; name another base with --model")
+        raise ConfigError(f"{client.url} shut {base} down on {ends}; name another base with --model")
     if ends - date.today() > _SOON:
         return ""
     console.warn(f"{base} and what is trained from it will be shut down on {ends}")
     return f"; it can be asked until {ends}"
 
 
-def _anew(plan: HostedPlan, sheet: TrainingFile, ticket: JobRecord) -> JobRecord:
-    renewed = again(plan.desk, ticket)
+def _anew(plan: HostedPlan, training_file: TrainingFile, ticket: JobRecord) -> JobRecord:
+    renewed = again(plan.client, ticket)
     if renewed != ticket:
-        _agree(plan, sheet, "")
+        _agree(plan, training_file, "")
     return renewed
 
 
 def _tried(plan: HostedPlan, out: Path) -> dict[str, Any]:
     """Do all but ask the host, and leave nothing behind."""
-    lesson = plan.subject.read()
+    data = plan.subject.read()
     if plan.subject.untouched:
         console.note(f"nothing is trained, so nothing is to be paid for; nothing was sent to {plan.url}")
         return {"output": str(out), "open": True}
     with tempfile.TemporaryDirectory() as folder:
-        sheet = plan.sheet(lesson, Path(folder))
-    console.note(f"{_price(plan, sheet)}; nothing was sent to {plan.url}")
-    return {"output": str(out), "open": True, "tokens": sheet.tokens, "epochs": plan.epochs, **sheet.counts}
+        training_file = plan.write_files(data, Path(folder))
+    console.note(f"{_price(plan, training_file)}; nothing was sent to {plan.url}")
+    return {
+        "output": str(out),
+        "open": True,
+        "tokens": training_file.tokens,
+        "epochs": plan.epochs,
+        **training_file.counts,
+    }
 
 
 def _cancel(plan: HostedPlan, out: Path) -> dict[str, Any]:
@@ -295,14 +308,14 @@ def _cancel(plan: HostedPlan, out: Path) -> dict[str, Any]:
     ticket = read_job_record(folder) if folder.is_dir() else None
     if ticket is None:
         raise ConfigError(f"{out}: no job of it is under way, so there is nothing to cancel")
-    desk = plan.desk
-    job = find(desk, ticket)
+    client = plan.client
+    job = find(client, ticket)
     if job is None:
         raise ConfigError(f"{out}: the host has no job of it, so there is nothing to cancel")
     if job.status in DEAD or job.status == DONE:
         raise ConfigError(f"job {job.id} is over: {job.status}")
-    found = patient(lambda: desk.cancel(job.id))
-    if isinstance(found, ApiError):
-        desk.fail(found, f"job {job.id} was not cancelled: ")
-    console.note(f"job {job.id} is {found.status}; --again submits it anew, and pays for it")
+    cancelled = patient(lambda: client.cancel(job.id))
+    if isinstance(cancelled, ApiError):
+        client.fail(cancelled, f"job {job.id} was not cancelled: ")
+    console.note(f"job {job.id} is {cancelled.status}; --again submits it anew, and pays for it")
     return {"output": str(out), "open": True, "job": job.id}

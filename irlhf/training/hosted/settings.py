@@ -85,10 +85,10 @@ def refuse_contrast(settings: FinetuneSettings | RewardModelSettings) -> None:
 def read_hyperparameters(given: tuple[str, ...]) -> dict[str, Any]:
     """Read KEY=VALUE, a value being a number, true, false or a word. Raises ConfigError."""
     read: dict[str, Any] = {}
-    for one in given:
-        key, equals, value = one.partition("=")
+    for pair in given:
+        key, equals, value = pair.partition("=")
         if not (key and equals and value):
-            raise ConfigError(f"--hyperparameter {one}: write KEY=VALUE, like batch_size=8")
+            raise ConfigError(f"--hyperparameter {pair}: write KEY=VALUE, like batch_size=8")
         if key == "n_epochs":
             raise ConfigError("--hyperparameter n_epochs: say --epochs, which the price depends on")
         try:

@@ -32,7 +32,7 @@ class HostedData:
     learnt: Iterable[Row]
     held_out: Iterable[Row]
     counts: Mapping[str, Any]  # for the summary
-    card: Callable[[RemoteModel, Mapping[str, Any]], dict[str, Any]]  # of where it lives, and how it was trained
+    description: Callable[[RemoteModel, Mapping[str, Any]], dict[str, Any]]  # of where it lives, and how it was trained
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class HostedTask:
 
     file: str  # its card, in the folder
     settings: FinetuneSettings | RewardModelSettings
-    card: RunManifest
+    manifest: RunManifest
     read: Callable[[], HostedData]
     untouched: bool = False  # nothing is trained, and the base is merely asked
     method: str = SUPERVISED
@@ -51,18 +51,20 @@ class HostedTask:
 def policy(source: Path, model: str, settings: FinetuneSettings) -> HostedTask:
     """Return a policy to be trained from scored rows."""
     settings = replace(settings, context=settings.context or CONTEXT)
-    card = finetune_manifest("finetune", source, model, settings)
-    subject = HostedTask(FILE, settings, card, lambda: _scored(source, model, settings), settings.baseline == UNTOUCHED)
+    manifest = finetune_manifest("finetune", source, model, settings)
+    task = HostedTask(
+        FILE, settings, manifest, lambda: _scored(source, model, settings), settings.baseline == UNTOUCHED
+    )
     if settings.objective == RA_DPO:
-        return replace(subject, method=DPO, hyperparameters={"beta": settings.beta})
-    return subject
+        return replace(task, method=DPO, hyperparameters={"beta": settings.beta})
+    return task
 
 
 def reward_model(source: Path, model: str, settings: RewardModelSettings) -> HostedTask:
     """Return a reward model to be trained from pairs: it answers 1 or 0."""
     settings = replace(settings, context=settings.context or CONTEXT)
-    card = reward_model_manifest(source, model, settings)
-    return HostedTask(REWARD_FILE, settings, card, lambda: _paired(source, card, settings))
+    manifest = reward_model_manifest(source, model, settings)
+    return HostedTask(REWARD_FILE, settings, manifest, lambda: _paired(source, manifest, settings))
 
 
 def _scored(source: Path, model: str, settings: FinetuneSettings) -> HostedData:
@@ -73,23 +75,23 @@ def _scored(source: Path, model: str, settings: FinetuneSettings) -> HostedData:
         for example, messages in training.messages(made, examples, settings):
             yield example.id, {"messages": messages}
 
-    def card(hosted: RemoteModel, figures: Mapping[str, Any]) -> dict[str, Any]:
+    def description(hosted: RemoteModel, figures: Mapping[str, Any]) -> dict[str, Any]:
         return replace(made, training={**figures, "settings": asdict(settings)}, hosted=hosted).to_json()
 
     counts = {"rewards": list(training.specs), **training.counts}
     held_out = training.validation[:VALIDATION_ROWS]
     if settings.objective == RA_DPO:
         pairs = training_preferences(training, made, settings)
-        return HostedData(source, pairs, preference_rows(training, made, held_out, settings), counts, card)
+        return HostedData(source, pairs, preference_rows(training, made, held_out, settings), counts, description)
     learnt = [] if settings.baseline == UNTOUCHED else training.learnt(made, settings)
-    return HostedData(source, rows(learnt), rows(held_out), counts, card)
+    return HostedData(source, rows(learnt), rows(held_out), counts, description)
 
 
 def _paired(source: Path, run: RunManifest, settings: RewardModelSettings) -> HostedData:
     preferences = read_preferences(source, settings)
     tell(preferences)
 
-    def card(hosted: RemoteModel, figures: Mapping[str, Any]) -> dict[str, Any]:
+    def description(hosted: RemoteModel, figures: Mapping[str, Any]) -> dict[str, Any]:
         return {**origin(run, preferences), "training": dict(figures), HOSTED_KEY: hosted.to_json()}
 
     def rows(verdicts: Iterable[tuple[str, list[Message]]]) -> Iterator[Row]:
@@ -98,7 +100,7 @@ def _paired(source: Path, run: RunManifest, settings: RewardModelSettings) -> Ho
 
     learnt = rows(verdict_rows(preferences.train, settings.seed))
     held_out = rows(islice(verdict_rows(preferences.validation, settings.seed), VALIDATION_ROWS))
-    return HostedData(source, learnt, held_out, preferences.counts, card)
+    return HostedData(source, learnt, held_out, preferences.counts, description)
 
 
 def conversations(line: Mapping[str, Any]) -> list[list[Message]]:

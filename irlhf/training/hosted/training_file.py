@@ -34,14 +34,14 @@ class TrainingFile:
     counts: Counter[str]
 
 
-def write_training_file(lesson: HostedData, folder: Path, context: int, host: Provider) -> TrainingFile:
+def write_training_file(data: HostedData, folder: Path, context: int, host: Provider) -> TrainingFile:
     """Write the files into a folder. Raises DataError for rows that would fail the job."""
     counts: Counter[str] = Counter()
     try:
-        lines = [*_lines(lesson.learnt, context, host, counts)]
-        validation = [line for line, _ in _lines(lesson.held_out, context, host, Counter())]
+        lines = [*_lines(data.learnt, context, host, counts)]
+        validation = [line for line, _ in _lines(data.held_out, context, host, Counter())]
     except _Unfit as unfit:
-        raise DataError(f"{_location(lesson.source, unfit.name)}: {unfit}") from unfit
+        raise DataError(f"{_location(data.source, unfit.name)}: {unfit}") from unfit
     tokens = sum(size for _, size in lines)
     if len(lines) < host.rows:
         raise DataError(f"{len(lines)} training rows, and the host takes no fewer than {host.rows}; give it more")
@@ -81,7 +81,7 @@ def _lines(rows: Iterable[Row], context: int, host: Provider, counts: Counter[st
             counts[LEFT_OUT] += 1
             continue
         if "messages" in line:
-            counts[EARLIER] += any(one.get("role") == "assistant" for one in line["messages"][:-1])
+            counts[EARLIER] += any(message.get("role") == "assistant" for message in line["messages"][:-1])
         yield dumps(_weighed(line) if host.weights and "messages" in line else line), sum(sizes)
     for problem, names in wrong.items():
         raise _Unfit(names, problem)
@@ -90,13 +90,13 @@ def _lines(rows: Iterable[Row], context: int, host: Provider, counts: Counter[st
 def _weighed(line: Mapping[str, Any]) -> dict[str, Any]:
     """Return a line that says that earlier answers are not to be learnt, as training here does not learn them."""
     messages = line["messages"]
-    earlier = [{**one, "weight": 0} if one.get("role") == "assistant" else one for one in messages[:-1]]
+    earlier = [{**message, "weight": 0} if message.get("role") == "assistant" else message for message in messages[:-1]]
     return {"messages": [*earlier, messages[-1]]}
 
 
 def estimate(messages: list[Message]) -> int:
     """Return about how many tokens messages are: no host tells its tokenizer."""
-    texts = (one.get("content") or json.dumps(one.get("tool_calls")) for one in messages)
+    texts = (message.get("content") or json.dumps(message.get("tool_calls")) for message in messages)
     return sum(_FRAME + len(str(text)) // _CHARACTERS for text in texts)
 
 

@@ -47,13 +47,13 @@ def read_preferences(source: Path, settings: RewardModelSettings) -> Preferences
             counts[f"{_SKIPPED}rows of the other half"] += 1
         else:
             rows[example.split or TRAIN].append(example)
-    train, found = pairs_of(rows[TRAIN])
+    train, left_out_counts = pairs_of(rows[TRAIN])
     validation, others = pairs_of(rows[VALIDATION])
-    counts.update(found)
+    counts.update(left_out_counts)
     counts.update(others)
     if not train:
-        told = f"{source}: no pair to learn from in {counts['rows']:,} rows ({_skipped(counts)})"
-        raise DataError(f"{told}; a chosen and a rejected completion share their 'group' and their prompt")
+        problem = f"{source}: no pair to learn from in {counts['rows']:,} rows ({_skipped(counts)})"
+        raise DataError(f"{problem}; a chosen and a rejected completion share their 'group' and their prompt")
     held_out = FROM_SPLIT
     if not validation:
         train, validation = _parted(train, settings.seed)
@@ -78,13 +78,13 @@ def _parted(pairs: Iterable[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
 def tell(preferences: Preferences) -> None:
     """Say what is learnt, what is measured on and what was left out."""
     counts = preferences.counts
-    told = f"{counts['pairs']:,} pairs to learn from"
+    summary = f"{counts['pairs']:,} pairs to learn from"
     if preferences.validation:
-        told += f", {counts['validation pairs']:,} of {preferences.held_out} to measure on"
+        summary += f", {counts['validation pairs']:,} of {preferences.held_out} to measure on"
     skipped = _skipped(counts)
-    console.note(f"{told}; left out: {skipped}" if skipped else told)
+    console.note(f"{summary}; left out: {skipped}" if skipped else summary)
 
 
 def _skipped(counts: Counter[str]) -> str:
-    told = [f"{n:,} {name.removeprefix(_SKIPPED)}" for name, n in counts.items() if name.startswith(_SKIPPED)]
-    return ", ".join([one for one in (left_out(counts), *told) if one])
+    skipped = [f"{n:,} {name.removeprefix(_SKIPPED)}" for name, n in counts.items() if name.startswith(_SKIPPED)]
+    return ", ".join([part for part in (left_out(counts), *skipped) if part])

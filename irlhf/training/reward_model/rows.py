@@ -22,10 +22,10 @@ def reward_model_manifest(source: Path, model: str, settings: RewardModelSetting
     return RunManifest(COMMAND, {"pairs": source, **inputs}, {**asdict(settings), "model": model})
 
 
-def origin(card: RunManifest, preferences: Preferences) -> dict[str, Any]:
+def origin(manifest: RunManifest, preferences: Preferences) -> dict[str, Any]:
     """Return what a reward model is made of: the base, the digest of every input, the settings, what was left out."""
-    made = card.to_json()
-    digests = {role: one["sha256"] for role, one in made["inputs"].items()}
+    made = manifest.to_json()
+    digests = {role: entry["sha256"] for role, entry in made["inputs"].items()}
     settings = {name: value for name, value in made["settings"].items() if name != "model"}
     counts = {**preferences.counts, "validation pairs are from": preferences.held_out}
     return {"base": made["settings"]["model"], "digests": digests, "settings": settings, "data": counts}

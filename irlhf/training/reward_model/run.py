@@ -74,10 +74,10 @@ def train(
     return {**counts, **share, "steps": plan.steps, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _remember(folder: Path, card: dict[str, Any]) -> None:
+def _remember(folder: Path, description: dict[str, Any]) -> None:
     """Write reward.json, and the card that a hub shows."""
-    write_json(folder / REWARD_FILE, card)
-    write_reward_model_card(folder, card)
+    write_json(folder / REWARD_FILE, description)
+    write_reward_model_card(folder, description)
 
 
 def _start(preferences: Preferences, base: str, settings: RewardModelSettings) -> tuple[Any, Any]:
@@ -85,7 +85,7 @@ def _start(preferences: Preferences, base: str, settings: RewardModelSettings) -
     set_seed(settings.seed)
     if base == TINY:
         rows = (example for pair in preferences.train for example in pair)
-        conversations = (as_messages(one.prompt) + as_messages(one.completion, "assistant") for one in rows)
+        conversations = (as_messages(example.prompt) + as_messages(example.completion, "assistant") for example in rows)
         model, tokenizer = make_tiny_classifier(conversations, settings.context or _TINY_CONTEXT, settings.seed)
     else:
         model, tokenizer = load_untrained(base)
@@ -101,12 +101,12 @@ def _encode(pairs: Sequence[Pair], shown: Shown, counts: Counter[str]) -> Read:
     kept, encoded = [], []
     for pair in pairs:
         try:
-            rows = [shown(one.prompt, one.completion) for one in pair]
+            rows = [shown(example.prompt, example.completion) for example in pair]
         except Refused:
             counts["pairs left out: the base's chat template refuses the conversation"] += 1
             continue
-        full = [one for one, row in zip(pair, rows, strict=True) if len(row["input_ids"]) == shown.limit]
-        cut = sum(len(shown.whole(one.prompt, one.completion)["input_ids"]) > shown.limit for one in full)
+        full = [example for example, row in zip(pair, rows, strict=True) if len(row["input_ids"]) == shown.limit]
+        cut = sum(len(shown.whole(example.prompt, example.completion)["input_ids"]) > shown.limit for example in full)
         if cut:
             counts["rows shortened at the beginning"] += cut
         kept.append(pair)
@@ -135,20 +135,20 @@ def _measured(reader: Reader, pairs: Sequence[Pair], rows: Sequence[EncodedPair]
         return {}
     logits = [logit for (logit,) in reader.logits([row for pair in rows for row in pair])]
     differences = [chosen - rejected for chosen, rejected in zip(logits[::2], logits[1::2], strict=True)]
-    found = accuracy(pairs, differences, Bootstrap(), calibrated=True)
-    _tell(found)
-    return {"validation": found}
+    figures = accuracy(pairs, differences, Bootstrap(), calibrated=True)
+    _tell(figures)
+    return {"validation": figures}
 
 
-def _tell(found: dict[str, Any]) -> None:
-    share = {name: f"{found[name]['value']:.1%}" for name in ("accuracy", "longer", "shorter")}
-    ends = {name: f"[{found[name]['low']:.1%}, {found[name]['high']:.1%}]" for name in ("accuracy", "above_rule")}
-    loss = found["calibration"]["log_loss"]["value"]
+def _tell(figures: dict[str, Any]) -> None:
+    share = {name: f"{figures[name]['value']:.1%}" for name in ("accuracy", "longer", "shorter")}
+    ends = {name: f"[{figures[name]['low']:.1%}, {figures[name]['high']:.1%}]" for name in ("accuracy", "above_rule")}
+    loss = figures["calibration"]["log_loss"]["value"]
     console.note(
-        f"validation: {share['accuracy']} {ends['accuracy']} of {found['n']:,} pairs right; always the longer"
+        f"validation: {share['accuracy']} {ends['accuracy']} of {figures['n']:,} pairs right; always the longer"
         f" {share['longer']}, always the shorter {share['shorter']}"
     )
     console.note(
-        f"above the better of these two by {100 * found['above_rule']['value']:.1f} points {ends['above_rule']};"
+        f"above the better of these two by {100 * figures['above_rule']['value']:.1f} points {ends['above_rule']};"
         f" log loss {loss:.3f} (a coin: {math.log(2):.3f})"
     )
