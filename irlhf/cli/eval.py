@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from irlhf.cli import options
-from irlhf.core.registry import COMMANDS, resolve
+from irlhf.evaluation.settings import EvalSettings
 
 EXAMPLES = """Examples:
 
@@ -41,11 +41,21 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure whether the policy gave what was asked, or whether rewards prefer what people chose."""
-    make = resolve("irlhf.evaluation.settings:EvalSettings")
-    settings = make(tuple(policy or ()), tolerance, resamples, seed, calibrate, rewards)
-    result = options.run(COMMANDS["eval"], quiet, samples, output, settings)
+    from irlhf.core import console
+    from irlhf.evaluation.evaluate import evaluate as evaluate_samples
+
+    console.be_quiet(quiet)
+    settings = EvalSettings(
+        policies=tuple(policy or ()),
+        tolerance=tolerance,
+        resamples=resamples,
+        seed=seed,
+        calibrate=calibrate,
+        rewards=rewards,
+    )
+    result = evaluate_samples(samples, output, settings)
     for line in _lines(result):
-        resolve("irlhf.core.console:note")(line)
+        console.note(line)
     options.finish({**result, "output": str(output)}, json_, "the evaluation", f"irlhf plot {output}")
 
 

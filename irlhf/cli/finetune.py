@@ -1,5 +1,6 @@
 """irlhf finetune."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +9,7 @@ import typer
 
 from irlhf.cli import options
 from irlhf.core.errors import ConfigError
-from irlhf.core.registry import COMMANDS, resolve
+from irlhf.training.settings import FinetuneSettings
 
 EXAMPLES = """Examples:
 
@@ -37,6 +38,11 @@ class Objective(StrEnum):
 
 
 _ROUNDS = "Rounds, each of the policy's own samples"
+
+
+def _removed_layout(value: str | None) -> None:
+    if value is not None:
+        raise ConfigError("--layout was removed: rows share their prompt automatically where it saves time; remove it")
 
 
 def finetune(
@@ -82,7 +88,7 @@ def finetune(
     ] = 0,
     merge: Annotated[bool, typer.Option(help="Add the low-rank updates to the weights.")] = True,
     report_to: Annotated[str, typer.Option(help="A tracker that transformers knows.", metavar="NAME")] = "none",
-    layout: Annotated[str | None, typer.Option(hidden=True)] = None,
+    layout: Annotated[str | None, typer.Option(hidden=True, callback=_removed_layout)] = None,
     seed: options.Seed = 0,
     limit: options.Limit = 0,
     half: Annotated[
@@ -162,23 +168,26 @@ def finetune(
     scores what comes, keeps some and trains on from the round before, its scales frozen. What every round brings is
     measured on the same validation prompts; with gold scorers in the rewards.yaml it stops where gold falls.
     """
-    if layout is not None:
-        raise ConfigError("--layout was removed: rows share their prompt automatically where it saves time; remove it")
-    settings = resolve("irlhf.training.settings:FinetuneSettings")(
-        rewards,
-        template,
-        baseline,
-        epochs,
-        learning_rate,
-        batch,
-        context,
-        drop,
-        seed,
-        limit,
-        accumulate,
-        lora,
-        merge,
-        report_to,
+    from irlhf.core import console
+    from irlhf.training import finetune as training
+    from irlhf.training.hosted.settings import HostedSettings, refuse_hosted
+
+    console.be_quiet(quiet)
+    settings = FinetuneSettings(
+        rewards=rewards,
+        template=template,
+        baseline=baseline,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch=batch,
+        context=context,
+        drop=drop,
+        seed=seed,
+        limit=limit,
+        accumulate=accumulate,
+        lora=lora,
+        merge=merge,
+        report_to=report_to,
         drop_all=drop_all,
         like=like,
         objective=Objective.likelihood if objective == Objective.reward else objective,
@@ -190,52 +199,69 @@ def finetune(
         precision=precision,
         keep_best=keep_best,
     )
-    hosted = resolve("irlhf.training.hosted.settings:HostedSettings")(
-        host,
-        base_url,
-        tuple(hyperparameter or ()),
-        extra_body,
-        api_key_env,
-        price_per_mtok,
-        yes,
-        dry_run,
-        not no_wait,
-        cancel,
-        again,
-        job,
-        served_name,
-        max_spend,
+    hosted = HostedSettings(
+        host=host,
+        base_url=base_url,
+        hyperparameters=tuple(hyperparameter or ()),
+        extra_body=extra_body,
+        api_key_env=api_key_env,
+        price=price_per_mtok,
+        yes=yes,
+        dry_run=dry_run,
+        wait=not no_wait,
+        cancel=cancel,
+        again=again,
+        job=job,
+        served_name=served_name,
+        max_spend=max_spend,
     )
     if rounds:
+        from irlhf.rounds.rounds import run_rounds
+        from irlhf.rounds.settings import RoundsSettings
+
         _refuse_beside_rounds(objective, half, preview, render_only)
-        going = resolve("irlhf.rounds.settings:RoundsSettings")(
-            rounds, prompts, samples, ask, keep, replay, max_tokens, watch, controls, fresh, settings, hosted
+        rounds_settings = RoundsSettings(
+            rounds=rounds,
+            prompts=prompts,
+            samples=samples,
+            ask=ask,
+            keep=keep,
+            replay=replay,
+            max_tokens=max_tokens,
+            watch=watch,
+            controls=controls,
+            fresh=fresh,
+            training=settings,
+            hosted=hosted,
         )
         out = output or Path("online")
-        how = (options.runner(context_), going)
-        summary = options.run("irlhf.rounds.rounds:run_rounds", quiet, scored, out, model, *how)
+        summary = run_rounds(scored, out, model, options.runner(context_), rounds_settings)
         options.finish(summary, json_, "the rounds", f"irlhf plot {out}/rounds.json, irlhf sample {out}/policy PROMPTS")
         return
     if objective == Objective.reward:
-        given = resolve("irlhf.training.train_reward_model:settings_from")(settings, half, preview)
+        from irlhf.training.train_reward_model import render_verdicts, settings_from, train_reward_model
+
+        reward_settings = settings_from(settings, half, preview)
         if render_only:
-            resolve("irlhf.training.hosted.settings:refuse_hosted")(hosted)
-            _verdicts(scored, output, given, (json_, quiet))
+            refuse_hosted(hosted)
+            summary = render_verdicts(scored, output or Path("train.jsonl"), reward_settings)
+            options.finish(summary, json_, f"{summary.get('written', 0):,} training rows")
         else:
-            _reward_model(scored, output, (model, given, hosted), (json_, quiet))
+            out = output or Path("reward-model")
+            summary = train_reward_model(scored, out, model, reward_settings, hosted)
+            options.finish(summary, json_, "the reward model", _use_of_reward_model(out, summary))
         return
     if half:
         raise ConfigError("--half parts the prompts of pairs: it goes with --objective reward")
     if preview:
-        shown = options.run("irlhf.training.finetune:preview", quiet, scored, model, preview, settings)
-        typer.echo(resolve("irlhf.core.console:clean")(shown))
+        typer.echo(console.clean(training.preview(scored, model, preview, settings)))
     elif render_only:
         out = output or Path("train.jsonl")
-        summary = options.run("irlhf.training.finetune:render", quiet, scored, out, settings)
+        summary = training.render(scored, out, settings)
         options.finish(summary, json_, f"{summary.get('written', 0):,} training rows")
     else:
         out = output or Path("policy")
-        summary = options.run(COMMANDS["finetune"], quiet, scored, out, model, settings, hosted)
+        summary = training.finetune(scored, out, model, settings, hosted)
         name = next(iter(summary.get("rewards", [])), "NAME")
         options.finish(summary, json_, "the policy", f"irlhf sample {out} {scored} -t {name}=0.9")
 
@@ -248,23 +274,9 @@ def _refuse_beside_rounds(objective: Objective, half: str, preview: int, render_
             raise ConfigError(f"{flag} means nothing to --rounds, which train policies; leave one out")
 
 
-def _verdicts(pairs: Path, output: Path | None, settings: Any, output_options: tuple[bool, bool]) -> None:
-    """Write the training file of a reward model that answers in words."""
-    json_, quiet = output_options
-    out = output or Path("train.jsonl")
-    summary = options.run("irlhf.training.train_reward_model:render_verdicts", quiet, pairs, out, settings)
-    options.finish(summary, json_, f"{summary.get('written', 0):,} training rows")
-
-
-def _reward_model(
-    pairs: Path, output: Path | None, how: tuple[str, Any, Any], output_options: tuple[bool, bool]
-) -> None:
-    """Train a reward model from a base, as its settings say, here or at a host."""
-    json_, quiet = output_options
-    out = output or Path("reward-model")
-    summary = options.run("irlhf.training.train_reward_model:train_reward_model", quiet, pairs, out, *how)
+def _use_of_reward_model(out: Path, summary: Mapping[str, Any]) -> str:
+    """Return the command to run next."""
     scorer = out if out.is_absolute() else f"./{out}"
-    # A host is paid for every answer, so nobody has asked it yet how often it is right.
+    # A host is paid for every answer, so nobody has measured its accuracy yet.
     measure = "; irlhf eval on the scored pairs then says how often it is right" if "job" in summary else ""
-    following = f'irlhf score EXAMPLES -r FILE, with scorer: "{scorer}" in it{measure}'
-    options.finish(summary, json_, "the reward model", following)
+    return f'irlhf score EXAMPLES -r FILE, with scorer: "{scorer}" in it{measure}'

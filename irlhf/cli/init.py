@@ -18,6 +18,10 @@ def init(
     quiet: options.Quiet = False,
 ) -> None:
     """Make a folder with rewards.yaml, templates and run.sh to edit."""
-    summary = options.run("irlhf.init.init:init", quiet, folder)
+    from irlhf.core import console
+    from irlhf.init.init import init as write_files
+
+    console.be_quiet(quiet)
+    summary = write_files(folder)
     written = "rewards.yaml, template.yaml, run.sh and templates/"
     options.finish(summary, json_, written, f"edit them, then DATA=your.jsonl {folder}/run.sh")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from irlhf.core.registry import resolve
+from irlhf.executors import base as executors
 
 
 class BadRow(StrEnum):
@@ -38,15 +38,9 @@ Workers = Annotated[int, typer.Option("--workers", min=0, metavar="N", help="Of 
 STDIN = Path("-")
 
 
-def run(door: str, quiet: bool, *arguments: Any) -> Any:
-    """Load a command's function and call it."""
-    resolve("irlhf.core.console:be_quiet")(quiet)
-    return resolve(door)(*arguments)
-
-
-def engine(name: EngineName, workers: int) -> Any:
-    """Return who does the work."""
-    return resolve("irlhf.executors.base:Engine")(name.value, workers)
+def engine(name: EngineName, workers: int) -> executors.Engine:
+    """Return where the work is done."""
+    return executors.Engine(name=name.value, workers=workers)
 
 
 def runner(context: typer.Context) -> Callable[[Sequence[str]], None]:
@@ -68,7 +62,9 @@ def output_for(given: Path | None, source: Path, name: str) -> Path:
 
 def finish(summary: Mapping[str, Any], as_json: bool, what: str, following: str = "") -> None:
     """Say what was written and the next command; with `--json` print the summary instead."""
-    if not resolve("irlhf.core.console:FIRST"):
+    from irlhf.core import console
+
+    if not console.FIRST:
         return
     if as_json:
         typer.echo(json.dumps(summary, ensure_ascii=False))
@@ -82,4 +78,4 @@ def finish(summary: Mapping[str, Any], as_json: bool, what: str, following: str 
         rejected = f", set {summary['rejected']:,} aside" if summary.get("rejected") else ""
         kept = f" (kept {summary['resumed']:,} of an earlier run)" if summary.get("resumed") else ""
         text = f"wrote {what} to {output}{kept}{rejected}"
-    resolve("irlhf.core.console:note")(text + (f"; next: {following}" if following and output != str(STDIN) else ""))
+    console.note(text + (f"; next: {following}" if following and output != str(STDIN) else ""))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from irlhf.cli import options
-from irlhf.core.registry import COMMANDS, resolve
+from irlhf.plotting.settings import PlotSettings
 
 EXAMPLES = """Examples:
 
@@ -39,8 +39,11 @@ def plot(
     quiet: options.Quiet = False,
 ) -> None:
     """Draw what was asked and given, trade-offs, prices, distributions, training and rounds, and write a report."""
-    settings = resolve("irlhf.plotting.settings:PlotSettings")(format.value, report)
-    summary = options.run(COMMANDS["plot"], quiet, sources, output, settings)
+    from irlhf.core import console
+    from irlhf.plotting.plot import plot as draw
+
+    console.be_quiet(quiet)
+    summary = draw(sources, output, PlotSettings(format=format.value, report=report))
     page = Path(summary["report"])
     names = [Path(picture).name for picture in summary["pictures"]] or ["no picture"]
     inside = [page.name] if page.parent == output else []

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from irlhf.cli import options
-from irlhf.core.registry import COMMANDS, resolve
+from irlhf.data.settings import PrepareSettings
 
 EXAMPLES = """Examples:
 
@@ -26,7 +26,9 @@ _TAB = {"tab": "\t", "\\t": "\t"}  # how a tab is written on a command line
 
 def _list(requested: bool) -> None:
     if requested:
-        typer.echo(resolve("irlhf.data.formats.base:table")())
+        from irlhf.data.formats.base import table
+
+        typer.echo(table())
         raise typer.Exit
 
 
@@ -61,13 +63,24 @@ def prepare(
     quiet: options.Quiet = False,
 ) -> None:
     """Turn raw data into one clean record per completion, split by prompt."""
+    from irlhf.core import console
+    from irlhf.data.column_mapping import parse_map
+    from irlhf.data.prepare import prepare as prepare_rows
+
+    console.be_quiet(quiet)
     out = options.output_for(output, sources[0], "dataset" if card else "examples.jsonl")
-    names = resolve("irlhf.data.column_mapping:parse_map")(map_)
-    make = resolve("irlhf.data.settings:PrepareSettings")
-    settings = make(
-        format, test, validation, limit, on_bad_row.value, names, drop_duplicates, card, _TAB.get(delimiter, delimiter)
+    settings = PrepareSettings(
+        format=format,
+        test=test,
+        validation=validation,
+        limit=limit,
+        on_bad_row=on_bad_row.value,
+        map=parse_map(map_),
+        drop_duplicates=drop_duplicates,
+        card=card,
+        delimiter=_TAB.get(delimiter, delimiter),
     )
-    summary = options.run(COMMANDS["prepare"], quiet, sources, out, settings)
+    summary = prepare_rows(sources, out, settings)
     written = f"{summary.get('written', 0):,} examples"
     first = summary.get("files", [out])[0]
     options.finish(summary, json_, written, f"irlhf score {first} -r rewards.yaml")

@@ -7,7 +7,7 @@ import typer
 
 from irlhf.cli import options
 from irlhf.core.errors import ConfigError
-from irlhf.core.registry import resolve
+from irlhf.quickstart.settings import PretrainedSettings, QuickstartSettings
 
 EXAMPLES = """Examples:
 
@@ -40,14 +40,15 @@ def quickstart(
     high targets on prompts that it never saw. It times a batch and says first
     how long it will take. Interrupted, the same command resumes.
     """
+    run = options.runner(context)
     if model:
-        settings = resolve("irlhf.quickstart.settings:PretrainedSettings")(seed, limit)
+        from irlhf.quickstart.pretrained import quickstart_pretrained
+
         out = output or Path("quickstart-model")
-        door = "irlhf.quickstart.pretrained:quickstart_pretrained"
-        options.run(door, False, out, options.runner(context), model, settings)
+        quickstart_pretrained(out, run, model, PretrainedSettings(seed=seed, limit=limit))
         return
     if limit:
         raise ConfigError("--limit counts the prompts of --model; name a model or leave it out")
-    built_in = resolve("irlhf.quickstart.settings:QuickstartSettings")(seed)
-    out = output or Path("quickstart")
-    options.run("irlhf.quickstart.quickstart:quickstart", False, out, options.runner(context), built_in)
+    from irlhf.quickstart.quickstart import quickstart as run_quickstart
+
+    run_quickstart(output or Path("quickstart"), run, QuickstartSettings(seed=seed))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from irlhf.cli import options
-from irlhf.core.registry import COMMANDS, resolve
+from irlhf.sampling.settings import SampleSettings
 
 EXAMPLES = """Examples:
 
@@ -170,20 +170,24 @@ def sample(
     --base-url. What is no whole answer (a refusal, one that a filter ended, no
     text) is set aside with its reason.
     """
+    from irlhf.core import console
+    from irlhf.sampling.sample import sample as draw
+
+    console.be_quiet(quiet)
     out = options.output_for(output, prompts, "samples.jsonl")
-    settings = resolve("irlhf.sampling.settings:SampleSettings")(
-        tuple(target or ()),
-        weights,
-        n,
-        split,
-        limit,
-        temperature,
-        top_p,
-        max_tokens,
-        batch,
-        seed,
-        reference,
-        shard,
+    settings = SampleSettings(
+        target=tuple(target or ()),
+        weights=weights,
+        n=n,
+        split=split,
+        limit=limit,
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=max_tokens,
+        batch=batch,
+        seed=seed,
+        reference=reference,
+        shard=shard,
         guidance=guidance,
         pick=pick.value if pick else "",
         raw=raw,
@@ -196,7 +200,6 @@ def sample(
         precision=precision.value,
         against=against.value,
     )
-    who = options.engine(engine, workers)
-    summary = options.run(COMMANDS["sample"], quiet, policy, prompts, out, settings, who)
+    summary = draw(policy, prompts, out, settings, options.engine(engine, workers))
     written = f"{summary.get('written', 0):,} samples of {summary.get('prompts', 0):,} prompts"
     options.finish(summary, json_, written, f"irlhf score {out} -r rewards.yaml -o scored-{out.name}")

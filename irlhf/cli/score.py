@@ -8,7 +8,7 @@ import typer
 
 from irlhf.cli import options
 from irlhf.core.errors import ConfigError
-from irlhf.core.registry import COMMANDS, resolve
+from irlhf.scoring.settings import KeepSettings, ScoreSettings, SelectSettings
 
 EXAMPLES = """Examples:
 
@@ -70,7 +70,13 @@ def score(
     With --engine ray the workers of a Ray cluster do it, each with its own copy of the model: of the cluster that
     RAY_ADDRESS names, else of one started here. The rows are the same, and either engine goes on where the other was.
     """
+    from irlhf.core import console
+
+    console.be_quiet(quiet)
     if keep:
+        from irlhf.scoring.best_of_n import keep as keep_best
+        from irlhf.scoring.filters import select
+
         skip = on_bad_row is options.BadRow.skip
         given = {"-r": bool(rewards), "--gold": gold, "--on-bad-row skip": skip, "--shard": bool(shard)}
         given |= {
@@ -80,19 +86,22 @@ def score(
         }
         _refuse(given, "asks a scorer, and --keep asks none")
         out = options.output_for(output, examples, "kept.jsonl")
-        keeps_single = keep in ("best", "nearest")
-        settings = "irlhf.scoring.settings:KeepSettings" if keeps_single else "irlhf.scoring.settings:SelectSettings"
-        choose = "irlhf.scoring.best_of_n:keep" if keeps_single else "irlhf.scoring.filters:select"
-        how = resolve(settings)(keep, weights, tuple(policy or ()), limit)
-        summary = options.run(choose, quiet, examples, out, how)
+        policies = tuple(policy or ())
+        if keep in ("best", "nearest"):
+            best = KeepSettings(keep=keep, weights=weights, policies=policies, limit=limit)
+            summary = keep_best(examples, out, best)
+        else:
+            rules = SelectSettings(rules=keep, weights=weights, policies=policies, limit=limit)
+            summary = select(examples, out, rules)
         written = f"{summary.get('written', 0):,} of {summary.get('candidates', 0):,} samples"
         options.finish(summary, json_, written, f"irlhf eval {out}")
     else:
+        from irlhf.scoring.score import score as score_rows
+
         _refuse({"--weights": bool(weights), "--policy": bool(policy)}, "belongs to --keep")
         out = options.output_for(output, examples, "scored.jsonl")
-        settings = resolve("irlhf.scoring.settings:ScoreSettings")(gold, limit, on_bad_row.value, shard, cache)
-        who = options.engine(engine, workers)
-        summary = options.run(COMMANDS["score"], quiet, examples, rewards, out, settings, who)
+        settings = ScoreSettings(gold=gold, limit=limit, on_bad_row=on_bad_row.value, shard=shard, cache=cache)
+        summary = score_rows(examples, rewards, out, settings, options.engine(engine, workers))
         written = f"{summary.get('written', 0):,} scored rows"
         following = f"irlhf finetune {out} --model tiny, or irlhf eval {out} for samples and pairs"
         options.finish(summary, json_, written, following)

@@ -11,16 +11,6 @@ from typing import Any
 
 from irlhf.core.errors import ConfigError
 
-# The six commands as Python functions.
-COMMANDS: Mapping[str, str] = {
-    "prepare": "irlhf.data.prepare:prepare",
-    "score": "irlhf.scoring.score:score",
-    "finetune": "irlhf.training.finetune:finetune",
-    "sample": "irlhf.sampling.sample:sample",
-    "eval": "irlhf.evaluation.evaluate:evaluate",
-    "plot": "irlhf.plotting.plot:plot",
-}
-
 # Raw data that `prepare` reads. The first row whose `matches` accepts a file's first row reads it: the most specific
 # shape stands first.
 FORMATS: Mapping[str, str] = {

@@ -13,7 +13,6 @@ from irlhf.core import console
 from irlhf.core.bootstrap import FEW_PROMPTS, Bootstrap
 from irlhf.core.errors import ConfigError, DataError
 from irlhf.core.example import TRAIN, Example
-from irlhf.core.registry import resolve
 from irlhf.evaluation.arms import Arm, arms_of
 from irlhf.evaluation.calibration import calibrate
 from irlhf.evaluation.comparison import comparisons
@@ -96,7 +95,9 @@ def _request_metrics(arms: Sequence[Arm], settings: EvalSettings, bootstrap: Boo
 def _remember(folder: Path, calibration: Calibration) -> None:
     """Write what a policy reaches to where it is asked from: its card, and the chat template that serves it."""
     write_calibration(folder, calibration)
-    resolve("irlhf.models.chat_template_writer:write_chat_template")(folder, read_policy(folder))
+    from irlhf.models.chat_template_writer import write_chat_template  # loads transformers
+
+    write_chat_template(folder, read_policy(folder))
 
 
 def _provenance(paths: Sequence[Path], counts: Sequence[int]) -> dict[str, Any]:

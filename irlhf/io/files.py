@@ -17,7 +17,6 @@ import yaml
 from irlhf.core.console import CONTROL_CHARACTERS
 from irlhf.core.errors import ConfigError, DataError, IrlhfError, OutputError
 from irlhf.core.example import Where
-from irlhf.core.registry import resolve
 from irlhf.io import compression
 from irlhf.io.jsonl import BOM, Broken, Given, blocks_of, first_line, numbered_lines, refuse
 from irlhf.io.tables import Reading, Tell, bare, is_jsonl, rows_of
@@ -139,8 +138,9 @@ def _rows(stream: Any, path: Path, packer: str, how: Reading) -> Iterator[tuple[
         return rows_of(stream, path, how)
     if packer or not stream.seekable():
         raise DataError(f"{path}: parquet is read from its end; give it as a file of its own, not packed or by a pipe")
-    parsed: Iterator[tuple[Where, Given]] = resolve("irlhf.io.parquet:rows_of")(stream, path)
-    return parsed
+    from irlhf.io.parquet import rows_of as parquet_rows
+
+    return parquet_rows(stream, path)
 
 
 def _head(stream: Any, path: Path) -> bytes:

@@ -28,7 +28,6 @@ from irlhf.core import console
 from irlhf.core.errors import ConfigError, DataError, OutputError
 from irlhf.core.example import Example, Where, dumps
 from irlhf.core.hashing import add_new
-from irlhf.core.registry import resolve
 from irlhf.io import files
 from irlhf.io.compression import COMPRESSED_SUFFIXES, compress
 from irlhf.io.jsonl import parse_row
@@ -39,7 +38,6 @@ SYNC_SECONDS = 1.0
 PARQUET = ".parquet"
 PARTIAL = ".partial"  # behind the name of an output that is not complete
 
-_WRITER = "irlhf.io.parquet:write"
 _REMOVED = {"layout": "auto"}  # settings of earlier versions, each with the value that all runs have now
 
 
@@ -313,7 +311,9 @@ def _convert(partial: Path, temporary: Path, output: Path) -> None:
     if output.suffix in COMPRESSED_SUFFIXES:
         compress(partial, temporary)
         return
-    untyped = resolve(_WRITER)(partial, temporary)
+    from irlhf.io.parquet import write
+
+    untyped = write(partial, temporary)
     for name, reason in untyped.items():
         console.note(f"{output}: column '{name:.40}' is JSON text, because {reason}")
 
@@ -324,7 +324,8 @@ def _check_kind(output: Path, manifest: RunManifest) -> None:
     if kind in SEPARATORS or (kind == PARQUET and output.suffix in COMPRESSED_SUFFIXES):
         raise ConfigError(f"{output}: rows are written as JSONL, packed or not, or as parquet; end it on .jsonl or so")
     if kind == PARQUET:
-        resolve(_WRITER)
+        import irlhf.io.parquet  # noqa: F401 - fails here if pyarrow is not installed
+
         if manifest.settings.get("shard"):
             raise ConfigError(f"{output}: cat cannot put parts in parquet together; name the part .jsonl")
 

@@ -33,11 +33,14 @@ def plot(sources: Sequence[str | Path], output: str | Path, settings: PlotSettin
         raise ConfigError(f"{folder}: pictures go into a folder; name one with -o")
     check_output(folder, {})
     data = PlotData()
-    with resolve("irlhf.plotting.style:look")():
+    from irlhf.plotting.report import report
+    from irlhf.plotting.style import look
+
+    with look():
         for source in sources:
             _read(Path(source), data)
         with sound(data.evaluations):
-            text = resolve("irlhf.plotting.report:report")(data)
+            text = report(data)
         folder.mkdir(exist_ok=True)
         for name, drawn in data.pictures.items():
             with whole_file(folder / f"{name}.{settings.format}") as temporary:

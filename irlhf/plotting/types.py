@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from irlhf.core.example import Example
-from irlhf.core.registry import resolve
 
 
 class Plot(Protocol):
@@ -30,8 +29,9 @@ class DrawnPlot:
 
     def rendered(self, kind: str) -> bytes:
         """Return the picture as a file of a kind."""
-        rendered: bytes = resolve("irlhf.plotting.style:rendered")(self.figure, kind)
-        return rendered
+        from irlhf.plotting.style import rendered
+
+        return rendered(self.figure, kind)
 
     @cached_property
     def png(self) -> bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from irlhf.core import console
 from irlhf.core.errors import ConfigError
-from irlhf.core.registry import did_you_mean, resolve
+from irlhf.core.registry import did_you_mean
 from irlhf.io.files import STREAM, TEMPORARY, check_output
 from irlhf.io.resumable import beside
 from irlhf.policy.policy_file import Policy
@@ -113,5 +113,7 @@ def _check_hosted(there: RemoteModel, settings: RoundsSettings) -> None:
 
 
 def _check_paid(there: RemoteModel, given: HostedSettings) -> None:
-    if not given.yes and not resolve("irlhf.training.hosted.run:at_a_terminal")():
+    from irlhf.training.hosted.run import at_a_terminal
+
+    if not given.yes and not at_a_terminal():
         raise ConfigError(f"every round pays {there.base_url} for a job and for samples; --yes agrees to that")

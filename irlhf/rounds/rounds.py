@@ -11,7 +11,6 @@ from typing import Any
 from irlhf.core import console
 from irlhf.core.errors import DataError
 from irlhf.core.example import TRAIN, VALIDATION
-from irlhf.core.registry import resolve
 from irlhf.io.files import TEMPORARY, read_rows, sweep, write_json
 from irlhf.io.resumable import RunManifest, beside, is_finished, lock
 from irlhf.policy.policy_file import read_policy
@@ -97,7 +96,12 @@ def _sweep(loop: Loop) -> None:
 
 def _counter(model: str) -> Callable[[str], int]:
     """Return what counts tokens. The tokenizer is loaded when it is first asked, for finished rounds ask nothing."""
-    loaded: Callable[[], Callable[[str], int]] = cache(lambda: resolve("irlhf.models.loading:counter")(model))
+
+    @cache
+    def loaded() -> Callable[[str], int]:
+        from irlhf.models.loading import counter
+
+        return counter(model)
 
     def count(text: str) -> int:
         return loaded()(text)

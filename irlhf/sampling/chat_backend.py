@@ -1,53 +1,21 @@
 """Draw from a policy that a server holds, over chat: the rewards are written into the messages here, as in training."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
-from typing import NamedTuple
 
-from irlhf.core.example import Message
-from irlhf.core.registry import resolve
 from irlhf.openai_api.chat_completions import ChatClient
-from irlhf.openai_api.server_logprobs import Completion, FailedCompletion, ServedModel
+from irlhf.openai_api.server_logprobs import Completion, FailedCompletion
 from irlhf.policy.escaping import ALLOWED
 from irlhf.policy.policy_file import Policy
+from irlhf.sampling.messages import MessageWriter, PromptMessages, served_by
 from irlhf.sampling.settings import SampleSettings
 from irlhf.sampling.types import SampleRequest
 
 _LONG = 4000  # characters, about the 1,024 tokens from which on hosts keep the beginning of a prompt
 _PROMPTS = 1000  # that are remembered; the requests of one come one after the other
-
-
-class PromptMessages(NamedTuple):
-    """What is sent of one ask."""
-
-    messages: list[Message]
-    size: int | None = None  # tokens that the model sees of them, where its tokenizer is here
-
-
-@dataclass(frozen=True)
-class MessageWriter:
-    """How asks become messages, and what else a server is to know."""
-
-    write: Callable[[SampleRequest], PromptMessages]
-    vocabulary: int | None = None  # tokens that the model can say at most; None where nobody tells
-    extra: Mapping[str, object] = field(default_factory=dict)  # fields of a request
-
-
-def served_by(settings: SampleSettings, vocabulary: int | None) -> ServedModel:
-    """Return which model of which server is asked, and how it draws."""
-    return ServedModel(
-        settings.base_url,
-        settings.served_name,
-        settings.api_key_env,
-        settings.temperature,
-        settings.top_p,
-        settings.max_tokens,
-        vocabulary,
-    )
 
 
 class Ahead:
@@ -77,8 +45,7 @@ class ChatBackend:
     """A policy behind a URL. Of its folder the card is read and, where it has one, the tokenizer; and no weights."""
 
     def __init__(self, folder: Path, policy: Policy, settings: SampleSettings, spent: Counter[str]) -> None:
-        door = "irlhf.sampling.chat_backend:hosted" if policy.hosted else "irlhf.sampling.completions_backend:writer"
-        writer: MessageWriter = resolve(door)(folder, policy, settings)
+        writer = hosted_writer(policy, settings) if policy.hosted else _local_writer(folder, policy, settings)
         served = served_by(settings, writer.vocabulary)
         self.write = writer.write
         self.client = ChatClient(served, settings.concurrency, writer.extra, spent)
@@ -98,7 +65,13 @@ class ChatBackend:
         return completions
 
 
-def hosted(folder: Path, policy: Policy, settings: SampleSettings) -> MessageWriter:
+def _local_writer(folder: Path, policy: Policy, settings: SampleSettings) -> MessageWriter:
+    from irlhf.sampling.completions_backend import writer  # loads transformers
+
+    return writer(folder, policy, settings)
+
+
+def hosted_writer(policy: Policy, settings: SampleSettings) -> MessageWriter:
     """Return how a host is asked that trained the policy on messages: with those of the training file."""
     names = () if settings.spoof == ALLOWED else policy.names
     return MessageWriter(lambda ask: PromptMessages(policy.template.render(ask.prompt, ask.prompt_values, names)))

@@ -12,7 +12,7 @@ from irlhf.models.loading import load_speaker, vocabulary_of
 from irlhf.openai_api.completions import CompletionsClient
 from irlhf.openai_api.server_logprobs import TOPS, Completion
 from irlhf.policy.policy_file import Policy
-from irlhf.sampling.chat_backend import MessageWriter, PromptMessages, served_by
+from irlhf.sampling.messages import MessageWriter, PromptMessages, served_by
 from irlhf.sampling.prompts import prompts_for
 from irlhf.sampling.settings import SampleSettings
 from irlhf.sampling.types import SampleRequest

@@ -15,9 +15,9 @@ from irlhf.models.token_logprobs import logprobs
 from irlhf.models.token_sampler import Decoding
 from irlhf.policy.policy_file import FILE, Policy, read_policy
 from irlhf.policy.templates import RequestedValue
-from irlhf.sampling.opposite_target import OPPOSITE, opposite
+from irlhf.sampling.opposite_target import opposite
 from irlhf.sampling.prompts import Prompts, prompts_for
-from irlhf.sampling.settings import SampleSettings
+from irlhf.sampling.settings import OPPOSITE, SampleSettings
 from irlhf.sampling.types import SampleRequest
 
 

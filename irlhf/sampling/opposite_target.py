@@ -6,8 +6,6 @@ from irlhf.policy.policy_file import Policy
 from irlhf.policy.scales import UNIT
 from irlhf.policy.templates import Bound, RequestedValue
 
-AGAINST = NOTHING, OPPOSITE = ("none", "opposite")
-
 
 def opposite(policy: Policy, requested: Mapping[str, RequestedValue], raw: bool = False) -> dict[str, RequestedValue]:
     """Return every request mirrored on its scale, as the prompt shall spell it.

@@ -22,8 +22,7 @@ from irlhf.policy.policy_file import Policy, read_policy, read_weights
 from irlhf.policy.steering_report import STEERING, ignored, ignores
 from irlhf.sampling import backends
 from irlhf.sampling.base_model import is_policy, read_base
-from irlhf.sampling.opposite_target import AGAINST, NOTHING
-from irlhf.sampling.settings import ALL, BASE_SPLITS, MOST_GUIDANCE, OPPOSITE_KEY, SampleSettings
+from irlhf.sampling.settings import AGAINST, ALL, BASE_SPLITS, MOST_GUIDANCE, NOTHING, OPPOSITE_KEY, SampleSettings
 from irlhf.sampling.target_resolution import BEST, PICKS, TargetSpec, number_of, read_targets
 from irlhf.sampling.types import Generation, SampleRequest
 

@@ -4,11 +4,9 @@ from dataclasses import dataclass
 
 from irlhf.core.example import TRAIN, VALIDATION
 from irlhf.policy.escaping import ESCAPED
-from irlhf.sampling.opposite_target import NOTHING, OPPOSITE
 
+AGAINST = NOTHING, OPPOSITE = ("none", "opposite")  # what guidance draws away from
 ALL = "all"
-
-
 BASE_SPLITS = f"{TRAIN},{VALIDATION}"  # what a policy can be trained on
 
 

@@ -12,7 +12,6 @@ from irlhf.core import console
 from irlhf.core.errors import ConfigError, DataError
 from irlhf.core.example import Example, from_json, unique
 from irlhf.core.hashing import fingerprint, parse_shard
-from irlhf.core.registry import resolve
 from irlhf.executors.base import LOCAL, Engine, Work, fixed_pools, run_pools
 from irlhf.io.files import STREAM, read_each, read_rows
 from irlhf.io.jsonl import Broken
@@ -68,7 +67,9 @@ def score(
     if book.finished or settings.gold:
         return book.summary()
     report = survey.report(wanted)
-    resolve("irlhf.scoring.diagnostics:tell")(report)
+    from irlhf.scoring.diagnostics import tell
+
+    tell(report)
     return {**book.summary(), "steerable": report}
 
 
@@ -129,7 +130,9 @@ def _read(source: Path, settings: ScoreSettings, book: ResumableWriter | None) -
 
 def _survey(book: ResumableWriter) -> Any:
     """Return what looks at the rewards as they pass, with those that an interrupted run wrote."""
-    survey = resolve("irlhf.scoring.diagnostics:RewardStatistics")()
+    from irlhf.scoring.diagnostics import RewardStatistics
+
+    survey = RewardStatistics()
     if book.done:
         for where, row in read_rows(beside(book.output, PARTIAL)):
             survey.add(from_json(row, where))

@@ -22,8 +22,7 @@ from irlhf.models.loading import device
 from irlhf.policy.policy_file import METRICS
 from irlhf.policy.steering_report import STEERING
 from irlhf.training.batching import LengthBatches
-from irlhf.training.finetune import BUCKETED
-from irlhf.training.settings import COMPLETE, DEFAULT_OBJECTIVE, Objective
+from irlhf.training.settings import BUCKETED, COMPLETE, DEFAULT_OBJECTIVE, Objective
 
 _CHECKPOINTS = 10  # a run; a kill costs at most a tenth of it
 _EVALUATIONS = 4  # a run

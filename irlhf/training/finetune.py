@@ -8,7 +8,7 @@ from typing import Any
 
 from irlhf.core import console
 from irlhf.core.errors import ConfigError
-from irlhf.core.registry import did_you_mean, resolve
+from irlhf.core.registry import did_you_mean
 from irlhf.io.files import STREAM, write_json
 from irlhf.io.resumable import RunManifest, recorded_setting, resumable_folder, resumable_output
 from irlhf.policy.policy_file import TINY
@@ -26,7 +26,6 @@ from irlhf.training.settings import CHECKPOINTS, LIKELIHOOD, RA_DPO, FinetuneSet
 from irlhf.training.training_set import finetune_manifest, read_training
 
 BASELINES = (*BLIND, UNTOUCHED)
-BUCKETED, SHARED = "bucketed", "shared"  # how rows become batches, see irlhf/training/batching.py
 
 
 def finetune(
@@ -49,9 +48,10 @@ def finetune(
         raise ConfigError("a policy is a folder; name it with -o")
     if is_hosted(model):
         check_there(settings, FinetuneSettings())
-        subject = resolve("irlhf.training.hosted.task:policy")(source, model, settings)
-        there: dict[str, Any] = resolve("irlhf.training.hosted.run:finetune")(subject, out, model, hosted)
-        return there
+        from irlhf.training.hosted.run import finetune as train_at_host
+        from irlhf.training.hosted.task import policy
+
+        return train_at_host(policy(source, model, settings), out, model, hosted)
     refuse_hosted(hosted)
     _check_base(model, settings)
     settings = _with_precision(settings, model, out)
@@ -60,8 +60,10 @@ def finetune(
         if folder is None:
             return {"output": str(out), "finished": True}
         training = read_training(source, settings)
-        work = "leave" if settings.baseline == UNTOUCHED else "train"
-        trained: dict[str, Any] = resolve(f"irlhf.training.policy_run:{work}")(training, model, folder, settings)
+        from irlhf.training.policy_run import leave, train
+
+        work = leave if settings.baseline == UNTOUCHED else train
+        trained = work(training, model, folder, settings)
     return {"output": str(out), "finished": False, "rewards": list(training.specs), **training.counts, **trained}
 
 
@@ -75,9 +77,13 @@ def _with_precision(settings: FinetuneSettings, model: str, out: Path) -> Finetu
     check_precision(settings.precision)
     chosen = recorded_setting(out, "precision") if settings.precision == AUTO else settings.precision
     if chosen not in DTYPES:
-        chosen = resolve("irlhf.training.policy_run:faster_precision")(model)
+        from irlhf.training.policy_run import faster_precision
+
+        chosen = faster_precision(model)
     if console.PROCESSES > 1:
-        chosen = resolve("irlhf.models.distributed:from_first")(chosen)
+        from irlhf.models.distributed import from_first
+
+        chosen = from_first(chosen)
     return replace(settings, precision=chosen)
 
 
@@ -88,7 +94,8 @@ def _joined(out: Path, manifest: RunManifest) -> Iterator[Path | None]:
         with resumable_folder(out, manifest, CHECKPOINTS) as folder:
             yield folder
         return
-    from_first = resolve("irlhf.models.distributed:from_first")
+    from irlhf.models.distributed import from_first
+
     if console.FIRST:
         with resumable_folder(out, manifest, CHECKPOINTS) as folder:
             yield from_first(folder)
@@ -105,6 +112,8 @@ def render(scored: str | Path, output: str | Path, settings: FinetuneSettings = 
     settings = _with_training(_checked(settings))
     refuse_contrast(settings)
     source, out = Path(scored), Path(output)
+    from irlhf.training.preference_file import training_preferences
+
     with resumable_output(
         out, finetune_manifest("finetune --render-only", source, "", settings), resumable=False
     ) as book:
@@ -113,7 +122,7 @@ def render(scored: str | Path, output: str | Path, settings: FinetuneSettings = 
         training = read_training(source, settings)
         policy = training.policy("", settings)
         if settings.objective == RA_DPO:
-            for _, line in resolve("irlhf.training.preference_file:training_preferences")(training, policy, settings):
+            for _, line in training_preferences(training, policy, settings):
                 book.write_row(line)
         else:
             for _, messages in training.messages(policy, training.learnt(policy, settings), settings):
@@ -129,9 +138,13 @@ def preview(scored: str | Path, model: str, count: int, settings: FinetuneSettin
     if is_hosted(model):
         refuse_contrast(settings)
     training = read_training(Path(scored), settings)
-    work = "hosted.run" if is_hosted(model) else "policy_run"
-    text: str = resolve(f"irlhf.training.{work}:preview")(training, model, count, settings)
-    return text
+    if is_hosted(model):
+        from irlhf.training.hosted.run import preview as preview_at_host
+
+        return preview_at_host(training, model, count, settings)
+    from irlhf.training.policy_run import preview as preview_here
+
+    return preview_here(training, model, count, settings)
 
 
 def _checked(settings: FinetuneSettings) -> FinetuneSettings:

@@ -30,10 +30,9 @@ from irlhf.training.baselines import UNTOUCHED
 from irlhf.training.batching import Collator, Encoded, Family, alone, together
 from irlhf.training.callbacks import TrainingPlan, check_tracker, forget_checkpoints, newest_complete
 from irlhf.training.checkpoints import digest, disk_errors_as_output_errors, refuse_broken, save, versions
-from irlhf.training.finetune import BUCKETED, SHARED
 from irlhf.training.lora import with_lora
 from irlhf.training.pairing import Rewarded, check_pairs
-from irlhf.training.settings import FinetuneSettings
+from irlhf.training.settings import BUCKETED, SHARED, FinetuneSettings
 from irlhf.training.steering_information import Probes, SteeringMonitor, measured_rows, probes
 from irlhf.training.target_contrast import ContrastDraw, ContrastFamilies
 from irlhf.training.trainer import sharing_agrees, trainer

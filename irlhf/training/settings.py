@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from irlhf.core.errors import ConfigError
 
+BUCKETED, SHARED = "bucketed", "shared"  # how rows become batches, see irlhf/training/batching.py
 OBJECTIVES = LIKELIHOOD, CONTRAST, RA_DPO = ("likelihood", "contrast", "ra-dpo")
 
 

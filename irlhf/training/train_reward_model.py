@@ -6,7 +6,7 @@ from typing import Any
 
 from irlhf.core import console
 from irlhf.core.errors import ConfigError
-from irlhf.core.registry import did_you_mean, resolve
+from irlhf.core.registry import did_you_mean
 from irlhf.io.files import STREAM, write_json
 from irlhf.io.resumable import resumable_folder, resumable_output
 from irlhf.training.hosted.settings import NOWHERE, HostedSettings, check_there, is_hosted, refuse_hosted
@@ -36,9 +36,10 @@ def train_reward_model(
         raise ConfigError("a reward model is a folder; name it with -o")
     if is_hosted(model):
         check_there(settings, RewardModelSettings())
-        subject = resolve("irlhf.training.hosted.task:reward_model")(source, model, settings)
-        there: dict[str, Any] = resolve("irlhf.training.hosted.run:finetune")(subject, out, model, hosted)
-        return there
+        from irlhf.training.hosted.run import finetune as train_at_host
+        from irlhf.training.hosted.task import reward_model
+
+        return train_at_host(reward_model(source, model, settings), out, model, hosted)
     refuse_hosted(hosted)
     if console.PROCESSES > 1:
         raise ConfigError("a reward model is trained by one process; start irlhf without torchrun")
@@ -48,8 +49,9 @@ def train_reward_model(
             return {"output": str(out), "finished": True}
         preferences = read_preferences(source, settings)
         tell(preferences)
-        learn = resolve("irlhf.training.reward_model.run:train")
-        made: dict[str, Any] = learn(preferences, model, folder, settings, origin(manifest, preferences))
+        from irlhf.training.reward_model.run import train
+
+        made = train(preferences, model, folder, settings, origin(manifest, preferences))
     return {"output": str(out), "finished": False, **preferences.counts, **made}
 
 

@@ -15,9 +15,8 @@ from irlhf.models.loading import device
 from irlhf.policy.steering_report import Figures, logged
 from irlhf.training.batching import IGNORED, Collator, Family, LengthBatches, alone, lay
 from irlhf.training.callbacks import EpochLoader, TrainingCallback, TrainingPlan, held_out, training_arguments
-from irlhf.training.finetune import SHARED
 from irlhf.training.losses import comparison_loss, completion_logits, model_inputs, sequence_sums, token_losses
-from irlhf.training.settings import DEFAULT_OBJECTIVE, RA_DPO
+from irlhf.training.settings import DEFAULT_OBJECTIVE, RA_DPO, SHARED
 from irlhf.training.steering_information import SteeringMonitor
 
 _AGREES, _AGREES_ELSEWHERE = 1e-4, 1e-3  # of the loss, on a processor; in bfloat16 it is no finer

@@ -7,7 +7,6 @@ from typing import Any
 
 from irlhf.core.errors import ConfigError, DataError
 from irlhf.core.example import Example
-from irlhf.core.registry import resolve
 from irlhf.io.files import read_json
 from irlhf.io.resumable import digest_of
 from irlhf.scoring.scorers.base import Failure, Reply, Traits
@@ -54,7 +53,9 @@ class Classifier:
 
     @cached_property
     def _reader(self) -> Any:
-        return resolve("irlhf.models.classifier:load_reader")(self.name, self.revision, self.input)
+        from irlhf.models.classifier import load_reader
+
+        return load_reader(self.name, self.revision, self.input)
 
 
 def _folder(name: str, revision: str) -> Path:

@@ -9,7 +9,6 @@ from pydantic import BaseModel
 
 from irlhf.core.errors import ConfigError
 from irlhf.core.example import dumps
-from irlhf.core.registry import resolve
 from irlhf.openai_api.endpoint import KEY, cleaned, is_address, key_of, origin
 from irlhf.scoring.scorers.base import Failure
 
@@ -36,11 +35,13 @@ class Server:
 
     def ask(self, path: str, body: Mapping[str, object], shape: type[Shape]) -> Shape | Failure:
         """Post to a path below the address, or to a whole one. Raises ConfigError and BackendError for the run."""
+        from irlhf.openai_api.api_client import RequestFailed
+
         host = self._opened()
         whole = json.loads(dumps(body))  # half a character cannot be sent
         try:
             answer: Shape = host.ask(path, whole, shape)
-        except resolve("irlhf.openai_api.api_client:RequestFailed") as error:
+        except RequestFailed as error:
             return Failure(str(error))
         return answer
 
@@ -53,7 +54,9 @@ class Server:
             if self._host is None:
                 if not self._key() and origin(self.url) == origin(OPENAI):
                     raise ConfigError(f"{self.url} wants a key: put yours into {KEY}, or name a server as `base_url:`")
-                self._host = resolve("irlhf.openai_api.api_client:ApiClient")(self.url, self.key_env, self.timeout)
+                from irlhf.openai_api.api_client import ApiClient
+
+                self._host = ApiClient(self.url, self.key_env, self.timeout)
             return self._host
 
     def _key(self) -> str:
