@@ -116,11 +116,11 @@ def _own(prompts: Sequence[str], targets: Floats, actual: Floats) -> dict[str, d
 
 def _prompt_correlations(targets: Floats, actual: Floats) -> dict[str, float]:
     once = np.ones((1, len(targets)))
-    more_asked, more_given = (np.sign(column[:, None] - column) for column in (targets, actual))
+    targets_rise, actual_rises = (np.sign(column[:, None] - column) for column in (targets, actual))
     return {
         "pearson": float(statistics.pearson(once, targets, actual)[0]),
         "spearman": float(statistics.spearman(once, targets, actual)[0]),
-        "violations": float((more_asked * more_given < 0).sum() / (more_asked != 0).sum()),
+        "violations": float((targets_rise * actual_rises < 0).sum() / (targets_rise != 0).sum()),
     }
 
 

@@ -140,7 +140,11 @@ def _rising(reach: Reach) -> Reach:
     if reach.low >= reach.high:
         raise ValueError(f"a reach from {reach.low:g} to {reach.high:g}")
     knots = reach.xs, reach.ys
-    if len(reach.xs) != len(reach.ys) or len(reach.xs) == 1 or any(a >= b for one in knots for a, b in pairwise(one)):
+    if (
+        len(reach.xs) != len(reach.ys)
+        or len(reach.xs) == 1
+        or any(a >= b for values in knots for a, b in pairwise(values))
+    ):
         raise ValueError("a map that does not rise")
     return reach
 
@@ -187,7 +191,7 @@ class _File(BaseModel):
         due = len(self.rewards)
         if odd := next((vector for vector in self.reservoir if len(vector) != due), None):
             raise ValueError(f"{len(odd)} numbers where {due} are due")
-        ranked = [i for i, card in enumerate(self.rewards) if card.scale.kind == WITHIN]
+        ranked = [i for i, reward in enumerate(self.rewards) if reward.scale.kind == WITHIN]
         if any(not 0 <= vector[i] <= 1 for vector in self.reservoir for i in ranked):
             raise ValueError("a rank beyond 0 and 1 in the reservoir")
         return self
@@ -398,15 +402,15 @@ def _calibration(tree: Any, policy: Policy) -> Calibration:
     """Return what was measured of a policy. Raises ValueError."""
     if policy.ranked:
         raise ValueError(f"the scale of {policy.ranked[0]} has none")
-    found, known = _CALIBRATION.validate_python(tree), set(policy.names)
-    if strange := set(found.reach) - known:
+    parsed, known = _CALIBRATION.validate_python(tree), set(policy.names)
+    if strange := set(parsed.reach) - known:
         raise ValueError(f"the reach of an unknown reward {min(strange)!r:.40}")
     if any(
         not entry.prompt_numbers or not entry.rewards or not {*entry.prompt_numbers, *entry.rewards} <= known
-        for entry in found.achieved
+        for entry in parsed.achieved
     ):
         raise ValueError("a request that asks for nothing, brought nothing, or names an unknown reward")
-    return found
+    return parsed
 
 
 def _problem(error: Exception) -> str:
@@ -414,8 +418,8 @@ def _problem(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_url=False)[0]
-    told = first["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(map(str, first['loc']))}: {told}" if first["loc"] else told
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(map(str, first['loc']))}: {message}" if first["loc"] else message
 
 
 def find_policies(files: Iterable[Path], folders: Sequence[str | Path] = ()) -> dict[str, tuple[Path, Policy]]:

@@ -181,12 +181,12 @@ def sharing_agrees(model: Any, padding: int, families: Sequence[Family]) -> bool
 
     It does unless it has another memory than attention, or ignores the mask. Tries the first family of several members.
     """
-    tried = next((one for one in families if len(one.members) > 1), families[0])
+    tried = next((family for family in families if len(family.members) > 1), families[0])
     model.eval()
     with torch.inference_mode():
         losses = [
-            float(_summed(model, {name: value.to(model.device) for name, value in lay(one, padding).items()}))
-            for one in ([tried], alone(tried.members))
+            float(_summed(model, {name: value.to(model.device) for name, value in lay(layout, padding).items()}))
+            for layout in ([tried], alone(tried.members))
         ]
     model.train()
     return math.isclose(*losses, rel_tol=_AGREES if device() == "cpu" else _AGREES_ELSEWHERE)
