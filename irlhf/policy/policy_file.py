@@ -153,7 +153,7 @@ def _rising(reach: Reach) -> Reach:
 class Achieved:
     """A request, and the mean raw rewards that it brought."""
 
-    prompt_numbers: Mapping[str, Number]  # in the units of the scales
+    prompt_numbers: Annotated[Mapping[str, Number], Field(alias="asked")]  # in the units of the scales
     rewards: Mapping[str, Number]
     n: Count  # prompts
 
@@ -171,7 +171,7 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """Return the calibration as policy.json keeps it."""
-        kept: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        kept: dict[str, Any] = json.loads(json.dumps(_CALIBRATION.dump_python(self, by_alias=True)))
         return kept
 
 
