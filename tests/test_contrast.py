@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from irlhf.core.example import Example
+from irlhf.policy.steering_report import ignored
 from irlhf.policy.templates import Bound, Template
 from irlhf.training.batching import Collator, Encoded, Family, LengthBatches, compared
 from irlhf.training.callbacks import TrainingPlan
@@ -281,6 +282,17 @@ def test_finetune_says_how_much_the_reward_line_tells(tmp_path: Path) -> None:
     )
     assert len(logged) >= 4
     assert any("contrast_loss" in row for row in read(Path("policy/metrics.jsonl")))
+
+
+def measured(information: float, right: float, options: int = 2) -> dict[str, Any]:
+    return {"options": options, "information": {"low": information}, "right": {"low": right}}
+
+
+def test_a_reward_is_ignored_where_neither_information_nor_share_right_is_above_chance() -> None:
+    figures = {"a": measured(0.01, 0.4), "b": measured(-0.4, 0.59), "c": measured(-0.1, 0.49)}
+    assert ignored(figures, ["a", "b", "c"]) == ["c"]
+    assert ignored({"joint": measured(-0.1, 0.21, options=5)}, ["a"]) == []
+    assert ignored({"joint": measured(-0.1, 0.19, options=5)}, ["a"]) == ["a"]
 
 
 def test_a_policy_that_ignores_a_reward_is_warned_of(tmp_path: Path) -> None:

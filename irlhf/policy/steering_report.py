@@ -22,17 +22,26 @@ def logged(figures: Figures) -> dict[str, float]:
 
 
 def ignored(figures: Figures, names: Sequence[str]) -> list[str]:
-    """Return the rewards whose line tells nothing, as far as the interval of its information can show."""
+    """Return the rewards whose line was not shown to tell anything about held-out completions.
+
+    A line tells something if the interval of its information lies above 0, or if the own target is the likeliest more
+    often than by chance (1 / options, outside the interval). The second finds what the first misses: a policy that
+    follows its targets but is too sure of them has little or negative information.
+    """
     kinds = {name: name for name in names} if len(names) > 1 else dict.fromkeys(names, JOINT)
-    return [name for name, kind in kinds.items() if kind in figures and figures[kind]["information"]["low"] <= 0]
+    return [name for name, kind in kinds.items() if kind in figures and not _tells(figures[kind])]
+
+
+def _tells(measured: Mapping[str, Any]) -> bool:
+    return bool(measured["information"]["low"] > 0 or measured["right"]["low"] > 1 / measured["options"])
 
 
 def ignores(names: Sequence[str]) -> str:
     """Return the warning for a policy whose lines of these rewards tell nothing about its completions."""
     listed = " and ".join(f"`{name}`" for name in names)
     return (
-        f"this policy ignores {listed}: on held-out rows the interval of its steering information includes 0. Train"
-        " with --objective contrast, for longer (the information rises late), or on more completions a prompt"
+        f"this policy ignores {listed}: on held-out rows, the target of the row is no more likely than other targets."
+        " Train with --objective contrast, for longer (the information rises late), or on more completions a prompt"
     )
 
 
