@@ -27,6 +27,7 @@ RESULTS = DOCS / "results"
 PAGES = (
     "quickstart.md",
     "training.md",
+    "steering-samples.md",
     "asking.md",
     "reward-models.md",
     "online.md",

@@ -1,6 +1,7 @@
 """The tables of docs/training.md, from what the studies in studies/steering/ left in docs/results/."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,32 @@ def dials() -> Iterator[str]:
             yield f"{columns} {name} | {shown(own)} | {shown(other)} |"
 
 
+def samples() -> Iterator[str]:
+    """Each prompt: the completion at low, medium and high `helpful`, with its actual rewards."""
+    for line in (RESULTS / "steering-samples.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        yield f"**{escaped(row['prompt'])}**"
+        yield ""
+        yield "| target | actual | completion |"
+        yield "|---|---|---|"
+        for level in ("low", "medium", "high"):
+            sample = row[level]
+            target, actual = (
+                "<br>".join(f"{name} {number:{form}}" for name, number in numbers.items())
+                for numbers, form in ((sample["target"], ".1f"), (sample["rewards"], "+.2f"))
+            )
+            yield f"| {target} | {actual} | {escaped(sample['completion'])} |"
+        yield ""
+
+
+def escaped(text: str) -> str:
+    """Return a text that Markdown shows as it is, in one line."""
+    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", " ".join(text.split()))
+
+
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "steering-tracking": tracking,
     "steering-texts": texts,
     "steering-dials": dials,
+    "steering-samples": samples,
 }
