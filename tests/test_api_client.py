@@ -5,6 +5,7 @@ import pickle
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
@@ -14,10 +15,12 @@ import pytest
 from fake_api import Asked, Reply, Server, dead, error, serving
 from pydantic import BaseModel
 
+from irlhf.core import console
 from irlhf.core.errors import BackendError, ConfigError, IrlhfError
 from irlhf.executors.thread_pool import DaemonThreadPool
-from irlhf.openai_api import api_client as hosts
 from irlhf.openai_api.api_client import ApiClient, RequestFailed
+from irlhf.openai_api.failures import ApiFailure, FailureKind
+from irlhf.openai_api.retry import RetryPolicy
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -28,14 +31,13 @@ class Number(BaseModel):
     number: int
 
 
+SHORT = RetryPolicy(wait=0.001, rate_limit_wait=0.002)
 GOOD = Reply({"number": 7})
 PAGE = Reply(b"<html>Log\nin</html>", headers={"content-type": "text/html"})
 
 
 @pytest.fixture(autouse=True)
-def _short_waits_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "WAIT", 0.001)
-    monkeypatch.setattr(hosts, "BUSY_WAIT", 0.002)
+def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_CUSTOM_HEADERS", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -63,9 +65,9 @@ def told(failure: object) -> tuple[type, str]:
 
 
 @contextlib.contextmanager
-def asking(*script: Reply, timeout: float = 60.0) -> Iterator[tuple[Server, ApiClient]]:
+def asking(*script: Reply, timeout: float = 60.0, retries: RetryPolicy = SHORT) -> Iterator[tuple[Server, ApiClient]]:
     with serving(script) as server:
-        yield server, ApiClient(server.url, timeout=timeout)
+        yield server, ApiClient(server.url, timeout=timeout, retries=retries)
 
 
 def test_an_answer_is_read_into_the_shape_asked_for() -> None:
@@ -103,7 +105,7 @@ def test_what_comes_too_late_is_tried_three_times() -> None:
     with asking(slow, slow, GOOD, slow, timeout=0.1) as (server, host):
         assert ask(host) == 7
         failure = fails(host)
-    assert told(failure) == (RequestFailed, "no answer in time (timed out), in 3 tries")
+    assert told(failure) == (RequestFailed, "no reply in time (timed out), in 3 tries")
     assert len(server.seen) == 6
 
 
@@ -117,11 +119,11 @@ def test_what_comes_too_late_is_tried_three_times() -> None:
         ),
         (Reply({"message": "w" * 999}, 502), f"502 ({'w' * 200}), in 6 tries"),
         (Reply(b"", 500), "500 (Internal Server Error), in 6 tries"),
-        (Reply(b'{"number": '), 'an answer that is no JSON: {"number":, in 6 tries'),
-        (Reply(b""), "an answer that is no JSON: nothing, in 6 tries"),
-        (error(200), "an error for an answer: not now, in 6 tries"),
-        (Reply({"number": 7}, torn=True), "the answer broke off ("),
-        (Reply(reset=True), "the answer broke off ("),
+        (Reply(b'{"number": '), 'the reply is not JSON: {"number":, in 6 tries'),
+        (Reply(b""), "the reply is not JSON: nothing, in 6 tries"),
+        (error(200), "the reply is an error: not now, in 6 tries"),
+        (Reply({"number": 7}, torn=True), "the connection broke ("),
+        (Reply(reset=True), "the connection broke ("),
         (error(429), "429 (not now), in 6 tries"),
     ],
 )
@@ -139,8 +141,8 @@ def test_a_request_whose_tries_are_used_up_is_unanswered(fault: Reply, reason: s
         (error(400, "maximum context length is 4096"), "400 (maximum context length is 4096)"),
         (Reply({"detail": [{"loc": ["text"]}]}, 422), "422 ([{'loc': ['text']}])"),
         (Reply(b"too large", 413), "413 (too large)"),
-        (Reply({"numbers": [7]}), "an answer of another shape (number: field required): {'numbers': [7]}"),
-        (Reply({"error": {"message": "filtered", "code": 400}}), "an error for an answer: filtered"),
+        (Reply({"numbers": [7]}), "the reply has an unexpected shape (number: field required): {'numbers': [7]}"),
+        (Reply({"error": {"message": "filtered", "code": 400}}), "the reply is an error: filtered"),
     ],
 )
 def test_a_refused_request_is_unanswered_at_once(fault: Reply, reason: str) -> None:
@@ -150,11 +152,10 @@ def test_a_refused_request_is_unanswered_at_once(fault: Reply, reason: str) -> N
     assert len(server.seen) == 1
 
 
-def test_half_a_character_is_unanswered_and_not_sent() -> None:
+def test_half_a_character_is_sent_as_a_question_mark() -> None:
     with asking(GOOD) as (server, host):
-        assert "half a character" in str(fails(host, text="\ud800"))
-        assert ask(host) == 7
-    assert len(server.seen) == 1
+        assert ask(host, text="a\ud800") == 7
+    assert server.seen[0].body == {"text": "a?"}
 
 
 @pytest.mark.parametrize(
@@ -163,16 +164,20 @@ def test_half_a_character_is_unanswered_and_not_sent() -> None:
         (
             error(429, "no credit", "insufficient_quota"),
             BackendError,
-            "429 (no credit); once there is credit again, the",
+            "429 (no credit); once there is credit, or the limit is reset, the",
         ),
         (error(429, "3 a day", "daily_rate_limit_exceeded"), BackendError, "429 (3 a day); once"),
         (error(402, "pay"), BackendError, "402 (pay); once"),
         (error(429, retry_after="601"), BackendError, "429 (not now); come back in 10 min: the same command goes on"),
         (error(503, retry_after="9000"), BackendError, "503 (not now); come back in 2 h: "),
         (error(429, retry_after="1e999"), BackendError, "come back in inf h"),
-        (error(401, "who?"), ConfigError, "401 (who?); put a key of this server's into OPENAI_API_KEY"),
+        (error(401, "who?"), ConfigError, "401 (who?); put a key for this server into OPENAI_API_KEY"),
         (error(403, "no"), ConfigError, "403 (no); put a key"),
-        (error(404, "nothing here"), ConfigError, "404 (nothing here); is the address right, and the model's name?"),
+        (
+            error(404, "nothing here"),
+            ConfigError,
+            "404 (nothing here); is the address right, up to and including /v1, and the model's name?",
+        ),
         (error(405), ConfigError, "405 (not now); is the address right"),
         (error(400, "no such model", "model_not_found"), ConfigError, "400 (no such model); is the address right"),
     ],
@@ -215,14 +220,14 @@ def test_a_key_that_was_good_before_is_not_blamed_for_text_that_is_forbidden() -
 def test_a_login_page_is_not_taken_for_a_server() -> None:
     with asking(PAGE) as (server, host):
         failure = fails(host)
-    page = "an answer that is no JSON: <html>Log in</html>; is it the server's address?"
+    page = "the reply is not JSON: <html>Log in</html>; is the server's address right, up to and including /v1?"
     assert told(failure) == (ConfigError, f"{server.url}/score: {page}")
 
 
 def test_nobody_there_ends_the_run_when_the_tries_of_one_request_are_used_up() -> None:
-    failure = fails(ApiClient(dead()))
+    failure = fails(ApiClient(dead(), retries=SHORT))
     assert isinstance(failure, BackendError)
-    assert "/score: no answer in 6 tries (cannot connect (" in str(failure)
+    assert "/score: no reply in 6 tries (cannot connect (" in str(failure)
     assert "Connection refused" in str(failure)
     assert str(failure).endswith("; is the server up? The same command goes on from here")
 
@@ -231,7 +236,7 @@ def test_eight_requests_in_a_row_without_an_answer_end_the_run() -> None:
     with asking(error(500)) as (server, host):
         found = ask_often(host, 8)
         assert [type(one) for one in found] == [RequestFailed] * 7 + [BackendError]
-        assert "no answer in 6 tries (500 (not now)); is the server up?" in str(found[-1])
+        assert "no reply in 6 tries (500 (not now)); is the server up?" in str(found[-1])
         assert isinstance(fails(host), BackendError)
     assert len(server.seen) == 48
 
@@ -280,26 +285,20 @@ def test_a_try_does_not_come_before_its_time(headers: dict[str, str]) -> None:
     assert 0.3 <= gap < 0.6
 
 
-def test_a_long_pause_is_told_of_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(hosts, "NOTED_WAIT", 0.1)
+def test_a_long_pause_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
     busy = Reply({"error": "busy"}, 429, {"retry-after": "0.3"}, delay=0.05)
     notes: list[str] = []
-    monkeypatch.setattr(hosts.console, "note", notes.append)
-    with asking(*[busy] * 4, GOOD) as (server, host):
+    monkeypatch.setattr(console, "note", notes.append)
+    with asking(*[busy] * 4, GOOD, retries=replace(SHORT, noted_wait=0.1)) as (server, host):
         assert ask_often(host, 4, threads=4) == [7] * 4
     assert notes == [f"{server.url} asks for a pause of 0 s"]
 
 
-def test_waits_double_and_are_longer_where_it_was_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    monkeypatch.setattr(hosts.time, "sleep", waits.append)
-    monkeypatch.setattr(hosts, "WAIT", 0.5)
-    monkeypatch.setattr(hosts, "BUSY_WAIT", 2.0)
-    for fault, longest in ((error(500), [0.5, 1, 2, 4, 8]), (error(429), [2, 4, 8, 16, 32])):
-        waits.clear()
-        with asking(fault) as (_, host):
-            fails(host)
-        assert all(3 / 4 * most <= wait <= most for wait, most in zip(waits, longest, strict=True))
+def test_waits_double_and_are_longer_where_it_was_too_much() -> None:
+    longest = {FailureKind.SERVER_ERROR: [0.5, 1, 2, 4, 8, 8], FailureKind.RATE_LIMITED: [2, 4, 8, 16, 32, 32]}
+    for kind, most in longest.items():
+        waits = [RetryPolicy().delay(ApiFailure(kind, ""), tried) for tried in range(1, 7)]
+        assert all(3 / 4 * longest <= wait <= longest for wait, longest in zip(waits, most, strict=True))
 
 
 def test_requests_under_way_never_pass_the_limit_which_grows_while_all_is_well() -> None:
@@ -316,7 +315,7 @@ def test_too_much_for_a_server_is_found_out_and_no_row_is_lost() -> None:
         return error(429) if server.now > 3 else Reply({"number": 7}, delay=0.01)
 
     with serving(script) as server:
-        host = ApiClient(server.url)
+        host = ApiClient(server.url, retries=SHORT)
         assert ask_often(host, 100, threads=32) == [7] * 100
         assert host.limiter.limit <= 8
 
@@ -326,7 +325,7 @@ def test_a_request_that_is_too_much_each_time_is_unanswered_in_the_end() -> None
         return error(429, "too large") if asked.body else GOOD
 
     with serving(script) as server:
-        host, crew = ApiClient(server.url), DaemonThreadPool(1)
+        host, crew = ApiClient(server.url, retries=SHORT), DaemonThreadPool(1)
         large = crew.submit(fails, host, "score", 1)
         while not large.done():
             ask(host)
@@ -367,7 +366,7 @@ def test_a_server_that_wants_a_key_at_a_whole_address_has_it_named() -> None:
 def test_a_key_that_is_named_and_not_there_ends_the_run() -> None:
     with serving([GOOD]) as server:
         failure = fails(ApiClient(server.url, "NOBODYS_KEY"))
-    reason = f"{server.url}: key_env NOBODYS_KEY: there is no such environment variable; set it, or leave it out"
+    reason = f"{server.url}: there is no environment variable NOBODYS_KEY with its key; set it, or name another"
     assert told(failure) == (ConfigError, reason)
     assert server.seen == []
 
@@ -417,7 +416,7 @@ def test_tries_are_counted_for_each_request_alone() -> None:
         return GOOD if turn == 6 else error(500)
 
     with serving(script) as server:
-        host, crew = ApiClient(server.url), DaemonThreadPool(4)
+        host, crew = ApiClient(server.url, retries=SHORT), DaemonThreadPool(4)
         answers = [crew.submit(host.ask, "score", {"row": row}, Number) for row in range(12)]
         assert [answer.result(10).number for answer in answers] == [7] * 12
     assert len(server.seen) == 72

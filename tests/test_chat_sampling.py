@@ -123,7 +123,7 @@ def test_a_hosted_policy_is_asked_where_it_lives_and_says_what_it_takes(host: Op
     found, told = rows(), done.stderr.decode()
     assert len({row["id"] for row in found}) == 18
     assert f"asking {host.url} for 18 samples: about " in told
-    assert "the server takes no min_p, repetition_penalty, top_k: its own defaults hold" in told
+    assert "the server does not accept min_p, repetition_penalty, top_k; its own defaults apply" in told
     assert "prompt tokens " in told
     assert " were cached\n" in told
     first, *asked = host.kinds("chat")
@@ -168,7 +168,7 @@ def test_of_a_long_prompt_one_request_goes_ahead_to_fill_the_cache(scripted: Cal
 def test_a_server_that_gives_one_completion_a_request_is_asked_for_each(host: OpenAIServer) -> None:
     host.quirks.plural = False
     outcome = run("-n", "3", "--concurrency", "1")
-    assert outcome.err.count("the server gives one completion a request") == 1
+    assert outcome.err.count("the server returns one completion per request") == 1
     sent = host.kinds("chat")[1:]
     assert [body.get("n") for body in sent] == [3, *[None] * 17]
     assert [body["seed"] for body in sent] == [row["seed"] % 2**31 for row in rows()]
@@ -177,7 +177,7 @@ def test_a_server_that_gives_one_completion_a_request_is_asked_for_each(host: Op
 def test_no_logprobs_are_none_and_an_evaluation_says_so(host: OpenAIServer) -> None:
     host.quirks.logprobs = False
     outcome = run("-n", "2")
-    assert [one for one in warnings(outcome) if "the server gives no logprobs" in one] == warnings(outcome)
+    assert [one for one in warnings(outcome) if "did not return the logprob of every token" in one] == warnings(outcome)
     assert len(warnings(outcome)) == 1
     assert not {"entropy", "entropy_low", "entropy_high", "logprob"} & {name for row in rows() for name in row}
     Path("short.yaml").write_text("rewards: {short: {scorer: length, direction: lower}}")
@@ -192,9 +192,7 @@ def test_a_logprob_that_is_kept_back_is_counted_and_no_number(host: OpenAIServer
     outcome = run()
     total = sum(row["censored"] for row in rows())
     assert total > 0
-    assert warnings(outcome) == [
-        f"warning: the server kept the logprobs of {total} tokens to itself; their rows have none"
-    ]
+    assert warnings(outcome) == [f"warning: the server left out the logprobs of {total} tokens; their rows have none"]
     assert not any("logprob" in row for row in rows())
 
 
@@ -256,7 +254,12 @@ def test_what_a_server_takes_is_learnt_once_and_said_once(scripted: Callable[...
     assert len(rows()) == len(taken) == 12
     assert len(server.seen) < 12 + 9
     assert all(body["max_completion_tokens"] == 16 and body["top_logprobs"] == 5 for body in taken)
-    for told in ("no frequency_penalty:", "no min_p, repetition_penalty, top_k:", "no seed:", "asked for 5"):
+    for told in (
+        "accept frequency_penalty;",
+        "accept min_p, repetition_penalty, top_k;",
+        "accept seed;",
+        "lists at most 5",
+    ):
         assert outcome.err.count(told) == 1, told
 
 
@@ -266,7 +269,7 @@ def test_a_server_that_refuses_logprobs_is_asked_for_none(scripted: Callable[...
 
     scripted(refuses)
     outcome = run()
-    assert "the server takes no request for logprobs" in outcome.err
+    assert "the server does not return logprobs" in outcome.err
     assert not any("logprob" in row for row in rows())
 
 
@@ -289,9 +292,9 @@ def test_logprobs_of_another_distribution_are_not_asked_for(
         ),
         (choice("I would", "content_filter"), "the completion ended with 'content_filter'"),
         (choice("Look", "tool_calls"), "the completion ended with 'tool_calls'"),
-        (choice("Look", None), "the completion does not say how it ended"),
-        (choice(" \n", "stop"), "a completion without text, ended with 'stop'"),
-        (choice(None, "length"), "a completion without text, ended with 'length'"),
+        (choice("Look", None), "the completion has no finish_reason"),
+        (choice(" \n", "stop"), "the completion is empty and ended with 'stop'"),
+        (choice(None, "length"), "the completion is empty and ended with 'length'"),
     ],
 )
 def test_what_is_no_whole_answer_is_set_aside_with_its_reason(
@@ -321,13 +324,13 @@ def test_an_answer_of_no_choices_is_none(scripted: Callable[..., Server]) -> Non
     scripted([answer(), Reply({"choices": []}), answer()])
     run("--concurrency", "1")
     (one,) = read(Path("out.jsonl.rejected.jsonl"))
-    assert one["reason"].startswith("an answer of another shape (choices: list should have at least 1 item")
+    assert one["reason"].startswith("the reply has an unexpected shape (choices: list should have at least 1 item")
 
 
 def test_tokens_that_do_not_make_the_text_have_no_logprob(scripted: Callable[..., Server]) -> None:
     scripted([answer({**choice(), "message": {"content": "Another text."}})])
     outcome = run()
-    assert "the tokens that the server tells do not make its text" in " ".join(warnings(outcome))
+    assert "the server did not return tokens that spell the text of a completion" in " ".join(warnings(outcome))
     assert {"logprob", "entropy_low"}.isdisjoint(rows()[0])
     assert rows()[0]["tokens"] == 6
 
@@ -370,7 +373,7 @@ def test_a_host_that_gives_nothing_to_go_by_is_not_asked_for_ever(scripted: Call
     server = scripted([answer(choice(None, "length"))])
     outcome = call(*line("--limit", "20", "--concurrency", "2", "-q"))
     assert outcome.code == 3
-    assert "completions is one to go by (a completion without text, ended with 'length'); look" in outcome.err
+    assert "completions is usable (the completion is empty and ended with 'length'); check" in outcome.err
     assert len(server.seen) <= 17  # the sixteenth, and one that was under way beside it
 
 
@@ -405,7 +408,7 @@ def test_a_chat_template_that_writes_otherwise_is_told_of(bench: Bench, scripted
 
     outcome = call(*there(bench, scripted(knows_no_kwargs)))
     assert outcome.code == 0
-    assert "the server takes no chat_template_kwargs" in outcome.err
+    assert "the server does not accept chat_template_kwargs" in outcome.err
     assert outcome.err.count("the server reads 77 tokens where the prompt has ") == 1
 
 
@@ -428,7 +431,7 @@ def test_a_key_is_sent_and_stands_nowhere(
     server = scripted([answer(), answer(told), echo(Asked("", {"authorization": f"Bearer {KEY}"}, {}, 0.0))])
     outcome = call(*line("--concurrency", "1", "--api-key-env", "MY_HOSTS_KEY"))
     assert outcome.code == 2
-    assert "401 (wrong key: Bearer …); put a key of this server's into MY_HOSTS_KEY" in outcome.err
+    assert "401 (wrong key: Bearer …); put a key for this server into MY_HOSTS_KEY" in outcome.err
     assert {asked.headers["authorization"] for asked in server.seen} == {f"Bearer {KEY}"}
     written = [path.read_text() for path in Path.cwd().rglob("*") if path.is_file()]
     assert not [text for text in [outcome.out, outcome.err, caplog.text, *written] if KEY in text]
@@ -438,7 +441,10 @@ def test_a_server_that_breaks_ends_the_run_and_keeps_the_rows(scripted: Callable
     server = scripted([answer(), answer(), error(402, "no credit")])
     outcome = call(*line("--concurrency", "1", "-q"))
     assert (outcome.code, outcome.err.count("\n")) == (3, 1)
-    assert "402 (no credit); once there is credit again, the same command goes on from here" in outcome.err
+    assert (
+        "402 (no credit); once there is credit, or the limit is reset, the same command goes on from here"
+        in outcome.err
+    )
     assert len(read(Path("out.jsonl.partial"))) == 2
     server.script = whole
     run("--concurrency", "1")
@@ -457,7 +463,7 @@ HTTP = ("--base-url", "http://127.0.0.1:9/v1")
         (("--reference", "gpt"), "--reference reads tokens"),
         (("--engine", "ray"), "--engine ray has workers of its own"),
         (("--base-url", "http://a:b@c/v1"), "--base-url is no address"),
-        (("--api-key-env", "NOBODYS_KEY"), "--api-key-env NOBODYS_KEY: there is no such environment variable"),
+        (("--api-key-env", "NOBODYS_KEY"), "there is no environment variable NOBODYS_KEY with its key"),
     ],
 )
 def test_what_a_host_cannot_do_is_refused(more: tuple[str, ...], reason: str, host: OpenAIServer) -> None:

@@ -66,29 +66,29 @@ THOUGHT = [place("1", {"1": 1.0}), place(".", {".": 1.0}), place(" The", {" The"
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (chat("8"), "the server gave no logprobs; `votes: 5` takes the mean of five drawn answers"),
-        (chat("8", BARE), "the server gave no logprobs; `votes: 5`"),
-        (chat("8", {**BARE, "top_logprobs": []}), "the server gave no logprobs; `votes: 5`"),
+        (chat("8"), "the server returned no logprobs; `votes: 5` takes the mean of five drawn answers"),
+        (chat("8", BARE), "the server returned no logprobs; `votes: 5`"),
+        (chat("8", {**BARE, "top_logprobs": []}), "the server returned no logprobs; `votes: 5`"),
         (
             chat("8", place("8", {"8": 0.3, "I": 0.25})),
-            "one digit from 0 to 9 was due, and all of these together have a probability of 0.3",
+            "expected one digit from 0 to 9, but these together have a probability of 0.3",
         ),
         (chat("8", place("8", {"8": math.exp(0.9)})), "a probability of 2.5"),  # shares where logarithms are due
         (chat("8", place("8", {"8": math.exp(700)})), "a probability of 2.7"),
         (chat('"8', place('"8', {'"8': 1.0})), "a probability of 0"),
-        (chat("1. The", *THOUGHT), "answered '1. The', where one digit from 0 to 9 was due"),
+        (chat("1. The", *THOUGHT), "answered '1. The', expected one digit from 0 to 9"),
         (
             chat("I cannot\n\x1b[31mjudge", place("I", {"I": 1.0})),
-            "answered 'I cannot \N{SYMBOL FOR SUBSTITUTE FORM TWO}[31mjudge', where",
+            "answered 'I cannot \N{SYMBOL FOR SUBSTITUTE FORM TWO}[31mjudge', expected",
         ),
-        (chat("-3", place("-", {"-": 1.0})), "answered '-3', where"),
-        (chat("10", place("10", {"10": 1.0})), "answered '10', where"),
-        (chat("w" * 999, place("w", {"w": 1.0})), f"answered '{'w' * 80}', where"),
+        (chat("-3", place("-", {"-": 1.0})), "answered '-3', expected"),
+        (chat("10", place("10", {"10": 1.0})), "answered '10', expected"),
+        (chat("w" * 999, place("w", {"w": 1.0})), f"answered '{'w' * 80}', expected"),
         (chat(None, place("Hmm", {"Hmm": 1.0}), finish_reason="length"), "it ended with 'length' before there was any"),
         (chat("", place("", {"": 1.0})), "no answer: it ended with 'stop' before there was any"),
         (chat(None, refusal="I will not\njudge."), "the model refuses: 'I will not judge.'"),
-        (chat("", finish_reason="content_filter"), "the server's filter held the answer back (content_filter)"),
-        ({"choices": []}, "an answer of another shape (choices: list should have at least 1 item"),
+        (chat("", finish_reason="content_filter"), "the server's filter withheld the answer (content_filter)"),
+        ({"choices": []}, "the reply has an unexpected shape (choices: list should have at least 1 item"),
     ],
 )
 def test_an_answer_without_points_is_a_failure_that_says_what_came(answer: Row, reason: str) -> None:
@@ -96,7 +96,7 @@ def test_an_answer_without_points_is_a_failure_that_says_what_came(answer: Row, 
 
 
 def test_a_digit_out_of_range_is_none() -> None:
-    assert "where one digit from 1 to 5 was due" in judged([sure(7)], points=[1, 5])
+    assert "expected one digit from 1 to 5" in judged([sure(7)], points=[1, 5])
 
 
 def test_digits_out_of_range_count_for_nothing() -> None:
@@ -175,8 +175,8 @@ def test_a_server_that_draws_more_than_were_asked_for_is_asked_once() -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (several("7", "I cannot", "3"), "answered 'I cannot', where one digit from 0 to 9 was due"),
-        (several("7", "77", "3"), "answered '77', where"),
+        (several("7", "I cannot", "3"), "answered 'I cannot', expected one digit from 0 to 9"),
+        (several("7", "77", "3"), "answered '77', expected"),
         ({"choices": [*several("7", "8")["choices"], *chat(None, refusal="no")["choices"]]}, "the model refuses: 'no'"),
     ],
 )
@@ -233,11 +233,14 @@ def test_a_verdict_is_the_share_of_the_1(listed: dict[str, float], reward: float
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (chat("1"), "the server gave no logprobs, without which a verdict is no number"),
+        (chat("1"), "the server returned no logprobs, which a verdict is read from"),
         (chat("1", place("1", {"1": 0.9, "yes": 0.01})), "0 is not among the 2 tokens that the server lists, and may"),
         (chat("0", place("0", {"0": 1.0})), "1 is not among the 1 tokens"),
-        (chat("The", place("The", {"The": 0.9, "1": 0.05})), "1 and 0 together have a probability of 0.05: it was not"),
-        (chat("The", place("The", {"The": 0.9})), "1 and 0 together have a probability of 0: it was not taught"),
+        (
+            chat("The", place("The", {"The": 0.9, "1": 0.05})),
+            "1 and 0 together have a probability of 0.05: the model was not",
+        ),
+        (chat("The", place("The", {"The": 0.9})), "1 and 0 together have a probability of 0: the model was not"),
         (chat(None, refusal="no"), "the model refuses: 'no'"),
     ],
 )
@@ -251,21 +254,24 @@ def test_an_answer_that_is_no_verdict_is_a_failure(answer: Row, reason: str) -> 
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
-        ({"scorer": "openai:m"}, "a: a judge wants `rubric:`, the file that tells it what is good"),
+        ({"scorer": "openai:m"}, "a: a judge needs `rubric:`, a file that says what a good reply is"),
         ({"scorer": "openai:m", "rubric": "none.md"}, "none.md: the rubric cannot be read (No such file or directory)"),
         ({"scorer": "openai:m", "rubric": "empty.md"}, "empty.md: the rubric is empty"),
-        ({"scorer": "openai:m", "rubric": "latin.md"}, "latin.md: the rubric cannot be read (it is no UTF-8)"),
+        ({"scorer": "openai:m", "rubric": "latin.md"}, "latin.md: the rubric cannot be read (it is not UTF-8)"),
         ({"scorer": "openai:m", "rubric": "rubric.md", "points": [0, 10]}, "a digit is one token in every vocabulary"),
-        ({"scorer": "openai:m", "rubric": "rubric.md", "points": [5, 5]}, "`points: [5, 5]` is no range within 0 to 9"),
+        (
+            {"scorer": "openai:m", "rubric": "rubric.md", "points": [5, 5]},
+            "`points: [5, 5]` is not a range within 0 to 9",
+        ),
         ({"scorer": "openai", "rubric": "rubric.md"}, "name the model behind the colon, as in openai:qwen3-8b"),
         ({"scorer": "binary:"}, "name the model behind the colon"),
         ({"scorer": "binary:m", "rubric": "rubric.md"}, "`rubric:` means nothing to this scorer (it takes base_url,"),
         ({"scorer": "binary:m", "base_url": f"http://me:{KEY}@h/v1"}, "a server's address is like http://127.0.0.1"),
         ({"scorer": "binary:m", "base_url": f"http://h/v1?key={KEY}"}, "a server's address is like http://127.0.0.1"),
-        ({"scorer": "binary:m"}, "https://api.openai.com/v1 wants a key: put yours into OPENAI_API_KEY, or name a"),
+        ({"scorer": "binary:m"}, "https://api.openai.com/v1 requires a key: set OPENAI_API_KEY, or name a"),
         (
             {"scorer": "binary:m", "api_key_env": "NOBODYS_KEY"},
-            "`api_key_env:` NOBODYS_KEY: there is no such environment variable",
+            "there is no environment variable NOBODYS_KEY with its key",
         ),
         ({"scorer": "binary:m", "read": "probability"}, "a: `read: probability` belongs to a scorer that gives logits"),
     ],

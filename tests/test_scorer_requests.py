@@ -44,22 +44,29 @@ KINDS = {
         lambda number: chat("7", place("7", {"7": 0.5, "8": 0.5 - number / 200})),
         [
             REFUSES,
-            (chat("7"), "the server gave no logprobs"),
-            (chat("I cannot", place("I", {"I": 1.0})), "answered 'I cannot', where one digit from 0 to 9 was due"),
-            (chat("7", {**place("7", {}), "top_logprobs": [{"token": "7", "logprob": math.nan}]}), "gave no logprobs"),
+            (chat("7"), "the server returned no logprobs"),
+            (chat("I cannot", place("I", {"I": 1.0})), "answered 'I cannot', expected one digit from 0 to 9"),
+            (
+                chat("7", {**place("7", {}), "top_logprobs": [{"token": "7", "logprob": math.nan}]}),
+                "returned no logprobs",
+            ),
         ],
         lambda number: (7 * 0.5 + 8 * (0.5 - number / 200)) / (1 - number / 200),
     ),
     "votes": Kind(
         {"scorer": "openai:m", "rubric": "rubric.md", "votes": 1},
         lambda number: chat(str(number % 10)),
-        [REFUSES, (chat("NaN"), "answered 'NaN', where"), (chat(None, finish_reason="length"), "ended with 'length'")],
+        [
+            REFUSES,
+            (chat("NaN"), "answered 'NaN', expected"),
+            (chat(None, finish_reason="length"), "ended with 'length'"),
+        ],
         lambda number: number % 10,
     ),
     "binary": Kind(
         {"scorer": "binary:m"},
         lambda number: chat("1", place("1", {"1": 0.75 - number / 200, "0": 0.25 + number / 200})),
-        [REFUSES, (chat("1"), "the server gave no logprobs"), (sure(7), "it was not taught to answer")],
+        [REFUSES, (chat("1"), "the server returned no logprobs"), (sure(7), "the model was not trained for this")],
         lambda number: 0.75 - number / 200,
     ),
     "vllm": Kind(
@@ -77,7 +84,7 @@ KINDS = {
     "http": Kind(
         {},
         lambda number: {"reward": number / 7},
-        [(math.nan, "reward 'a' is nan"), ("no", "a number was due"), ({"reward": None}, "an object of numbers")],
+        [(math.nan, "reward 'a' is nan"), ("no", "expected a number"), ({"reward": None}, "an object of numbers")],
         lambda number: number / 7,
         own_address=True,
     ),

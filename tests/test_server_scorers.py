@@ -92,7 +92,7 @@ def test_a_label_that_is_not_there_ends_the_run(label: str) -> None:
 
 @pytest.mark.parametrize("numbers", [(0.25, 0.75), (0.0, 1.0), (0.2001, 0.3, 0.5)])
 def test_probabilities_in_the_place_of_logits_are_no_rewards(numbers: tuple[float, ...]) -> None:
-    assert "gave probabilities, not logits" in came(probs(*numbers), scorer="vllm:rm", label="0")
+    assert "returned probabilities, not logits" in came(probs(*numbers), scorer="vllm:rm", label="0")
     with serving(answers(probs(*numbers))) as server:
         outcome = scored(ONE, output="stop.jsonl", scorer="vllm:rm", base_url=server.url, label="0")
     assert (outcome.code, "does this vLLM know `use_activation`?" in outcome.err) == (2, True)
@@ -111,7 +111,7 @@ def test_twenty_numbers_between_0_and_1_are_worth_a_warning(outside: Sequence[in
 
     with serving(one) as server:
         outcome = scored([example(number) for number in range(30)], scorer="vllm:rm", base_url=server.url)
-    assert (outcome.code, outcome.err.count("the first 20 answers all lie between 0 and 1")) == (0, warnings)
+    assert (outcome.code, outcome.err.count("the first 20 numbers all lie between 0 and 1")) == (0, warnings)
     assert len(read(Path("out.jsonl"))) == 30
 
 
@@ -186,7 +186,7 @@ def test_a_server_of_yours_gives_a_number_or_several(answer: Any, label: str, re
 @pytest.mark.parametrize(
     ("answer", "label", "reason"),
     [
-        ("0.5", "", "a number was due, or an object of numbers"),
+        ("0.5", "", "expected a number or an object of numbers"),
         ({"reward": "0.5"}, "", "or an object of numbers): {'reward': '0.5'}"),
         ({"reward": None}, "", "an object of numbers"),
         ({"rewards": {}}, "", "an object of numbers"),
@@ -237,9 +237,9 @@ def test_a_key_goes_where_it_is_named_for_and_nowhere_else(scorer: str, monkeypa
     [
         ({"scorer": "vllm:", "base_url": "http://h/v1"}, "name the model behind the colon, as vLLM serves it"),
         ({"scorer": "vllm:rm"}, "name the server as `base_url:`, such as http://127.0.0.1:8000/v1"),
-        ({"scorer": "vllm:rm", "base_url": "http://h", "input": "pair"}, "`input: pair` is nothing that this server"),
-        ({"scorer": "moderation", "input": "pair"}, "`input: pair` is nothing that this server takes; say"),
-        ({"scorer": "moderation"}, "https://api.openai.com/v1 wants a key: put yours into OPENAI_API_KEY"),
+        ({"scorer": "vllm:rm", "base_url": "http://h", "input": "pair"}, "`input: pair` is unknown to this scorer"),
+        ({"scorer": "moderation", "input": "pair"}, "`input: pair` is unknown to this scorer; use"),
+        ({"scorer": "moderation"}, "https://api.openai.com/v1 requires a key: set OPENAI_API_KEY"),
         ({"scorer": "moderation", "read": "logit"}, "`read: logit` belongs to a scorer that gives logits"),
         ({"scorer": "http:nowhere"}, "a server's address is like http://127.0.0.1:8000/v1, without a key"),
         ({"scorer": f"https://h/score?key={KEY}"}, "a server's address is like"),

@@ -1,267 +1,287 @@
-"""Ask one server for JSON from many threads, and part what concerns one request from what ends the run.
+"""Send JSON to one server from many threads, and separate failures of one request from those that end the run.
 
-    ask ──▶ gate ──▶ POST ──▶ an answer of the shape asked for
-              ▲        │
-              └─ wait ◀┼─ busy, broken, late: tried again
-                       ├─ refused, or all tries used up ──▶ RequestFailed: this request alone
-                       └─ no key, no such model, no credit, nobody there ──▶ ConfigError, BackendError: the run
+    ask ──▶ limiter ──▶ request ──▶ a reply of the expected shape
+              ▲           │
+              └── wait ◀──┼─ busy, broken, late: tried again
+                          ├─ refused, or the last try failed ──▶ RequestFailed: this request alone
+                          └─ no key, no such model, no credit, unreachable ──▶ ConfigError, BackendError: the run
 
-The client is OpenAI's, for its keys, proxies, timeouts and errors. Tries are counted here, because a client that waits
-by itself tells the other threads nothing of it.
+The openai SDK handles keys, proxies, timeouts and errors. Its own retries are off: they would send a paid request
+again, and a thread that waits inside the SDK cannot hold back the others. It is imported with the first request.
 """
 
-import os
-import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import Lock
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import httpx2
-import openai
-from openai import Omit, OpenAI, RequestOptions, omit
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from irlhf.core import console
 from irlhf.core.errors import BackendError, ConfigError, IrlhfError
+from irlhf.core.example import dumps
 from irlhf.core.registry import did_you_mean
-from irlhf.openai_api import responses
-from irlhf.openai_api.concurrency import FIRST, MOST, AdaptiveLimiter
-from irlhf.openai_api.endpoint import GOES_ON, KEY, NO_KEY, is_address, key_of, origin
-from irlhf.openai_api.responses import BUSY, LATE, NOBODY, PAGE, REFUSED, ApiError, Shape
+from irlhf.openai_api.concurrency import FIRST, MOST, AdaptiveLimiter, requested_wait
+from irlhf.openai_api.endpoint import GOES_ON, KEY, NO_KEY, cleaned, error_text, is_address, key_of, origin
+from irlhf.openai_api.failures import ApiFailure, FailureKind, Shape, failure_of, read_reply
+from irlhf.openai_api.retry import DEFAULT_RETRIES, RetryPolicy, duration
 
-TRIES = 6
-BUSY_TRIES = 24  # where it was too much, while others were answered: then it is luck who is next
-LATE_TRIES = 3  # because what came too late may have been paid for
-WAIT = 0.5  # seconds before the second try, and twice as many before each next one
-BUSY_WAIT = 2.0  # where it was too much, so that six tries last the minute that limits are counted by
-LONGEST_WAIT = 600.0  # seconds that a server may ask for
-NOTED_WAIT = 5.0  # seconds from which on somebody at a terminal wonders
-ROW = 8  # requests in a row that show that it is not the requests
-CONNECT = 5.0  # seconds until somebody must have picked up
+if TYPE_CHECKING:
+    from openai import APIConnectionError, Omit, OpenAI
 
-SPENT = {"insufficient_quota", "daily_rate_limit_exceeded", "billing_hard_limit_reached", "billing_not_active"}
-_PLAIN = {"accept", "content-type", "user-agent"}  # headers for whoever is asked
+_ROW = 8  # failed requests in a row after which the server is at fault
+_CONNECT = 5.0  # seconds to establish a connection
+_BUSY = (FailureKind.RATE_LIMITED, FailureKind.OVERLOADED, FailureKind.TIMEOUT)
+_PLAIN = {"accept", "content-type", "user-agent"}  # headers that any server may see
 
 
 class RequestFailed(Exception):
-    """This one request gets no answer, for the reason that it says; others may."""
+    """One request has no reply; others may succeed. `refused` if the server rejected the request as it is."""
 
     def __init__(self, reason: str, refused: bool = False) -> None:
         super().__init__(reason)
-        self.refused = refused  # as it stands; the reason may say what the server would have
+        self.refused = refused
 
 
 class _Model(BaseModel):
     id: str
 
 
-class Models(BaseModel):
-    """What a server holds."""
-
+class _Models(BaseModel):
     data: list[_Model]
 
 
 class ApiClient:
-    """A server, which any number of threads may ask. It travels to other processes as its address alone.
+    """A server, for any number of threads. Pickled as its address and settings alone.
 
-    The key of OPENAI_API_KEY goes to addresses below `url`. One that is named goes to all addresses of that server.
-    Neither goes to another server.
+    The key of OPENAI_API_KEY is sent to addresses below `url`. A key named by `key_env` is sent to all addresses of
+    that server. Neither is sent to another server. `timeout` is in seconds, until the next bytes of a reply.
     """
 
-    def __init__(self, url: str, key_env: str = "", timeout: float = 60.0, most: int = MOST) -> None:
+    def __init__(
+        self,
+        url: str,
+        key_env: str = "",
+        timeout: float = 60.0,
+        most: int = MOST,
+        retries: RetryPolicy = DEFAULT_RETRIES,
+    ) -> None:
         if not is_address(url):
             # Not repeated: it may hold a password.
-            raise ConfigError("a server's address is like http://127.0.0.1:8000/v1 (keys come from the environment)")
-        self.url = url
-        self.key_env = key_env  # the environment variable that holds the key; empty is OPENAI_API_KEY
-        self.timeout = timeout  # seconds until the first word of an answer, or the next
+            raise ConfigError(
+                "a server's address is like http://127.0.0.1:8000/v1, without a key: those come from the environment"
+            )
+        self.url, self.key_env, self.timeout, self.retries = url, key_env, timeout, retries
         self.limiter = AdaptiveLimiter(min(FIRST, most), most)
         self._lock = Lock()
         self._client: OpenAI | None = None
         self._key = ""
-        self._random = random.Random(os.getpid())  # so that processes do not come back at the same time
         self._answered = 0
         self._refused = 0
         self._failed = 0  # since the last answer
-        self._end: IrlhfError | None = None  # which every thread hears, once one has
+        self._end: IrlhfError | None = None  # raised in every thread, once it is in one
 
-    def __reduce__(self) -> tuple[type["ApiClient"], tuple[str, str, float, int]]:
-        return ApiClient, (self.url, self.key_env, self.timeout, self.limiter.most)
+    def __reduce__(self) -> tuple[type["ApiClient"], tuple[str, str, float, int, RetryPolicy]]:
+        return ApiClient, (self.url, self.key_env, self.timeout, self.limiter.most, self.retries)
 
     def models(self) -> list[str]:
         """Return the names of the models on the server. Raises RequestFailed, ConfigError and BackendError."""
-        return sorted({model.id for model in self.ask("models", None, Models).data})
+        return sorted({model.id for model in self.ask("models", None, _Models).data})
 
     def ask(self, path: str, body: Mapping[str, object] | None, shape: type[Shape]) -> Shape:
-        """Post to a path below `url`, or to a whole address; without a body, get what is there.
+        """Post to a path below `url` or to a whole address; without a body, get it.
 
         Raises RequestFailed, ConfigError and BackendError.
         """
-        before, tried, late = self._answered, 0, 0  # requests answered until now, and tries of this one
-        answer = self._try(path, body, shape)
-        while isinstance(answer, ApiError):
-            self._raise_if_fatal(path, body or {}, answer)
+        before, tried, timeouts = self._answered, 0, 0
+        while isinstance(reply := self._attempt(path, body, shape), ApiFailure):
+            if not self.retries.retries(reply):
+                self._fail(path, body or {}, reply)
             tried += 1
-            late += answer.status == LATE
+            timeouts += reply.kind is FailureKind.TIMEOUT
             alone = self._answered == before
-            if tried >= (TRIES if alone or answer.status != 429 else BUSY_TRIES) or late == LATE_TRIES:
-                self._give_up(path, answer, tried, alone)
-            self._rest(answer, tried)
-            answer = self._try(path, body, shape)
-        return answer
+            if self.retries.exhausted(reply, tried=tried, timeouts=timeouts, alone=alone):
+                self._give_up(path, reply, tried, alone)
+            if not reply.retry_after:  # where the server said how long, the limiter holds back every thread
+                time.sleep(self.retries.delay(reply, tried))
+        return reply
 
-    def _try(self, path: str, body: Mapping[str, object] | None, shape: type[Shape]) -> Shape | ApiError:
+    def call(self, request: Callable[["OpenAI"], Any], shape: type[Shape], tries: int = 1) -> Shape | ApiFailure:
+        """Return the reply to a request of the SDK, or its failure. Only send what is not paid for more than once."""
+        for tried in range(1, tries):
+            reply = self._once(request, shape)
+            if not isinstance(reply, ApiFailure) or not self.worth_waiting(reply):
+                return reply
+            self.rest(reply, tried)
+        return self._once(request, shape)
+
+    def worth_waiting(self, failure: ApiFailure) -> bool:
+        """Return whether a single client should try again. A web page means a wrong address."""
+        return self.retries.retries(failure) and failure.kind is not FailureKind.HTML_PAGE
+
+    def rest(self, failure: ApiFailure, tried: int) -> None:
+        """Wait as long as the server asks, else longer after each try."""
+        self._note_wait(failure.retry_after)
+        time.sleep(self.retries.delay(failure, tried))
+
+    def error(self, failure: ApiFailure, what: str = "", key_hint: str = "") -> IrlhfError:
+        """Return the failure as an error of the run, in one line that says what to do."""
+        text = f"{what or self.url}: {failure.message}"
+        if failure.kind is FailureKind.NO_CREDIT:
+            return BackendError(f"{text}; once there is credit, or the limit is reset, {GOES_ON}")
+        if failure.kind in (FailureKind.UNAUTHORIZED, FailureKind.FORBIDDEN):
+            return ConfigError(f"{text}; {key_hint or f'put a key for this server into {self.key_env or KEY}'}")
+        if failure.kind is FailureKind.HTML_PAGE:
+            return ConfigError(f"{text}; is the server's address right, up to and including /v1?")
+        if failure.retry_after > self.retries.longest_wait:
+            return BackendError(f"{text}; come back in {duration(failure.retry_after)}: {GOES_ON}")
+        if failure.transient:
+            return BackendError(f"{text}; is the server up? Once it is, {GOES_ON}")
+        return ConfigError(f"{text}; is the address right, up to and including /v1, and the model's name?")
+
+    def cleaned(self, text: str) -> str:
+        """Return text from the server as one short line in which the key is replaced."""
+        return cleaned(text, self._key)
+
+    def forgive(self) -> None:
+        """Count one refusal less: the request will not be sent in that form again."""
+        with self._lock:
+            self._refused -= 1
+
+    def _attempt(self, path: str, body: Mapping[str, object] | None, shape: type[Shape]) -> Shape | ApiFailure:
+        def request(client: "OpenAI") -> Any:
+            import httpx2
+
+            headers = {"Content-Type": "application/json", **self._headers(client, path)}
+            if body is None:
+                return client.get(path, cast_to=httpx2.Response, options={"headers": headers})
+            return client.post(path, cast_to=httpx2.Response, content=dumps(body), options={"headers": headers})
+
         with self.limiter.slot() as cuts:
             if self._end:
                 raise type(self._end)(str(self._end))
-            answer = self._post(path, body, shape)
-            if isinstance(answer, ApiError):
-                if answer.status in BUSY:
+            reply = self._once(request, shape)
+            if isinstance(reply, ApiFailure):
+                if reply.kind in _BUSY:
                     self.limiter.busy(cuts)
-                if 0 < answer.wait <= LONGEST_WAIT:
-                    self._pause(answer.wait)
-                return answer
+                if 0 < reply.retry_after <= self.retries.longest_wait and self.limiter.pause(reply.retry_after):
+                    self._note_wait(reply.retry_after)
+                return reply
         self.limiter.well()
         with self._lock:
             self._answered += 1
             self._failed = 0
-        return answer
+        return reply
 
-    def _post(self, path: str, body: Mapping[str, object] | None, shape: type[Shape]) -> Shape | ApiError:
-        client = self._ready()
-        options: RequestOptions = {"headers": self._headers(client, path)}
+    def _once(self, request: Callable[["OpenAI"], Any], shape: type[Shape]) -> Shape | ApiFailure:
+        import openai
+
+        client = self.sdk()
         try:
-            if body is None:
-                reply = client.get(path, cast_to=httpx2.Response, options=options)
-            else:
-                reply = client.post(path, cast_to=httpx2.Response, body=body, options=options)
+            content: bytes = request(client).content
         except openai.APIStatusError as error:
-            return responses.refused(error.response, self._key)
+            response = error.response
+            message = f"{response.status_code} ({error_text(response.text, self._key) or response.reason_phrase})"
+            wait = requested_wait(response.headers)
+            return failure_of(response.status_code, response.text, message, retry_after=wait)
         except openai.APIConnectionError as error:
-            return responses.silence(error, self._key)
-        except UnicodeEncodeError:
-            return ApiError(400, "half a character (a lone surrogate) cannot be sent; mend the text")
-        return responses.read(reply.content, shape, self._key)
+            return self._no_reply(error)
+        return read_reply(content, shape, self._key)
 
-    def _ready(self) -> OpenAI:
-        """Return the client, which is made where it is used: it cannot travel, and the key should not."""
+    def _no_reply(self, error: "APIConnectionError") -> ApiFailure:
+        import httpx2
+        import openai
+
+        cause = error.__cause__ or error
+        reason = self.cleaned(str(cause)) or type(cause).__name__
+        if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
+            return ApiFailure(FailureKind.UNREACHABLE, f"cannot connect ({reason})")
+        if isinstance(error, openai.APITimeoutError):
+            return ApiFailure(FailureKind.TIMEOUT, f"no reply in time ({reason})")
+        return ApiFailure(FailureKind.INTERRUPTED, f"the connection broke ({reason})")
+
+    def sdk(self) -> "OpenAI":
+        """Return the SDK's client, created in the process that uses it: neither it nor a key should be pickled."""
+        import openai
+
         with self._lock:
             if self._client is None:
-                self._key = key_of(self.key_env, f"{self._shown(self.url)}: key_env")
-                self._client = OpenAI(
+                self._key = key_of(self.key_env, self._shown(self.url))
+                self._client = openai.OpenAI(
                     base_url=self.url,
                     api_key=self._key or NO_KEY,
                     max_retries=0,
-                    timeout=openai.Timeout(self.timeout, connect=min(CONNECT, self.timeout)),
+                    timeout=openai.Timeout(self.timeout, connect=min(_CONNECT, self.timeout)),
                 )
             return self._client
 
-    def _headers(self, client: OpenAI, path: str) -> dict[str, str | Omit]:
-        """Return what takes the key, and all else that the environment adds, away from those whom it is not for."""
+    def _headers(self, client: "OpenAI", path: str) -> "dict[str, str | Omit]":
+        """Return headers that keep the key, and whatever else the environment adds, from other servers."""
+        from openai import omit
+
         if self._keyed(path):
             return {}
         return {name: omit for name in ("Authorization", *client.default_headers) if name.lower() not in _PLAIN}
 
     def _keyed(self, path: str) -> bool:
-        return not _whole(path) or (bool(self.key_env) and origin(path) == origin(self.url))
+        return not _is_absolute(path) or (bool(self.key_env) and origin(path) == origin(self.url))
 
-    def _pause(self, seconds: float) -> None:
-        if self.limiter.pause(seconds) and seconds >= NOTED_WAIT:
-            console.note(f"{self._shown(self.url)} asks for a pause of {span(seconds)}")
+    def _note_wait(self, seconds: float) -> None:
+        if seconds >= self.retries.noted_wait:
+            console.note(f"{self._shown(self.url)} asks for a pause of {duration(seconds)}")
 
-    def _rest(self, fault: ApiError, tried: int) -> None:
-        """Wait before the next try, where the server did not say how long; the gate waits where it did."""
-        if not fault.wait:
-            wait = (BUSY_WAIT if fault.status == 429 else WAIT) * 2 ** min(tried - 1, TRIES - 2)
-            time.sleep(wait * (1 - self._random.random() / 4))
+    def _fail(self, path: str, body: Mapping[str, object], failure: ApiFailure) -> NoReturn:
+        """Raise what another try does not fix."""
+        refused = failure.kind in (FailureKind.REFUSED, FailureKind.INVALID_REPLY)
+        # A key that worked before is right: gateways forbid texts, too.
+        if refused or (failure.kind is FailureKind.FORBIDDEN and self._answered):
+            with self._lock:
+                self._refused += 1
+                every = self._refused >= _ROW and not self._answered
+            if every:
+                text = f"{self._shown(path)}: {failure.message}, and no request was accepted before"
+                self._stop(ConfigError(self._unknown_model(path, body) or text))
+            raise RequestFailed(failure.message, refused=failure.kind is not FailureKind.INVALID_REPLY)
+        missing = failure.kind in (FailureKind.NOT_FOUND, FailureKind.UNSUPPORTED)
+        if missing and (unknown := self._unknown_model(path, body)):
+            self._stop(ConfigError(unknown))
+        key_hint = "" if self._keyed(path) else "name the environment variable that holds a key for this server"
+        self._stop(self.error(failure, self._shown(path), key_hint))
 
-    def _raise_if_fatal(self, path: str, body: Mapping[str, object], fault: ApiError) -> None:
-        """Raise what another try does not mend."""
-        reason = f"{self._shown(path)}: {fault.message}"
-        if fault.status == 402 or fault.codes & SPENT:
-            self._stop(BackendError(f"{reason}; once there is credit again, {GOES_ON}"))
-        # A key that opened the door before is right: gateways forbid text as well.
-        refused = fault.status in REFUSED or (fault.status == 403 and self._answered)
-        if refused and "model_not_found" not in fault.codes:
-            self._refuse(path, body, fault)
-        if fault.status in (401, 403):
-            self._stop(ConfigError(f"{reason}; {self._unlocked(path)}"))
-        if fault.wait > LONGEST_WAIT:
-            self._stop(BackendError(f"{reason}; come back in {span(fault.wait)}: {GOES_ON}"))
-        if not fault.passes:
-            mend = "is the address right, and the model's name?"
-            self._stop(ConfigError(self._unknown(path, body) or f"{reason}; {mend}"))
-
-    def _unlocked(self, path: str) -> str:
-        if self._keyed(path):
-            return f"put a key of this server's into {self.key_env or KEY}"
-        return "name the environment variable that holds a key of this server's"
-
-    def _refuse(self, path: str, body: Mapping[str, object], fault: ApiError) -> NoReturn:
-        with self._lock:
-            self._refused += 1
-            every = self._refused >= ROW and not self._answered
-        if every:
-            unknown = self._unknown(path, body)
-            self._stop(
-                ConfigError(unknown or f"{self._shown(path)}: {fault.message}, and no request was answered before")
-            )
-        raise RequestFailed(fault.message, refused=True)
-
-    def forgive(self) -> None:
-        """Count one refusal less: it was of words that will not be said again."""
-        with self._lock:
-            self._refused -= 1
-
-    def _give_up(self, path: str, fault: ApiError, tries: int, alone: bool) -> NoReturn:
-        """Raise what a request comes to whose tries are used up; `alone` is one beside which none was answered."""
+    def _give_up(self, path: str, failure: ApiFailure, tries: int, alone: bool) -> NoReturn:
+        """Raise what the last failed try means for the request, or for the run."""
         with self._lock:
             self._failed += 1
             failed = self._failed
-        where = self._shown(path)
-        if fault.status == PAGE and not self._answered:
-            self._stop(ConfigError(f"{where}: {fault.message}; is it the server's address?"))
-        if failed >= ROW or (fault.status == NOBODY and alone):
-            reason = f"{where}: no answer in {tries} tries ({fault.message}); is the server up?"
+        if failure.kind is FailureKind.HTML_PAGE and not self._answered:
+            self._stop(self.error(failure, self._shown(path)))
+        if failed >= _ROW or (failure.kind is FailureKind.UNREACHABLE and alone):
+            reason = f"{self._shown(path)}: no reply in {tries} tries ({failure.message}); is the server up?"
             self._stop(BackendError(f"{reason} The same command goes on from here"))
-        raise RequestFailed(f"{fault.message}, in {tries} tries")
+        raise RequestFailed(f"{failure.message}, in {tries} tries")
 
     def _stop(self, error: IrlhfError) -> NoReturn:
         self._end = self._end or error
         raise error
 
-    def _unknown(self, path: str, body: Mapping[str, object]) -> str:
-        """Return what is wrong with the model's name, if it is the name."""
+    def _unknown_model(self, path: str, body: Mapping[str, object]) -> str:
+        """Return that the server does not have the model, if it lists others."""
         name = body.get("model")
-        if _whole(path) or not isinstance(name, str):
+        if _is_absolute(path) or not isinstance(name, str):
             return ""
-        return unknown_model(self._ready(), self._shown(self.url), name)
+        listed = self._once(lambda client: client.models.with_raw_response.list(), _Models)
+        names = set() if isinstance(listed, ApiFailure) else {model.id for model in listed.data}
+        known = not name or name in names or not names
+        return "" if known else f"{self._shown(self.url)} has no model '{name}'{did_you_mean(name, names)}"
 
     def _shown(self, path: str) -> str:
-        """Return an address without what is asked of it, which may hold a key."""
-        address = path if _whole(path) else f"{self.url.rstrip('/')}/{path.lstrip('/')}"
+        """Return an address without its query, which may hold a key."""
+        address = path if _is_absolute(path) else f"{self.url.rstrip('/')}/{path.lstrip('/')}"
         return address.partition("?")[0]
 
 
-def unknown_model(client: OpenAI, url: str, name: str) -> str:
-    """Return what is wrong with a model's name, if the server tells of others."""
-    try:
-        raw = client.with_options(max_retries=0).models.with_raw_response.list()
-        names = {model.id for model in Models.model_validate_json(raw.content).data}
-    except (openai.APIError, ValidationError):
-        return ""
-    known = not name or name in names or not names
-    return "" if known else f"{url} has no model '{name}'{did_you_mean(name, names)}"
+def _is_absolute(path: str) -> bool:
+    """Return whether the HTTP client takes a path for a whole address, which decides where the key is sent."""
+    import httpx2
 
-
-def _whole(path: str) -> bool:
-    """Return whether a path is an address of its own, as the client sees it, for it decides where the key goes."""
     return httpx2.URL(path).is_absolute_url
-
-
-def span(seconds: float) -> str:
-    """Return a time to wait as people say it."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

@@ -1,35 +1,28 @@
-"""A host's desk, where files and jobs are handed in: one call, one try, and what came of it.
+"""Files and jobs of OpenAI's fine-tuning protocol: reading them is retried, creating a job is not."""
 
-The client is OpenAI's, but it never tries again by itself: it would send a paid request three times over.
-"""
-
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-import openai
-from openai import OpenAI, omit
 from pydantic import BaseModel, Field
 
-from irlhf.core import console
-from irlhf.core.errors import BackendError, ConfigError
-from irlhf.openai_api import responses
-from irlhf.openai_api.api_client import CONNECT, LONGEST_WAIT, NOTED_WAIT, SPENT, span
-from irlhf.openai_api.endpoint import GOES_ON, KEY, NO_KEY, is_address, key_of
+from irlhf.core.errors import IrlhfError
+from irlhf.openai_api.api_client import ApiClient
+from irlhf.openai_api.endpoint import KEY
+from irlhf.openai_api.failures import ApiFailure, Shape
 from irlhf.openai_api.providers import Provider
-from irlhf.openai_api.responses import BROKEN, PAGE, ApiError, Shape
+from irlhf.openai_api.retry import RetryPolicy
 
-TRIES = 6  # of what costs nothing
-WAIT = 1.0  # seconds before the second, and twice as many before each next one
-TIMEOUT = 120.0  # seconds until the first word of an answer, or the next
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+TIMEOUT = 120.0  # seconds until the next bytes of a reply
 PAGE_ROWS = 100
-MARK = "irlhf"  # the key of a job's metadata that says whose it is
+MARK = "irlhf"  # the key of a job's metadata that says which run it belongs to
 
 
 class UploadedFile(BaseModel):
-    """A file as a host has it."""
+    """A file on a host."""
 
     id: str
     status: str | None = None
@@ -37,7 +30,7 @@ class UploadedFile(BaseModel):
 
 
 class Job(BaseModel):
-    """A job as a host tells of it; hosts leave out what they like."""
+    """A job on a host; hosts leave fields out."""
 
     id: str = Field(min_length=1)
     status: str
@@ -48,17 +41,17 @@ class Job(BaseModel):
     estimated_finish: float | None = None
     trained_tokens: int | None = None
     result_files: list[str] | None = None
-    error: Any = None  # {} at some hosts where all is well
+    error: Any = None  # {} on some hosts if there is none
     metadata: Any = None
 
     @property
     def mark(self) -> str:
-        """Whose job it is, where the host remembers."""
+        """Which run the job belongs to, if the host keeps metadata."""
         return str(self.metadata.get(MARK) or "") if isinstance(self.metadata, dict) else ""
 
     @property
     def problem(self) -> str:
-        """What went wrong, in the host's words."""
+        """The host's own message about a failed job."""
         message = self.error.get("message") or self.error.get("code") if isinstance(self.error, dict) else self.error
         return str(message or "")
 
@@ -71,7 +64,7 @@ class Jobs(BaseModel):
 
 
 class Event(BaseModel):
-    """Something that happened to a job."""
+    """One entry of a job's log."""
 
     id: str | None = None
     created_at: float | None = None
@@ -87,7 +80,7 @@ class Events(BaseModel):
 
 
 class Checkpoint(BaseModel):
-    """A model as it was on the way."""
+    """A model saved during training."""
 
     id: str | None = None
     fine_tuned_model_checkpoint: str | None = None
@@ -101,131 +94,91 @@ class Checkpoints(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """A model as a host has it."""
+    """A model on a host."""
 
     id: str
     shutdown_date: str | None = None
 
 
 class FineTuningClient:
-    """One host, asked one thing at a time."""
+    """One host. Every method returns the host's reply, or why there is none."""
 
     def __init__(self, host: Provider, url: str, key_env: str = "") -> None:
-        if not is_address(url):
-            raise ConfigError(
-                "--base-url is an address like https://api.example.com/v1 (keys come from the environment)"
-            )
         self.host, self.url = host, url.rstrip("/")
         self.key_env = key_env or KEY
-        self.key = key_of(key_env, "--api-key-env")
-        timeout = openai.Timeout(TIMEOUT, connect=CONNECT)
-        self.client = OpenAI(base_url=url, api_key=self.key or NO_KEY, max_retries=0, timeout=timeout)
-        self.jobs_at = self.client.fine_tuning.jobs
+        self.api = ApiClient(self.url, key_env, TIMEOUT, retries=RetryPolicy(wait=1.0))
 
-    def create(self, body: Mapping[str, Any]) -> Job | ApiError:
-        """Ask for a job, which costs money. Whatever is not a plain refusal may have made one."""
+    def create(self, body: Mapping[str, Any]) -> Job | ApiFailure:
+        """Request a job, once: it costs money. Unless the request was refused, a job may exist."""
         more = {key: value for key, value in body.items() if key not in ("model", "training_file")}
-        raw: list[Any] = []
 
-        def ask() -> Any:
-            raw.append(
-                self.jobs_at.with_raw_response.create(
-                    model=body["model"], training_file=body["training_file"], extra_body=more
-                )
-            )
-            return raw[0]
+        def request(client: "OpenAI") -> Any:
+            jobs = client.fine_tuning.jobs.with_raw_response
+            return jobs.create(model=body["model"], training_file=body["training_file"], extra_body=more)
 
-        job = self._call(ask, Job)
-        if isinstance(job, ApiError) and raw and job.status != PAGE:
-            return replace(job, status=BROKEN)  # it was called a success, so something may have been done
-        return job
+        return self.api.call(request, Job)
 
-    def job(self, name: str) -> Job | ApiError:
-        """Return a job as it stands."""
-        return self._call(lambda: self.jobs_at.with_raw_response.retrieve(name), Job)
+    def poll(self, name: str) -> Job | ApiFailure:
+        """Return a job as it is now, without retries."""
+        return self.api.call(lambda client: client.fine_tuning.jobs.with_raw_response.retrieve(name), Job)
 
-    def jobs(self, mark: str, after: str) -> Jobs | ApiError:
-        """Return a page of jobs, of those that carry a mark, if one is given."""
-        wanted = {MARK: mark} if mark else omit
-        ask = self.jobs_at.with_raw_response.list
-        return self._call(lambda: ask(after=after or omit, limit=PAGE_ROWS, metadata=wanted), Jobs)
+    def job(self, name: str) -> Job | ApiFailure:
+        """Return a job as it is now."""
+        return self._retried(lambda client: client.fine_tuning.jobs.with_raw_response.retrieve(name), Job)
 
-    def cancel(self, name: str) -> Job | ApiError:
+    def jobs(self, mark: str, after: str) -> Jobs | ApiFailure:
+        """Return a page of jobs, only those with this mark if it is given."""
+        query: Any = _page(after) | ({"metadata": {MARK: mark}} if mark else {})
+        return self._retried(lambda client: client.fine_tuning.jobs.with_raw_response.list(**query), Jobs)
+
+    def cancel(self, name: str) -> Job | ApiFailure:
         """Stop a job for good."""
-        return self._call(lambda: self.jobs_at.with_raw_response.cancel(name), Job)
+        return self._retried(lambda client: client.fine_tuning.jobs.with_raw_response.cancel(name), Job)
 
-    def events(self, name: str, after: str) -> Events | ApiError:
-        """Return a page of what happened to a job."""
-        ask = self.jobs_at.with_raw_response.list_events
-        return self._call(lambda: ask(name, after=after or omit, limit=PAGE_ROWS), Events)
+    def events(self, name: str, after: str) -> Events | ApiFailure:
+        """Return a page of a job's events, without retries."""
+        return self.api.call(
+            lambda client: client.fine_tuning.jobs.with_raw_response.list_events(name, **_page(after)), Events
+        )
 
-    def checkpoints(self, name: str) -> Checkpoints | ApiError:
+    def checkpoints(self, name: str) -> Checkpoints | ApiFailure:
         """Return the last checkpoints of a job."""
-        ask = self.jobs_at.checkpoints.with_raw_response.list
-        return self._call(lambda: ask(name, limit=PAGE_ROWS), Checkpoints)
+        return self._retried(
+            lambda client: client.fine_tuning.jobs.checkpoints.with_raw_response.list(name, limit=PAGE_ROWS),
+            Checkpoints,
+        )
 
-    def upload(self, path: Path, name: str) -> UploadedFile | ApiError:
-        """Hand in a file."""
-        content = path.read_bytes()
-        ask = self.client.files.with_raw_response.create
-        return self._call(lambda: ask(file=(name, content, "application/jsonl"), purpose="fine-tune"), UploadedFile)
+    def upload(self, path: Path, name: str) -> UploadedFile | ApiFailure:
+        """Upload a training file."""
+        file = (name, path.read_bytes(), "application/jsonl")
+        return self._retried(
+            lambda client: client.files.with_raw_response.create(file=file, purpose="fine-tune"), UploadedFile
+        )
 
-    def file(self, name: str) -> UploadedFile | ApiError:
-        """Return a file's card."""
-        return self._call(lambda: self.client.files.with_raw_response.retrieve(name), UploadedFile)
+    def file(self, name: str) -> UploadedFile | ApiFailure:
+        """Return the status of a file."""
+        return self._retried(lambda client: client.files.with_raw_response.retrieve(name), UploadedFile)
 
-    def model(self, name: str) -> ModelInfo | ApiError:
-        """Return a model's card."""
-        return self._call(lambda: self.client.models.with_raw_response.retrieve(name), ModelInfo)
+    def model(self, name: str) -> ModelInfo | ApiFailure:
+        """Return what the host says about a model."""
+        return self._retried(lambda client: client.models.with_raw_response.retrieve(name), ModelInfo)
 
     def content(self, name: str) -> bytes:
-        """Return what is in a file; nothing where the host does not give it."""
+        """Return the content of a file, or nothing if the host does not return it."""
+        import openai
+
         try:
-            return self.client.files.with_raw_response.content(name).content
+            return self.api.sdk().files.content(name).content
         except openai.APIError:
             return b""
 
-    def _call(self, ask: Callable[[], Any], shape: type[Shape]) -> Shape | ApiError:
-        try:
-            return responses.read(ask().content, shape, self.key)
-        except openai.APIStatusError as error:
-            return responses.refused(error.response, self.key)
-        except openai.APIConnectionError as error:
-            return responses.silence(error, self.key)
+    def error(self, failure: ApiFailure, what: str = "") -> IrlhfError:
+        """Return a failure as an error of the run; `what` names what it is about."""
+        return self.api.error(failure, f"{self.url}: {what}" if what else "")
 
-    def fail(self, fault: ApiError, what: str = "") -> NoReturn:
-        """Raise what a fault comes to, as one line that says what to do."""
-        text = f"{self.url}: {what}{fault.message}"
-        if fault.status == 402 or fault.codes & SPENT:
-            raise BackendError(f"{text}; once there is credit, or the day is over, {GOES_ON}")
-        if fault.status in (401, 403):
-            raise ConfigError(f"{text}; put a key of this host's into {self.key_env}")
-        if fault.status == PAGE:
-            raise ConfigError(f"{text}; is it the host's address, up to and with /v1?")
-        if fault.wait > LONGEST_WAIT:
-            raise BackendError(f"{text}; come back in {span(fault.wait)}: {GOES_ON}")
-        if fault.passes:
-            raise BackendError(f"{text}; is the host up? Once it is, {GOES_ON}")
-        raise ConfigError(f"{text}; is the address right, up to and with /v1?")
+    def _retried(self, request: Callable[["OpenAI"], Any], shape: type[Shape]) -> Shape | ApiFailure:
+        return self.api.call(request, shape, self.api.retries.tries)
 
 
-def passing(fault: ApiError) -> bool:
-    """Return whether it is worth waiting for an answer."""
-    return fault.passes and fault.status != PAGE and not fault.codes & SPENT and fault.wait <= LONGEST_WAIT
-
-
-def patient(ask: Callable[[], Shape | ApiError], tries: int = TRIES) -> Shape | ApiError:
-    """Ask what costs nothing until there is an answer, or no hope of one."""
-    for tried in range(1, tries):
-        answer = ask()
-        if not isinstance(answer, ApiError) or not passing(answer):
-            return answer
-        rest(answer, tried)
-    return ask()
-
-
-def rest(fault: ApiError, tried: int) -> None:
-    """Wait as long as the host asks, else longer each time."""
-    if fault.wait >= NOTED_WAIT:
-        console.note(f"the host asks for a pause of {span(fault.wait)}")
-    time.sleep(fault.wait or WAIT * 2 ** (tried - 1))
+def _page(after: str) -> dict[str, Any]:
+    return {"limit": PAGE_ROWS, **({"after": after} if after else {})}

@@ -51,7 +51,7 @@ def reached(settings: SampleSettings, policy: Policy, engine: Engine) -> SampleS
     ):
         if not idle:
             raise ConfigError(f"{flag} {why}; {mend}")
-    if not is_address(url) or "?" in url:
+    if not is_address(url):
         # Not repeated: it may hold a password.
         raise ConfigError("--base-url is no address like http://127.0.0.1:8000/v1 (keys come from the environment)")
     return replace(settings, base_url=url, served_name=name, api=api)
@@ -67,13 +67,13 @@ def _check_here(settings: SampleSettings) -> None:
 def task_and_executor(
     arguments: tuple[Path, Policy, SampleSettings], engine: Engine, spent: Counter[str]
 ) -> tuple[Work, Engine]:
-    """Return what draws, and who does it. A chat's server counts in `spent` what it reads."""
+    """Return the task that samples, and its executor. Servers add the tokens that they read to `spent`."""
     settings = arguments[-1]
     threads = Engine("threads", settings.concurrency)
     if settings.api == CHAT:
         return Work("irlhf.sampling.chat_backend:ChatBackend", (*arguments, spent)), threads
     if settings.base_url:
-        return Work("irlhf.sampling.completions_backend:CompletionsBackend", arguments), threads
+        return Work("irlhf.sampling.completions_backend:CompletionsBackend", (*arguments, spent)), threads
     return Work("irlhf.sampling.local:LocalBackend", arguments), engine
 
 
@@ -108,9 +108,9 @@ def tell_size(samples: int, characters: int, settings: SampleSettings) -> None:
 
 
 def account(spent: Counter[str]) -> dict[str, Any]:
-    """Return what a chat's server has counted, and say it."""
+    """Return what a server has counted, and report it."""
     if spent[CACHED]:
         console.note(f"of {spent[PROMPT]:,} prompt tokens {spent[CACHED]:,} were cached")
     if spent[CENSORED]:
-        console.warn(f"the server kept the logprobs of {spent[CENSORED]:,} tokens to itself; their rows have none")
+        console.warn(f"the server left out the logprobs of {spent[CENSORED]:,} tokens; their rows have none")
     return dict(+spent)

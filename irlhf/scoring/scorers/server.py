@@ -1,4 +1,4 @@
-"""Scorers behind an address: a classifier that vLLM serves, a moderation endpoint, a server of yours."""
+"""Scorers on a server: a classifier in vLLM, a moderation endpoint, any HTTP server that returns numbers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,14 @@ from pydantic_core import PydanticCustomError
 from irlhf.core import console
 from irlhf.core.errors import ConfigError
 from irlhf.core.example import Example, as_messages, as_text
+from irlhf.openai_api.api_client import ApiClient
+from irlhf.openai_api.endpoint import OPENAI
 from irlhf.scoring.scorers.base import Failure, Reply, Traits
-from irlhf.scoring.scorers.endpoint import OPENAI, Server
+from irlhf.scoring.scorers.remote import NoReward, score_each
 
 _CHAT, _COMPLETION = "chat", "completion"
-_LOOKED_AT = 20  # replies after which it is odd that no number lies outside 0 to 1
-_SUMS = 2e-3  # how far from 1 probabilities may sum that a server computes in half precision
+_LOOKED_AT = 20  # replies after which a warning is due if all numbers lie within 0 to 1
+_SUMS = 2e-3  # how far from 1 the sum of probabilities in half precision may be
 _MODERATION = "omni-moderation-latest"
 _MOST = "max"
 _REWARD = "reward"
@@ -33,12 +35,11 @@ class _Classes(BaseModel):
 
 @dataclass
 class Served:
-    """All logits of a sequence classifier that vLLM holds, its labels called by their numbers: "0", "1", ….
+    """All logits of a sequence classifier in vLLM, by the number of the label: "0", "1", ….
 
-    vLLM names the likeliest label alone. It is asked for logits (`use_activation` of its /classify), and an older one
-    that does not know the word gives probabilities instead. Of several labels that is seen, for they sum to 1, and
-    such a row has no reward. Of one label it cannot be told from a row: a warning says so when the first twenty
-    numbers all lie between 0 and 1.
+    vLLM names only the likeliest label. Logits are requested with `use_activation` of its /classify; an older vLLM
+    ignores that field and returns probabilities. Several labels show it, because they sum to 1, and such a row has no
+    reward. One label does not: a warning follows if the first twenty numbers all lie between 0 and 1.
     """
 
     model: str
@@ -55,38 +56,35 @@ class Served:
         if not self.base_url:
             raise ConfigError("name the server as `base_url:`, such as http://127.0.0.1:8000/v1")
         _check_input(self.input)
-        self.server = Server(self.base_url.rstrip("/"), self.api_key_env, self.timeout)
-        self.root = self.server.url.removesuffix("/v1")
+        self.client = ApiClient(self.base_url.rstrip("/"), self.api_key_env, self.timeout)
+        self.root = self.client.url.removesuffix("/v1")
         self.within = _Within(self.root)
         self.traits = Traits(f"vllm {self.root} {self.model} {self.input}", link="softmax", waits=True)
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
         """Return the logits of each example."""
-        return [self._reply(example) for example in examples]
+        return score_each(self._reply, examples)
 
-    def _reply(self, example: Example) -> Reply | Failure:
-        answer = self.server.ask(f"{self.root}/classify", self._question(example), _Classes)
-        if isinstance(answer, Failure):
-            return answer
-        numbers = answer.data[0].probs
+    def _reply(self, example: Example) -> Reply:
+        numbers = self.client.ask(f"{self.root}/classify", self._body(example), _Classes).data[0].probs
         if len(numbers) > 1 and min(numbers) >= 0 and abs(sum(numbers) - 1) < _SUMS:
-            return Failure(
-                "the server gave probabilities, not logits; does this vLLM know `use_activation`?", ConfigError
+            raise NoReward(
+                "the server returned probabilities, not logits; does this vLLM know `use_activation`?", ConfigError
             )
         self.within.see(numbers)
         return {str(position): number for position, number in enumerate(numbers)}
 
-    def _question(self, example: Example) -> dict[str, Any]:
+    def _body(self, example: Example) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model, "use_activation": False}
         if self.input == _COMPLETION:
             return {**body, "input": as_text(example.completion)}
-        # Templates write the BOS token themselves; a tokenizer that adds one would make it two.
+        # Chat templates write the BOS token; the tokenizer must not add a second one.
         messages = as_messages(example.prompt) + as_messages(example.completion, "assistant")
         return {**body, "messages": messages, "add_special_tokens": False}
 
 
 class _Within:
-    """Warns once where all of the first numbers could be probabilities."""
+    """Warns once if all of the first numbers could be probabilities."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -97,7 +95,7 @@ class _Within:
         return _Within, (self.where,)
 
     def see(self, numbers: Sequence[float]) -> None:
-        """Look at one reply more."""
+        """Check the numbers of one more reply."""
         with self._lock:
             if self._seen >= _LOOKED_AT:
                 return
@@ -106,8 +104,8 @@ class _Within:
             odd = inside and self._seen == _LOOKED_AT
         if odd:
             console.warn(
-                f"{self.where}: the first {_LOOKED_AT} answers all lie between 0 and 1; if the model's logits do not,"
-                " this vLLM does not know `use_activation`, and these are probabilities"
+                f"{self.where}: the first {_LOOKED_AT} numbers all lie between 0 and 1; unless the model's logits do,"
+                " this vLLM ignores `use_activation` and returns probabilities"
             )
 
 
@@ -121,10 +119,10 @@ class _Moderated(BaseModel):
 
 @dataclass
 class Moderation:
-    """How likely a text breaks rules, by category, from a moderation endpoint; "max" is the largest of all.
+    """The scores of a moderation endpoint by category; "max" is the largest of them.
 
-    It is shown the completion, or with `input: chat` the whole conversation as text. A reward without a `label:` reads
-    "max". More is worse: say `direction: lower`.
+    It reads the completion, or with `input: chat` the whole conversation as text. A reward without a `label:` is
+    "max". Higher is worse, so use `direction: lower`.
     """
 
     model: str
@@ -138,22 +136,20 @@ class Moderation:
     def __post_init__(self) -> None:
         _check_input(self.input)
         self.model = self.model or _MODERATION
-        self.server = Server(self.base_url.rstrip("/"), self.api_key_env, self.timeout)
-        known = f"moderation {self.server.url} {self.model} {self.input == _CHAT}"
+        self.client = ApiClient(self.base_url.rstrip("/"), self.api_key_env, self.timeout)
+        known = f"moderation {self.client.url} {self.model} {self.input == _CHAT}"
         self.traits = Traits(known, waits=True, usual=_MOST, varies=True)
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
         """Return the scores of each example."""
-        return [self._reply(example) for example in examples]
+        return score_each(self._reply, examples)
 
-    def _reply(self, example: Example) -> Reply | Failure:
+    def _reply(self, example: Example) -> Reply:
         shown = _as_lines(example) if self.input == _CHAT else as_text(example.completion)
-        answer = self.server.ask("moderations", {"model": self.model, "input": shown}, _Moderated)
-        if isinstance(answer, Failure):
-            return answer
-        scores = _without_missing(answer.results[0].category_scores)
+        reply = self.client.ask("moderations", {"model": self.model, "input": shown}, _Moderated)
+        scores = _without_missing(reply.results[0].category_scores)
         if not scores:
-            return Failure("the server scored no category")
+            raise NoReward("the server scored no category")
         return {**scores, _MOST: math.nan if any(map(math.isnan, scores.values())) else max(scores.values())}
 
 
@@ -173,15 +169,15 @@ class _Numbers(RootModel[dict[str, float]]):
             single = {name: body[name] for name in (_REWARD, "score") if _is_number(body.get(name))}
             if len(single) == 1:
                 return single
-        raise PydanticCustomError("numbers", "a number was due, or an object of numbers")
+        raise PydanticCustomError("numbers", "expected a number or an object of numbers")
 
 
 @dataclass
 class Endpoint:
-    """A server of yours: it is posted a prompt, a completion and an id, and answers with one number or several.
+    """A server that gets a prompt, a completion and an id as JSON, and returns one number or several.
 
-    A prompt is messages, a completion is text or, where the example has them, messages. Equal texts are asked about
-    once, with one of their ids.
+    The prompt is messages; the completion is text or, if the example has them, messages. Equal texts are sent once,
+    with one of their ids.
     """
 
     address: str
@@ -191,24 +187,21 @@ class Endpoint:
     traits: Traits = field(init=False)
 
     def __post_init__(self) -> None:
-        self.server = Server(self.address, self.api_key_env, self.timeout)
+        self.client = ApiClient(self.address, self.api_key_env, self.timeout)
         self.traits = Traits(f"endpoint {self.address}", waits=True, usual=_REWARD, varies=True)
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
         """Return the numbers of each example."""
-        return [self._reply(example) for example in examples]
+        return score_each(self._reply, examples)
 
-    def _reply(self, example: Example) -> Reply | Failure:
-        shown = {"prompt": as_messages(example.prompt), "completion": example.completion, "id": example.id}
-        answer = self.server.ask(self.address, shown, _Numbers)
-        return answer if isinstance(answer, Failure) else answer.root
+    def _reply(self, example: Example) -> Reply:
+        body = {"prompt": as_messages(example.prompt), "completion": example.completion, "id": example.id}
+        return self.client.ask(self.address, body, _Numbers).root
 
 
 def _check_input(given: str) -> None:
     if given not in ("", _CHAT, _COMPLETION):
-        raise ConfigError(
-            f"`input: {given}` is nothing that this server takes; say `input: {_CHAT}` or `{_COMPLETION}`"
-        )
+        raise ConfigError(f"`input: {given}` is unknown to this scorer; use `input: {_CHAT}` or `{_COMPLETION}`")
 
 
 def _as_lines(example: Example) -> str:
@@ -217,7 +210,7 @@ def _as_lines(example: Example) -> str:
 
 
 def _without_missing(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what a server does not tell."""
+    """Return the scores without those that are null."""
     return {name: number for name, number in scores.items() if number is not None}
 
 

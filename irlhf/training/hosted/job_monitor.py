@@ -11,10 +11,10 @@ from typing import NoReturn
 
 from irlhf.core import console
 from irlhf.core.errors import BackendError
-from irlhf.openai_api.api_client import span
 from irlhf.openai_api.endpoint import GOES_ON
-from irlhf.openai_api.fine_tuning import Checkpoints, Event, FineTuningClient, Job, passing, patient
-from irlhf.openai_api.responses import ApiError
+from irlhf.openai_api.failures import ApiFailure, FailureKind
+from irlhf.openai_api.fine_tuning import Checkpoints, Event, FineTuningClient, Job
+from irlhf.openai_api.retry import duration
 from irlhf.training.hosted.job_submission import DEAD
 
 DONE = "succeeded"
@@ -42,11 +42,11 @@ class JobMonitor:
             self.status, self.since, self.due = job.status, waited, waited + STATUS_INTERVAL
             strange = "" if job.status in _KNOWN else ", which irlhf does not know; it waits"
             ahead = (job.estimated_finish or 0.0) - time.time()
-            left = f", about {span(ahead)} left" if ahead > 0 else ""
+            left = f", about {duration(ahead)} left" if ahead > 0 else ""
             console.note(f"job {self.name}: {job.status}{strange}{left}")
         elif waited >= self.due:
             self.due = waited + STATUS_INTERVAL
-            console.note(f"job {self.name}: {job.status} for {span(waited - self.since)}")
+            console.note(f"job {self.name}: {job.status} for {duration(waited - self.since)}")
         for event in self.fresh():
             console.note(f"  {event.message}")
 
@@ -56,7 +56,7 @@ class JobMonitor:
         after = ""
         for _ in range(EVENT_PAGES):
             page = self.client.events(self.name, after)
-            if isinstance(page, ApiError):
+            if isinstance(page, ApiFailure):
                 break
             fresh = [event for event in page.data if event.message and _key(event) not in self.seen]
             self.seen |= {_key(event) for event in fresh}
@@ -81,9 +81,9 @@ def follow_job(client: FineTuningClient, name: str) -> Job:
 def _watched(client: FineTuningClient, name: str, watch: JobMonitor) -> Job:
     waited, interval, silent = 0.0, FIRST_POLL, 0
     while True:
-        job = client.job(name)
-        silent = silent + 1 if isinstance(job, ApiError) else 0
-        if isinstance(job, ApiError):
+        job = client.poll(name)
+        silent = silent + 1 if isinstance(job, ApiFailure) else 0
+        if isinstance(job, ApiFailure):
             _bear(client, name, job, silent)
         else:
             watch(job, waited)
@@ -91,19 +91,19 @@ def _watched(client: FineTuningClient, name: str, watch: JobMonitor) -> Job:
                 return job
             if job.status in DEAD:
                 _failed(client, job, watch)
-        pause = max(interval, job.wait if isinstance(job, ApiError) else 0.0)
+        pause = max(interval, job.retry_after if isinstance(job, ApiFailure) else 0.0)
         time.sleep(pause)
         waited, interval = waited + pause, min(interval * 1.5, LONGEST_POLL)
 
 
-def _bear(client: FineTuningClient, name: str, fault: ApiError, silent: int) -> None:
+def _bear(client: FineTuningClient, name: str, fault: ApiFailure, silent: int) -> None:
     """Raise where a job cannot be watched any longer."""
-    known = fault.status != 404 or silent < LOST
+    known = fault.kind is not FailureKind.NOT_FOUND or silent < LOST
     if not known:
         raise BackendError(
             f"{client.url}: the host knows no job {name} any more ({fault.message}); --again pays for another"
         )
-    if silent >= OUTAGE or (not passing(fault) and silent >= LOST):
+    if silent >= OUTAGE or (not client.api.worth_waiting(fault) and silent >= LOST):
         raise BackendError(f"{client.url}: no word of job {name} ({fault.message}); it goes on there, and {GOES_ON}")
     if silent == 1:
         console.note(f"no word of job {name} ({fault.message}); it is asked for again")
@@ -125,7 +125,7 @@ def model_of(client: FineTuningClient, job: Job) -> str:
     """Return what was trained, as the host spells it: the model, else its last checkpoint, else nothing."""
     if job.fine_tuned_model:
         return job.fine_tuned_model
-    checkpoints = patient(lambda: client.checkpoints(job.id))
+    checkpoints = client.checkpoints(job.id)
     if not isinstance(checkpoints, Checkpoints) or not checkpoints.data:
         return ""
     last = max(checkpoints.data, key=lambda checkpoint: checkpoint.step_number or 0)

@@ -23,16 +23,16 @@ from irlhf.core import console
 from irlhf.core.errors import BackendError, ConfigError, DataError
 from irlhf.io import files
 from irlhf.openai_api.endpoint import GOES_ON
-from irlhf.openai_api.fine_tuning import MARK, FineTuningClient, Job, UploadedFile, passing, patient, rest
-from irlhf.openai_api.responses import NOBODY, REFUSED, ApiError
+from irlhf.openai_api.failures import ApiFailure, FailureKind
+from irlhf.openai_api.fine_tuning import MARK, FineTuningClient, Job, UploadedFile
 
 JOB_FILE = "job.json"
 DEAD = ("failed", "cancelled", "canceled")
 CREATES = 4  # requests for one job in one run, each after the one before was seen to have made none
 PATIENCE = 60.0  # seconds after which a job that was made is listed
 PAGES = 100
-_UNLISTED = (403, 404, 405, 501, *REFUSED)  # what hosts say that list no jobs
-_GONE = (404, 410)
+_REFUSED = (FailureKind.REFUSED, FailureKind.INVALID_REPLY)
+_UNLISTED = (FailureKind.FORBIDDEN, FailureKind.NOT_FOUND, FailureKind.UNSUPPORTED, *_REFUSED)  # hosts without a list
 _RAW = ("pending", "running", "notRunning", "processing")  # a file that the host is not through with
 
 
@@ -116,9 +116,9 @@ def begin(spec: JobSpec, folder: Path) -> JobRecord:
 
 def adopt(client: FineTuningClient, record: JobRecord, folder: Path, name: str) -> JobRecord:
     """Take a job that a user names for the one of this order. Raises ConfigError where it cannot be."""
-    job = patient(lambda: client.job(name))
-    if isinstance(job, ApiError):
-        client.fail(job, f"--job {name}: ")
+    job = client.job(name)
+    if isinstance(job, ApiFailure):
+        raise client.error(job, f"--job {name}")
     if (job.mark and job.mark != record.mark) or (record.files and job.training_file not in record.files.values()):
         raise ConfigError(
             f"--job {name}: it trains on another file ({job.training_file}), so it is not the one of this output"
@@ -129,16 +129,16 @@ def adopt(client: FineTuningClient, record: JobRecord, folder: Path, name: str) 
 def again(client: FineTuningClient, record: JobRecord) -> JobRecord:
     """Return the ticket of another attempt, to be written. Raises ConfigError where a job may still succeed."""
     if record.job:
-        job = patient(lambda: client.job(record.job))
-        if isinstance(job, ApiError) and job.status not in _GONE:
-            client.fail(job, f"job {record.job}: ")
+        job = client.job(record.job)
+        if isinstance(job, ApiFailure) and job.kind is not FailureKind.NOT_FOUND:
+            raise client.error(job, f"job {record.job}")
         if isinstance(job, Job) and job.status not in DEAD:
             raise ConfigError(
                 f"--again: job {job.id} is {job.status}, so there is nothing to pay for again; leave it out"
             )
     elif not record.requested_at:
         return record  # the attempt before this one never got so far
-    elif client.host.lists and not isinstance(_look(client, record), ApiError):
+    elif client.host.lists and not isinstance(_look(client, record), ApiFailure):
         return record  # what became of the request can be found out
     over = (*record.over, *([record.job] if record.job else []))
     return replace(record, attempt=record.attempt + 1, job="", requested_at=0.0, over=over)
@@ -160,7 +160,7 @@ def submit(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder: P
         reason = job.message
         record = _heard(client, job, record, folder)
         if tried < CREATES and not record.requested_at:
-            rest(job, tried)
+            client.api.rest(job, tried)
     record = _settled(client, record, folder)
     if not record.job:
         raise BackendError(f"{client.url}: no job was made in {CREATES} tries ({reason}); later {GOES_ON}")
@@ -169,12 +169,9 @@ def submit(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder: P
 
 def find(client: FineTuningClient, record: JobRecord) -> Job | None:
     """Return an order's job, if there is one. Raises BackendError and ConfigError where it cannot be told."""
-    if record.job:
-        job: Job | ApiError | None = patient(lambda: client.job(record.job))
-    else:
-        job = _look(client, record)
-    if isinstance(job, ApiError):
-        client.fail(job)
+    job = client.job(record.job) if record.job else _look(client, record)
+    if isinstance(job, ApiFailure):
+        raise client.error(job)
     return job
 
 
@@ -190,18 +187,18 @@ def _settled(client: FineTuningClient, record: JobRecord, folder: Path) -> JobRe
     if isinstance(job, Job):
         console.note(f"job {job.id} of this training is at the host already; it is the one to go on with")
         return write_job_record(folder, replace(record, job=job.id, requested_at=0.0))
-    if isinstance(job, ApiError):
+    if isinstance(job, ApiFailure):
         _unsure(client, job, record)
         return record
     return write_job_record(folder, replace(record, requested_at=0.0)) if record.requested_at else record
 
 
-def _unsure(client: FineTuningClient, fault: ApiError, record: JobRecord) -> None:
+def _unsure(client: FineTuningClient, fault: ApiFailure, record: JobRecord) -> None:
     """Raise where a job may have been made that nobody can see."""
-    listless = fault.status in _UNLISTED
+    listless = fault.kind in _UNLISTED
     if not record.requested_at:
         if not listless:
-            client.fail(fault)
+            raise client.error(fault)
         return
     doubt = (
         f"{client.url}: a job may have been submitted at {time.strftime('%H:%M', time.localtime(record.requested_at))}"
@@ -216,14 +213,14 @@ def _unsure(client: FineTuningClient, fault: ApiError, record: JobRecord) -> Non
     )
 
 
-def _look(client: FineTuningClient, record: JobRecord) -> Job | ApiError | None:
+def _look(client: FineTuningClient, record: JobRecord) -> Job | ApiFailure | None:
     """Return the order's job as the host lists it, or why it cannot be told."""
     if not client.host.lists:
-        return ApiError(501, "as its card says")
-    job: Job | ApiError | None = None
+        return ApiFailure(FailureKind.UNSUPPORTED, "as its entry in the table of hosts says")
+    job: Job | ApiFailure | None = None
     if client.host.metadata:
         job = _search(client, record, record.mark)
-    if isinstance(job, Job) or (isinstance(job, ApiError) and job.status not in REFUSED):
+    if isinstance(job, Job) or (isinstance(job, ApiFailure) and job.kind not in _REFUSED):
         return job
     if job is None and client.host.metadata and not record.requested_at:
         return None
@@ -231,14 +228,13 @@ def _look(client: FineTuningClient, record: JobRecord) -> Job | ApiError | None:
     return _search(client, record, "")
 
 
-def _search(client: FineTuningClient, record: JobRecord, mark: str) -> Job | ApiError | None:
+def _search(client: FineTuningClient, record: JobRecord, mark: str) -> Job | ApiFailure | None:
     """Go through a list of jobs, whole, though some hosts say for ever that there is more."""
     seen: dict[str, Job] = {}
     after = ""
     for _ in range(PAGES):
-        last = after
-        page = patient(lambda last=last: client.jobs(mark, last))  # type: ignore[misc]
-        if isinstance(page, ApiError):
+        page = client.jobs(mark, after)
+        if isinstance(page, ApiFailure):
             return page
         fresh = [job for job in page.data if job.id not in seen]
         seen |= {job.id: job for job in fresh}
@@ -246,7 +242,7 @@ def _search(client: FineTuningClient, record: JobRecord, mark: str) -> Job | Api
             own = [job for job in seen.values() if record.owns(job)]
             return min(own, key=lambda job: (job.status in DEAD, job.created_at or 0.0), default=None)
         after = page.data[-1].id
-    return ApiError(501, f"over {len(seen):,} jobs")
+    return ApiFailure(FailureKind.UNSUPPORTED, f"more than {len(seen):,} jobs")
 
 
 def _uploaded(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder: Path) -> JobRecord:
@@ -254,35 +250,34 @@ def _uploaded(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder
     for path in spec.paths.values():
         sha = files.digest(path)
         known = record.files.get(sha, "")
-        uploaded = patient(lambda known=known: client.file(known)) if known else None  # type: ignore[misc]
-        if known and isinstance(uploaded, ApiError) and uploaded.status in _GONE:
+        uploaded = client.file(known) if known else None
+        if isinstance(uploaded, ApiFailure) and uploaded.kind is FailureKind.NOT_FOUND:
             console.note(f"{known} is gone at the host, so {path.name} is sent again")
             known = ""
         if not known:
-            name = f"{path.stem}-{sha[:12]}{path.suffix}"
-            uploaded = patient(lambda path=path, name=name: client.upload(path, name))  # type: ignore[misc]
-            if isinstance(uploaded, ApiError):
-                client.fail(uploaded, f"{path.name}: ")
-            known = uploaded.id if uploaded else ""
+            uploaded = client.upload(path, f"{path.stem}-{sha[:12]}{path.suffix}")
+            if isinstance(uploaded, ApiFailure):
+                raise client.error(uploaded, path.name)
+            known = uploaded.id
             record = write_job_record(folder, replace(record, files={**record.files, sha: known}))
         _read(client, known, uploaded)
     return record
 
 
-def _read(client: FineTuningClient, name: str, uploaded: UploadedFile | ApiError | None) -> None:
+def _read(client: FineTuningClient, name: str, uploaded: UploadedFile | ApiFailure | None) -> None:
     """Wait until the host has read a file through."""
     tried = 1
     while isinstance(uploaded, UploadedFile) and uploaded.status in _RAW:
-        rest(ApiError(NOBODY, ""), min(tried, 5))
+        time.sleep(2 ** min(tried - 1, 4))
         tried += 1
-        uploaded = patient(lambda: client.file(name))
+        uploaded = client.file(name)
     if isinstance(uploaded, UploadedFile) and uploaded.status == "error":
         raise DataError(
             f"{client.url}: the host cannot read {name} ({uploaded.status_details or 'it does not say why'})"
         )
 
 
-def _request_job(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder: Path) -> Job | ApiError:
+def _request_job(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder: Path) -> Job | ApiFailure:
     """Ask for the job: what costs money."""
     named = {role: record.files[files.digest(path)] for role, path in spec.paths.items()}
     mark = {"metadata": {MARK: record.mark}} if client.host.metadata else {}
@@ -290,21 +285,23 @@ def _request_job(client: FineTuningClient, spec: JobSpec, record: JobRecord, fol
     return client.create({"model": spec.model, **named, **spec.body, **mark})
 
 
-def _heard(client: FineTuningClient, fault: ApiError, record: JobRecord, folder: Path) -> JobRecord:
+def _heard(client: FineTuningClient, fault: ApiFailure, record: JobRecord, folder: Path) -> JobRecord:
     """Return what is known once a request for a job brought no job. Raises where another would bring none either."""
-    if fault.status >= 500 or fault.status in (408, 409):
+    if fault.outcome_unknown:
         console.note(f"the answer was lost ({fault.message}); looking whether the job is there")
         return replace(record, requested_at=time.time())
     record = write_job_record(folder, record)
-    if fault.status == 403:
+    if fault.kind is FailureKind.FORBIDDEN:
         mend = client.host.refused or f"put a key that may fine-tune into {client.key_env}, or name another host"
         raise ConfigError(f"{client.url}: {fault.message}: {mend}; what was prepared stays in {folder}")
-    if fault.status in (400, *_GONE) and any(name in fault.message for name in record.files.values()):
+    if fault.kind in (FailureKind.REFUSED, FailureKind.NOT_FOUND) and any(
+        name in fault.message for name in record.files.values()
+    ):
         console.note(f"the host has lost a file ({fault.message}); it is sent again")
         return write_job_record(folder, replace(record, files={}))
-    if fault.passes and passing(fault):
+    if client.api.worth_waiting(fault):
         return record
-    if not fault.passes and fault.status not in (401, 402):
+    if not fault.transient and fault.kind not in (FailureKind.UNAUTHORIZED, FailureKind.NO_CREDIT):
         (folder / JOB_FILE).unlink()
         raise ConfigError(f"{client.url}: {fault.message}; nothing was submitted")
-    client.fail(fault)
+    raise client.error(fault)

@@ -18,9 +18,9 @@ from irlhf.core.errors import ConfigError
 from irlhf.core.example import dumps
 from irlhf.io.files import STREAM, read_json, whole_file, write_json
 from irlhf.io.resumable import PARTIAL, RunManifest, beside, resumable_folder
-from irlhf.openai_api.fine_tuning import FineTuningClient, patient
+from irlhf.openai_api.failures import ApiFailure, FailureKind
+from irlhf.openai_api.fine_tuning import FineTuningClient
 from irlhf.openai_api.providers import DPO, USUAL, Provider, find_provider
-from irlhf.openai_api.responses import NOBODY, PAGE, ApiError
 from irlhf.policy.policy_file import METRICS
 from irlhf.policy.remote_model import HOSTED_KEY as HOSTED
 from irlhf.policy.remote_model import PREFIX, RemoteModel
@@ -260,10 +260,10 @@ def _price(plan: HostedPlan, training_file: TrainingFile) -> str:
 
 def _shutdown(client: FineTuningClient, base: str) -> str:
     """Return a doubt about a base that is shut down soon. Raises ConfigError where it is already."""
-    model = patient(lambda: client.model(base))
-    if isinstance(model, ApiError):
-        if model.status in (401, PAGE, NOBODY):
-            client.fail(model)
+    model = client.model(base)
+    if isinstance(model, ApiFailure):
+        if model.kind in (FailureKind.UNAUTHORIZED, FailureKind.HTML_PAGE, FailureKind.UNREACHABLE):
+            raise client.error(model)
         return ""
     try:
         ends = date.fromisoformat(model.shutdown_date or "")
@@ -314,8 +314,8 @@ def _cancel(plan: HostedPlan, out: Path) -> dict[str, Any]:
         raise ConfigError(f"{out}: the host has no job of it, so there is nothing to cancel")
     if job.status in DEAD or job.status == DONE:
         raise ConfigError(f"job {job.id} is over: {job.status}")
-    cancelled = patient(lambda: client.cancel(job.id))
-    if isinstance(cancelled, ApiError):
-        client.fail(cancelled, f"job {job.id} was not cancelled: ")
+    cancelled = client.cancel(job.id)
+    if isinstance(cancelled, ApiFailure):
+        raise client.error(cancelled, f"job {job.id} was not cancelled")
     console.note(f"job {job.id} is {cancelled.status}; --again submits it anew, and pays for it")
     return {"output": str(out), "open": True, "job": job.id}
