@@ -165,8 +165,8 @@ LISTS = (
     case("a list in other words", "jobs.list", Fault(404, {"detail": "Not Found"})),
     case("a filter that is refused", "jobs.list", told(400, "unknown parameter")),
     case("a list that is down for a moment", "jobs.list", BAD, RESET, told(429, wait="4")),
-    case("a list that is down", "jobs.list", *[BAD] * 6, codes=(BACKEND, 0), said="is the host up?"),
-    case("a login page", "jobs.list", HTML, codes=(CONFIG,), said="up to and with /v1", counts=UNMADE),
+    case("a list that is down", "jobs.list", *[BAD] * 6, codes=(BACKEND, 0), said="is the server up?"),
+    case("a login page", "jobs.list", HTML, codes=(CONFIG,), said="up to and including /v1", counts=UNMADE),
 )
 FILES = (
     case("an upload that fails", "files.create", BAD, RESET),

@@ -242,7 +242,7 @@ class ApiClient:
                 text = f"{self._shown(path)}: {failure.message}, and no request was accepted before"
                 self._stop(ConfigError(self._unknown_model(path, body) or text))
             raise RequestFailed(failure.message, refused=failure.kind is not FailureKind.INVALID_REPLY)
-        missing = failure.kind in (FailureKind.NOT_FOUND, FailureKind.UNSUPPORTED)
+        missing = failure.kind in (FailureKind.MISSING, FailureKind.UNSUPPORTED)
         if missing and (unknown := self._unknown_model(path, body)):
             self._stop(ConfigError(unknown))
         key_hint = "" if self._keyed(path) else "name the environment variable that holds a key for this server"

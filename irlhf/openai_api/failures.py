@@ -27,7 +27,7 @@ class FailureKind(Enum):
     NO_CREDIT = auto()
     UNAUTHORIZED = auto()
     FORBIDDEN = auto()
-    NOT_FOUND = auto()
+    MISSING = auto()
     UNSUPPORTED = auto()  # any other status
 
 
@@ -40,7 +40,7 @@ _KINDS = {
     401: FailureKind.UNAUTHORIZED,
     402: FailureKind.NO_CREDIT,
     403: FailureKind.FORBIDDEN,
-    **dict.fromkeys((404, 410), FailureKind.NOT_FOUND),
+    **dict.fromkeys((404, 410), FailureKind.MISSING),
     **dict.fromkeys((408, 409), FailureKind.SERVER_ERROR),
     429: FailureKind.RATE_LIMITED,
     501: FailureKind.UNSUPPORTED,
@@ -77,7 +77,7 @@ def failure_of(status: int, text: str, message: str, *, retry_after: float = 0.0
     if named & _SPENT:
         kind = FailureKind.NO_CREDIT
     elif "model_not_found" in named:
-        kind = FailureKind.NOT_FOUND
+        kind = FailureKind.MISSING
     return ApiFailure(kind, message, retry_after, accepted)
 
 

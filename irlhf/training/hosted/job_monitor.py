@@ -98,7 +98,7 @@ def _watched(client: FineTuningClient, name: str, watch: JobMonitor) -> Job:
 
 def _bear(client: FineTuningClient, name: str, fault: ApiFailure, silent: int) -> None:
     """Raise where a job cannot be watched any longer."""
-    known = fault.kind is not FailureKind.NOT_FOUND or silent < LOST
+    known = fault.kind is not FailureKind.MISSING or silent < LOST
     if not known:
         raise BackendError(
             f"{client.url}: the host knows no job {name} any more ({fault.message}); --again pays for another"

@@ -32,7 +32,7 @@ CREATES = 4  # requests for one job in one run, each after the one before was se
 PATIENCE = 60.0  # seconds after which a job that was made is listed
 PAGES = 100
 _REFUSED = (FailureKind.REFUSED, FailureKind.INVALID_REPLY)
-_UNLISTED = (FailureKind.FORBIDDEN, FailureKind.NOT_FOUND, FailureKind.UNSUPPORTED, *_REFUSED)  # hosts without a list
+_UNLISTED = (FailureKind.FORBIDDEN, FailureKind.MISSING, FailureKind.UNSUPPORTED, *_REFUSED)  # hosts without a list
 _RAW = ("pending", "running", "notRunning", "processing")  # a file that the host is not through with
 
 
@@ -130,7 +130,7 @@ def again(client: FineTuningClient, record: JobRecord) -> JobRecord:
     """Return the ticket of another attempt, to be written. Raises ConfigError where a job may still succeed."""
     if record.job:
         job = client.job(record.job)
-        if isinstance(job, ApiFailure) and job.kind is not FailureKind.NOT_FOUND:
+        if isinstance(job, ApiFailure) and job.kind is not FailureKind.MISSING:
             raise client.error(job, f"job {record.job}")
         if isinstance(job, Job) and job.status not in DEAD:
             raise ConfigError(
@@ -251,7 +251,7 @@ def _uploaded(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder
         sha = files.digest(path)
         known = record.files.get(sha, "")
         uploaded = client.file(known) if known else None
-        if isinstance(uploaded, ApiFailure) and uploaded.kind is FailureKind.NOT_FOUND:
+        if isinstance(uploaded, ApiFailure) and uploaded.kind is FailureKind.MISSING:
             console.note(f"{known} is gone at the host, so {path.name} is sent again")
             known = ""
         if not known:
@@ -294,7 +294,7 @@ def _heard(client: FineTuningClient, fault: ApiFailure, record: JobRecord, folde
     if fault.kind is FailureKind.FORBIDDEN:
         mend = client.host.refused or f"put a key that may fine-tune into {client.key_env}, or name another host"
         raise ConfigError(f"{client.url}: {fault.message}: {mend}; what was prepared stays in {folder}")
-    if fault.kind in (FailureKind.REFUSED, FailureKind.NOT_FOUND) and any(
+    if fault.kind in (FailureKind.REFUSED, FailureKind.MISSING) and any(
         name in fault.message for name in record.files.values()
     ):
         console.note(f"the host has lost a file ({fault.message}); it is sent again")
