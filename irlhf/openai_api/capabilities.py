@@ -43,6 +43,8 @@ class ServerCapabilities:
             yield f"the server does not accept {', '.join(gone)}; its own defaults apply"
         if before.logprobs and not self.logprobs:
             yield "the server does not return logprobs"
+        elif self.top < before.top:
+            yield f"the server refuses to list {before.top} of the likeliest tokens; requesting {self.top}"
         if before.plural and not self.plural:
             yield "the server returns one completion per request, so every sample is a separate request"
 

@@ -1,4 +1,4 @@
-"""How many requests one server is asked at the same time: more while it answers, half as many when it is too much."""
+"""Limit concurrent requests to a server: slowly more while it answers, half as many when it is overloaded."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -6,15 +6,14 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from threading import Condition
 
-FIRST = 8  # requests under way before anything is known of the server
+FIRST = 8  # concurrent requests at the start
 MOST = 64
 
 
 class AdaptiveLimiter:
-    """Lets threads through to one server, `limit` at a time, and none while it asks for a pause.
+    """Lets `limit` threads at a time send a request, and none while the server asks for a pause.
 
-    A request learns of trouble that began before it as well: those under way when the limit was halved tell of the
-    same trouble, and do not halve it again.
+    Requests that were sent before the limit was halved report the same overload, so they do not halve it again.
     """
 
     def __init__(self, first: int = FIRST, most: int = MOST) -> None:
@@ -23,12 +22,12 @@ class AdaptiveLimiter:
         self.under_way = 0
         self.cuts = 0  # how often the limit was halved
         self.answered = 0  # since the limit last changed
-        self.opens = 0.0  # when the pause ends, on the clock that never goes back
+        self.opens = 0.0  # when the pause ends, on the monotonic clock
         self.changed = Condition()
 
     @contextmanager
     def slot(self) -> Iterator[int]:
-        """Wait for room, and hold it; gives the number of cuts so far, which `busy` wants to hear."""
+        """Hold one of the slots; yields the number of cuts so far, which `busy` takes."""
         with self.changed:
             while (wait := self._closed()) or self.under_way >= self.limit:
                 self.changed.wait(wait or None)
@@ -42,7 +41,7 @@ class AdaptiveLimiter:
                 self._call()
 
     def well(self) -> None:
-        """Hear of an answer: one request more after as many of them as the limit is."""
+        """Count an answer. The limit grows by one after as many answers as it is."""
         with self.changed:
             self.answered += 1
             if self.answered >= self.limit < self.most:
@@ -51,7 +50,7 @@ class AdaptiveLimiter:
                 self._call()
 
     def busy(self, cuts: int) -> None:
-        """Hear that it was too much for the server, from a request that set out after so many cuts."""
+        """Halve the limit, if it was not halved since the overloaded request was sent."""
         with self.changed:
             if cuts == self.cuts:
                 self.cuts += 1
@@ -59,7 +58,7 @@ class AdaptiveLimiter:
                 self.answered = 0
 
     def pause(self, seconds: float) -> bool:
-        """Let nobody through for so long. Returns whether there was no pause before."""
+        """Send no requests for so long. Return whether there was no pause before."""
         with self.changed:
             fresh = not self._closed()
             self.opens = max(self.opens, time.monotonic() + seconds)
@@ -74,7 +73,7 @@ class AdaptiveLimiter:
 
 
 def requested_wait(headers: Mapping[str, str]) -> float:
-    """Return the seconds that a server asks to be left alone for, or 0 where it says nothing that can be read."""
+    """Return the seconds that a server asks to wait, or 0 if it does not say or it cannot be parsed."""
     for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
         value = headers.get(name, "")
         try:

@@ -1,4 +1,4 @@
-"""The table of hosts that fine-tune over OpenAI's protocol, and what a user's own file adds to it."""
+"""The table of hosts that fine-tune over OpenAI's protocol, and users' own files in its format."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ _TABLE = Path(__file__).with_name("providers.yaml")
 
 
 class Provider(BaseModel):
-    """What is particular to one host; hosts.yaml says what each key means."""
+    """How one host differs from the others; providers.yaml explains each key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,14 +35,14 @@ class Provider(BaseModel):
     refused: str = ""
 
     def placed(self, hyperparameters: Mapping[str, Any], method: str = SUPERVISED) -> dict[str, Any]:
-        """Return the method and its hyperparameters where this host looks for them in a request."""
+        """Return the method and its hyperparameters in the part of a request where this host expects them."""
         if self.hyperparameters == "top" and method == SUPERVISED:
             return {"hyperparameters": dict(hyperparameters)}
         return {"method": {"type": method, method: {"hyperparameters": dict(hyperparameters)}}}
 
 
 def find_provider(name: str) -> Provider:
-    """Return a host of the table by its name, or a user's own by the path of its YAML. Raises ConfigError."""
+    """Return a host from the table by name, or from a YAML file by its path. Raises ConfigError."""
     if name.endswith((".yaml", ".yml")):
         return _parsed(read_yaml(Path(name)), Path(name).stem, name)
     table = read_yaml(_TABLE)

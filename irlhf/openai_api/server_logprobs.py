@@ -23,7 +23,7 @@ _ID = "token_id:"
 class ServedModel:
     """A model on a server, and how it samples."""
 
-    url: str  # up to and with /v1
+    url: str  # up to and including /v1
     name: str  # of the model; empty if the server has only one
     key: str  # the environment variable with the key; empty is OPENAI_API_KEY
     temperature: float

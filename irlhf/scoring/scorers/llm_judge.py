@@ -13,7 +13,7 @@ from irlhf.core.example import Example, Message, dumps
 from irlhf.openai_api.api_client import ApiClient
 from irlhf.openai_api.capabilities import NEW_LIMIT, OLD_LIMIT, Negotiator, ServerCapabilities
 from irlhf.openai_api.endpoint import OPENAI
-from irlhf.openai_api.server_logprobs import SEEDS, Choice, CompletionReply, Token, is_known
+from irlhf.openai_api.server_logprobs import SEEDS, TOPS, Choice, CompletionReply, Token, is_known
 from irlhf.policy.judge_prompt import NO, YES, quoted, verdict_messages
 from irlhf.scoring.scorers.base import Failure, Reply, Traits
 from irlhf.scoring.scorers.remote import NoReward, score_each
@@ -54,7 +54,9 @@ class ChatScorer:
         """
 
         def body(capabilities: ServerCapabilities) -> dict[str, Any]:
-            logprobs = {"logprobs": True, "top_logprobs": capabilities.top} if capabilities.logprobs else {}
+            # A single listed token does not show how sure the model is.
+            listed = capabilities.logprobs and capabilities.top > TOPS[-1]
+            logprobs = {"logprobs": True, "top_logprobs": capabilities.top} if listed else {}
             return self._body(capabilities, messages, {"temperature": 0, **logprobs})
 
         choice = self._choices(body)[0]

@@ -1,4 +1,4 @@
-"""Watch a job until it is over, and fetch what it brought. Watching never stops a job."""
+"""Follow a job until it ends, and fetch its model and metrics. Stopping to follow does not stop the job."""
 
 import base64
 import binascii
@@ -19,25 +19,25 @@ from irlhf.training.hosted.job_submission import DEAD
 
 DONE = "succeeded"
 FIRST_POLL, LONGEST_POLL = 2.0, 30.0  # seconds
-STATUS_INTERVAL = 600.0  # seconds after which a status that stays is said again
-OUTAGE = 40  # looks in a row without an answer, about 20 minutes
-LOST = 5  # looks in a row at a job that the host does not know
+STATUS_INTERVAL = 600.0  # seconds after which an unchanged status is repeated
+OUTAGE = 40  # failed polls in a row, about 20 minutes
+LOST = 5  # polls in a row of a job that the host does not know
 EVENT_PAGES = 20
-LAST_EVENTS = 3  # that a failure is told with
+LAST_EVENTS = 3  # shown with a failure
 _KNOWN = ("validating_files", "queued", "pending", "running", "pausing", *DEAD, DONE)
-_COLUMNS = {"train_loss": "loss", "valid_loss": "validation_loss"}  # the host's names, and those of metrics.jsonl
+_COLUMNS = {"train_loss": "loss", "valid_loss": "validation_loss"}  # names on the host and in metrics.jsonl
 
 
 class JobMonitor:
-    """What has been said of one job."""
+    """Reports the status and the events of one job as they change."""
 
     def __init__(self, client: FineTuningClient, name: str) -> None:
         self.client, self.name = client, name
         self.seen: set[str] = set()  # events
-        self.status, self.since, self.due = "", 0.0, 0.0  # seconds that were waited, in all
+        self.status, self.since, self.due = "", 0.0, 0.0  # in seconds since following began
 
     def __call__(self, job: Job, waited: float) -> None:
-        """Say what is new."""
+        """Report what changed."""
         if job.status != self.status:
             self.status, self.since, self.due = job.status, waited, waited + STATUS_INTERVAL
             strange = "" if job.status in _KNOWN else ", which irlhf does not know; it waits"
@@ -51,7 +51,7 @@ class JobMonitor:
             console.note(f"  {event.message}")
 
     def fresh(self) -> list[Event]:
-        """Return the events that were not there before, oldest first, though some hosts list them for ever."""
+        """Return new events, oldest first. Stops at a page without new events: some hosts repeat pages forever."""
         events: list[Event] = []
         after = ""
         for _ in range(EVENT_PAGES):
@@ -64,12 +64,12 @@ class JobMonitor:
             after = (page.data[-1].id or "") if page.data else ""
             if not fresh or not page.has_more or not after:
                 break
-        events.reverse()  # what happened in one second stays in order
+        events.reverse()  # so that sorting keeps the order of events of one second
         return sorted(events, key=lambda event: event.created_at or 0.0)
 
 
 def follow_job(client: FineTuningClient, name: str) -> Job:
-    """Return a job once it has succeeded. Raises BackendError where it failed; Ctrl-C stops the watching alone."""
+    """Return a job once it has succeeded. Raises BackendError if it failed. Ctrl-C leaves the job running."""
     watch = JobMonitor(client, name)
     try:
         return _watched(client, name, watch)
@@ -97,7 +97,7 @@ def _watched(client: FineTuningClient, name: str, watch: JobMonitor) -> Job:
 
 
 def _bear(client: FineTuningClient, name: str, fault: ApiFailure, silent: int) -> None:
-    """Raise where a job cannot be watched any longer."""
+    """Raise BackendError if polling has failed too often."""
     known = fault.kind is not FailureKind.MISSING or silent < LOST
     if not known:
         raise BackendError(
@@ -122,7 +122,7 @@ def _failed(client: FineTuningClient, job: Job, watch: JobMonitor) -> NoReturn:
 
 
 def model_of(client: FineTuningClient, job: Job) -> str:
-    """Return what was trained, as the host spells it: the model, else its last checkpoint, else nothing."""
+    """Return the host's name for the trained model, else for its last checkpoint, else ""."""
     if job.fine_tuned_model:
         return job.fine_tuned_model
     checkpoints = client.checkpoints(job.id)
@@ -133,7 +133,7 @@ def model_of(client: FineTuningClient, job: Job) -> str:
 
 
 def metrics_of(client: FineTuningClient, job: Job) -> list[dict[str, float]]:
-    """Return the training curve as metrics.jsonl has it; nothing where the host gives none."""
+    """Return the training curve as rows of metrics.jsonl, or [] if the host has none."""
     for name in job.result_files or ():
         if rows := list(_curve(client.content(name))):
             return rows
@@ -142,7 +142,7 @@ def metrics_of(client: FineTuningClient, job: Job) -> list[dict[str, float]]:
 
 def _curve(content: bytes) -> Iterator[dict[str, float]]:
     text = content.decode("utf-8-sig", errors="replace")
-    if "," not in text:  # OpenAI gave it so once
+    if "," not in text:  # OpenAI used to send base64
         try:
             text = base64.b64decode(content, validate=True).decode(errors="replace")
         except binascii.Error:

@@ -1,14 +1,14 @@
-"""One job for one order, whatever happens on the way: nobody pays twice.
+"""Submit exactly one job per training run, through lost replies, crashes and restarts: nothing is paid for twice.
 
-    job.json  is written before a job is asked for, and after the host has said which it is
+    job.json is written before a job is requested, and again once its id is known
 
-    nothing open ──▶ look ──▶ upload ──▶ write `asked` ──▶ ask ──▶ write `job`
-                      ▲ └─ there already: adopted            │
-                      │                                      ├─ refused: nothing was made, `asked` is taken back
-                      └────────── look, with patience ◀──────┴─ no answer, a broken one, a kill: who knows
+    nothing open ──▶ look ──▶ upload ──▶ write `asked` ──▶ request ──▶ write `job`
+                      ▲ └─ exists: adopted                   │
+                      │                                      ├─ refused: no job was created, `asked` is reset
+                      └────── look until it is listed ◀──────┴─ no reply, a broken one, a crash: outcome unknown
 
-A job carries the digest of its order in its metadata, by which it is found again. A host that forgets metadata is
-asked for the job that trains on our very file. Where a host lists no jobs at all, a person has to look.
+A job carries the digest of its JobSpec in its metadata, by which it is found again. On a host that drops metadata, it
+is the job that trains on the uploaded file. On a host that does not list jobs, the user has to look.
 """
 
 import hashlib
@@ -28,32 +28,32 @@ from irlhf.openai_api.fine_tuning import MARK, FineTuningClient, Job, UploadedFi
 
 JOB_FILE = "job.json"
 DEAD = ("failed", "cancelled", "canceled")
-CREATES = 4  # requests for one job in one run, each after the one before was seen to have made none
-PATIENCE = 60.0  # seconds after which a job that was made is listed
+CREATES = 4  # requests in one run, each after the previous one was seen to have created no job
+PATIENCE = 60.0  # seconds after which a created job is listed
 PAGES = 100
 _REFUSED = (FailureKind.REFUSED, FailureKind.INVALID_REPLY)
 _UNLISTED = (FailureKind.FORBIDDEN, FailureKind.MISSING, FailureKind.UNSUPPORTED, *_REFUSED)  # hosts without a list
-_RAW = ("pending", "running", "notRunning", "processing")  # a file that the host is not through with
+_RAW = ("pending", "running", "notRunning", "processing")  # states of a file that the host is still processing
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What is to be paid for."""
+    """A job to submit."""
 
     model: str
     training: Path
     validation: Path | None
-    body: Mapping[str, Any]  # of the request, without the model, the files and the mark
+    body: Mapping[str, Any]  # of the request, without model, files and mark
 
     @property
     def paths(self) -> dict[str, Path]:
-        """The files, by their names in the request."""
+        """The files by their field in the request."""
         paths = {"training_file": self.training, "validation_file": self.validation}
         return {role: path for role, path in paths.items() if path}
 
     @property
     def digest(self) -> str:
-        """The order's own name: equal orders have equal ones."""
+        """A digest of the model, the files and the request."""
         shas = {role: files.digest(path) for role, path in self.paths.items()}
         content = json.dumps([self.model, shas, self.body], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:32]
@@ -61,29 +61,29 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class JobRecord:
-    """What is known of the job for one order, as job.json keeps it."""
+    """The state of the job for one JobSpec, stored in job.json."""
 
     digest: str
     attempt: int = 1
     files: Mapping[str, str] = field(default_factory=dict)  # ids at the host, by sha256
-    requested_at: float = 0.0  # when a job was asked for whose answer is not known; 0 where none is open
+    requested_at: float = 0.0  # time of a request with unknown outcome; 0 if there is none
     job: str = ""
     over: tuple[str, ...] = ()  # jobs of earlier attempts
 
     @property
     def mark(self) -> str:
-        """What the job carries in its metadata."""
+        """The mark in the job's metadata."""
         return self.digest if self.attempt == 1 else f"{self.digest}-{self.attempt}"
 
     def owns(self, job: Job) -> bool:
-        """Return whether a job of the host's is the one for this order."""
+        """Return whether a job on the host belongs to this record."""
         if job.mark:
             return job.mark == self.mark
         return job.training_file in self.files.values() and job.id not in self.over
 
 
 def read_job_record(folder: Path) -> JobRecord | None:
-    """Return what is known of an order's job; None where nothing was ever asked. Raises DataError."""
+    """Return the record of a folder, or None if no job was requested. Raises DataError."""
     path = folder / JOB_FILE
     if not path.exists():
         return None
@@ -97,14 +97,14 @@ def read_job_record(folder: Path) -> JobRecord | None:
 
 
 def write_job_record(folder: Path, record: JobRecord) -> JobRecord:
-    """Remember, on the disk, before anything else happens."""
+    """Write the record to disk and return it."""
     tree = {"asked" if name == "requested_at" else name: value for name, value in asdict(record).items()}
     files.write_json(folder / JOB_FILE, tree)
     return record
 
 
 def begin(spec: JobSpec, folder: Path) -> JobRecord:
-    """Return the ticket of an order, a new one where there is none. Raises ConfigError for another order's."""
+    """Return the record for a JobSpec, a new one if there is none. Raises ConfigError if it is for another JobSpec."""
     record = read_job_record(folder) or JobRecord(spec.digest)
     if record.digest != spec.digest:
         raise ConfigError(
@@ -115,7 +115,7 @@ def begin(spec: JobSpec, folder: Path) -> JobRecord:
 
 
 def adopt(client: FineTuningClient, record: JobRecord, folder: Path, name: str) -> JobRecord:
-    """Take a job that a user names for the one of this order. Raises ConfigError where it cannot be."""
+    """Return the record with the job that a user names. Raises ConfigError if it trains on another file."""
     job = client.job(name)
     if isinstance(job, ApiFailure):
         raise client.error(job, f"--job {name}")
@@ -127,7 +127,7 @@ def adopt(client: FineTuningClient, record: JobRecord, folder: Path, name: str) 
 
 
 def again(client: FineTuningClient, record: JobRecord) -> JobRecord:
-    """Return the ticket of another attempt, to be written. Raises ConfigError where a job may still succeed."""
+    """Return the record of another attempt, not yet written. Raises ConfigError if a job may still succeed."""
     if record.job:
         job = client.job(record.job)
         if isinstance(job, ApiFailure) and job.kind is not FailureKind.MISSING:
@@ -137,15 +137,15 @@ def again(client: FineTuningClient, record: JobRecord) -> JobRecord:
                 f"--again: job {job.id} is {job.status}, so there is nothing to pay for again; leave it out"
             )
     elif not record.requested_at:
-        return record  # the attempt before this one never got so far
+        return record  # the previous attempt did not request a job
     elif client.host.lists and not isinstance(_look(client, record), ApiFailure):
-        return record  # what became of the request can be found out
+        return record  # the outcome of the request can be looked up
     over = (*record.over, *([record.job] if record.job else []))
     return replace(record, attempt=record.attempt + 1, job="", requested_at=0.0, over=over)
 
 
 def submit(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder: Path) -> JobRecord:
-    """Return the ticket with the order's one job: the one that is there, else a new one."""
+    """Return the record with its only job: an existing one, else a new one."""
     reason = ""
     write_job_record(folder, record)
     for tried in range(1, CREATES + 1):
@@ -168,7 +168,7 @@ def submit(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder: P
 
 
 def find(client: FineTuningClient, record: JobRecord) -> Job | None:
-    """Return an order's job, if there is one. Raises BackendError and ConfigError where it cannot be told."""
+    """Return the job of a record, or None. Raises BackendError and ConfigError if it cannot be determined."""
     job = client.job(record.job) if record.job else _look(client, record)
     if isinstance(job, ApiFailure):
         raise client.error(job)
@@ -176,9 +176,9 @@ def find(client: FineTuningClient, record: JobRecord) -> Job | None:
 
 
 def _settled(client: FineTuningClient, record: JobRecord, folder: Path) -> JobRecord:
-    """Return the ticket with the job that the host has, or without any where it surely has none."""
+    """Return the record with the job on the host, or without a pending request if there is certainly none."""
     owed = PATIENCE - (time.time() - record.requested_at) if record.requested_at else 0.0
-    owed, wait = min(owed, PATIENCE), 1.0  # a clock that was set back makes nobody wait longer
+    owed, wait = min(owed, PATIENCE), 1.0  # even if the clock was set back
     job = _look(client, record)
     while job is None and owed > 0:
         time.sleep(min(wait, owed))
@@ -194,7 +194,7 @@ def _settled(client: FineTuningClient, record: JobRecord, folder: Path) -> JobRe
 
 
 def _unsure(client: FineTuningClient, fault: ApiFailure, record: JobRecord) -> None:
-    """Raise where a job may have been made that nobody can see."""
+    """Raise if a job may exist that cannot be looked up."""
     listless = fault.kind in _UNLISTED
     if not record.requested_at:
         if not listless:
@@ -214,7 +214,7 @@ def _unsure(client: FineTuningClient, fault: ApiFailure, record: JobRecord) -> N
 
 
 def _look(client: FineTuningClient, record: JobRecord) -> Job | ApiFailure | None:
-    """Return the order's job as the host lists it, or why it cannot be told."""
+    """Return the record's job from the host's list, None if it is not there, or why the list cannot be read."""
     if not client.host.lists:
         return ApiFailure(FailureKind.UNSUPPORTED, "as its entry in the table of hosts says")
     job: Job | ApiFailure | None = None
@@ -224,12 +224,12 @@ def _look(client: FineTuningClient, record: JobRecord) -> Job | ApiFailure | Non
         return job
     if job is None and client.host.metadata and not record.requested_at:
         return None
-    # Whether the host forgets what jobs carry shows in the list of all of them.
+    # A host that drops metadata shows it in the list of all jobs.
     return _search(client, record, "")
 
 
 def _search(client: FineTuningClient, record: JobRecord, mark: str) -> Job | ApiFailure | None:
-    """Go through a list of jobs, whole, though some hosts say for ever that there is more."""
+    """Read all pages of a list of jobs. Stops at a page without new jobs: some hosts always report more."""
     seen: dict[str, Job] = {}
     after = ""
     for _ in range(PAGES):
@@ -246,7 +246,7 @@ def _search(client: FineTuningClient, record: JobRecord, mark: str) -> Job | Api
 
 
 def _uploaded(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder: Path) -> JobRecord:
-    """Return the ticket with every file at the host: what is there is not sent again."""
+    """Return the record with every file on the host; existing files are not uploaded again."""
     for path in spec.paths.values():
         sha = files.digest(path)
         known = record.files.get(sha, "")
@@ -265,7 +265,7 @@ def _uploaded(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder
 
 
 def _read(client: FineTuningClient, name: str, uploaded: UploadedFile | ApiFailure | None) -> None:
-    """Wait until the host has read a file through."""
+    """Wait until the host has processed a file."""
     tried = 1
     while isinstance(uploaded, UploadedFile) and uploaded.status in _RAW:
         time.sleep(2 ** min(tried - 1, 4))
@@ -278,7 +278,7 @@ def _read(client: FineTuningClient, name: str, uploaded: UploadedFile | ApiFailu
 
 
 def _request_job(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder: Path) -> Job | ApiFailure:
-    """Ask for the job: what costs money."""
+    """Request the job, which costs money."""
     named = {role: record.files[files.digest(path)] for role, path in spec.paths.items()}
     mark = {"metadata": {MARK: record.mark}} if client.host.metadata else {}
     write_job_record(folder, replace(record, requested_at=time.time()))
@@ -286,7 +286,7 @@ def _request_job(client: FineTuningClient, spec: JobSpec, record: JobRecord, fol
 
 
 def _heard(client: FineTuningClient, fault: ApiFailure, record: JobRecord, folder: Path) -> JobRecord:
-    """Return what is known once a request for a job brought no job. Raises where another would bring none either."""
+    """Return the record after a failed request. Raises if another request would fail as well."""
     if fault.outcome_unknown:
         console.note(f"the answer was lost ({fault.message}); looking whether the job is there")
         return replace(record, requested_at=time.time())
