@@ -29,7 +29,7 @@ def test_a_command_is_a_function_with_types(name: str) -> None:
 
 def test_the_commands_are_functions_whatever_else_is_imported() -> None:
     program = (
-        "import irlhf, irlhf.scoring.scorers.rules, irlhf.data.formats.hh, irlhf.sampling.target_resolution\n"
+        "import irlhf, irlhf.scoring.scorers.rules, irlhf.data.formats.anthropic, irlhf.sampling.target_resolution\n"
         "import irlhf.plotting.style, irlhf.training.training_set, irlhf.evaluation.evaluate\n"
         "from irlhf import score as imported\n"
         "functions = [*(getattr(irlhf, name) for name in irlhf.__all__), imported]\n"

@@ -1,4 +1,4 @@
-"""Every format that people have: what it is known by, what becomes of a row, and no traceback for what is near it."""
+"""Every raw format: recognition of its rows, the resulting examples, and no traceback for damaged rows."""
 
 import copy
 import dataclasses
@@ -30,7 +30,7 @@ FUZZ = int(os.environ.get("IRLHF_FUZZ_EXAMPLES") or 30)  # a format
 FUZZED = settings(max_examples=FUZZ, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 HERE = Where("raw.jsonl", 1)
 
-# Of each row of ROWS: label and completion of each example, in order.
+# Label and completion of each example, in order, by row of ROWS.
 BOTH = [("chosen", GOOD["content"]), ("rejected", BAD["content"])]
 TURNED = [BOTH[1], BOTH[0]]
 MADE: dict[str, list[tuple[str, str]]] = {
@@ -62,7 +62,7 @@ MADE: dict[str, list[tuple[str, str]]] = {
     "messages": [("", GOOD["content"])],
     "prompt-completion": [("", GOOD["content"])],
 }
-# What of a row can be a `column:` reward of its first example.
+# Columns of the first example that can be `column:` rewards.
 NUMBERS: dict[str, dict[str, float]] = {
     "red-team": {"rating": 1.0, "min_harmlessness_score_transcript": -1.25},
     "helpsteer3": {"overall_preference": -2},
@@ -82,7 +82,7 @@ NUMBERS: dict[str, dict[str, float]] = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_row_of_real_shape_is_known_and_becomes_its_examples(name: str) -> None:
+def test_a_realistic_row_is_recognised_and_becomes_its_examples(name: str) -> None:
     write(Path("raw.jsonl"), [ROWS[name]])
     summary = prepare(["raw.jsonl"], "out.jsonl")
     found = read(Path("out.jsonl"))
@@ -94,7 +94,7 @@ def test_a_row_of_real_shape_is_known_and_becomes_its_examples(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"oasst"}))
-def test_an_example_of_any_format_is_read_again_as_itself(name: str) -> None:
+def test_preparing_prepared_examples_again_changes_nothing(name: str) -> None:
     write(Path("raw.jsonl"), [ROWS[name]])
     prepare(["raw.jsonl"], "out.jsonl")
     prepare(["out.jsonl"], "again.jsonl")
@@ -111,7 +111,7 @@ def test_a_comparison_makes_pairs_that_share_a_group(name: str) -> None:
     assert (counts["ungrouped"], counts["alone"], counts["equal"]) == (0, 0, 0)
 
 
-def test_equal_prompts_share_a_group_and_their_pairs_are_told_apart() -> None:
+def test_equal_prompts_share_a_group_and_keep_separate_pairs() -> None:
     row = ROWS["trl-preference"]
     write(Path("raw.jsonl"), [row, {**row, "rejected": [{**BAD, "content": "Paint."}]}])
     prepare(["raw.jsonl"], "out.jsonl")
@@ -121,33 +121,36 @@ def test_equal_prompts_share_a_group_and_their_pairs_are_told_apart() -> None:
     assert [row["pair"] for row in found] == ["raw-0", "raw-0", "raw-1", "raw-1"]
 
 
-def test_every_needed_column_is_named_by_its_format() -> None:
+def test_every_format_matches_its_row_and_no_empty_row() -> None:
     for known in formats():
-        assert known.reader.matches(ROWS[known.name])
-        assert not known.reader.matches({})
+        assert known.matches(ROWS[known.name])
+        assert not known.matches({})
+
+
+def test_a_format_has_the_name_it_is_registered_under() -> None:
+    assert [known.name for known in formats()] == list(FORMATS)
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_format_that_is_named_refuses_another_shape_with_the_columns(name: str) -> None:
+def test_a_reader_rejects_a_row_of_another_format_with_its_place(name: str) -> None:
     with pytest.raises(DataError, match=r"raw\.jsonl:1: "):
-        list(find_format(name).reader.read(Row(HERE, {"colour": 3}), "raw"))
+        list(find_format(name).read(Row(HERE, {"colour": 3}), "raw"))
 
 
-def test_the_list_of_formats_shows_each_with_what_it_becomes() -> None:
+def test_list_formats_shows_every_format_with_the_resulting_rows() -> None:
     outcome = call("prepare", "--list-formats")
     assert outcome.code == 0
     for known in formats():
         assert f"{known.name} " in outcome.out
-        assert known.reader.BECOMES in outcome.out
+        assert known.becomes in outcome.out
 
 
-def test_the_page_of_formats_is_the_registry() -> None:
+def test_docs_formats_lists_the_registered_formats() -> None:
     page = (ROOT / "docs" / "formats.md").read_text()
     rows = [line for line in page.split("\n") if line.startswith("| `")]
     cell = str.maketrans({"|": "\\|"})
     assert rows == [
-        f"| `{one.name}` | {one.reader.FIELDS.translate(cell)} | {one.reader.BECOMES.translate(cell)} |"
-        for one in formats()
+        f"| `{one.name}` | {one.fields.translate(cell)} | {one.becomes.translate(cell)} |" for one in formats()
     ]
 
 
@@ -168,7 +171,7 @@ TEXTS = [
     "null", "a\nb", '{"name": "f", "arguments": {"a": "\\ud800"}}', '{"name": "f", "arguments": [1, NaN]}', "tie",
     "model_a", "true",
 ]  # fmt: skip
-PARTS = [value for row in ROWS.values() for value in row.values()]  # what stands elsewhere
+PARTS = [value for row in ROWS.values() for value in row.values()]  # values of other columns and formats
 KEYS = sorted({
     *(key for row in ROWS.values() for key in row), *(one.name for one in dataclasses.fields(Example)), "role",
     "content", "from", "value", "text", "tool_calls", "noted", "given_id", "score-chosen", "history", "kto_tag", "a\nb",
@@ -188,7 +191,7 @@ GIVEN = JSON | st.sampled_from(PARTS) | st.sampled_from([1, 40, *range(DEPTH_LIM
 
 
 def places(value: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where something stands in a row."""
+    """Yield the path of every value in a row."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, one in inside:
         yield (*path, key)
@@ -197,7 +200,7 @@ def places(value: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
 
 @st.composite
 def near(draw: st.DrawFn, row: dict[str, Any]) -> dict[str, Any]:
-    """A row of which some places hold something else, or nothing, or are called otherwise."""
+    """Return a row with some values replaced, removed or renamed."""
     changed = copy.deepcopy(row)
     for _ in range(draw(st.sampled_from([0, 1, 1, 2, 3]))):
         path = draw(st.sampled_from([*places(changed)] or [("prompt",)]))
@@ -211,7 +214,7 @@ def near(draw: st.DrawFn, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def damage(draw: st.DrawFn, holder: Any, key: Any) -> None:
-    """Change what stands under one key."""
+    """Change the value of one key."""
     there = holder[key] if isinstance(holder, list) else holder.pop(key, None)
     match draw(st.integers(0, 7)):
         case 0:
@@ -235,14 +238,14 @@ def damage(draw: st.DrawFn, holder: Any, key: Any) -> None:
 
 
 def read_alone(name: str, fields: dict[str, Any]) -> None:
-    """Hold one row to what its reader alone promises, as long as a file can give it such a row."""
+    """Check a reader on one row that a file can contain: examples or a DataError, and the row is unchanged."""
     if isinstance(checked(fields, HERE), Broken):
         return
     before = copy.deepcopy(fields)
     known = find_format(name)
-    assert known.reader.matches(fields) in (True, False)
+    assert known.matches(fields) in (True, False)
     try:
-        found = [*known.reader.read(Row(HERE, fields), "raw")]
+        found = [*known.read(Row(HERE, fields), "raw")]
     except DataError as error:
         assert str(error).startswith("raw.jsonl:1: ")  # noqa: PT017 - an error is one of the outcomes
         return
@@ -256,7 +259,7 @@ def read_alone(name: str, fields: dict[str, Any]) -> None:
 @pytest.mark.fuzz
 @pytest.mark.timeout(0)  # each example has its own limit
 @pytest.mark.parametrize("name", FORMATS)
-def test_no_rows_near_a_shape_end_in_a_traceback_or_an_open_account(name: str, watch: Watch) -> None:
+def test_damaged_rows_of_a_format_are_all_accounted_for(name: str, watch: Watch) -> None:
     path = Path("raw.jsonl")
 
     @FUZZED
@@ -286,7 +289,7 @@ def test_no_rows_near_a_shape_end_in_a_traceback_or_an_open_account(name: str, w
     ),
     st.integers(0, 2),
 )
-def test_the_account_of_any_file_closes(
+def test_rows_read_equal_rows_written_plus_rejected_for_mixed_files(
     watch: Watch, rows: list[dict[str, Any]], names: dict[str, str], limit: int
 ) -> None:
     path = Path("raw.jsonl")
@@ -297,7 +300,7 @@ def test_the_account_of_any_file_closes(
     hold_typed(path, chosen, run)
 
 
-def test_a_deep_tree_is_no_trouble() -> None:
+def test_a_tree_at_the_depth_limit_is_read() -> None:
     leaf: dict[str, Any] = {"message_id": "x", "role": "assistant", "text": ASKED, "replies": []}
     for number in range(DEPTH_LIMIT // 2 - 4):
         role = "prompter" if number % 2 == 0 else "assistant"

@@ -13,7 +13,7 @@ from irlhf.core.example import Where, from_json
 from irlhf.core.pairs import pairs_of
 from irlhf.data.cleaning import BEGUN, JOINED
 from irlhf.data.formats.helpers import CUT, DIFFER, EQUAL, TIE
-from irlhf.data.formats.ultrafeedback import MENDED, UNRATED
+from irlhf.data.formats.ultrafeedback import CORRECTED, UNRATED
 from irlhf.data.prepare import prepare
 from irlhf.data.settings import PrepareSettings
 from irlhf.io.files import read_rows
@@ -40,12 +40,12 @@ def noted(rows: list[Row]) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("name", ["hh", "trl-preference", "prompt-completion"])
-def test_an_empty_column_of_irlhfs_own_says_nothing(name: str) -> None:
+def test_an_empty_column_with_the_name_of_an_irlhf_key_is_ignored(name: str) -> None:
     empty = dict.fromkeys(("id", "source", "group", "split", "label"), "")
     assert prepared({**empty, **ROWS[name]}) == prepared(ROWS[name])
 
 
-def test_what_becomes_deeper_than_a_row_can_be_is_set_aside_or_text() -> None:
+def test_values_beyond_the_depth_limit_are_rejected_or_kept_as_text() -> None:
     deep: Any = []
     for _ in range(DEPTH_LIMIT - 3):
         deep = [deep]
@@ -83,7 +83,7 @@ def test_red_team_a_transcript_that_ends_with_a_question() -> None:
     assert (found["prompt"], found["completion"], found["noted"]) == ([USER], "Air.", [CUT])
 
 
-def test_helpsteer2_rows_that_come_in_pairs_share_a_group() -> None:
+def test_helpsteer2_rows_with_one_prompt_share_a_group() -> None:
     found = prepared(like("helpsteer"), like("helpsteer", response="Paint.", helpfulness=0))
     assert found[0]["group"] == found[1]["group"]
     assert [row["helpfulness"] for row in found] == [4, 0]
@@ -129,7 +129,7 @@ def test_ultrafeedback_a_score_of_10_that_should_be_1() -> None:
     answers = [completion("Good.", 10, rated("5")), completion("Bad.", 10, rated("2"))]
     good, bad = prepared(like("ultrafeedback", completions=answers))
     assert (good["overall_score"], bad["overall_score"]) == (10, 1)
-    assert noted([good, bad]) == [[], [MENDED]]
+    assert noted([good, bad]) == [[], [CORRECTED]]
     assert labels([good, bad]) == ["chosen", "rejected"]
 
 
@@ -138,7 +138,7 @@ def test_ultrafeedback_ratings_that_are_equal_are_a_tie() -> None:
     assert noted(prepared(like("ultrafeedback", completions=answers))) == [[TIE], [TIE]]
 
 
-def test_ultrafeedback_binarized_a_prompt_that_stands_in_both_chats_too() -> None:
+def test_ultrafeedback_binarized_removes_the_prompt_from_both_chats() -> None:
     found = prepared(like("ultrafeedback-binarized"))
     assert [(row["prompt"], row["completion"]) for row in found] == [(ASKED, GOOD["content"]), (ASKED, BAD["content"])]
     assert "messages" not in found[0]
@@ -179,32 +179,32 @@ def test_oasst_flat_rows_are_the_same_examples_as_their_tree() -> None:
     assert prepared(*rows) == tree
 
 
-def test_oasst_flat_a_message_without_its_parent_is_set_aside() -> None:
+def test_oasst_flat_a_message_without_its_parent_is_rejected() -> None:
     rows = [like("oasst"), oasst("m9", "Air.", "gone", 0, message_tree_id="m0")]
     assert prepared(*rows) == []
     reasons = [row["reason"] for row in read(Path("out.jsonl.rejected.jsonl"))]
-    assert "does not stand before it" in reasons[0]
-    assert reasons[1:] == ["a tree without an answer of the assistant"]
+    assert "does not come before it" in reasons[0]
+    assert reasons[1:] == ["the tree has no answer of the assistant"]
 
 
-def test_oasst_a_deleted_message_is_set_aside_with_what_follows_it() -> None:
+def test_oasst_a_deleted_message_is_rejected_with_its_replies() -> None:
     row = like("oasst-trees")
     row["prompt"]["replies"][1]["deleted"] = True
     assert [one["id"] for one in prepared(row)] == ["m1"]
 
 
-def test_oasst_flat_a_chain_of_replies_is_as_deep_as_a_tree_can_be() -> None:
+def test_oasst_flat_replies_beyond_the_depth_limit_are_rejected() -> None:
     rows = [
         oasst(f"m{n}", "t", f"m{n - 1}" if n else None, 0 if n % 2 else None, message_tree_id="m0", deleted=n == 40)
         for n in range(3000)
     ]
     assert len(prepared(*rows)) == 20
     reasons = [row["reason"] for row in read(Path("out.jsonl.rejected.jsonl"))]
-    assert sum("over 50 messages lead to this one" in reason for reason in reasons) == 1
+    assert sum("more than 50 messages lead to this one" in reason for reason in reasons) == 1
     assert len(reasons) == 3000 - 50 + 1  # and the deleted one, with what follows it
 
 
-def test_oasst_flat_rows_of_no_tree_are_not_one_tree() -> None:
+def test_oasst_flat_rows_without_a_tree_id_are_separate_trees() -> None:
     prepared(like("oasst"), *[oasst("m1", "Air.", "m0", 0)] * 2)
     assert [row["where"] for row in read(Path("out.jsonl.rejected.jsonl"))] == [
         "raw.jsonl:1",
@@ -229,14 +229,14 @@ def test_nectar_ranks_are_floats_and_a_list_of_sources_is_kept() -> None:
 
 
 @pytest.mark.parametrize("name", ["better_response_id", "safer_response_id"])
-def test_pku_saferlhf_a_schema_that_changed_is_an_error_with_the_columns(name: str) -> None:
+def test_pku_saferlhf_a_missing_column_is_an_error_with_the_columns(name: str) -> None:
     row = like("pku-saferlhf")
     row[f"new_{name}"] = row.pop(name)
     with pytest.raises(DataError, match=rf"raw\.jsonl:1: '{name}' of PKU-SafeRLHF is missing .*new_{name}"):
         prepared(row)
 
 
-def test_pku_saferlhf_better_and_safer_are_two_things() -> None:
+def test_pku_saferlhf_better_and_safer_are_independent() -> None:
     found = prepared(like("pku-saferlhf", safer_response_id=0))
     assert [(row["label"], row["safer"]) for row in found] == [("rejected", True), ("chosen", False)]
 
@@ -250,7 +250,7 @@ def test_rewardbench2_ties_has_many_chosen() -> None:
 
 
 @pytest.mark.parametrize("counted", ["num_rejected", "num_incorrect"])
-def test_rewardbench2_is_known_by_whichever_count(counted: str) -> None:
+def test_rewardbench2_is_recognised_with_either_count_column(counted: str) -> None:
     row = like("rewardbench2")
     row[counted] = row.pop("num_rejected")
     assert len(prepared(row)) == 4
@@ -273,7 +273,7 @@ LATER = [USER, GOOD, {"role": "user", "content": "And at night?"}]
         ({"prompt": "p", "completions": ["a", "b"], "labels": [True, True]}, "p", ["a\nb"]),
     ],
 )
-def test_trl_every_type_of_its_table(row: Row, prompt: Any, completions: list[Any]) -> None:
+def test_trl_every_documented_dataset_type(row: Row, prompt: Any, completions: list[Any]) -> None:
     found = prepared(row)
     assert [one["completion"] for one in found] == completions
     assert all(one["prompt"] == prompt for one in found)
@@ -285,24 +285,24 @@ def test_trl_the_implicit_prompt_ends_at_a_turn() -> None:
     assert [row["completion"] for row in found] == ["Air, and light.", "Air, and paint."]
 
 
-def test_trl_chats_that_part_before_the_last_turn_are_no_pair() -> None:
+def test_trl_chats_that_differ_before_the_last_turn_are_not_compared() -> None:
     found = prepared({"chosen": [*LATER, GOOD], "rejected": [USER, BAD, LATER[2], BAD]})
     assert [row["completion"] for row in found] == [GOOD["content"], BAD["content"]]
     assert found[0]["group"] != found[1]["group"]
     assert noted(found) == [[DIFFER], [DIFFER]]
 
 
-def test_trl_texts_without_a_common_beginning_are_set_aside() -> None:
+def test_trl_texts_without_a_common_beginning_are_rejected() -> None:
     assert len(prepared({"chosen": "The sky", "rejected": "The sea"}, {"chosen": "x", "rejected": "y"})) == 2
     (aside,) = read(Path("out.jsonl.rejected.jsonl"))
-    assert aside["reason"] == "the two texts begin differently, and there is no prompt"
+    assert aside["reason"] == "there is no prompt, and the two texts begin differently"
 
 
-def test_a_pair_that_says_the_same_twice_is_noted() -> None:
+def test_a_pair_with_equal_completions_is_noted() -> None:
     assert noted(prepared(like("trl-preference", rejected=[GOOD]))) == [[EQUAL], [EQUAL]]
 
 
-def test_messages_that_end_on_the_users_turn_are_caught() -> None:
+def test_messages_that_end_with_the_users_turn_are_an_error() -> None:
     with pytest.raises(DataError, match=r"raw\.jsonl:1: .*end with the assistant's message; they end with the user's"):
         prepared({"messages": [USER, GOOD, USER]})
 
@@ -362,27 +362,29 @@ def test_steerlm_labels_are_numbers_of_each_answer() -> None:
 
 
 @pytest.mark.parametrize("label", ["quality=4", "quality:four", "4", ["quality:4"], "quality:4,"])
-def test_steerlm_a_label_of_another_shape_is_named(label: Any) -> None:
+def test_steerlm_an_invalid_label_is_an_error(label: Any) -> None:
     turns = [{"from": "User", "value": ASKED}, {"from": "Assistant", "value": "Air.", "label": label}]
-    with pytest.raises(DataError, match=r"raw\.jsonl:1: label .* is none like quality:4,toxicity:0"):
+    with pytest.raises(DataError, match=r"raw\.jsonl:1: label .* is not written like quality:4,toxicity:0"):
         prepared(like("steerlm", conversations=turns))
 
 
-def test_steerlm_a_chat_without_a_label_is_set_aside() -> None:
+def test_steerlm_a_chat_without_a_label_is_rejected() -> None:
     turns = [{"from": "User", "value": ASKED, "label": None}, {"from": "Assistant", "value": "Air.", "label": None}]
     assert prepared(like("steerlm", conversations=turns)) == []
     assert read(Path("out.jsonl.rejected.jsonl"))[0]["reason"] == "no answer has a label"
 
 
 @pytest.mark.parametrize("kind", ["image_url", "image", "input_audio", "file"])
-def test_what_is_no_text_in_a_message_is_named(kind: str) -> None:
+def test_a_part_of_a_message_that_is_not_text_is_an_error(kind: str) -> None:
     seen = [{"type": "text", "text": "What is this?"}, {"type": kind, kind: {"url": "https://example.org/a.png"}}]
-    with pytest.raises(DataError, match=rf"raw\.jsonl:1: a message of 'messages' holds {kind}, and only text is read"):
+    with pytest.raises(
+        DataError, match=rf"raw\.jsonl:1: a message of 'messages' contains {kind}; only text is supported"
+    ):
         prepared({"messages": [{"role": "user", "content": seen}, GOOD]})
 
 
 @pytest.mark.parametrize(("name", "at"), [("sky", "\\udc00"), ("\\ud800", "noon")])
-def test_sharegpt_a_call_that_cannot_be_written_stays_text(name: str, at: str) -> None:
+def test_sharegpt_a_call_with_lone_surrogates_stays_text(name: str, at: str) -> None:
     words = f'{{"name": "{name}", "arguments": {{"at": "{at}"}}}}'
     (found,) = prepared({"conversations": [USER, {"from": "function_call", "value": words}]})
     assert found["completion"] == words
@@ -412,7 +414,7 @@ def test_arena_a_tie_keeps_both_without_labels(winner: str) -> None:
     assert (labels(found), noted(found)) == (["", ""], [[TIE], [TIE]])
 
 
-def test_arena_chats_of_several_turns_are_no_pair() -> None:
+def test_arena_chats_that_differ_earlier_are_not_compared() -> None:
     row = like("arena")
     for letter in "ab":
         row[f"conversation_{letter}"] += [{"role": "user", "content": "And?"}, {**GOOD, "content": parts("Yes.")}]
@@ -421,7 +423,7 @@ def test_arena_chats_of_several_turns_are_no_pair() -> None:
     assert found[0]["group"] != found[1]["group"]
 
 
-def test_summarize_prompts_as_the_paper_has_them() -> None:
+def test_summarize_prompts_follow_the_paper() -> None:
     found = prepared(like("summarize"))
     assert found[0]["prompt"] == "SUBREDDIT: r/weather\nTITLE: Sky\nPOST: The sky was blue today.\nTL;DR:"
     assert (found[0]["given_split"], found[0]["model"]) == ("valid1", "sup2")

@@ -113,8 +113,8 @@ def test_an_example_passes_through_unchanged() -> None:
         ({}, "no known format has the keys none"),
         ({"chosen": "x", "rejected": "y"}, "no known format has the keys chosen, rejected"),
         ({"prompt": "x"}, "no known format has the keys prompt"),
-        ({"messages": [{"role": "user", "content": "x"}]}, "must hold a prompt and end with the assistant's"),
-        ({"messages": []}, "'messages' is a list, neither text nor messages"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "must contain a prompt and end with the assistant's"),
+        ({"messages": []}, "'messages' is an empty list"),
         ({"prompt": 1, "completion": "x"}, "'prompt' is a number"),
     ],
 )
@@ -127,7 +127,7 @@ def test_a_row_of_no_known_shape_is_named_with_its_columns(row: Row, reason: str
 
 
 def test_a_format_can_be_named() -> None:
-    with pytest.raises(DataError, match="'chosen' is no transcript"):
+    with pytest.raises(DataError, match="'chosen' is not a transcript"):
         prepared([{"prompt": "p", "completion": "c"}], format="hh")
     with pytest.raises(ConfigError, match="unknown format 'hhh'; did you mean 'hh'"):
         prepared([{"prompt": "p", "completion": "c"}], format="hhh")

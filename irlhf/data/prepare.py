@@ -15,7 +15,7 @@ from irlhf.core.registry import FORMATS
 from irlhf.data import parallel
 from irlhf.data.cleaning import clean
 from irlhf.data.column_mapping import renamed
-from irlhf.data.formats.base import Known, Rejected, Row, detect, find_format
+from irlhf.data.formats.base import Format, Rejected, Row, detect, find_format
 from irlhf.data.hub import fetch, is_hub
 from irlhf.data.parallel import BlockResult
 from irlhf.data.publish.dataset import publish, typed
@@ -112,7 +112,7 @@ def _prepare(path: Path, name: str, settings: PrepareSettings, books: _Books, al
     if known is None:
         return
     books.findings.formats[str(path)] = known
-    many = 0 if alone or hasattr(known.reader, "gathered") else parallel.worker_count(path)
+    many = 0 if alone or known.gather else parallel.worker_count(path)
     first = next(rows, None) if many else None
     here = rows if first is None else iter([first])
     for example in unique(_read(known, here, name, settings, books), books.findings.ids):
@@ -138,14 +138,13 @@ def _take(result: BlockResult, path: Path, books: _Books) -> None:
 
 
 def _read(
-    known: Known, rows: Iterator[Row], name: str, settings: PrepareSettings, books: _Books
+    known: Format, rows: Iterator[Row], name: str, settings: PrepareSettings, books: _Books
 ) -> Iterator[tuple[Where, Example]]:
     """Yield the examples of rows as their format reads them and the rules of `clean` leave them."""
     findings = books.findings
-    gathered = getattr(known.reader, "gathered", None)
-    for row in gathered(rows) if gathered else rows:
+    for row in known.gather(rows) if known.gather else rows:
         try:
-            examples = [_cleaned(example, row) for example in known.reader.read(row, name)]
+            examples = [_cleaned(example, row) for example in known.read(row, name)]
             if findings.columns is not None:
                 examples = typed(examples, row.where, findings.columns)
         except DataError as error:
@@ -162,7 +161,7 @@ def _read(
                 yield row.where, example
 
 
-def _recognised(rows: Iterator[Row], settings: PrepareSettings, books: _Books) -> tuple[Known | None, Iterator[Row]]:
+def _recognised(rows: Iterator[Row], settings: PrepareSettings, books: _Books) -> tuple[Format | None, Iterator[Row]]:
     """Return the format of the first row that has a known one, and the rows from there on."""
     if settings.format != "auto":
         return find_format(settings.format), rows

@@ -12,7 +12,7 @@ from irlhf.core.example import Example, Where, as_messages
 from irlhf.core.hashing import add_new
 from irlhf.data.cleaning import special_text
 from irlhf.data.features import Columns
-from irlhf.data.formats.base import Known
+from irlhf.data.formats.base import Format
 from irlhf.data.formats.helpers import NOTED
 
 SPECIAL = "special tokens"  # the count of rows that hold text like one
@@ -22,7 +22,7 @@ SPECIAL = "special tokens"  # the count of rows that hold text like one
 class PrepareReport:
     """Counts of what examples hold, and of those that stand twice."""
 
-    formats: dict[str, Known] = field(default_factory=dict)  # of each source
+    formats: dict[str, Format] = field(default_factory=dict)  # of each source
     read: int = 0  # raw rows, readable or not
     counts: Counter[str] = field(default_factory=Counter)
     shapes: dict[str, str] = field(default_factory=dict)  # of each source whose name does not say it

@@ -1,24 +1,24 @@
-"""What a raw format is: a module with `matches` and `read`. Adding one is a file and a row in the registry."""
+"""The `Format` of raw rows, the detection of a file's format, and the list of formats."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from irlhf.core.errors import DataError
 from irlhf.core.example import Example, Where, keys_of
 from irlhf.core.registry import FORMATS, lookup, resolve
 
-_KEY = re.compile(r'"([^"]+)"')
-_ALIKE = 0.75  # of 1: how near a column's name is to the one that a format reads
-_MOST, _LONGEST = 100, 80  # columns and characters of their names that are held to those of every format
+_QUOTED = re.compile(r'"([^"]+)"')
+_SIMILAR = 0.75  # smallest similarity, of 1, at which a column name counts as a misspelled one
+_MOST_NAMES, _LONGEST_NAME = 100, 80  # columns, and characters of their names, that are compared with the formats
 
 
 class Row(NamedTuple):
-    """One raw row and its place."""
+    """A raw row and its position."""
 
     where: Where
     fields: dict[str, Any]
@@ -26,94 +26,91 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Rejected:
-    """What a format's rule sets aside, with the reason."""
+    """A row that a format's rules reject, with the reason."""
 
     reason: str
     row: dict[str, Any]
 
 
-class Format(Protocol):
-    """A reader of one family of raw rows.
+@dataclass(frozen=True)
+class Format:
+    """A raw format: how its rows are recognised and how they become examples.
 
-    One whose examples take several rows has `gathered` as well, which turns an iterator of rows into one of the rows
-    that `read` takes.
+    `matches(fields)` returns whether a row has this format. `read(row, source)` yields the row's examples; ids of
+    rows without one begin with `source`. It raises DataError for a row without the required columns. `gather` is for
+    formats whose examples need several rows: it merges them into rows that `read` takes.
     """
 
-    FIELDS: str  # the keys it reads, the needed ones in quotation marks
-    BECOMES: str  # what is made of a row
-
-    def matches(self, row: dict[str, Any]) -> bool:
-        """Return whether a row has this shape."""
-
-    def read(self, row: Row, source: str) -> Iterator[Example | Rejected]:
-        """Yield the examples of a row. Raises DataError for a row that does not have the shape."""
-
-
-class Known(NamedTuple):
-    """One format by its name."""
-
-    name: str
-    reader: Format
+    name: str  # as in `--format NAME` and in FORMATS
+    fields: str  # columns that are read, for users; the required ones in double quotes
+    becomes: str  # resulting rows, for users
+    matches: Callable[[dict[str, Any]], bool]
+    read: Callable[[Row, str], Iterator[Example | Rejected]]
+    gather: Callable[[Iterator[Row]], Iterator[Row]] | None = None
 
     @property
     def reason(self) -> str:
-        """Why a file was taken for this."""
-        return f"{self.name}, because of {self.reader.FIELDS}"
+        """Why a file was recognised as this format."""
+        return f"{self.name}, because of {self.fields}"
+
+    @property
+    def required(self) -> list[str]:
+        """The required columns."""
+        return _QUOTED.findall(self.fields)
 
 
-def find_format(name: str) -> Known:
+def has_keys(*names: str) -> Callable[[dict[str, Any]], bool]:
+    """Return a `matches` that is true for rows with all of these columns."""
+    required = set(names)
+    return lambda fields: required <= fields.keys()
+
+
+def find_format(name: str) -> Format:
     """Return the format called `name`. Raises ConfigError with the nearest name."""
-    return Known(name, lookup(FORMATS, name, "format"))
+    known: Format = lookup(FORMATS, name, "format")
+    return known
 
 
-def formats() -> list[Known]:
-    """Return every format, the most specific first."""
-    return [Known(name, resolve(door)) for name, door in FORMATS.items()]
+def formats() -> list[Format]:
+    """Return all formats, the most specific first."""
+    return [resolve(path) for path in FORMATS.values()]
 
 
-def detect(row: Row) -> Known:
-    """Return the first format that fits a file's first row. Raises DataError with the keys found."""
-    for known in formats():
-        if known.reader.matches(row.fields):
-            return known
+def detect(row: Row) -> Format:
+    """Return the first format that matches a file's first row. Raises DataError with the row's keys."""
+    for candidate in formats():
+        if candidate.matches(row.fields):
+            return candidate
     raise DataError(
         f"{row.where}: no known format has the keys {keys_of(row.fields)}; {_nearest(row.fields)}"
-        "; --map prompt=COLUMN --map completion=COLUMN reads any other, `irlhf prepare --list-formats` shows all"
+        "; use --map prompt=COLUMN --map completion=COLUMN, or see `irlhf prepare --list-formats`"
     )
 
 
 def table() -> str:
-    """Return every format with what it reads and what that becomes, one a line."""
+    """Return the list of formats, two lines each: the columns, and the resulting rows."""
     known = formats()
-    width = max(len(known_format.name) for known_format in known)
-    return "\n".join(
-        f"{known_format.name:{width}}  {known_format.reader.FIELDS}\n{'':{width}}  → {known_format.reader.BECOMES}"
-        for known_format in known
-    )
-
-
-def needed(reader: Format) -> list[str]:
-    """Return the keys that a format cannot do without."""
-    return _KEY.findall(reader.FIELDS)
+    width = max(len(entry.name) for entry in known)
+    return "\n".join(f"{entry.name:{width}}  {entry.fields}\n{'':{width}}  → {entry.becomes}" for entry in known)
 
 
 def _nearest(fields: dict[str, Any]) -> str:
-    """Say which format a row is nearest to, and what it lacks."""
-    names = [name[:_LONGEST] for name in islice(fields, _MOST)]
-    # The last, because the most general one is the likeliest of those that are as near.
-    nearest = max(reversed(formats()), key=lambda known: _nearness(known.reader, names))
-    lacking = [key for key in needed(nearest.reader) if key not in fields]
-    if lacking:
-        return f"the nearest, {nearest.name}, lacks {', '.join(lacking)}"
-    return f"the nearest is {nearest.name}, which reads {nearest.reader.FIELDS}"
+    """Return the most similar format and the columns it misses, for an error message."""
+    names = [name[:_LONGEST_NAME] for name in islice(fields, _MOST_NAMES)]
+    # Of equally similar formats the last, because more general formats come later.
+    nearest = max(reversed(formats()), key=lambda candidate: _similarity(candidate, names))
+    missing = [key for key in nearest.required if key not in fields]
+    if missing:
+        return f"the nearest, {nearest.name}, lacks {', '.join(missing)}"
+    return f"the nearest is {nearest.name}, which reads {nearest.fields}"
 
 
-def _nearness(reader: Format, names: Sequence[str]) -> float:
-    keys = needed(reader)
-    return sum(max((_alike(key, name) for name in names), default=0.0) for key in keys) / len(keys)
+def _similarity(candidate: Format, names: Sequence[str]) -> float:
+    keys = candidate.required
+    return sum(max((_name_similarity(key, name) for name in names), default=0.0) for key in keys) / len(keys)
 
 
-@lru_cache(2**14)  # an unknown file has the same names in every row
-def _alike(key: str, name: str) -> float:
+@lru_cache(2**14)  # all rows of an unknown file have the same names
+def _name_similarity(key: str, name: str) -> float:
     ratio = 1.0 if key == name else SequenceMatcher(None, key, name.lower()).ratio() * 0.9
-    return ratio if ratio > _ALIKE else 0.0
+    return ratio if ratio > _SIMILAR else 0.0

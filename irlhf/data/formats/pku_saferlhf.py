@@ -1,20 +1,16 @@
-"""PKU-SafeRLHF: two responses, of which one is better, one is safer, and each is safe or not.
+"""PKU-SafeRLHF: two responses, one of them better and one of them safer.
 
-Its columns have changed between editions, so one that is missing is an error that lists what there is.
+The columns differ between editions, so a missing one is an error that lists the columns of the row.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 from irlhf.core.errors import DataError
 from irlhf.core.example import CHOSEN, REJECTED, Example
-from irlhf.data.formats.base import Rejected, Row
-from irlhf.data.formats.helpers import Candidate, answers, columns, text
+from irlhf.data.formats.base import Format, Rejected, Row, has_keys
+from irlhf.data.formats.helpers import Candidate, columns, examples_of, text
 
-FIELDS = '"prompt", "response_0", "response_1", "better_response_id", "safer_response_id"'
-BECOMES = "two rows a pair, labelled by which is better; better, safer, safe and severity_level kept as numbers"
-
-_OF_A_RESPONSE = {
+_RESPONSE_COLUMNS = {
     "is_response_{}_safe": "safe",
     "response_{}_severity_level": "severity_level",
     "response_{}_harm_category": "harm_category",
@@ -23,27 +19,32 @@ _OF_A_RESPONSE = {
 }
 
 
-def matches(row: dict[str, Any]) -> bool:
-    """Return whether the row holds two responses."""
-    return {"prompt", "response_0", "response_1"} <= row.keys()
-
-
-def read(row: Row, source: str) -> Iterator[Example | Rejected]:
+def _read(row: Row, source: str) -> Iterator[Example | Rejected]:
     """Yield both responses."""
     better, safer = (_winner(row, name) for name in ("better_response_id", "safer_response_id"))
     prompt = text(row, "prompt")
-    sides = []
+    candidates = []
     for i in (0, 1):
-        own = {name: row.fields[key.format(i)] for key, name in _OF_A_RESPONSE.items() if key.format(i) in row.fields}
-        own |= {"better": better == i, "safer": safer == i}
-        sides.append(Candidate(prompt, text(row, f"response_{i}"), CHOSEN if better == i else REJECTED, own))
-    used = {key.format(i) for key in ("response_{}", *_OF_A_RESPONSE) for i in (0, 1)}
-    yield from answers(row, source, sides, {"prompt", "better_response_id", "safer_response_id", *used})
+        names = {key.format(i): name for key, name in _RESPONSE_COLUMNS.items()}
+        extra = {name: row.fields[column] for column, name in names.items() if column in row.fields}
+        extra |= {"better": better == i, "safer": safer == i}
+        candidates.append(Candidate(prompt, text(row, f"response_{i}"), CHOSEN if better == i else REJECTED, extra))
+    used = {key.format(i) for key in ("response_{}", *_RESPONSE_COLUMNS) for i in (0, 1)}
+    yield from examples_of(row, source, candidates, {"prompt", "better_response_id", "safer_response_id", *used})
 
 
 def _winner(row: Row, name: str) -> int:
     value = row.fields.get(name)
     if value not in (0, 1):
-        what = f"is {value!r:.40}, neither 0 nor 1" if name in row.fields else "is missing"
-        raise DataError(f"{row.where}: '{name}' of PKU-SafeRLHF {what} (columns: {columns(row)})")
+        problem = f"is {value!r:.40}, neither 0 nor 1" if name in row.fields else "is missing"
+        raise DataError(f"{row.where}: '{name}' of PKU-SafeRLHF {problem} (columns: {columns(row)})")
     return 1 if value == 1 else 0
+
+
+PKU_SAFERLHF = Format(
+    "pku-saferlhf",
+    fields='"prompt", "response_0", "response_1", "better_response_id", "safer_response_id"',
+    becomes="two rows a pair, labelled by which is better; better, safer, safe and severity_level kept as numbers",
+    matches=has_keys("prompt", "response_0", "response_1"),
+    read=_read,
+)

@@ -1,27 +1,26 @@
-"""Rows of a `prompt` and a `completion`, each text or messages. An irlhf example is one of them."""
+"""Rows of a `prompt` and a `completion`, each text or messages; irlhf's own examples have this format."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from irlhf.core.example import Example, from_json
-from irlhf.data.formats.base import Rejected, Row
-
-FIELDS = '"prompt" and "completion"'
-BECOMES = "one row, every other key kept; an irlhf example stays what it is"
-
-
-def matches(row: dict[str, Any]) -> bool:
-    """Return whether the row holds both."""
-    return "prompt" in row and "completion" in row
-
-
-def read(row: Row, source: str) -> Iterator[Example | Rejected]:
-    """Yield the row, its unknown keys kept."""
-    yield example(row, source)
+from irlhf.data.formats.base import Format, Rejected, Row, has_keys
 
 
 def example(row: Row, source: str) -> Example:
-    """Return one row as an example; without an `id` it is called after its file and 0-based row."""
+    """Return a row as an example. A row without an `id` gets one from the source and the row's position, from 0."""
     made = {"id": f"{source}-{row.where.line - 1}", "source": source}
     given = {name: value for name, value in row.fields.items() if name not in made or value not in (None, "")}
     return from_json({**made, **given}, row.where)
+
+
+def _read(row: Row, source: str) -> Iterator[Example | Rejected]:
+    yield example(row, source)
+
+
+PROMPT_COMPLETION = Format(
+    "prompt-completion",
+    fields='"prompt" and "completion"',
+    becomes="one row, all other keys kept; an irlhf example is unchanged",
+    matches=has_keys("prompt", "completion"),
+    read=_read,
+)

@@ -13,7 +13,7 @@ import yaml
 from irlhf.core.example import PAIR, SPLITS, TEST, TRAIN, VALIDATION
 from irlhf.data.cleaning import BEGUN, JOINED
 from irlhf.data.features import Columns, described, fields_as_yaml
-from irlhf.data.formats.base import Known
+from irlhf.data.formats.base import Format
 from irlhf.data.formats.helpers import CUT, DIFFER, EQUAL, NOTED, TIE
 from irlhf.data.publish.sources import SOURCES, SourceInfo
 from irlhf.io.markdown import code, escaped, fenced, write_page
@@ -67,7 +67,7 @@ class Part:
     split: str  # of the file by its name, which is a hub's; the rows' own may be another
     source: str
     sha256: str
-    known: Known
+    known: Format
     read: int  # rows of the source
     counts: Counter[str]
     aside: Mapping[str, Aside]  # by reason
@@ -92,7 +92,7 @@ def write_data_card(
         code=code,
         e=escaped,
         most=MOST_ROWS,
-        becomes={part.known.name: part.known.reader.BECOMES for part in parts},
+        becomes={part.known.name: part.known.becomes for part in parts},
         fields=[(code(key), code(kind), meanings.get(key, _UNKNOWN)) for key, kind in _types(columns)],
         notes=[
             (key, escaped(key.removeprefix(_NOTED)), _NOTES.get(key.removeprefix(_NOTED), _UNKNOWN)) for key in notes
