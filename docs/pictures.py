@@ -1,11 +1,11 @@
 """Pictures of docs/ that are drawn from result files, in the look of `irlhf plot`."""
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from irlhf.plotting import rounds, style
+from irlhf.plotting.inputs import Rounds, RoundsArm
 
 _LOADS = {"score": "score", "sample": "sample, three a prompt", "killed": "sample, killed half way: the second run"}
 
@@ -60,8 +60,8 @@ def asking_reach(result: Path) -> bytes:
 def online_rounds(result: Path) -> bytes:
     """Return what was watched in the rounds of the first seed, beside their controls."""
     first = json.loads(result.read_text(encoding="utf-8").splitlines()[0])
-    with tempfile.TemporaryDirectory() as folder, style.look():
-        watched = Path(folder) / "rounds.json"
-        watched.write_text(json.dumps(first["results"]["rounds"]), encoding="utf-8")
-        (_, figure), *_ = rounds.draw(watched)
+    with style.look():
+        arms = [RoundsArm(arm["name"], arm["rounds"]) for arm in first["results"]["rounds"]["arms"]]
+        figure = rounds.draw(Rounds(arms, {}))
+        assert figure
         return style.rendered(figure, "png")

@@ -158,11 +158,13 @@ def test_an_evaluation_without_any_picture_still_has_its_report() -> None:
 @pytest.mark.parametrize("count", [1, 3, 6])
 def test_no_legend_below_a_panel_is_cut_off(count: int) -> None:
     from irlhf.plotting import style
+    from irlhf.plotting.inputs import read_evaluation
     from irlhf.plotting.target_actual import draw
 
     shape = Shape(policies=[(f"policy {i}", "") for i in range(count)], weightings=[], prompts=6)
     with style.look():
-        ((_, figure),) = draw(write_evaluation(shape))
+        figure = draw(read_evaluation(write_evaluation(shape)))
+        assert figure
         style.rendered(figure, "png")
         legends = [axis.get_legend().get_window_extent() for axis in figure.axes]
     assert all(one.y0 >= 0 and one.x0 >= 0 and one.x1 <= figure.bbox.x1 for one in legends)
@@ -212,9 +214,11 @@ def test_what_eval_finds_in_pairs_is_drawn() -> None:
 
 def panels(found: dict[str, Any]) -> list[str]:
     """Draw the rounds and return the titles of the panels, after what stands above them all."""
+    from irlhf.plotting.inputs import read_rounds
     from irlhf.plotting.rounds import draw
 
-    ((_, figure),) = draw(write_rounds(found))
+    figure = draw(read_rounds(write_rounds(found)))
+    assert figure
     return [figure.get_suptitle(), *(axis.get_title() for axis in figure.axes if axis.get_visible())]
 
 
@@ -227,9 +231,11 @@ def test_rounds_of_any_number_and_arms_are_drawn(arms: tuple[str, ...], count: i
 
 
 def test_of_many_rounds_some_are_shown_from_the_first_to_the_last() -> None:
+    from irlhf.plotting.inputs import read_rounds
     from irlhf.plotting.rounds_target_actual import draw
 
-    ((_, figure),) = draw(write_rounds(rounds(count=30)))
+    figure = draw(read_rounds(write_rounds(rounds(count=30))))
+    assert figure
     labels = [text.get_text().partition(",")[0] for text in figure.axes[0].get_legend().get_texts()]
     assert [label for label in labels if label.startswith("round")] == [f"round {n}" for n in (0, 8, 15, 22, 30)]
     assert figure.get_suptitle() == "5 of 31 rounds"
@@ -274,13 +280,15 @@ def test_rounds_that_dropped_nothing_have_no_sides_to_show() -> None:
 
 
 def test_what_a_host_does_not_tell_of_samples_is_not_drawn() -> None:
+    from irlhf.plotting.inputs import read_rounds
     from irlhf.plotting.rounds_kept import draw
 
     found = rounds(("online", "expert"))
     for row in (row for arm in found["arms"] for row in arm["rounds"][1:]):
         for side in row["sides"].values():
             side["entropy"] = NONE
-    ((_, figure),) = draw(write_rounds(found))
+    figure = draw(read_rounds(write_rounds(found)))
+    assert figure
     assert {axis.get_ylabel() for axis in figure.axes} == {"weighted reward, sd", "tokens a completion"}
 
 
@@ -290,7 +298,7 @@ def test_an_evaluation_that_is_not_beside_the_rounds_is_said() -> None:
         Path(f"round-{number}/eval.json").unlink()
     outcome = call("plot", path)
     assert (outcome.code, outcome.err.count("\n")) == (0, 2)
-    assert "rounds.json: no round-N/eval.json beside it for round 0, 2, so " in outcome.err
+    assert "rounds.json: no round-N/eval.json beside it for round 0, 2, so these rounds are missing" in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """At least what was asked: the share of samples that reach their target, by its level."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from irlhf.plotting import eval_file, style
+from matplotlib.figure import Figure
 
+from irlhf.plotting import formatting, style
+from irlhf.plotting.inputs import Evaluation
+
+INPUT = "evaluation"
 CAPTION = "The share of samples that gave at least what was asked, by level of the target, with 95% intervals."
 
 _HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++")
@@ -14,23 +17,17 @@ _NEAR = 0.04  # of the range of targets; levels nearer than this stand in one pl
 Arm = tuple[style.Look, dict[str, Any]]
 
 
-def wants(path: Path, first: dict[str, Any]) -> bool:
-    """Return whether this is an eval.json."""
-    return eval_file.holds(first)
-
-
-def draw(path: Path) -> list[tuple[str, Any]]:
+def draw(evaluation: Evaluation) -> Figure | None:
     """Return one figure, a panel for each reward, bars for each policy."""
-    evaluation = eval_file.read(path)
     drawn = style.followed(evaluation)
     if not drawn:
-        return []
+        return None
     lines = max(len(arms) for arms in drawn.values())
     columns = 1 if len(drawn) <= 4 else 2
     figure, axes = style.panels(len(drawn), width=7.4, height=3.2 + 0.22 * lines, columns=columns)
     for (reward, arms), axis in zip(drawn.items(), axes, strict=True):
         _panel(axis, reward, arms)
-    return [("at-least", figure)]
+    return figure
 
 
 def _panel(axis: Any, reward: str, arms: Sequence[Arm]) -> None:
@@ -44,7 +41,7 @@ def _panel(axis: Any, reward: str, arms: Sequence[Arm]) -> None:
         axis.bar(places, [level["value"] for level in shares], width, label=label, **bars)
         whiskers = {"fmt": "none", "ecolor": style.INK, "elinewidth": 1, "capsize": 1.5}
         axis.errorbar(places, [level["value"] for level in shares], yerr=style.whiskers(shares), **whiskers)
-    axis.set_xticks(range(len(levels)), [eval_file.number(level) for level in levels])
+    axis.set_xticks(range(len(levels)), [formatting.number(level) for level in levels])
     axis.set(ylim=(0, 1.02), title=style.short(reward), xlabel="asked (target)", ylabel="share that reach it")
     axis.grid(visible=False, axis="x")
     style.legend_below(axis)
@@ -52,7 +49,7 @@ def _panel(axis: Any, reward: str, arms: Sequence[Arm]) -> None:
 
 def _share_label(metrics: dict[str, Any]) -> str:
     least = metrics["at_least"]
-    return f"{eval_file.shown(least['share'])} of {metrics['n']:,} (targets dealt anew: {least['floor_permuted']:.2f})"
+    return f"{formatting.shown(least['share'])} of {metrics['n']:,} (targets dealt anew: {least['floor_permuted']:.2f})"
 
 
 def _places(curves: Sequence[Sequence[float]]) -> tuple[list[float], list[list[int]]]:

@@ -1,11 +1,14 @@
 """Paired differences between two policies on the same prompts, as a forest plot."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from irlhf.plotting import eval_file, style
+from matplotlib.figure import Figure
 
+from irlhf.plotting import formatting, style
+from irlhf.plotting.inputs import Evaluation
+
+INPUT = "evaluation"
 CAPTION = (
     "Paired differences on the same prompts, first policy minus second, with 95% intervals;"
     " filled where the interval leaves 0 out."
@@ -23,30 +26,24 @@ _FIGURES = {
 Row = tuple[str, dict[str, float]]  # what was compared, and by how much it differs
 
 
-def wants(path: Path, first: dict[str, Any]) -> bool:
-    """Return whether this is an eval.json that compares policies."""
-    return eval_file.holds(first) and bool(first.get("comparisons"))
-
-
-def draw(path: Path) -> list[tuple[str, Any]]:
+def draw(evaluation: Evaluation) -> Figure | None:
     """Return one figure, a panel for each kind of figure, a row for each pair and reward."""
-    evaluation = eval_file.read(path)
     kinds: dict[str, list[Row]] = {}
     for pair in evaluation["comparisons"]:
         for paired_figure in pair["figures"]:
-            if eval_file.measured(paired_figure["difference"]):
+            if formatting.measured(paired_figure["difference"]):
                 kinds.setdefault(paired_figure["figure"], []).append(
                     (_row_label(evaluation, pair, paired_figure), paired_figure["difference"])
                 )
     if not kinds:
-        return []
+        return None
     heights = [len(rows) + 2.6 for rows in kinds.values()]
     width = 4.2 + 0.085 * max(len(label) for rows in kinds.values() for label, _ in rows)
     figure, axes = style.panels(len(kinds), width=width, height=0.3 * sum(heights) / len(kinds), columns=1)
     axes[0].get_subplotspec().get_gridspec().set_height_ratios(heights)
     for (kind, rows), axis in zip(kinds.items(), axes, strict=True):
         _panel(axis, _FIGURES.get(kind, style.short(kind)), rows)
-    return [("comparison", figure)]
+    return figure
 
 
 def _row_label(evaluation: Mapping[str, Any], pair: Mapping[str, Any], figure: Mapping[str, Any]) -> str:

@@ -1,32 +1,25 @@
 """How the rewards of the data go together: Spearman's correlation of each pair."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from irlhf.core.example import from_json
-from irlhf.io.files import read_rows
 from irlhf.plotting import style
 
+INPUT = "rewards"
 CAPTION = "Spearman's correlation between the rewards of the scored rows: what tends to come with what."
 
 _FEWEST = 3  # rows with both rewards, below which nothing is correlated
 
 
-def wants(path: Path, first: dict[str, Any]) -> bool:
-    """Return whether these are scored rows."""
-    return bool(first.get("rewards")) and "completion" in first
-
-
-def draw(path: Path) -> list[tuple[str, Any]]:
+def draw(rows: Sequence[Mapping[str, float]]) -> Figure | None:
     """Return one figure, where there are two rewards to compare."""
-    rows = [from_json(row, where).rewards for where, row in read_rows(path)]
     names = list(dict.fromkeys(name for row in rows for name in row))
     if len(names) < 2:
-        return []
+        return None
     both = [[_paired(rows, left, right) for right in names] for left in names]
     counts = [len(pair) for line in both for pair in line]
     least, most = min(counts), max(counts)
@@ -40,7 +33,7 @@ def draw(path: Path) -> list[tuple[str, Any]]:
         style.number(axis, (i, j), cells[i][j], 1.0)
     style.name_cells(axis, labels, labels)
     axis.set_title(f"Spearman between rewards, {n}", pad=12)
-    return [("correlations", figure)]
+    return figure
 
 
 def _paired(rows: Sequence[Mapping[str, float]], left: str, right: str) -> Any:

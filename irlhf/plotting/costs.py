@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from irlhf.plotting import eval_file, style
+from matplotlib.figure import Figure
 
+from irlhf.plotting import formatting, style
+from irlhf.plotting.inputs import Evaluation
+
+INPUT = "evaluation"
 CAPTION = (
     "The price: entropy (nats a token) and distance from the reference model (KL, nats a completion) against the"
     " reward that was given, with its 95% interval. A bar is what entropy lies between where only the likeliest tokens"
@@ -33,30 +36,24 @@ class _Panel:
         return any(line for _, line in [*self.lines, *self.bars])
 
 
-def wants(path: Path, first: dict[str, Any]) -> bool:
-    """Return whether this is an eval.json."""
-    return eval_file.holds(first)
-
-
-def draw(path: Path) -> list[tuple[str, Any]]:
+def draw(evaluation: Evaluation) -> Figure | None:
     """Return one figure, a panel for each reward, and for the mixes, and for each cost that was measured."""
-    evaluation = eval_file.read(path)
     costs = [cost for cost in _COSTS if any(panel.drawable for panel in _panels(evaluation, cost))]
     panels = [panel for both in zip(*(_panels(evaluation, cost) for cost in costs), strict=True) for panel in both]
     panels = [panel for panel in panels if panel.drawable]
     if not panels:
-        return []
+        return None
     figure, axes = style.panels(len(panels), width=4.6, height=3.7, columns=2)
     handles: dict[str, Any] = {}
     for panel, axis in zip(panels, axes, strict=True):
         _draw(axis, panel, handles)
     style.legend_under(figure, _labelled_with_costs(evaluation, handles))
-    return [("price", figure)]
+    return figure
 
 
 def _panels(evaluation: Mapping[str, Any], cost: str) -> list[_Panel]:
     panels = []
-    for reward in eval_file.rewards_of(evaluation):
+    for reward in style.rewards_of(evaluation):
         arms = style.arms(evaluation, reward)
         lines = [(look, _curve(metrics, cost)) for look, metrics in arms]
         bars = [(look, _bars(metrics["curve"], "actual", cost)) for look, metrics in arms]
@@ -93,7 +90,7 @@ def _curve(metrics: Mapping[str, Any], cost: str) -> list[tuple[dict[str, float]
 
 def _mixes(evaluation: Mapping[str, Any], key: str, cost: str) -> list[tuple[dict[str, float], float, str]]:
     """Return the arm's weightings from the least weighted reward to the most."""
-    priced = [(arm, eval_file.ratio(weights)) for weights, arm in _arms(evaluation, key) if arm.get(cost) is not None]
+    priced = [(arm, formatting.ratio(weights)) for weights, arm in _arms(evaluation, key) if arm.get(cost) is not None]
     priced.sort(key=lambda entry: float(entry[0]["weighted"]["value"]))
     ends = {priced[0][1], priced[-1][1]} if priced else set()
     return [(arm["weighted"], arm[cost], ratio if ratio in ends else "") for arm, ratio in priced]
@@ -142,9 +139,9 @@ def _labelled_with_costs(evaluation: Mapping[str, Any], handles: Mapping[str, An
 
 def _costs(policy: Mapping[str, Any]) -> Iterator[str]:
     between = policy.get("entropy_between")
-    if eval_file.measured(policy["entropy"]):
-        yield f"entropy {eval_file.shown(policy['entropy'])}"
+    if formatting.measured(policy["entropy"]):
+        yield f"entropy {formatting.shown(policy['entropy'])}"
     elif isinstance(between, Mapping):
-        yield f"entropy {eval_file.between(between)}"
-    if eval_file.measured(policy["kl"]):
-        yield f"KL {eval_file.shown(policy['kl'])}"
+        yield f"entropy {formatting.between(between)}"
+    if formatting.measured(policy["kl"]):
+        yield f"KL {formatting.shown(policy['kl'])}"

@@ -1,12 +1,14 @@
 """Cross-talk: how far each reward moves when the target of another one moves."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from irlhf.plotting import eval_file, style
+from irlhf.plotting import formatting, style
+from irlhf.plotting.inputs import Evaluation
 
+INPUT = "evaluation"
 CAPTION = (
     "Cross-talk: how far the reward of a column moves when the target of a row rises by 1 and the other targets stand"
     " still, with 95% intervals. Ideal is 1 on the diagonal and 0 elsewhere."
@@ -15,18 +17,12 @@ CAPTION = (
 _INTERVALS = 6  # rewards, above which a cell has no room for an interval
 
 
-def wants(path: Path, first: dict[str, Any]) -> bool:
-    """Return whether this is an eval.json."""
-    return eval_file.holds(first)
-
-
-def draw(path: Path) -> list[tuple[str, Any]]:
+def draw(evaluation: Evaluation) -> Figure | None:
     """Return one figure, a panel for each policy."""
-    evaluation = eval_file.read(path)
     looks = style.looks(evaluation["policies"])
     drawn = {key: policy["crosstalk"] for key, policy in evaluation["policies"].items() if policy["crosstalk"]}
     if not drawn:
-        return []
+        return None
     most = max(len(metrics[side]) for metrics in drawn.values() for side in ("targets", "rewards"))
     size = (1.15 if most <= _INTERVALS else 0.62) * most
     figure, axes = style.panels(len(drawn), width=size + 1.8, height=size + 1.3, columns=2 if most < 5 else 1)
@@ -36,7 +32,7 @@ def draw(path: Path) -> list[tuple[str, Any]]:
         heat = _panel(axis, metrics, reach)
         axis.set_title(f"{looks[key].label}, n = {metrics['n']:,}", pad=10)
     style.heat_key(figure, axes, heat)
-    return [("crosstalk", figure)]
+    return figure
 
 
 def _panel(axis: Any, metrics: dict[str, Any], reach: float) -> Any:
@@ -45,7 +41,7 @@ def _panel(axis: Any, metrics: dict[str, Any], reach: float) -> Any:
     targets, rewards = metrics["targets"], metrics["rewards"]
     for i, j in np.ndindex(len(targets), len(rewards)):
         cell = slopes[i][j]
-        under = eval_file.shown(cell).partition(" ")[2] if max(len(targets), len(rewards)) <= _INTERVALS else ""
+        under = formatting.shown(cell).partition(" ")[2] if max(len(targets), len(rewards)) <= _INTERVALS else ""
         style.number(axis, (i, j), cell["value"], reach, under)
     style.name_cells(axis, *([style.short(name, 16) for name in names] for names in (targets, rewards)))
     axis.set(xlabel="reward given", ylabel="target moved")

@@ -1,35 +1,30 @@
 """How each reward is distributed, with the percentiles that targets are read from."""
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from irlhf.core.example import from_json
-from irlhf.io.files import read_rows
 from irlhf.plotting import style
 
+INPUT = "rewards"
 CAPTION = "Raw rewards of the scored rows, with the percentiles that targets are read from."
 
 _BINS = 40
 _SHOWN = (5, 50, 95)  # percentiles
 
 
-def wants(path: Path, first: dict[str, Any]) -> bool:
-    """Return whether these are scored rows."""
-    return bool(first.get("rewards")) and "completion" in first
-
-
-def draw(path: Path) -> list[tuple[str, Any]]:
+def draw(rows: Sequence[Mapping[str, float]]) -> Figure:
     """Return one figure, a panel for each reward."""
     rewards: dict[str, list[float]] = {}
-    for where, row in read_rows(path):
-        for name, number in from_json(row, where).rewards.items():
+    for row in rows:
+        for name, number in row.items():
             rewards.setdefault(name, []).append(number)
     figure, axes = style.panels(len(rewards), height=3.4)
     for (name, numbers), axis in zip(rewards.items(), axes, strict=True):
         _panel(axis, name, np.array(numbers, dtype=float))
-    return [("distribution", figure)]
+    return figure
 
 
 def _panel(axis: Any, name: str, numbers: Any) -> None:

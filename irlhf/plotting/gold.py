@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from irlhf.plotting import eval_file, style
+from irlhf.plotting import formatting, style
+from irlhf.plotting.inputs import Evaluation
 
+INPUT = "evaluation"
 CAPTION = (
     "Gold against proxy along the target: above, the reward that stood in the prompt; below, the gold scorer that"
     " never did. Where gold falls while the reward still rises, the reward is over-optimised."
@@ -17,21 +18,15 @@ CAPTION = (
 Arm = tuple[style.Look, dict[str, Any]]
 
 
-def wants(path: Path, first: dict[str, Any]) -> bool:
-    """Return whether this is an eval.json."""
-    return eval_file.holds(first)
-
-
-def draw(path: Path) -> list[tuple[str, Any]]:
+def draw(evaluation: Evaluation) -> Figure | None:
     """Return one figure: for each reward that has gold, the proxy above the gold, over the same targets."""
-    evaluation = eval_file.read(path)
     drawn = {}
-    for reward in eval_file.rewards_of(evaluation):
+    for reward in style.rewards_of(evaluation):
         arms = [(look, metrics) for look, metrics in style.arms(evaluation, reward) if _gold_levels(metrics)]
         if arms:
             drawn[reward] = arms
     if not drawn:
-        return []
+        return None
     columns = min(2, len(drawn))
     rows = math.ceil(len(drawn) / columns)
     lines = max(len(arms) for arms in drawn.values())
@@ -39,11 +34,11 @@ def draw(path: Path) -> list[tuple[str, Any]]:
     places = figure.subfigures(rows, columns, squeeze=False).flat
     for (reward, arms), subfigure in zip(drawn.items(), places, strict=False):
         _pair(subfigure, reward, arms)
-    return [("gold", figure)]
+    return figure
 
 
 def _gold_levels(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    return [level for level in metrics["curve"] if eval_file.measured(level.get("gold"))]
+    return [level for level in metrics["curve"] if formatting.measured(level.get("gold"))]
 
 
 def _pair(subfigure: Any, reward: str, arms: Sequence[Arm]) -> None:
@@ -80,4 +75,4 @@ def _summary(metrics: dict[str, Any]) -> str:
         return n
     if over["peak"] >= over["top"]:
         return f"{n}; highest at the highest target"
-    return f"{n}; peak at {over['peak']:.2f}, then falls by {eval_file.shown(over['fall'])}"
+    return f"{n}; peak at {over['peak']:.2f}, then falls by {formatting.shown(over['fall'])}"

@@ -1,11 +1,14 @@
 """Preference pairs: how often each reward prefers what people chose, and how honest its probabilities are."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from irlhf.plotting import eval_file, style
+from matplotlib.figure import Figure
 
+from irlhf.plotting import formatting, style
+from irlhf.plotting.inputs import Evaluation
+
+INPUT = "evaluation"
 CAPTION = (
     "Preference pairs: how often each reward prefers the completion that people chose, beside always taking the longer"
     " or the shorter one, with 95% intervals; and how often it is right by the probability that a reward model gives."
@@ -18,14 +21,11 @@ _LEGEND_LINE = 0.25  # inches
 Measured = tuple[str, dict[str, Any]]  # a reward's name and its figures
 
 
-def wants(path: Path, first: dict[str, Any]) -> bool:
-    """Return whether this is an eval.json of preference pairs."""
-    return eval_file.holds(first) and bool(first.get("pairs"))
-
-
-def draw(path: Path) -> list[tuple[str, Any]]:
+def draw(evaluation: Evaluation) -> Figure | None:
     """Return one figure: a row for each reward, and a panel of reliability where one was measured."""
-    pairs = eval_file.read(path)["pairs"]
+    pairs = evaluation["pairs"]
+    if not pairs:
+        return None
     rewards = [(style.short(name), metrics) for name, metrics in pairs["rewards"].items()]
     rewards += [(f"gold {style.short(name)}", metrics) for name, metrics in pairs["gold"].items()]
     calibrated = [(name, metrics) for name, metrics in rewards if "calibration" in metrics]
@@ -34,7 +34,7 @@ def draw(path: Path) -> list[tuple[str, Any]]:
     _accuracy(axes[0], rewards)
     for axis in axes[1:]:
         _reliability(axis, calibrated)
-    return [("pairs", figure)]
+    return figure
 
 
 def _accuracy(axis: Any, rewards: Sequence[Measured]) -> None:
@@ -61,7 +61,7 @@ def _reliability(axis: Any, rewards: Sequence[Measured]) -> None:
         calibration = metrics["calibration"]
         right = [part["right"] for part in calibration["bins"]]
         look = {"color": style.COLOURS[i % len(style.COLOURS)], "marker": style.MARKERS[i % len(style.MARKERS)]}
-        summary = f"log loss {eval_file.shown(calibration['log_loss'])}, error {eval_file.shown(calibration['ece'])}"
+        summary = f"log loss {formatting.shown(calibration['log_loss'])}, error {formatting.shown(calibration['ece'])}"
         axis.errorbar(
             [part["predicted"] for part in calibration["bins"]],
             [part["value"] for part in right],

@@ -1,11 +1,14 @@
 """Any number of rewards at once: what each weighting brings of every reward, as parallel coordinates."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from irlhf.plotting import eval_file, style
+from matplotlib.figure import Figure
 
+from irlhf.plotting import style
+from irlhf.plotting.inputs import Evaluation
+
+INPUT = "evaluation"
 CAPTION = (
     "Each weighting's profile: the reward that it brings on every axis, in standard deviations above the mean of the"
     " data (0), with 95% intervals; × is the weight that was asked."
@@ -14,18 +17,12 @@ CAPTION = (
 _PANELS = 12  # weightings shown at most, evenly taken
 
 
-def wants(path: Path, first: dict[str, Any]) -> bool:
-    """Return whether this is an eval.json with mixes in it."""
-    return eval_file.holds(first) and bool(first.get("tradeoff"))
-
-
-def draw(path: Path) -> list[tuple[str, Any]]:
+def draw(evaluation: Evaluation) -> Figure | None:
     """Return one figure, a panel for each weighting, a line for each arm."""
-    evaluation = eval_file.read(path)
     looks = style.looks(evaluation["policies"])
     mixes = [mix for mix in evaluation["tradeoff"] if len(_axes(mix)) > 1]
     if not mixes:
-        return []
+        return None
     shown = mixes[:: -(-len(mixes) // _PANELS)]
     rewards = max(len(_axes(mix)) for mix in shown)
     width = max(3.6, 1.6 + 0.55 * rewards)
@@ -40,7 +37,7 @@ def draw(path: Path) -> list[tuple[str, Any]]:
     if len(shown) < len(mixes):
         figure.suptitle(f"{len(shown)} of {len(mixes)} weightings", fontsize=12)
     style.legend_under(figure, handles, columns=min(3, len(handles)))
-    return [("profile", figure)]
+    return figure
 
 
 def _axes(mix: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ import jinja2
 
 from irlhf.core.console import clean
 from irlhf.core.example import Example, as_text
-from irlhf.plotting import eval_file, style
+from irlhf.plotting import formatting, style
 from irlhf.plotting.types import PlotData
 from irlhf.policy.targets import weights_of
 
@@ -56,9 +56,9 @@ def _jinja() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(number=_number, between=eval_file.between, ratio=eval_file.ratio, mix=_mix)
+    made.filters.update(number=_number, between=formatting.between, ratio=formatting.ratio, mix=_mix)
     made.filters["zip"] = zip
-    made.tests["measured"] = eval_file.measured
+    made.tests["measured"] = formatting.measured
     return made
 
 
@@ -93,7 +93,7 @@ def _number(value: object, digits: int = 2) -> str:
     """Return a number as a person reads it; what was not measured says so."""
     if not isinstance(value, int | float):
         return _MISSING
-    return eval_file.number(value, digits)
+    return formatting.number(value, digits)
 
 
 def _mix(weights: Mapping[str, float]) -> str:

@@ -3,13 +3,15 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from irlhf.plotting import eval_file, rounds_file, style
-from irlhf.plotting.rounds_file import Arm, Row
+from matplotlib.figure import Figure
 
+from irlhf.plotting import formatting, style
+from irlhf.plotting.inputs import Round, Rounds
+
+INPUT = "rounds"
 CAPTION = (
     "Rounds: what the policies gave to the same validation prompts. The strong line is the loop, the others are what it"
     " is held against. Bars and the band are 95% intervals, of distinct-2 and different completions one standard error."
@@ -17,17 +19,39 @@ CAPTION = (
     " of gold against reward bends down (numbers are rounds), the reward is over-optimised."
 )
 
-Figure = Mapping[str, float]  # value, low, high
-Measure = Callable[[Row], Figure | None]
-Point = tuple[int, Figure | None, Figure]  # a round, where along, and the figure
+Interval = Mapping[str, float]  # value, low, high
+Measure = Callable[[Round], Interval | None]
+Point = tuple[int, Interval | None, Interval]  # a round, where along, and the figure
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm of the rounds and its look."""
+
+    look: style.Look
+    rounds: Sequence[Round]
+    is_loop: bool  # the other arms are controls
+
+    @property
+    def joined(self) -> dict[str, Any]:
+        """Arguments of matplotlib for markers joined by a line. The loop is drawn bolder than its controls."""
+        weight = {"linewidth": 2.8, "markersize": 6.5} if self.is_loop else {"linewidth": 1.3, "markersize": 4.5}
+        return {**self.look.joined, **weight, "zorder": 3 if self.is_loop else 2}
+
+
+def drawn_arms(rounds: Rounds) -> list[Arm]:
+    """Return the arms with their looks, the loop first."""
+    named = {str(i): {"name": arm.name, "baseline": i > 0, "blind": False} for i, arm in enumerate(rounds.arms)}
+    looks = style.looks(named).values()
+    return [Arm(look, arm.rounds, i == 0) for i, (look, arm) in enumerate(zip(looks, rounds.arms, strict=True))]
 
 
 def _interval(name: str) -> Measure:
     """Return what reads a figure that stands with its interval."""
 
-    def read(row: Row) -> Figure | None:
+    def read(row: Round) -> Interval | None:
         figure = row.get(name)
-        return figure if eval_file.measured(figure) else None
+        return figure if formatting.measured(figure) else None
 
     return read
 
@@ -35,9 +59,9 @@ def _interval(name: str) -> Measure:
 def _with_error(name: str) -> Measure:
     """Return what reads a figure that stands with its standard error, or with none."""
 
-    def read(row: Row) -> Figure | None:
+    def read(row: Round) -> Interval | None:
         figure = row.get(name, {})
-        if not eval_file.measured(figure):
+        if not formatting.measured(figure):
             return None
         value, error = figure["value"], figure.get("error") or 0.0
         return {"value": value, "low": value - error, "high": value + error}
@@ -45,10 +69,10 @@ def _with_error(name: str) -> Measure:
     return read
 
 
-def _tracking(row: Row) -> Figure | None:
+def _tracking(row: Round) -> Interval | None:
     """Return the mean over the rewards; the mean of their intervals is no narrower than its own would be."""
     each = row.get("tracking", {}).values()
-    if not each or not all(map(eval_file.measured, each)):
+    if not each or not all(map(formatting.measured, each)):
         return None
     return {part: fmean(figures[part] for figures in each) for part in ("value", "low", "high")}
 
@@ -80,17 +104,12 @@ _PANELS = (
 )
 
 
-def wants(path: Path, first: dict[str, Any]) -> bool:
-    """Return whether this is a rounds.json."""
-    return rounds_file.holds(first)
-
-
-def draw(path: Path) -> list[tuple[str, Any]]:
+def draw(rounds: Rounds) -> Figure | None:
     """Return one figure, a panel for each thing that was measured, a line for each arm."""
-    arms = rounds_file.read(path)
+    arms = drawn_arms(rounds)
     shown = [panel for panel in _PANELS if any(_points(arm, panel) for arm in arms)]
     if not shown:
-        return []
+        return None
     figure, axes = style.panels(len(shown), width=4.6, height=3.7)
     handles: dict[str, Any] = {}
     for panel, axis in zip(shown, axes, strict=True):
@@ -98,14 +117,14 @@ def draw(path: Path) -> list[tuple[str, Any]]:
     absent = [panel.title for panel in _PANELS if panel not in shown]
     figure.suptitle("\n".join(_heading(arms[0].rounds, absent)), fontsize=12)
     style.legend_under(figure, handles, columns=min(6 if len(shown) > 4 else 3, len(handles)))
-    return [("rounds", figure)]
+    return figure
 
 
-def _heading(rows: Sequence[Row], absent: Sequence[str]) -> Iterator[str]:
+def _heading(rows: Sequence[Round], absent: Sequence[str]) -> Iterator[str]:
     """Return the lines above the panels: of how many samples, what is not there, and how it ended."""
     last = rows[-1]
     if "samples" in last:
-        what = "reward and gold" if eval_file.measured(last.get("gold")) else "reward"
+        what = "reward and gold" if formatting.measured(last.get("gold")) else "reward"
         yield f"{what}: {last['samples']:,} samples of {last['prompts']:,} prompts after each round"
     if "gold fell" in last:
         yield f"round {last['round']}: gold fell {last['gold fell']} while the rewards rose, so the rounds end there"

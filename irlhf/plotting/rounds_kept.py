@@ -1,14 +1,15 @@
 """What the samples that a round kept and those that it dropped differ in."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from irlhf.plotting import rounds_file, style
-from irlhf.plotting.rounds_file import Arm, Row
+from irlhf.plotting import style
+from irlhf.plotting.inputs import Round, Rounds
+from irlhf.plotting.rounds import Arm, drawn_arms
 
+INPUT = "rounds"
 CAPTION = (
     "What rounds kept and dropped: the means of the samples that each round drew and trained on, and of those that its"
     " rules dropped. Dropped by lot, the two are alike but for chance. What nobody measured is left out."
@@ -23,17 +24,12 @@ _TICKS = 7  # rounds named at most, evenly taken
 _DROPPED = "dropped by "  # what the counts of a round begin with
 
 
-def wants(path: Path, first: dict[str, Any]) -> bool:
-    """Return whether this is a rounds.json."""
-    return rounds_file.holds(first)
-
-
-def draw(path: Path) -> list[tuple[str, Any]]:
+def draw(rounds: Rounds) -> Figure | None:
     """Return one figure: a row for each arm that dropped samples, a panel for each thing that was measured."""
-    arms = [(arm, rows) for arm in rounds_file.read(path) if (rows := _drawn(arm))]
+    arms = [(arm, rows) for arm in drawn_arms(rounds) if (rows := _drawn(arm))]
     measured = [name for name in _MEASURES if any(_ends(row, name) for _, rows in arms for row in rows)]
     if not measured:
-        return []
+        return None
     figure = Figure(figsize=(4.4 * len(measured), 3.7 * len(arms) + 0.4), layout="constrained")
     handles: dict[str, Any] = {}
     above: Sequence[Any] = ()
@@ -46,16 +42,16 @@ def draw(path: Path) -> list[tuple[str, Any]]:
             axis.sharey(first)  # so that what a lot makes differ looks as small as it is
         above = above or axes
     style.legend_under(figure, handles, columns=len(handles))
-    return [("rounds-kept", figure)]
+    return figure
 
 
-def _drawn(arm: Arm) -> list[Row]:
+def _drawn(arm: Arm) -> list[Round]:
     """Return the rounds that drew samples, where any of them dropped some."""
     rows = [row for row in arm.rounds if "sides" in row]
     return rows if any("dropped" in row["sides"] for row in rows) else []
 
 
-def _heading(arm: Arm, rows: Sequence[Row]) -> str:
+def _heading(arm: Arm, rows: Sequence[Round]) -> str:
     """Return how many samples were kept, and how many each rule dropped, over all rounds."""
     counts: dict[str, int] = {}
     for row in rows:
@@ -66,17 +62,17 @@ def _heading(arm: Arm, rows: Sequence[Row]) -> str:
     return f"{arm.look.label}: {', '.join([kept, *dropped])}"
 
 
-def _side(row: Row, side: str, name: str) -> float | None:
+def _side(row: Round, side: str, name: str) -> float | None:
     number = row["sides"].get(side, {}).get(name)
     return number if isinstance(number, int | float) else None
 
 
-def _ends(row: Row, name: str) -> list[float]:
+def _ends(row: Round, name: str) -> list[float]:
     """Return what is known of a round's two sides."""
     return [number for side in _SIDES if (number := _side(row, side, name)) is not None]
 
 
-def _panel(axis: Any, rows: Sequence[Row], name: str, handles: dict[str, Any]) -> None:
+def _panel(axis: Any, rows: Sequence[Round], name: str, handles: dict[str, Any]) -> None:
     for row in rows:
         axis.plot([row["round"]] * len(_ends(row, name)), _ends(row, name), color=style.GREY, linewidth=1.2)
     for side, look in _SIDES.items():
@@ -91,5 +87,5 @@ def _panel(axis: Any, rows: Sequence[Row], name: str, handles: dict[str, Any]) -
     axis.margins(y=0.12)
 
 
-def _n(row: Row, side: str) -> int:
+def _n(row: Round, side: str) -> int:
     return int(row["sides"].get(side, {"n": 0})["n"])

@@ -13,8 +13,6 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from irlhf.plotting.eval_file import rewards_of
-
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
@@ -122,6 +120,11 @@ def spread(count: int, most: int) -> list[int]:
     if count <= most:
         return list(range(count))
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+
+
+def rewards_of(evaluation: Mapping[str, Any]) -> list[str]:
+    """Return the rewards that any policy was evaluated on, in the order of the file."""
+    return list(dict.fromkeys(name for policy in evaluation["policies"].values() for name in policy["rewards"]))
 
 
 def arms(evaluation: Mapping[str, Any], reward: str) -> list[tuple[Look, dict[str, Any]]]:

@@ -1,15 +1,16 @@
 """Target against actual: samples as dots, the mean of each level with its interval, the line of obedience."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from irlhf.plotting import eval_file, style
+from irlhf.plotting import formatting, style
+from irlhf.plotting.inputs import Evaluation
 from irlhf.policy.scales import WITHIN
 
+INPUT = "evaluation"
 CAPTION = (
     "Target against actual: the mean of each level of the target with its 95% interval; dots are single samples,"
     " the band holds eight of ten; dotted, the best constant answer."
@@ -20,15 +21,10 @@ _CLOUDS = 2  # policies whose single samples are shown; more would hide each oth
 Arm = tuple[style.Look, dict[str, Any]]
 
 
-def wants(path: Path, first: dict[str, Any]) -> bool:
-    """Return whether this is an eval.json."""
-    return eval_file.holds(first)
-
-
-def draw(path: Path) -> list[tuple[str, Any]]:
+def draw(evaluation: Evaluation) -> Figure | None:
     """Return one figure, a panel for each reward, every policy in each."""
-    drawn = style.followed(eval_file.read(path))
-    return [("target-actual", figure(drawn, _CLOUDS))] if drawn else []
+    drawn = style.followed(evaluation)
+    return figure(drawn, _CLOUDS) if drawn else None
 
 
 def figure(drawn: Mapping[str, Sequence[Arm]], clouds: int) -> Figure:
@@ -78,7 +74,7 @@ def _line(axis: Any, look: style.Look, metrics: dict[str, Any]) -> None:
 def _summary(metrics: dict[str, Any]) -> str:
     kind = next((kind for kind in ("within", "pooled") if "spearman" in metrics[kind]), "")
     where = {"within": " within prompts", "pooled": " pooled"}.get(kind, "")
-    rho = eval_file.shown(metrics[kind]["spearman"]) if kind else "not available"
+    rho = formatting.shown(metrics[kind]["spearman"]) if kind else "not available"
     return f"ρ {rho}{where}; error {metrics['error']['mean_absolute']['value']:.3f}"
 
 

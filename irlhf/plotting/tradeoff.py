@@ -2,11 +2,14 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from irlhf.plotting import eval_file, style
+from matplotlib.figure import Figure
 
+from irlhf.plotting import formatting, style
+from irlhf.plotting.inputs import Evaluation
+
+INPUT = "evaluation"
 CAPTION = (
     "The trade-off: where each weighting lands, with 95% intervals. A line joins the weightings that one half of the"
     " prompts puts on the front; hypervolume is measured on the other half."
@@ -20,19 +23,13 @@ Pair = tuple[str, str]
 Point = tuple[Mapping[str, float], dict[str, Any]]  # a weighting and where an arm lands with it
 
 
-def wants(path: Path, first: dict[str, Any]) -> bool:
-    """Return whether this is an eval.json with mixes in it."""
-    return eval_file.holds(first) and bool(first.get("tradeoff"))
-
-
-def draw(path: Path) -> list[tuple[str, Any]]:
+def draw(evaluation: Evaluation) -> Figure | None:
     """Return one figure: a panel for each pair of rewards, in standard deviations of the data."""
-    evaluation = eval_file.read(path)
     names = list(dict.fromkeys(name for mix in evaluation["tradeoff"] for name in mix["weights"]))
     pairs = list(itertools.combinations(names, 2)) if len(names) <= _MOST else []
     drawn = [pair for pair in pairs if any(_points(evaluation, key, pair) for key in evaluation["policies"])]
     if not drawn:
-        return []
+        return None
     width, columns = (6.2, 1) if len(drawn) == 1 else (4.8, 2)
     height = 4.2 + _LEGEND_LINE * len(evaluation["policies"])  # the axes keep their height under a long legend
     figure, axes = style.panels(len(drawn), width=width, height=height, columns=columns)
@@ -40,7 +37,7 @@ def draw(path: Path) -> list[tuple[str, Any]]:
     for pair, axis in zip(drawn, axes, strict=True):
         _panel(axis, evaluation, pair, handles)
     style.legend_under(figure, handles)
-    return [("tradeoff", figure)]
+    return figure
 
 
 def _points(evaluation: Mapping[str, Any], key: str, pair: Pair) -> list[Point]:
@@ -104,14 +101,14 @@ def _arm_label(evaluation: Mapping[str, Any], key: str, look: style.Look, points
     label = f"{look.label}, n = {min(counts):,} a weighting"
     volumes = [arm["hypervolume"] for arm in evaluation["fronts"].get("arms", []) if arm["policy"] == key]
     return label + "".join(
-        f"; hypervolume {eval_file.shown(volume)}" for volume in volumes if eval_file.measured(volume)
+        f"; hypervolume {formatting.shown(volume)}" for volume in volumes if formatting.measured(volume)
     )
 
 
 def _label(axis: Any, points: Sequence[Point], pair: Pair, labelled: set[str]) -> None:
     """Write each weighting beside its point, once in a panel."""
     for weights, arm in points[:: -(-len(points) // _LABELS)]:
-        text = eval_file.ratio(weights)
+        text = formatting.ratio(weights)
         if text not in labelled:
             labelled.add(text)
             position = tuple(arm["rewards"][name]["value"] for name in pair)

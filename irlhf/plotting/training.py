@@ -1,13 +1,14 @@
 """The training curve: loss in training and on held-out prompts, and what the reward lines tell about completions."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from irlhf.io.files import read_json, read_rows
-from irlhf.plotting import style
-from irlhf.policy.remote_model import HOSTED_KEY, REWARD_FILE
+from matplotlib.figure import Figure
 
+from irlhf.plotting import style
+from irlhf.plotting.inputs import TrainingRun
+
+INPUT = "training"
 CAPTION = (
     "Training: loss on completion tokens (a reward model: on pairs), in training and on held-out prompts; and the"
     " steering information, how many nats each reward line tells about a held-out completion (0: it is ignored)."
@@ -20,29 +21,20 @@ _CURVES: Mapping[str, tuple[str, dict[str, Any]]] = {
 _STEERING, _INFORMATION = "steering/", "/information"
 
 
-def wants(path: Path, first: dict[str, Any]) -> bool:
-    """Return whether this is the metrics.jsonl of a policy or a reward model."""
-    return "step" in first and ("loss" in first or "validation_loss" in first)
-
-
-def draw(path: Path) -> list[tuple[str, Any]]:
+def draw(run: TrainingRun) -> Figure:
     """Return one figure."""
-    rows = [row for _, row in read_rows(path)]
+    rows = run.rows
     measured = _measured(rows)
     figure, (axis, *others) = style.panels(2 if measured else 1, width=5.2 if measured else 6.0, height=4.2)
     for key, (label, look) in _CURVES.items():
         curve = [(row["step"], row[key]) for row in rows if key in row]
         if curve:
             axis.plot(*zip(*curve, strict=True), markersize=5, linewidth=2, label=label, **look)
-    folder = path.resolve().parent
-    reward_file = folder / REWARD_FILE
-    # At a host a reward model learns to answer in words, as a policy does.
-    learnt = "pair" if reward_file.is_file() and HOSTED_KEY not in read_json(reward_file) else "completion token"
-    axis.set(xlabel="step", ylabel=f"nats a {learnt}", title=style.short(folder.name))
+    axis.set(xlabel="step", ylabel=f"nats a {run.unit}", title=style.short(run.name))
     style.legend_below(axis, columns=2)
     for other in others:
         _draw_steering(other, rows, measured)
-    return [(f"training-{folder.name}", figure)]
+    return figure
 
 
 def _measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,49 +1,47 @@
-"""A plot module, a drawn plot, and everything that the input files hold."""
+"""A plot module, a drawn plot, and the data of one `plot` run."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from irlhf.core.example import Example
+from irlhf.plotting.inputs import Evaluation
 
 
 class Plot(Protocol):
-    """A module that draws one kind of picture. Adding one is a file and a row in the registry."""
+    """A module that draws one plot. To add one, write the module and add a line to PICTURES."""
 
-    CAPTION: str  # what the picture shows, in one line
+    INPUT: Literal["evaluation", "rounds", "rewards", "training"]  # the field of PlotInput that `draw` takes
+    CAPTION: str  # one line
 
-    def wants(self, path: Path, first: dict[str, Any]) -> bool:
-        """Return whether a file, by its first object, may hold something to draw."""
-
-    def draw(self, path: Path) -> list[tuple[str, Any]]:
-        """Return matplotlib figures with the names they are saved under; none where nothing was measured."""
+    def draw(self, data: Any) -> Any:
+        """Return a matplotlib figure, or None if the data has nothing to draw."""
 
 
 @dataclass(frozen=True)
 class DrawnPlot:
-    """A picture and what it shows."""
+    """A matplotlib figure and its caption."""
 
     figure: Any
     caption: str
 
     def rendered(self, kind: str) -> bytes:
-        """Return the picture as a file of a kind."""
+        """Return the figure as a png, svg or pdf file."""
         from irlhf.plotting.style import rendered
 
         return rendered(self.figure, kind)
 
     @cached_property
     def png(self) -> bytes:
-        """The picture as the report embeds it, rendered once."""
+        """The figure as embedded in the report, rendered once."""
         return self.rendered("png")
 
 
 @dataclass(frozen=True)
 class PlotData:
-    """What the files hold between them."""
+    """The plots of all input files, and the data that the report shows."""
 
     pictures: dict[str, DrawnPlot] = field(default_factory=dict)
-    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the path of the file
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)  # by path
     samples: list[Example] = field(default_factory=list)
-    sources: dict[str, str] = field(default_factory=dict)  # path: sha256
+    sources: dict[str, str] = field(default_factory=dict)  # sha256 by path

@@ -1,0 +1,222 @@
+"""Read the files that plots are drawn from: eval.json, rounds.json, scored rows, samples and training metrics."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from jinja2 import UndefinedError
+
+from irlhf.core import console
+from irlhf.core.errors import ConfigError, DataError
+from irlhf.core.example import Example, Where, from_json
+from irlhf.io.files import STREAM, read_json, read_rows
+from irlhf.policy.policy_file import FILE, METRICS
+from irlhf.policy.remote_model import HOSTED_KEY, REWARD_FILE
+
+Evaluation = Mapping[str, Any]  # the content of an eval.json
+Round = Mapping[str, Any]  # the measurements after one round
+
+# Errors of Python, matplotlib and Jinja for a part of a file that is missing or of another type.
+_DAMAGED = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, UndefinedError)
+
+
+@dataclass(frozen=True)
+class RoundsArm:
+    """One arm of the rounds: the loop, or a control."""
+
+    name: str
+    rounds: Sequence[Round]  # from round 0, the policy that the rounds began with
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """A rounds.json with the evaluations of the loop's rounds."""
+
+    arms: Sequence[RoundsArm]  # the loop first
+    evaluations: Mapping[int, Evaluation]  # by the number of the round; rounds without an eval.json are left out
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """The metrics of a training run."""
+
+    name: str  # of the policy's folder
+    unit: str  # the loss is in nats per unit: completion token, or pair for a reward model
+    rows: Sequence[Mapping[str, Any]]  # one per logged step
+
+
+@dataclass(frozen=True)
+class PlotInput:
+    """The parsed content of one file; the other fields are empty."""
+
+    evaluation: Evaluation | None = None
+    rounds: Rounds | None = None
+    rewards: Sequence[Mapping[str, float]] | None = None  # of each scored row
+    training: TrainingRun | None = None
+    samples: Sequence[Example] = ()
+
+
+@dataclass(frozen=True)
+class _JsonFile:
+    """The format of a JSON file that another command writes. The first key of `parts` identifies it."""
+
+    name: str
+    version: int
+    parts: Mapping[str, type]
+    writer: str  # command that writes the file
+    remedy: str  # advice for a file of another version
+    older: tuple[int, ...] = ()  # versions that are read as well
+
+    def matches(self, content: Mapping[str, Any]) -> bool:
+        """Return whether an object is the content of such a file."""
+        return next(iter(self.parts)) in content and "version" in content
+
+    def checked(self, content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        """Return the content, safe to display. Raises DataError for another version or a missing part."""
+        if content["version"] not in (self.version, *self.older):
+            problem = f"version {content['version']!r:.20} of {self.name}, and plot reads version {self.version}"
+            raise DataError(f"{path}: {problem}; {self.remedy}")
+        for name, kind in self.parts.items():
+            if not isinstance(content.get(name), kind):
+                raise self.missing(path, f"'{name}'")
+        safe: dict[str, Any] = _safe(content)
+        return safe
+
+    def missing(self, path: Path, part: str) -> DataError:
+        """Return the error for a missing or invalid part."""
+        return DataError(f"{path}: no {part} as `{self.writer}` writes it; {self.remedy}")
+
+
+_EVALUATION = _JsonFile(
+    "eval.json",
+    3,
+    {"policies": dict, "tradeoff": list, "fronts": dict, "comparisons": list, "pairs": dict},
+    "irlhf eval",
+    "run `irlhf eval` on the samples again",
+    older=(2,),  # which has two metrics more
+)
+_ROUNDS = _JsonFile(
+    "rounds.json",
+    1,
+    {"arms": list, "names": list},
+    "irlhf finetune --rounds",
+    "draw it with the irlhf that wrote it, or run the rounds into a new folder",
+)
+
+
+def input_file(source: Path) -> Path:
+    """Return the file to read: a policy folder's metrics, else the source itself.
+
+    Raises ConfigError for stdin, for a folder that is not a policy and for a policy without training metrics.
+    """
+    if source == STREAM:
+        raise ConfigError("plot reads files, not stdin")
+    if not source.is_dir():
+        return source
+    if (source / METRICS).is_file():
+        return source / METRICS
+    if (source / FILE).is_file():
+        raise ConfigError(f"{source}: nothing was trained in it (`--baseline untouched`), so no curve; leave it out")
+    raise ConfigError(f"{source} is not a policy's folder; name files, or folders that `irlhf finetune` wrote")
+
+
+def read_input(path: Path) -> PlotInput:
+    """Return the content of a file, parsed once. Raises DataError if there is nothing to draw in it."""
+    content = _json_object(path)
+    if content is not None and _EVALUATION.matches(content):
+        return PlotInput(evaluation=as_evaluation(content, path))
+    if content is not None and _ROUNDS.matches(content):
+        with report_damage([path]):
+            return PlotInput(rounds=as_rounds(content, path))
+    rows = read_rows(path)
+    start = next(rows)
+    return _rows_input(path, start[1], chain([start], rows))
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Return the content of an eval.json. Raises DataError for another version or a missing part."""
+    return as_evaluation(read_json(path), path)
+
+
+def read_rounds(path: Path) -> Rounds:
+    """Return a rounds.json. Raises DataError for another version or a missing part."""
+    return as_rounds(read_json(path), path)
+
+
+def as_evaluation(content: Mapping[str, Any], path: Path) -> Evaluation:
+    """Return the checked content of the eval.json at `path`."""
+    return _EVALUATION.checked({"pairs": {}, **content}, path)
+
+
+def as_rounds(content: Mapping[str, Any], path: Path) -> Rounds:
+    """Return the checked content of the rounds.json at `path`, with the eval.json of the rounds beside it."""
+    arms = _ROUNDS.checked(content, path)["arms"]
+    if not arms or not all(map(_is_arm, arms)):
+        raise _ROUNDS.missing(path, "arm with its rounds")
+    files = {row["round"]: path.parent / f"round-{row['round']}" / "eval.json" for row in arms[0]["rounds"]}
+    absent = [str(number) for number, file in files.items() if not file.is_file()]
+    if absent:
+        note = f"no round-N/eval.json beside it for round {', '.join(absent)}"
+        console.warn(f"{path}: {note}, so these rounds are missing from target against actual")
+    evaluations = {number: read_evaluation(file) for number, file in files.items() if file.is_file()}
+    return Rounds([RoundsArm(arm["name"], arm["rounds"]) for arm in arms], evaluations)
+
+
+@contextmanager
+def report_damage(paths: Iterable[str | Path]) -> Iterator[None]:
+    """Turn errors of missing or invalid parts of the files into a DataError that names the files."""
+    try:
+        yield
+    except _DAMAGED as error:
+        files, text = ", ".join(map(str, paths)), " ".join(f"{type(error).__name__}: {error}".split())
+        reason = f"damaged, or changed by hand ({text:.100})"
+        raise DataError(f"{files}: {reason}; run the command that wrote it again") from error
+
+
+def _json_object(path: Path) -> dict[str, Any] | None:
+    if path.suffix != ".json":
+        return None
+    try:
+        return read_json(path)
+    except DataError:  # it may be a list of rows; otherwise read_rows reports the error
+        return None
+
+
+def _rows_input(path: Path, first: Mapping[str, Any], rows: Iterator[tuple[Where, dict[str, Any]]]) -> PlotInput:
+    if "policy" in first and "completion" in first:
+        return PlotInput(samples=[from_json(row, where) for where, row in rows])
+    if first.get("rewards") and "completion" in first:
+        return PlotInput(rewards=[from_json(row, where).rewards for where, row in rows])
+    if "step" in first and ("loss" in first or "validation_loss" in first):
+        return PlotInput(training=_training_run(path, [row for _, row in rows]))
+    raise DataError(f"{path}: nothing to draw; plot reads eval.json, rounds.json, scored rows, samples, policy folders")
+
+
+def _training_run(path: Path, rows: Sequence[Mapping[str, Any]]) -> TrainingRun:
+    folder = path.resolve().parent
+    reward_file = folder / REWARD_FILE
+    # A hosted reward model is a language model that answers in words, so its loss is per token.
+    paired = reward_file.is_file() and HOSTED_KEY not in read_json(reward_file)
+    return TrainingRun(folder.name, "pair" if paired else "completion token", rows)
+
+
+def _is_arm(arm: object) -> bool:
+    if not isinstance(arm, Mapping) or not isinstance(arm.get("name"), str):
+        return False
+    rows = arm.get("rounds")
+    numbered = isinstance(rows, list) and all(
+        isinstance(row, dict) and isinstance(row.get("round"), int) for row in rows
+    )
+    return numbered and bool(rows)
+
+
+def _safe(value: Any) -> Any:
+    """Return JSON data without control characters and lone surrogates in its texts."""
+    if isinstance(value, str):
+        return console.clean(value).encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_safe(key): _safe(item) for key, item in value.items()}
+    return [_safe(item) for item in value] if isinstance(value, list) else value
