@@ -345,25 +345,25 @@ def test_validation_samples_count_before_others(bench: Bench) -> None:
     test = [{**row, "id": f"t{row['id']}", "group": f"t{row['group']}"} for row in samples(folder, "test")]
     outcome = calibrated(bench, *samples(folder), *test, folder=folder)
     assert "(validation 240)" in outcome.err
-    assert "must come from other prompts" not in outcome.err
+    assert "evaluate it on other prompts" not in outcome.err
 
 
 def test_test_samples_are_warned_of(bench: Bench) -> None:
     folder = copied(bench)
     outcome = calibrated(bench, *samples(folder, "test"), folder=folder)
     assert outcome.code == 0
-    assert "calibrated on 240 samples of the test split; its figures must come from other prompts" in outcome.err
+    assert "calibrated on 240 samples of the test split; evaluate it on other prompts" in outcome.err
 
 
 @pytest.mark.parametrize(
     ("fields", "code", "told"),
     [
-        ({"split": "train"}, 1, "240 samples answer prompts of the train split"),
-        ({"prompts": LEAST_PROMPTS - 1}, 1, "answers to 20 prompts are the least; ask as with -t short=0:1:0.1"),
-        ({"kept": "best", "candidates": 2}, 2, "none of the samples were drawn from it"),
+        ({"split": "train"}, 1, "240 samples are of prompts of the train split"),
+        ({"prompts": LEAST_PROMPTS - 1}, 1, "at least 20 prompts are needed; sample with -t short=0:1:0.1"),
+        ({"kept": "best", "candidates": 2}, 2, "no samples of it"),
     ],
 )
-def test_what_cannot_be_learnt_from_is_refused(fields: dict[str, Any], code: int, told: str, bench: Bench) -> None:
+def test_samples_unfit_for_calibration_are_rejected(fields: dict[str, Any], code: int, told: str, bench: Bench) -> None:
     folder = copied(bench)
     outcome = calibrated(bench, *samples(folder, **fields), folder=folder)
     assert outcome.code == code
@@ -385,4 +385,4 @@ def test_a_policy_that_reads_no_rewards_is_not_calibrated(bench: Bench) -> None:
     changed(folder, {"baseline": "plain", "template": {"place": "none"}})
     outcome = calibrated(bench, *samples(folder), folder=folder)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "its prompts hold no reward" in outcome.err
+    assert "its prompts contain no rewards" in outcome.err

@@ -27,25 +27,25 @@ def measured(samples: list[Example]) -> dict[str, Any]:
     return entropy_and_kl(samples, Bootstrap(200))
 
 
-def test_a_served_policys_entropy_lies_between() -> None:
+def test_entropy_of_a_served_policy_has_bounds() -> None:
     found = measured(rows(**SERVED))
     assert (found["entropy"], found["censored"]) == (NONE, 0)
     ends = found["entropy_between"]
     assert (ends["low"]["value"], ends["high"]["value"], ends["tokens"]) == pytest.approx((1.2, 2.9, 120))
-    assert found["why"]["entropy"] == "no sample has whole distributions; a server lists the likeliest tokens at most"
+    assert found["why"]["entropy"] == "no sample has full distributions; servers return only the top tokens"
     assert "entropy_between" not in found["why"]
 
 
-def test_nothing_is_above_where_the_vocabulary_is_unknown() -> None:
+def test_no_upper_bound_without_the_vocabulary_size() -> None:
     samples = rows(4, **SERVED) + rows(2, **{**SERVED, "entropy_high": None})
     found = measured(samples)
     assert found["entropy_between"]["low"]["value"] == pytest.approx(1.2)
     assert found["entropy_between"]["high"] == NONE
-    assert found["why"]["entropy_between.high"] == "nobody says how many tokens the vocabulary has"
+    assert found["why"]["entropy_between.high"] == "the size of the vocabulary is unknown"
     assert costs(samples) == {"entropy": None, "entropy_low": pytest.approx(1.2), "entropy_high": None, "kl": None}
 
 
-def test_every_drawn_token_weighs_the_same() -> None:
+def test_sampled_entropy_weighs_tokens_equally() -> None:
     found = measured(rows(6, tokens=2, logprob=-8.0) + rows(6, tokens=8, logprob=-8.0))
     assert found["entropy_sampled"]["value"] == pytest.approx(96 / 60)
     assert found["entropy_sampled"]["tokens"] == 60
@@ -55,35 +55,35 @@ def test_every_drawn_token_weighs_the_same() -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"kept": "best", "candidates": 4}, "what `score --keep` kept is no sample of the policy"),
-        ({"decoding": {**WAY, "temperature": 0.5}}, "tokens were drawn at another temperature or top-p than 1, or"),
-        ({"decoding": {**WAY, "top_p": 0.9}}, "tokens were drawn at another temperature or top-p than 1, or"),
-        ({"decoding": {}}, "tokens were drawn at another temperature or top-p than 1, or do not say how"),
-        ({"logprob": None, "censored": 2}, "every sample has a token that the server gave no logprob of"),
-        ({"logprob": None}, "no sample has the logprob of its tokens"),
+        ({"kept": "best", "candidates": 4}, "samples kept by `score --keep` are not samples of the policy"),
+        ({"decoding": {**WAY, "temperature": 0.5}}, "tokens were drawn with a temperature or top-p other than 1, or"),
+        ({"decoding": {**WAY, "top_p": 0.9}}, "tokens were drawn with a temperature or top-p other than 1, or"),
+        ({"decoding": {}}, "tokens were drawn with a temperature or top-p other than 1, or the settings are unknown"),
+        ({"logprob": None, "censored": 2}, "every sample has a token without a logprob from the server"),
+        ({"logprob": None}, "no sample has logprobs"),
     ],
 )
-def test_what_cannot_be_had_says_why(fields: dict[str, Any], reason: str) -> None:
+def test_missing_values_have_a_reason(fields: dict[str, Any], reason: str) -> None:
     found = measured(rows(**fields))
     assert found["entropy_sampled"] == NONE
     assert found["why"]["entropy_sampled"].startswith(reason)
 
 
-def test_what_was_left_out_is_counted_and_in_no_mean() -> None:
+def test_censored_tokens_are_counted_and_in_no_mean() -> None:
     found = measured(rows(6) + rows(6, logprob=None, censored=3))
     assert (found["censored"], found["entropy_sampled"]["value"]) == (18, pytest.approx(2.0))
 
 
-def test_both_estimates_of_the_kl_stand_side_by_side() -> None:
+def test_both_kl_estimates_are_reported() -> None:
     found = measured(rows(reference=-23.5, k3=3.25))
     assert (found["kl"]["value"], found["kl_k3"]["value"]) == pytest.approx((3.5, 3.25))
     assert {"kl", "kl_k3"}.isdisjoint(found["why"])
     older = measured(rows(reference=-23.5))
     assert (older["kl"]["value"], older["kl_k3"]) == (3.5, NONE)
-    assert older["why"]["kl_k3"] == "the samples have sums over their tokens alone; sample again"
+    assert older["why"]["kl_k3"] == "the samples have no values per token; sample again"
     alone = measured(rows())
     assert alone["why"]["kl"] == alone["why"]["kl_k3"]
-    assert alone["why"]["kl"].startswith("no reference has read the samples (`irlhf sample --reference`")
+    assert alone["why"]["kl"].startswith("no sample has a reference logprob (use `irlhf sample --reference`")
     kept = measured(rows(reference=-23.5, k3=3.25, kept="best"))
     assert (kept["kl"], kept["kl_k3"]) == (NONE, NONE)
 
@@ -93,7 +93,7 @@ def served(high: bool) -> dict[str, Any]:
     found = evaluation(Shape(prompts=6))
     policy = next(iter(found["policies"].values()))
     above = interval(2.9) if high else NONE
-    why = {"entropy": "no sample has whole distributions", "kl": 'no <b>"reference"'}
+    why = {"entropy": "no sample has full distributions", "kl": 'no <b>"reference"'}
     policy |= {"entropy": NONE, "kl": NONE, "entropy_between": {"low": interval(1.2), "high": above, "tokens": 900}}
     policy |= {"entropy_sampled": {**interval(2.02), "tokens": 900}, "censored": 1234, "why": why}
     bounds = {"entropy": None, "kl": None, "entropy_low": 1.2, "entropy_high": 2.9 if high else None}
@@ -107,7 +107,7 @@ def served(high: bool) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("high", "told"), [pytest.param(True, "1.20 to 2.90", marks=pytest.mark.slow), (False, "1.20 or more")]
 )
-def test_a_bracket_is_drawn_and_told(high: bool, told: str) -> None:
+def test_entropy_bounds_are_drawn_and_in_the_report(high: bool, told: str) -> None:
     Path("eval.json").write_text(json.dumps(served(high)))
     outcome = call("plot", "eval.json", "-o", "plots", "--format", "svg")
     assert outcome.code == 0, outcome.err
@@ -117,7 +117,7 @@ def test_a_bracket_is_drawn_and_told(high: bool, told: str) -> None:
     assert Path("plots/price.svg").exists()
 
 
-def test_bars_reach_from_where_to_where() -> None:
+def test_bars_span_the_entropy_bounds() -> None:
     from irlhf.plotting.costs import _draw_bars
     from irlhf.plotting.style import looks, panels
 

@@ -35,7 +35,7 @@ def test_eval_json_is_what_is_returned(bench: Bench) -> None:
     assert json.loads(Path("eval.json").read_text()) == json.loads(json.dumps(result))
 
 
-def test_an_obedient_policy_tracks_in_the_direction_that_is_better(bench: Bench) -> None:
+def test_a_perfect_policy_tracks_in_either_direction(bench: Bench) -> None:
     (policy,) = evaluated(bench, samples(bench))["policies"].values()
     found = policy["rewards"]["short"]
     assert not policy["blind"]
@@ -53,7 +53,7 @@ def test_several_files_of_a_policy_are_one_evaluation(bench: Bench) -> None:
     assert policy["rewards"]["short"]["n"] == 160
 
 
-def test_an_entropy_that_nobody_measured_is_not_available(bench: Bench) -> None:
+def test_an_unmeasured_entropy_is_not_available(bench: Bench) -> None:
     (policy,) = evaluated(bench, samples(bench, entropy=None, finish="length"))["policies"].values()
     assert policy["entropy"] == "not available"
     assert policy["unfinished"] == 160
@@ -65,7 +65,7 @@ def test_kl_is_the_mean_of_logprob_less_reference(bench: Bench) -> None:
     assert {level["kl"] for level in policy["rewards"]["short"]["curve"]} == {3.5}
 
 
-def test_what_was_kept_stands_apart_and_says_what_it_cost(bench: Bench) -> None:
+def test_kept_samples_are_an_arm_of_their_own_with_their_cost(bench: Bench) -> None:
     kept = samples(bench, kept="nearest", candidates=4, spent=44, logprob=-20.0, reference=-23.5)
     plain, best = evaluated(bench, samples(bench), kept)["policies"].values()
     assert best["name"] == f"{bench.policy.name}, nearest of 4"
@@ -88,29 +88,29 @@ WAY = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 128, "guidance": 1.0}
         ({**WAY, "guidance": 2}, True),
     ],
 )
-def test_samples_of_one_policy_drawn_in_different_ways_are_warned_of(
+def test_different_decoding_settings_are_warned_of(
     second: Row, warned: bool, bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, other = samples(bench, decoding=WAY)[:80], samples(bench, decoding=second)[80:]
     (policy,) = evaluated(bench, first, other)["policies"].values()
     assert policy["decoding"] == ([WAY, second] if second not in ({}, WAY) else [WAY])
-    how = f"samples of {bench.policy.name} were drawn in different ways (temperature, top-p or guidance);"
+    how = f"samples of {bench.policy.name} were drawn with different temperature, top-p or guidance;"
     assert (how in capsys.readouterr().err) == warned
 
 
-def test_what_was_kept_of_one_way_is_not_mixed_with_another(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_kept_samples_are_checked_for_decoding_separately(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     kept = samples(bench, kept="nearest", candidates=4, spent=44, decoding={**WAY, "guidance": 2})
     plain, best = evaluated(bench, samples(bench, decoding=WAY), kept)["policies"].values()
     assert (plain["decoding"], best["decoding"]) == ([WAY], [{**WAY, "guidance": 2}])
-    assert "different ways" not in capsys.readouterr().err
+    assert "with different temperature" not in capsys.readouterr().err
 
 
-def test_samples_that_do_not_say_how_they_were_drawn_are_evaluated(bench: Bench) -> None:
+def test_samples_without_decoding_settings_are_evaluated(bench: Bench) -> None:
     (policy,) = evaluated(bench, samples(bench))["policies"].values()
     assert policy["decoding"] == []
 
 
-def test_an_at_least_target_is_held_to_its_threshold(bench: Bench) -> None:
+def test_an_at_least_target_succeeds_above_its_threshold(bench: Bench) -> None:
     rows = samples(bench)
     for row in rows:
         row["target"] = {"short": "0.0.."}
@@ -121,7 +121,7 @@ def test_an_at_least_target_is_held_to_its_threshold(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("target", "low", "high"), [("..0.5", 0, 0.5), ("0.2..0.7", 0.2, 0.7), ("~0.5..", 0.5, 1), ("0.5..", 0.5, 1)]
 )
-def test_a_range_is_held_to_its_ends(target: str, low: float, high: float, bench: Bench) -> None:
+def test_a_range_succeeds_between_its_bounds(target: str, low: float, high: float, bench: Bench) -> None:
     (one,) = evaluated(bench, samples(bench, target={"short": target}))["policies"].values()
     scale = read_policy(bench.policy).reward("short").scale
     kept = [low <= scale(25 - 18 * asked) <= high for asked in (0.1, 0.4, 0.6, 0.9)]
@@ -129,7 +129,7 @@ def test_a_range_is_held_to_its_ends(target: str, low: float, high: float, bench
     assert one["rewards"]["short"]["at_least"]["share"]["value"] == pytest.approx(sum(kept) / 4)
 
 
-def test_what_a_mix_asked_for_is_no_target_of_its_own(bench: Bench) -> None:
+def test_targets_of_a_mix_do_not_count_for_single_rewards(bench: Bench) -> None:
     both = {"asked": {"short": 0.4, "colour": 0.6}, "rewards": {"short": 9, "colour": 4}}
     alone, ranged = {"short": "1*"}, {"short": "1*", "colour": "0.5.."}
     (one,) = evaluated(bench, samples(bench, **both, target=alone))["policies"].values()
@@ -187,7 +187,7 @@ def mixed(bench: Bench, short: float, colour: float, weights: dict[str, str], **
     return rows
 
 
-def test_fronts_hold_what_mixes_brought(bench: Bench) -> None:
+def test_fronts_contain_the_rewards_of_the_mixes(bench: Bench) -> None:
     one = mixed(bench, 6, 2, {"short": "1*", "colour": "0*"})
     other = mixed(bench, 16, 8, {"short": "1*", "colour": "1*"})
     found = evaluated(bench, one, other)["fronts"]
@@ -218,11 +218,11 @@ def test_policies_are_compared_prompt_by_prompt(bench: Bench) -> None:
     assert by_kind["within", "short"]["low"] <= by_kind["within", "short"]["high"]
 
 
-def test_one_policy_alone_is_compared_with_nobody(bench: Bench) -> None:
+def test_one_policy_has_no_comparisons(bench: Bench) -> None:
     assert evaluated(bench, samples(bench))["comparisons"] == []
 
 
-def test_a_policy_that_is_shown_nothing_draws_once_whatever_it_is_asked(bench: Bench) -> None:
+def test_a_policy_without_rewards_in_its_prompts_counts_each_sample_once(bench: Bench) -> None:
     blind = json.loads((bench.policy / "policy.json").read_text())
     blind |= {"baseline": "plain", "template": {"place": "none"}}
     Path("plain").mkdir()
@@ -237,7 +237,7 @@ def test_a_policy_that_is_shown_nothing_draws_once_whatever_it_is_asked(bench: B
     assert [one["rows"] for one in result["provenance"]["inputs"]] == [160, 160]
 
 
-def test_the_card_of_a_policy_gets_the_figures(bench: Bench) -> None:
+def test_the_model_card_gets_the_metrics(bench: Bench) -> None:
     Path("policy").mkdir()
     for name in ("policy.json", "README.md"):
         Path("policy", name).write_bytes((bench.policy / name).read_bytes())
@@ -258,7 +258,7 @@ def test_gold_has_the_direction_of_its_reward(bench: Bench) -> None:
     assert curve == sorted(curve)
 
 
-def test_a_miss_of_just_the_tolerance_is_a_success(bench: Bench) -> None:
+def test_an_error_equal_to_the_tolerance_is_a_success(bench: Bench) -> None:
     card = json.loads((bench.policy / "policy.json").read_text())
     card["rewards"][0]["scale"] = {"kind": "none", "direction": "higher", "xs": [], "ys": []}
     Path("policy").mkdir()
@@ -274,7 +274,7 @@ def test_a_miss_of_just_the_tolerance_is_a_success(bench: Bench) -> None:
 def test_samples_on_training_prompts_are_warned_of(bench: Bench) -> None:
     write(Path("samples.jsonl"), samples(bench, split="train"))
     assert (
-        "160 samples answer prompts of the train split" in call("eval", "samples.jsonl", "--policy", bench.policy).err
+        "160 samples are of prompts of the train split" in call("eval", "samples.jsonl", "--policy", bench.policy).err
     )
     assert json.loads(Path("eval.json").read_text())["policies"].popitem()[1]["splits"] == {"train": 160}
 
@@ -300,7 +300,7 @@ def test_policies_of_different_rewards_are_evaluated_side_by_side(bench: Bench) 
 @pytest.mark.parametrize(
     ("options", "told"), [(("-o", "folder"), "folder is a folder"), (("--tolerance", "inf"), "inf")]
 )
-def test_what_cannot_be_written_is_refused_before_any_work(options: tuple[str, ...], told: str, bench: Bench) -> None:
+def test_invalid_outputs_and_tolerances_are_rejected_first(options: tuple[str, ...], told: str, bench: Bench) -> None:
     Path("folder").mkdir()
     write(Path("samples.jsonl"), samples(bench, count=5))
     outcome = call("eval", "samples.jsonl", "--policy", bench.policy, *options)
@@ -320,7 +320,7 @@ def test_what_cannot_be_written_is_refused_before_any_work(options: tuple[str, .
         ({"target": {"short": "-1*"}}, "not understood"),
     ],
 )
-def test_a_hostile_sample_is_told_in_one_line(change: dict[str, Any], told: str, bench: Bench) -> None:
+def test_an_invalid_sample_is_a_one_line_error(change: dict[str, Any], told: str, bench: Bench) -> None:
     write(Path("samples.jsonl"), samples(bench, **change))
     outcome = call("eval", "samples.jsonl", "--policy", bench.policy)
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
@@ -343,7 +343,7 @@ def test_a_hostile_sample_is_told_in_one_line(change: dict[str, Any], told: str,
         ("scale", {"kind": "cubic", "direction": "lower", "xs": [], "ys": []}),
     ],
 )
-def test_a_damaged_policy_is_told_in_one_line(key: str, value: object, bench: Bench) -> None:
+def test_a_damaged_policy_is_a_one_line_error(key: str, value: object, bench: Bench) -> None:
     card = json.loads((bench.policy / "policy.json").read_text())
     card["rewards"][0][key] = value
     Path("policy").mkdir()

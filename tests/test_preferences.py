@@ -37,7 +37,7 @@ def evaluated(rows: Sequence[Row], rewards: str = "") -> dict[str, Any]:
     return found
 
 
-def test_each_reward_is_held_to_what_was_chosen() -> None:
+def test_accuracy_of_each_reward_on_the_chosen_completions() -> None:
     found = evaluated(pairs())
     reward = found["rewards"]["r"]
     assert (reward["n"], reward["prompts"], reward["accuracy"]["value"]) == (60, 60, 0.75)
@@ -47,7 +47,7 @@ def test_each_reward_is_held_to_what_was_chosen() -> None:
     assert (found["splits"], found["gold"]) == ({"test": 60}, {})
 
 
-def test_the_closing_lines_say_what_the_file_says() -> None:
+def test_the_summary_agrees_with_the_file() -> None:
     write(Path("scored.jsonl"), pairs())
     outcome = call("eval", "scored.jsonl", "--resamples", 100, "--json")
     summary = json.loads(outcome.out)
@@ -58,7 +58,7 @@ def test_the_closing_lines_say_what_the_file_says() -> None:
     assert {**summary, "output": None} == {**json.loads(Path("eval.json").read_text()), "output": None}
 
 
-def test_less_of_a_reward_is_better_where_rewards_yaml_says_so() -> None:
+def test_rewards_yaml_sets_the_direction() -> None:
     found = evaluated(pairs(gold={"r": 1.0}), LOWER)["rewards"]["r"]
     assert (found["direction"], found["accuracy"]["value"]) == ("lower", 0.25)
 
@@ -81,7 +81,7 @@ def test_gold_has_the_direction_of_its_reward(rewards: str, accuracy: float) -> 
         ("", False),
     ],
 )
-def test_only_the_logits_of_a_reward_model_are_held_to_be_probabilities(rewards: str, calibrated: bool) -> None:
+def test_only_logits_of_a_reward_model_are_calibrated(rewards: str, calibrated: bool) -> None:
     assert ("calibration" in evaluated(pairs(), rewards)["rewards"]["r"]) == calibrated
 
 
@@ -94,7 +94,7 @@ def test_a_reward_has_the_pairs_that_have_it_on_both_sides() -> None:
     assert (found["r"]["n"], found["half"]["n"], found["half"]["ties"]["value"]) == (60, 9, 1)
 
 
-def test_pairs_of_several_files_stand_together() -> None:
+def test_pairs_of_several_files_are_evaluated_together() -> None:
     rows = pairs()
     write(Path("a.jsonl"), rows[:33])  # the file ends within a pair
     write(Path("b.jsonl"), rows[33:])
@@ -110,7 +110,7 @@ def test_pairs_come_from_a_pipe() -> None:
     assert json.loads(made.stdout)["pairs"]["rewards"]["r"]["n"] == 60
 
 
-def test_what_makes_no_pair_is_told() -> None:
+def test_rows_that_make_no_pair_are_reported() -> None:
     alone = [example(i, label="chosen", group=f"x{i}", rewards={"r": 1.0}) for i in range(3)]
     write(Path("scored.jsonl"), [*pairs(), *alone, example(3, label="rejected", rewards={"r": 1.0})])
     told = "124 rows make 60 pairs; left out: 1 rows without a group, 3 rows without another to stand against\n"
@@ -120,7 +120,7 @@ def test_what_makes_no_pair_is_told() -> None:
 def test_training_pairs_and_few_prompts_are_warned_of() -> None:
     write(Path("scored.jsonl"), pairs(20, split="train"))
     told = call("eval", "scored.jsonl", "-q").err
-    assert "20 pairs are of the train split, which a reward model may know by heart" in told
+    assert "20 pairs are of the train split, which a reward model may have memorised" in told
     assert "intervals from fewer than 50 prompts are too narrow: there are 20" in told
 
 
@@ -130,15 +130,15 @@ def test_rows_of_both_kinds_are_refused(bench: Bench) -> None:
         write(Path("scored.jsonl"), rows)
         outcome = call("eval", "scored.jsonl", "--policy", bench.policy)
         assert (outcome.code, outcome.err.count("\n")) == (1, 1)
-        assert "both kinds are mixed" in outcome.err
+        assert "is of another kind than the rows before it" in outcome.err
 
 
 @pytest.mark.parametrize("label", ["", "better"])
-def test_a_row_of_no_kind_is_told_what_eval_reads(label: str) -> None:
+def test_a_row_of_no_kind_is_an_error_that_says_what_eval_reads(label: str) -> None:
     write(Path("scored.jsonl"), [*pairs(2), example(7, label=label, rewards={"r": 1.0})])
     outcome = call("eval", "scored.jsonl")
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
-    assert "e7 has no 'policy' and no such label" in outcome.err
+    assert "e7 has neither a 'policy' nor such a label" in outcome.err
     assert "samples, which have a 'policy', or preference pairs" in outcome.err
 
 
@@ -149,15 +149,15 @@ def test_a_row_of_no_kind_is_told_what_eval_reads(label: str) -> None:
         (pairs(5, group=""), (), 1, "scored.jsonl: no pairs in 10 rows (10 rows without a group)"),
         (pairs(5)[::2], (), 1, "no pairs in 5 rows (5 rows without another to stand against)"),
         (pairs(5, completion="c"), (), 1, "no pairs in 10 rows (5 pairs that say the same twice)"),
-        (pairs(5), ("--policy", "policy"), 2, "--policy: these rows are preference pairs"),
-        (pairs(5), ("--calibrate", "policy"), 2, "--calibrate: these rows are preference pairs"),
+        (pairs(5), ("--policy", "policy"), 2, "--policy: does not apply to preference pairs"),
+        (pairs(5), ("--calibrate", "policy"), 2, "--calibrate: does not apply to preference pairs"),
         (pairs(5), ("-r", "nowhere.yaml"), 2, "nowhere.yaml"),
         (pairs(5), ("./scored.jsonl",), 2, "named twice"),
-        (pairs(5), ("copy.jsonl",), 1, "id '0chosen' stands in two files"),
+        (pairs(5), ("copy.jsonl",), 1, "id '0chosen' occurs in two files"),
         (pairs(5), ("empty.jsonl",), 1, "empty.jsonl: no rows in it"),
     ],
 )
-def test_what_cannot_be_evaluated_is_told_in_one_line(
+def test_pairs_that_cannot_be_evaluated_are_a_one_line_error(
     rows: list[Row], options: tuple[str, ...], code: int, told: str
 ) -> None:
     for name in ("scored.jsonl", "copy.jsonl"):
@@ -169,10 +169,10 @@ def test_what_cannot_be_evaluated_is_told_in_one_line(
     assert not Path("eval.json").exists()
 
 
-def test_samples_know_which_way_is_better_without_rewards_yaml(bench: Bench) -> None:
+def test_samples_need_no_rewards_yaml(bench: Bench) -> None:
     digest = read_policy(bench.policy).digest
     asked = {"target": {"short": "0.5"}, "asked": {"short": 0.5}, "rewards": {"short": 9.0}}
     write(Path("samples.jsonl"), [example(i, policy=digest, **asked) for i in range(3)])
     outcome = call("eval", "samples.jsonl", "--policy", bench.policy, "-r", bench.rewards)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "-r is for preference pairs" in outcome.err
+    assert "-r applies to preference pairs" in outcome.err

@@ -231,7 +231,7 @@ def test_eval_leaves_out_samples_whose_rank_says_nothing_of_their_target(
     mixed = [*samples(trained)[: 20 * EACH], *samples(trained, targets)[20 * len(targets) :]]
     outcome = call("eval", write(Path("samples.jsonl"), mixed), "-o", "eval.json")
     assert outcome.code == 0, outcome.err
-    assert f"{5 * len(targets)} samples are left out of the figures of helpful" in outcome.err
+    assert f"{5 * len(targets)} samples are left out of the metrics of helpful" in outcome.err
     (found,) = json.loads(Path("eval.json").read_text())["policies"].values()
     assert found["rewards"]["helpful"]["n"] == 20 * EACH
 

@@ -1,4 +1,4 @@
-"""Samples that stand together in a comparison: those of one policy, or those kept from several of its samples."""
+"""Group samples into arms: the samples of one policy, or those that `score --keep` kept of them."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,30 +11,30 @@ from irlhf.core.example import Example
 from irlhf.policy.policy_file import Policy, check_known_policies, find_policies
 from irlhf.policy.targets import parse_value, weighs, weights_of
 
-_WAYS = ("temperature", "top_p", "guidance")  # what decides which distribution a token comes from
-ROUNDING = 1e-6  # of `prompt_numbers`, which a sample holds with six digits
+_WAYS = ("temperature", "top_p", "guidance")  # settings that change the distribution of a token
+ROUNDING = 1e-6  # samples store `prompt_numbers` with six digits
 
 
 class Pair(NamedTuple):
-    """What one sample was asked for and gave, both in the units of the policy's scale."""
+    """The target and the actual reward of one sample, in the units of the policy's scale."""
 
     prompt: str
     target: float
     actual: float
-    least: float  # what at least was asked for: the threshold of an at-least target, else `target`
+    least: float  # lower bound that was requested; `target` unless it is a range
     row: Example
-    gold: float | None = None  # on its scorer's own scale, negated where less of the reward is better
-    most: float = math.inf  # what at most was asked for
+    gold: float | None = None  # in the gold scorer's units, negated if lower rewards are better
+    most: float = math.inf  # upper bound that was requested
 
     @property
     def enough(self) -> bool:
-        """Whether at least what was asked for came back, and no more than was asked for at most."""
+        """Whether the actual reward lies within the requested bounds."""
         return self.least - ROUNDING <= self.actual <= self.most + ROUNDING
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One side of a comparison, as eval.json names it."""
+    """The samples of one entry of eval.json's `policies`."""
 
     key: str
     name: str
@@ -44,19 +44,19 @@ class Arm:
 
     @property
     def answers_all(self) -> bool:
-        """Whether every sample answers every weighting: nothing was shown, and nothing was picked."""
+        """Whether every sample counts for every weighting: prompts without rewards, and no sample was selected."""
         return self.policy.blind and not self.rows[0].kept
 
     @property
     def drawn(self) -> Sequence[Example]:
-        """The samples, each once: without rewards in its prompt a policy draws the same whatever is asked."""
+        """The distinct samples. A policy without rewards in its prompts draws the same sample for every target."""
         if not self.policy.blind:
             return self.rows
         return list({(row.id, row.seed, row.kept): row for row in reversed(self.rows)}.values())[::-1]
 
     @property
     def decodings(self) -> list[dict[str, float]]:
-        """The ways in which the samples were drawn, each once; samples of an older irlhf do not say."""
+        """The distinct decoding settings of the samples. Samples of older versions have none."""
         decodings: list[dict[str, float]] = []
         for row in self.rows:
             if row.decoding and row.decoding not in decodings:
@@ -65,14 +65,14 @@ class Arm:
 
     @property
     def mixed(self) -> bool:
-        """Whether some samples were drawn otherwise than others."""
+        """Whether samples were drawn with different decoding settings."""
         return len({tuple(decoding.get(name) for name in _WAYS) for decoding in self.decodings}) > 1
 
     def pairs(self, reward: str) -> list[Pair]:
-        """Return the scored samples that were asked for this reward itself, not for a mix.
+        """Return the scored samples with a target for this reward itself, not for a mix.
 
-        On the scale `within` the actual is the rank among the samples of the prompt. Samples that it says nothing of
-        are left out, see `_comparable`.
+        On the scale `within` the actual is the rank among the samples of the prompt; `_comparable` removes samples
+        whose rank cannot be compared with a target.
         """
         sign = -1 if self.policy.reward(reward).scale.direction == "lower" else 1
         rows = self.requested(reward)
@@ -87,7 +87,7 @@ class Arm:
         return pairs
 
     def requested(self, reward: str) -> list[Example]:
-        """Return the scored samples whose target names this reward itself, not a mix."""
+        """Return the scored samples with a target for this reward itself, not for a mix."""
         return [
             row
             for row in self.rows
@@ -95,7 +95,7 @@ class Arm:
         ]
 
     def answers(self, weights: Mapping[str, float]) -> list[Example]:
-        """Return the scored samples that were asked for this weighting, or answer every one."""
+        """Return the scored samples that count for a weighting: those that requested it, or all if `answers_all`."""
         return [
             row
             for row in (self.drawn if self.answers_all else self.rows)
@@ -106,10 +106,10 @@ class Arm:
 def arms_of(
     samples: Iterable[Example], paths: Sequence[Path], policies: Sequence[str], another: Sequence[str] = ()
 ) -> list[Arm]:
-    """Return the arms of the samples in the order they appear, baselines last.
+    """Return the arms of the samples in order of appearance, baselines last.
 
-    Policies are found in the folders `policies`, else beside the files; `another` names folders that count besides.
-    Raises ConfigError where a policy cannot be found.
+    Policies are searched in the folders `policies`, or beside the files if there are none, and in the folders
+    `another`. Raises ConfigError if a policy is missing.
     """
     groups: dict[tuple[str, str], list[Example]] = {}
     rows = list(samples)
@@ -122,9 +122,9 @@ def arms_of(
 
 
 def weightings(arms: Sequence[Arm]) -> list[dict[str, float]]:
-    """Return every weighting that some sample was asked with, in the order they appear.
+    """Return the requested weightings in order of appearance.
 
-    Left out are those of rewards that the first arm's policy, whose training data measures all, does not know.
+    Weightings of rewards that the first arm's policy lacks are left out, because its training data defines the units.
     """
     distinct = {tuple(weights_of(row.target).items()): None for arm in arms for row in arm.rows}
     known = set(arms[0].policy.names)
@@ -132,7 +132,7 @@ def weightings(arms: Sequence[Arm]) -> list[dict[str, float]]:
 
 
 def by_prompt(prompts: Sequence[str]) -> Iterator[tuple[str, list[int]]]:
-    """Yield each prompt with the numbers of its rows."""
+    """Yield each prompt with the positions of its rows."""
     rows: dict[str, list[int]] = {}
     for i, prompt in enumerate(prompts):
         rows.setdefault(prompt, []).append(i)
@@ -140,15 +140,15 @@ def by_prompt(prompts: Sequence[str]) -> Iterator[tuple[str, list[int]]]:
 
 
 def mean_of(rows: Iterable[Example], measure: Callable[[Example], float | None]) -> float | None:
-    """Return the mean over the rows that have the measure; nothing where none has."""
+    """Return the mean over the rows that have a value; None if no row has one."""
     there = [number for row in rows if (number := measure(row)) is not None]
     return sum(there) / len(there) if there else None
 
 
 def divergence(row: Example) -> float | None:
-    """Return a sample's share in KL(policy || reference), in nats.
+    """Return log p(policy) - log p(reference) of a sample, in nats; its mean estimates KL(policy || reference).
 
-    What was kept from several samples is no sample of the policy, and says nothing of its KL.
+    None without both, and for samples kept by `score --keep`, which are not distributed like the policy's samples.
     """
     if row.logprob is None or row.reference is None or row.kept:
         return None
@@ -156,7 +156,7 @@ def divergence(row: Example) -> float | None:
 
 
 def costs(rows: Sequence[Example]) -> dict[str, float | None]:
-    """Return the means of entropy, of what it lies between where only the likeliest tokens are known, and of KL."""
+    """Return mean entropy (nats a token), its bounds if only the top tokens are known, and KL (nats a completion)."""
     closed = all(row.entropy_high is not None for row in rows if row.entropy_low is not None)
     return {
         "entropy": mean_of(rows, lambda row: row.entropy),
@@ -177,16 +177,16 @@ def _kept(row: Example) -> str:
 
 
 def _mixed(row: Example, reward: str) -> bool:
-    """Return whether a reward was asked for on behalf of a mix: by its weight, or beside the weights of others."""
+    """Return whether the sample requested a mix: a weight for this reward, or no target beside weights of others."""
     text = row.target.get(reward, "")
     return weighs(text) or (not text and any(map(weighs, row.target.values())))
 
 
 def _comparable(rows: Sequence[Example], reward: str) -> list[Example]:
-    """Return the samples whose rank in their prompt can be held against a target.
+    """Return the samples whose rank within their prompt can be compared with their target.
 
-    A rank among samples that were all asked for the same, or for bounds, is another one than the rank among
-    completions of the training data that the target names.
+    A target is a rank among completions of the training data. Samples of one prompt that all have the same target,
+    or a range, do not have comparable ranks.
     """
     exact = [row for row in rows if not row.target.get(reward) or not parse_value(reward, row.target[reward]).ranged]
     targets: dict[str, set[float]] = {}
@@ -196,7 +196,7 @@ def _comparable(rows: Sequence[Example], reward: str) -> list[Example]:
 
 
 def _bounds(row: Example, reward: str) -> tuple[float, float]:
-    """Return what at least and at most was asked for."""
+    """Return the requested lower and upper bound."""
     try:
         target = parse_value(reward, row.target[reward]) if row.target.get(reward) else None
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""What a policy can reach and how to ask it, measured for its policy.json to remember."""
+"""Measure the targets that a policy reaches, for its policy.json."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +15,13 @@ from irlhf.evaluation.target_range import Reached, find_reach
 from irlhf.policy.policy_file import Achieved, Calibration, Policy, read_policy
 from irlhf.policy.targets import parse_value, weights_of
 
-LEAST_PROMPTS = 20  # that a figure which later samples are drawn by must rest on
+LEAST_PROMPTS = 20  # for values that later sampling relies on
 
-_BOUNDS = ("at-least", "at-most", "between")  # kinds of targets that no single number answers
+_BOUNDS = ("at-least", "at-most", "between")  # kinds of targets that are ranges
 
 
 class Measured(NamedTuple):
-    """What policy.json is to remember of an arm's policy, and what eval.json says of it."""
+    """The calibration for policy.json, and its summary for eval.json."""
 
     arm: str  # its key
     calibration: Calibration
@@ -29,18 +29,19 @@ class Measured(NamedTuple):
 
 
 def calibrate(arms: Sequence[Arm], folder: Path, bootstrap: Bootstrap) -> Measured:
-    """Return what a policy's samples show that later ones can be drawn by.
+    """Return the calibration of the policy in `folder` from its samples.
 
-    Samples that were asked for numbers count, not those that were asked for bounds or for a mix, and not what
-    `score --keep` kept. Samples of validation prompts are taken where there are any. Raises ConfigError where
-    there are no samples of this policy and DataError where they are too few, or cannot show what later ones bring.
+    Only samples with exact targets count, not those with ranges or mixes, nor those kept by `score --keep`. If there
+    are samples of validation prompts, only these are used. Raises ConfigError if there are no samples of this policy
+    or it cannot be calibrated, and DataError for too few samples, samples of training prompts, or different decoding
+    settings.
     """
     arm = _arm(arms, folder)
     rows = _rows(arm)
     pairs = _pairs(replace(arm, rows=rows))
     if not pairs:
-        reason = f"too few scored samples were asked for numbers; answers to {LEAST_PROMPTS} prompts are the least"
-        raise DataError(f"{folder}: cannot be calibrated: {reason}; ask as with -t {arm.policy.names[0]}=0:1:0.1")
+        reason = f"too few scored samples with exact targets; at least {LEAST_PROMPTS} prompts are needed"
+        raise DataError(f"{folder}: cannot be calibrated: {reason}; sample with -t {arm.policy.names[0]}=0:1:0.1")
     reached = {name: find_reach(reward_pairs, bootstrap) for name, reward_pairs in pairs.items()}
     measured = Calibration(
         reach={name: reach.reach for name, reach in reached.items() if reach.reach},
@@ -56,39 +57,39 @@ def calibrate(arms: Sequence[Arm], folder: Path, bootstrap: Bootstrap) -> Measur
 def _arm(arms: Sequence[Arm], folder: Path) -> Arm:
     policy = read_policy(folder)
     if policy.blind:
-        raise ConfigError(f"{folder}: its prompts hold no reward, so there is nothing to calibrate")
+        raise ConfigError(f"{folder}: its prompts contain no rewards, so there is nothing to calibrate")
     if policy.ranked:
         names = ", ".join(policy.ranked)
         raise ConfigError(
             f"{folder}: {names} has scale within, and the rank of a sample depends on the other targets in the file, so"
-            " it cannot be calibrated; leave --calibrate out"
+            " it cannot be calibrated; remove --calibrate"
         )
     for arm in arms:
         if arm.policy.digest == policy.digest and not arm.rows[0].kept:
             return arm
-    raise ConfigError(f"{folder}: none of the samples were drawn from it (policy {policy.digest}); draw and score some")
+    raise ConfigError(f"{folder}: no samples of it (policy {policy.digest}); draw and score some")
 
 
 def _rows(arm: Arm) -> list[Example]:
-    """Return the rows that may be learnt from. Raises DataError for those of training prompts."""
+    """Return the samples to calibrate on. Raises DataError for samples of training prompts."""
     rows = [
         row for row in arm.rows if not weights_of(row.target) and any(_exact(row, name) for name in row.prompt_numbers)
     ]
     counts = Counter(row.split for row in rows)
     if counts[TRAIN]:
-        warning = f"{counts[TRAIN]:,} samples answer prompts of the {TRAIN} split, which it may know by heart"
+        warning = f"{counts[TRAIN]:,} samples are of prompts of the {TRAIN} split, which it may have memorised"
         raise DataError(f"{arm.name}: cannot be calibrated: {warning}; sample with --split {VALIDATION}")
     if counts[VALIDATION]:
         return [row for row in rows if row.split == VALIDATION]
     if counts[TEST]:
         warning = f"on {counts[TEST]:,} samples of the {TEST} split"
-        console.warn(f"{arm.name} is calibrated {warning}; its figures must come from other prompts")
+        console.warn(f"{arm.name} is calibrated {warning}; evaluate it on other prompts")
     return rows
 
 
 def _pairs(arm: Arm) -> dict[str, list[Pair]]:
-    """Return what each reward was asked for by number and gave, where enough prompts were asked."""
-    # What stood in the prompt counts here, not what was wanted of it.
+    """Return the pairs with an exact target, by reward, for rewards with enough prompts."""
+    # Calibration maps the number in the prompt to the actual reward, so the target is the number in the prompt.
     pairs = {
         name: [
             pair._replace(target=pair.row.prompt_numbers[name]) for pair in arm.pairs(name) if _exact(pair.row, name)
@@ -103,13 +104,13 @@ def _pairs(arm: Arm) -> dict[str, list[Pair]]:
 
 
 def _exact(row: Example, reward: str) -> bool:
-    """Whether this reward was asked for by a number, written or drawn, and not by a bound."""
+    """Return whether the sample has an exact target for this reward, written or drawn, and not a range."""
     text = row.target.get(reward)
     return not text or parse_value(reward, text).kind not in _BOUNDS
 
 
 def _achieved(rows: Iterable[Example], policy: Policy) -> Iterable[Achieved]:
-    """Yield every request that enough prompts got, with the mean over prompts of the mean raw rewards of each."""
+    """Yield every request with enough prompts, and its raw rewards: the mean over prompts of the mean per prompt."""
     requests: dict[tuple[tuple[str, float], ...], list[Example]] = {}
     for row in rows:
         if row.prompt_numbers and not weights_of(row.target) and all(_exact(row, name) for name in row.prompt_numbers):
@@ -127,19 +128,21 @@ def _means(rewards: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _decoding(rows: Sequence[Example], folder: Path) -> dict[str, float]:
-    """Return how the tokens of all rows were drawn. Raises DataError where that differs."""
+    """Return the decoding settings of all rows. Raises DataError if they differ."""
     first = rows[0].decoding
     for row in rows:
         if row.decoding != first:
             both = f"{dict(first) or 'unknown'} and {dict(row.decoding) or 'unknown'}"
-            raise DataError(f"{folder}: cannot be calibrated on samples drawn in different ways: {both}; take one way")
+            raise DataError(
+                f"{folder}: cannot be calibrated on samples with different decoding settings: {both}; use one setting"
+            )
     return dict(first)
 
 
 def _summary(
     measured: Calibration, pairs: Mapping[str, Sequence[Pair]], reached: Mapping[str, Reached]
 ) -> dict[str, Any]:
-    """Return the calibration as eval.json has it: what was found of each reward, and how surely."""
+    """Return the summary for eval.json: reachable range and intervals of each reward."""
     return {
         "samples": measured.samples,
         "prompts": measured.prompts,

@@ -1,4 +1,4 @@
-"""Paired comparison: one policy less another, on the prompts that both answered."""
+"""Paired comparisons: the first policy minus another, on the prompts that both have samples of."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -16,17 +16,17 @@ from irlhf.policy.targets import weight_text
 
 
 class _Figure(NamedTuple):
-    """A figure that every prompt has for itself."""
+    """A metric with one value per prompt."""
 
     kind: str  # within, error, weighted or tokens
-    of: str  # the reward, or the weighting
+    of: str  # reward or weighting
     own: Mapping[str, float]  # by prompt
 
 
 def comparisons(arms: Sequence[Arm], bootstrap: Bootstrap) -> list[dict[str, Any]]:
-    """Return the first arm less each other one: the mean over common prompts of the difference in each.
+    """Return the first arm minus each other one: the mean over common prompts of the difference per prompt.
 
-    Easy and hard prompts are so for both, and drop out; the interval is the difference's own.
+    Pairing removes the variance between prompts; the interval is that of the mean difference.
     """
     ruler = arms[0].policy
     mixes = weightings(arms)
@@ -57,7 +57,7 @@ def _figures(arm: Arm, ruler: Policy, mixes: Sequence[Mapping[str, float]]) -> I
             own = {prompt: correlations["spearman"] for prompt, correlations in own_figures(pairs).items()}
             missed = [abs(pair.target - pair.actual) for pair in pairs]
             yield _Figure("within", reward, own)
-            # Errors on scales of different kinds are in different units.
+            # Errors on different kinds of scales have different units.
             if arm.policy.reward(reward).scale.kind == kinds.get(reward):
                 yield _Figure("error", reward, _means([pair.prompt for pair in pairs], missed))
     for weights in mixes:

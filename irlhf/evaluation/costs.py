@@ -1,4 +1,4 @@
-"""What following costs: entropy, distance from a reference, length, tokens, diversity."""
+"""Costs of steering: entropy, KL from a reference, length, tokens, diversity."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +10,12 @@ from irlhf.core.example import LENGTH, as_text
 from irlhf.evaluation.arms import Arm
 from irlhf.evaluation.entropy import NOT_AVAILABLE, entropy_and_kl, mean_figure
 
-BUDGET = 1000  # words that a distinct-n is counted over
-UNIQUE_OF = 100  # completions that a unique share is counted over
+BUDGET = 1000  # words per chunk for distinct-n
+UNIQUE_OF = 100  # completions per chunk for the share of distinct completions
 
 
 def price(arm: Arm, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Return entropy, KL, length, what was drawn for each sample that counts, and diversity."""
+    """Return entropy, KL, length, candidates and tokens drawn per kept sample, diversity and unfinished samples."""
     rows = arm.drawn
     tokens = [row.tokens for row in rows]
     spent = [row.spent if row.kept else row.tokens for row in rows]
@@ -35,12 +35,12 @@ def price(arm: Arm, bootstrap: Bootstrap) -> dict[str, Any]:
 
 
 def diversity(texts: Sequence[str], seed: int) -> dict[str, Any]:
-    """Return how different completions are from each other, at a fixed size, so that arms can be compared.
+    """Return the diversity of completions at a fixed chunk size, so that arms of different sizes can be compared.
 
-    `unique` is the share of different ones among UNIQUE_OF. `distinct_n` is the share of different n-grams
-    of lower-cased words among those in BUDGET words (Li et al. 2016, arXiv 1510.03055), n-grams within one
-    completion. Both are means over disjoint random chunks, with the standard error of that mean where there
-    are several. Not available where the completions do not fill one chunk.
+    `unique` is the share of distinct completions among UNIQUE_OF. `distinct_n` is the share of distinct n-grams of
+    lower-cased words in BUDGET words (Li et al. 2016, arXiv 1510.03055); n-grams do not cross completions. Both are
+    means over disjoint random chunks, with the standard error of the mean if there are several. "not available" if
+    the completions do not fill one chunk.
     """
     order = np.random.default_rng(seed).permutation(len(texts))
     shuffled = [texts[i] for i in order]
@@ -57,13 +57,13 @@ def diversity(texts: Sequence[str], seed: int) -> dict[str, Any]:
 
 
 def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
-    """Return the share of different n-grams among all n-grams of the texts (lists of words)."""
+    """Return the share of distinct n-grams among all n-grams of the texts (lists of words), 0 to 1."""
     grams = [tuple(words[i : i + n]) for words in texts for i in range(len(words) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def _chunks(texts: Sequence[Sequence[str]]) -> list[list[Sequence[str]]]:
-    """Return lists of texts of BUDGET words each; the last text of each is cut to fit."""
+    """Return chunks of texts with exactly BUDGET words each; the last text of a chunk is cut."""
     chunks: list[list[Sequence[str]]] = []
     chunk: list[Sequence[str]] = []
     room = BUDGET

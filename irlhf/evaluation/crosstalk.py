@@ -1,4 +1,4 @@
-"""Cross-talk: how far each actual reward moves when one target moves and the others stand still."""
+"""Cross-talk: the change of each actual reward when one target changes and the others are constant."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,10 @@ from irlhf.policy.targets import weights_of
 def crosstalk(arm: Arm, bootstrap: Bootstrap) -> dict[str, Any]:
     """Return the slopes of every actual reward on every target, by least squares within prompts.
 
-    All targets stand in one regression, because targets drawn from data hang together. Both sides are taken
-    as differences from their prompt's mean. On the diagonal 1 is obedience, beside it 0. Targets that never
-    move within a prompt, or only together with others, have no slope; with less than one target that moves,
-    or only one reward scored, nothing is returned.
+    All targets are in one regression, because targets drawn from data are correlated. Targets and rewards are
+    differences from the mean of their prompt. Perfect steering gives 1 on the diagonal and 0 elsewhere. Targets that
+    are constant within every prompt are left out. Returns {} if no target varies, if the targets are collinear, or if
+    fewer than two rewards were scored.
     """
     rows = [row for row in arm.rows if row.prompt_numbers and not weights_of(row.target)]
     targets = [name for name in arm.policy.names if rows and all(name in row.prompt_numbers for row in rows)]
@@ -39,7 +39,7 @@ def crosstalk(arm: Arm, bootstrap: Bootstrap) -> dict[str, Any]:
 
 
 def slopes(prompts: Sequence[str], targets: Floats, given: Floats, bootstrap: Bootstrap) -> list[list[Interval]]:
-    """Return the slopes [targets, rewards], with intervals from sums that add up over prompts."""
+    """Return the slopes [targets, rewards] with bootstrap intervals clustered by prompt."""
     groups = [indices for _, indices in by_prompt(prompts)]
     targets, given = _within(prompts, targets), _within(prompts, given)
     squares = np.array([targets[indices].T @ targets[indices] for indices in groups])  # [prompts, targets, targets]
@@ -47,7 +47,7 @@ def slopes(prompts: Sequence[str], targets: Floats, given: Floats, bootstrap: Bo
     value = np.linalg.solve(squares.sum(0), products.sum(0))
     drawn = np.concatenate(
         [
-            # The pseudo-inverse, because a draw may hold but prompts in which a target stood still.
+            # Pseudo-inverse: a draw may contain only prompts in which a target is constant.
             np.linalg.pinv(np.tensordot(copies, squares, 1)) @ np.tensordot(copies, products, 1)
             for copies in draws(len(groups), len(groups), bootstrap)
         ]
@@ -56,7 +56,7 @@ def slopes(prompts: Sequence[str], targets: Floats, given: Floats, bootstrap: Bo
 
 
 def _within(prompts: Sequence[str], values: Floats) -> Floats:
-    """Return a table [rows, columns] less the mean of each prompt's rows."""
+    """Return a table [rows, columns] minus the mean of each prompt's rows."""
     less = values.copy()
     for _, indices in by_prompt(prompts):
         less[indices] -= less[indices].mean(0)

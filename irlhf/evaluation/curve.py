@@ -1,4 +1,4 @@
-"""What comes back along the target, from the least asked to the most: actual, gold, and what it costs."""
+"""Curves along the target, from the lowest level to the highest: actual reward, gold reward and costs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,13 +9,16 @@ from numpy.typing import NDArray
 from irlhf.core.bootstrap import Bootstrap, Floats, Interval, clustered
 from irlhf.evaluation.arms import Pair, costs
 
-Levels = NDArray[np.int64]  # of each row, from 0 on
+Levels = NDArray[np.int64]  # level of each row, from 0
 
-LEVELS = 10  # at most
+LEVELS = 10  # maximum
 
 
 def curve(pairs: Sequence[Pair], bootstrap: Bootstrap) -> list[dict[str, Any]]:
-    """Return one entry a level of the target, ascending: a tenth of the samples each, or each target by itself."""
+    """Return one entry per level of the target, ascending.
+
+    A level is one distinct target, or a tenth of the samples if there are more than ten targets.
+    """
     targets = np.array([pair.target for pair in pairs])
     levels = levels_of(targets)
     prompts = [pair.prompt for pair in pairs]
@@ -42,7 +45,7 @@ def curve(pairs: Sequence[Pair], bootstrap: Bootstrap) -> list[dict[str, Any]]:
 
 
 def levels_of(targets: Floats, most: int = LEVELS) -> Levels:
-    """Return the level of each target, from 0 on; equal targets share one."""
+    """Return the level of each target, from 0. Equal targets share a level; there are at most `most` levels."""
     distinct, level_of_row = np.unique(targets, return_inverse=True)
     if len(distinct) <= most:
         return level_of_row
@@ -51,7 +54,7 @@ def levels_of(targets: Floats, most: int = LEVELS) -> Levels:
 
 
 def _means(prompts: Sequence[str], values: Floats, levels: Levels, bootstrap: Bootstrap) -> dict[int, Interval]:
-    """Return each level's mean."""
+    """Return the mean of each level with its interval."""
     there = sorted(set(levels.tolist()))
 
     def measure(times: Floats) -> dict[str, Floats]:
@@ -62,7 +65,7 @@ def _means(prompts: Sequence[str], values: Floats, levels: Levels, bootstrap: Bo
 
 
 def level_means(times: Floats, values: Floats, levels: Levels, wanted: Sequence[int]) -> Floats:
-    """Return the mean of each wanted level in each draw, [draws, wanted]; nan where a draw has none of it."""
+    """Return the mean of each wanted level in each draw [draws, wanted]; NaN if a draw has no row of the level."""
     member = (levels[:, None] == np.array(wanted)).astype(float)  # [rows, wanted]
     with np.errstate(invalid="ignore", divide="ignore"):
         means: Floats = (times @ (member * values[:, None])) / (times @ member)

@@ -1,4 +1,4 @@
-"""How sure a policy is of its tokens and how far it stands from its reference; where nobody can say, why."""
+"""Entropy of a policy's tokens and KL from its reference, with reasons for values that are not available."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,19 +10,20 @@ from irlhf.core.example import Example
 from irlhf.evaluation import statistics
 from irlhf.evaluation.arms import divergence
 
-NOT_AVAILABLE = "not available"  # never 0, which would be a claim
+NOT_AVAILABLE = "not available"  # not 0, which would be a measurement
 
-_KEPT = "what `score --keep` kept is no sample of the policy"
-_CHANGED = "tokens were drawn at another temperature or top-p than 1, or do not say how"
+_KEPT = "samples kept by `score --keep` are not samples of the policy"
+_CHANGED = "tokens were drawn with a temperature or top-p other than 1, or the settings are unknown"
 
 
 def entropy_and_kl(rows: Sequence[Example], bootstrap: Bootstrap) -> dict[str, Any]:
-    """Return entropy (nats a token) and KL from the reference that `sample` was given (nats a completion).
+    """Return entropy (nats a token) and KL from the reference given to `sample` (nats a completion).
 
-    `entropy` is that of whole distributions, and `entropy_between` holds it where only the likeliest tokens were known;
-    both weigh every sample alike. `entropy_sampled` is the mean over tokens of -log p of the drawn ones. KL is the mean
-    of logprob - reference over the policy's own samples, and `kl_k3` that of k3: two unbiased estimates. Where only
-    some samples know a figure, it is that of those. `why` says of each figure that there is none of, why.
+    `entropy` is the entropy of full distributions; `entropy_between` has its bounds if only the top tokens are known.
+    Both are means over samples. `entropy_sampled` is the mean of -log p over the drawn tokens. `kl` is the mean of
+    logprob - reference over the policy's own samples, `kl_k3` the mean of the k3 estimator (Schulman 2020); both are
+    unbiased. If only some samples have a value, the mean is over those. `why` gives the reason for each value that is
+    not available.
     """
     figures = {
         "entropy": mean_figure(rows, lambda row: row.entropy, bootstrap),
@@ -37,7 +38,7 @@ def entropy_and_kl(rows: Sequence[Example], bootstrap: Bootstrap) -> dict[str, A
 def mean_figure(
     rows: Sequence[Example], measure: Callable[[Example], float | None], bootstrap: Bootstrap
 ) -> dict[str, float] | str:
-    """Return the mean over the rows that have the measure, with its interval."""
+    """Return the mean over the rows that have a value, with its interval, or "not available"."""
     known = [(row.cluster, number) for row in rows if (number := measure(row)) is not None]
     if not known:
         return NOT_AVAILABLE
@@ -62,10 +63,10 @@ def _between(rows: Sequence[Example], bootstrap: Bootstrap) -> dict[str, Any] | 
 
 
 def _sampled(rows: Sequence[Example], bootstrap: Bootstrap) -> dict[str, Any] | str:
-    """Return the mean surprisal of the drawn tokens, every token weighing the same.
+    """Return the mean of -log p over all drawn tokens, a ratio of two sums over samples.
 
-    A ratio of two sums over samples. By Wald's identity both -log p and entropy, summed until a sample ends, have one
-    mean; means of each sample have not, for when a sample ends depends on what was drawn.
+    By Wald's identity the sums of -log p and of the entropy over a sample have the same mean. Means per sample do
+    not, because the length of a sample depends on its tokens.
     """
     known = [row for row in rows if _own(row) and row.logprob is not None and row.tokens]
     if not known:
@@ -81,21 +82,21 @@ def _sampled(rows: Sequence[Example], bootstrap: Bootstrap) -> dict[str, Any] | 
 
 
 def _own(row: Example) -> bool:
-    """Return whether the tokens come from the policy's own distribution, neither cut nor sharpened nor picked."""
+    """Return whether the tokens were drawn from the policy's own distribution: temperature 1, top-p 1, not selected."""
     return not row.kept and (row.decoding.get("temperature"), row.decoding.get("top_p")) == (1, 1)
 
 
 def _why(rows: Sequence[Example], figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each figure that is not available, with the reason."""
+    """Yield the name of each value that is not available, with the reason."""
     missing = {name for name, figure in figures.items() if figure == NOT_AVAILABLE}
     own = [row for row in rows if _own(row)]
     if "entropy" in missing:
-        yield "entropy", "no sample has whole distributions; a server lists the likeliest tokens at most"
+        yield "entropy", "no sample has full distributions; servers return only the top tokens"
     if "entropy_between" in missing:
-        listed = "no server listed the likeliest tokens" if own else _CHANGED
+        listed = "no server returned the top tokens" if own else _CHANGED
         yield "entropy_between", listed if "entropy" in missing else "the entropy itself is known"
     elif figures["entropy_between"]["high"] == NOT_AVAILABLE:
-        yield "entropy_between.high", "nobody says how many tokens the vocabulary has"
+        yield "entropy_between.high", "the size of the vocabulary is unknown"
     if "entropy_sampled" in missing:
         yield "entropy_sampled", _no_logprob(rows)
     for name in sorted({"kl", "kl_k3"} & missing):
@@ -108,8 +109,8 @@ def _no_logprob(rows: Sequence[Example]) -> str:
     if not any(map(_own, rows)):
         return _CHANGED
     if any(row.censored for row in rows):
-        return "every sample has a token that the server gave no logprob of"
-    return "no sample has the logprob of its tokens"
+        return "every sample has a token without a logprob from the server"
+    return "no sample has logprobs"
 
 
 def _no_distance(rows: Sequence[Example]) -> str:
@@ -118,5 +119,5 @@ def _no_distance(rows: Sequence[Example]) -> str:
     if all(row.logprob is None for row in rows):
         return _no_logprob(rows)
     if all(row.reference is None for row in rows):
-        return "no reference has read the samples (`irlhf sample --reference`, with the policy at hand)"
-    return "the samples have sums over their tokens alone; sample again"
+        return "no sample has a reference logprob (use `irlhf sample --reference` with a local policy)"
+    return "the samples have no values per token; sample again"

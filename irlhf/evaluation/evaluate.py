@@ -1,4 +1,4 @@
-"""Did the policy give what was asked, at what price, and does a reward prefer what people chose? Runs no model."""
+"""Compute eval.json from scored samples or preference pairs. Runs no model."""
 
 import math
 import os
@@ -32,20 +32,20 @@ from irlhf.policy.policy_file import Calibration, read_policy, write_calibration
 from irlhf.policy.scales import WITHIN
 from irlhf.policy.targets import weights_of
 
-VERSION = 3  # of eval.json's shape
+VERSION = 3  # format version of eval.json
 _NO_REQUESTS: Mapping[str, Any] = {"policies": {}, "tradeoff": [], "fronts": {}, "comparisons": []}
 
 
 def evaluate(
     samples: Sequence[str | Path], output: str | Path, settings: EvalSettings = EvalSettings()
 ) -> dict[str, Any]:
-    """Write eval.json and return it: how actual follows target, what a mix brings, and what it costs.
+    """Write eval.json to `output` and return its content: tracking, mixes, costs and comparisons.
 
-    Every figure stands with its n and a 95% bootstrap interval clustered by prompt. The README.md in each
-    policy's folder gets the same figures, where it has a place for them; with `calibrate` a policy.json gets
-    what the policy can reach. Rows without a policy that are labelled chosen and rejected are preference pairs:
-    the figures are then how often each reward prefers the chosen side. Raises ConfigError where a policy of the
-    samples cannot be found and DataError where nothing can be evaluated.
+    Every metric has its n and a 95% bootstrap interval clustered by prompt. The model cards in the policy folders get
+    the same metrics. With `settings.calibrate`, the policy.json of that folder gets the reachable range of targets.
+    Rows without a policy that are labelled chosen and rejected are preference pairs: the metrics are then how often
+    each reward prefers the chosen completion. Raises ConfigError if a policy of the samples is missing and DataError
+    if there is nothing to evaluate.
     """
     paths, out = [Path(sample_path) for sample_path in samples], Path(output)
     _check(paths, out, settings)
@@ -77,7 +77,7 @@ def evaluate(
 
 
 def _request_metrics(arms: Sequence[Arm], settings: EvalSettings, bootstrap: Bootstrap, path: Path) -> dict[str, Any]:
-    """Return the figures of samples. Raises DataError where nothing was asked that can be measured."""
+    """Return the metrics of samples. Raises DataError if no sample has both a target and its reward."""
     _warn_unranked(arms)
     policies = {arm.key: _arm_metrics(arm, settings.tolerance, bootstrap) for arm in arms}
     mixes = tradeoff(arms, bootstrap)
@@ -93,7 +93,7 @@ def _request_metrics(arms: Sequence[Arm], settings: EvalSettings, bootstrap: Boo
 
 
 def _remember(folder: Path, calibration: Calibration) -> None:
-    """Write what a policy reaches to where it is asked from: its card, and the chat template that serves it."""
+    """Write a calibration to policy.json, and to the chat template that serves the policy."""
     write_calibration(folder, calibration)
     from irlhf.models.chat_template_writer import write_chat_template  # loads transformers
 
@@ -112,50 +112,50 @@ def _check(paths: Sequence[Path], out: Path, settings: EvalSettings) -> None:
     if out.is_dir():
         raise ConfigError(f"{out} is a folder; name a file")
     if not math.isfinite(settings.tolerance):
-        raise ConfigError(f"a tolerance of {settings.tolerance} calls everything a success; name a number")
+        raise ConfigError(f"a tolerance of {settings.tolerance} makes every sample a success; use a finite number")
 
 
 def _check_kind(row: Example, settings: EvalSettings) -> None:
-    """Refuse what means nothing for rows of this kind."""
+    """Raise ConfigError for options that do not apply to this kind of rows."""
     if row.policy and settings.rewards:
-        raise ConfigError("-r is for preference pairs; the policy of samples knows which way its rewards are better")
+        raise ConfigError("-r applies to preference pairs; for samples, policy.json has the direction of each reward")
     given = {"--policy": bool(settings.policies), "--calibrate": bool(settings.calibrate)}
     wrong = [option for option, there in given.items() if there and not row.policy]
     if wrong:
-        raise ConfigError(f"{' and '.join(wrong)}: these rows are preference pairs, which no policy drew; leave it out")
+        raise ConfigError(f"{' and '.join(wrong)}: does not apply to preference pairs, which have no policy; remove it")
 
 
 def _warn(arms: Sequence[Arm], policies: Iterable[Mapping[str, Any]]) -> None:
-    """Say what the figures cannot be trusted for."""
+    """Warn about samples that make the metrics unreliable."""
     learnt = sum(row.split == TRAIN for arm in arms for row in arm.rows)
     if learnt:
-        console.warn(f"{learnt:,} samples answer prompts of the {TRAIN} split, which a policy may know by heart")
+        console.warn(f"{learnt:,} samples are of prompts of the {TRAIN} split, which a policy may have memorised")
     unknown = sorted({name for arm in arms for name in arm.policy.names} - set(arms[0].policy.names))
     if unknown and any(weights_of(row.target) for arm in arms[1:] for row in arm.rows):
-        what = f"mixes with {', '.join(unknown)} are not compared"
-        console.warn(f"{what}: {arms[0].name}, whose training data measures all mixes, does not know them")
+        mixes = f"mixes with {', '.join(unknown)} are not compared"
+        console.warn(f"{mixes}: {arms[0].name}, whose training data defines the units, has no such reward")
     mixed = [arm.name for arm in arms if arm.mixed]
     if mixed:
-        how = "in different ways (temperature, top-p or guidance)"
-        console.warn(f"samples of {', '.join(mixed)} were drawn {how}; evaluate each way by itself")
+        different = "with different temperature, top-p or guidance"
+        console.warn(f"samples of {', '.join(mixed)} were drawn {different}; evaluate each setting by itself")
     few = [f"{policy['name']} ({policy['prompts']})" for policy in policies if policy["prompts"] < FEW_PROMPTS]
     if few:
         console.warn(f"intervals from fewer than {FEW_PROMPTS} prompts are too narrow: {', '.join(few)}")
 
 
 def _warn_unranked(arms: Sequence[Arm]) -> None:
-    """Warn of samples on the scale `within` that have no rank to hold against their target."""
+    """Warn about samples on the scale `within` whose rank cannot be compared with their target."""
     ranked = [(arm, name) for arm in arms for name in arm.policy.ranked]
     for arm, name in ranked:
         if without := len(arm.requested(name)) - len(arm.pairs(name)):
             console.warn(
-                f"{arm.name}: {without:,} samples are left out of the figures of {name}, whose scale ranks the samples"
-                f" of a prompt: a prompt needs two different targets, as with -t {name}=0.1:0.9:0.2"
+                f"{arm.name}: {without:,} samples are left out of the metrics of {name}, whose scale ranks the samples"
+                f" of a prompt: a prompt needs two different targets, as in -t {name}=0.1:0.9:0.2"
             )
 
 
 def _arm_metrics(arm: Arm, tolerance: float, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Return all figures of one arm."""
+    """Return all metrics of one arm."""
     rewards = {name: _reward(arm, name, tolerance, bootstrap) for name in arm.policy.names if arm.pairs(name)}
     prompts = len({row.cluster for row in arm.rows})
     return {

@@ -1,4 +1,4 @@
-"""Fronts: which mixes of rewards an arm can give, chosen on one half of the prompts and measured on the other."""
+"""Pareto fronts of the arms, selected on one half of the prompts and measured on the other."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,30 +12,29 @@ from irlhf.core.example import Example
 from irlhf.evaluation.arms import Arm, weightings
 from irlhf.policy.policy_file import Policy
 
-REFERENCE = -1.0  # of every reward: one standard deviation below the training data's mean
+REFERENCE = -1.0  # for every reward: one standard deviation below the mean of the training data
 _LEAST_WEIGHTINGS = 2
 _LEAST_PROMPTS = 4
 
 
 @dataclass(frozen=True)
 class _Answers:
-    """Every arm's answers to every weighting: as many samples each, on the same prompts."""
+    """The mean rewards of every arm for every weighting, over equally many samples of the same prompts."""
 
     prompts: list[str]
     rewards: tuple[str, ...]
     weights: list[dict[str, float]]
-    means: dict[str, Floats]  # of each arm by its key: z [prompts, weightings, rewards]
-    samples: int  # of each arm, weighting and prompt
+    means: dict[str, Floats]  # z-scores [prompts, weightings, rewards] by the arm's key
+    samples: int  # per arm, weighting and prompt
 
 
 def fronts(arms: Sequence[Arm], bootstrap: Bootstrap) -> dict[str, Any]:
-    """Return each arm's hypervolume, its mean inner product with the weights, and which points it dominates.
+    """Return the hypervolume of each arm, its mean inner product with the weights, and the points it dominates.
 
-    An arm's points are its mean rewards (z) under each weighting. The undominated ones are chosen on one
-    half of the prompts; hypervolume (Zitzler and Thiele 1998, by moocore, more is better) and dominance are
-    those of the chosen points on the other half, so that luck in choosing does not count. The mean inner
-    product is the mean over weightings of the weighted reward, on all prompts. Nothing where fewer than two
-    weightings of at least two rewards were asked.
+    The points of an arm are its mean rewards (z-scores) for each weighting. Undominated points are selected on one
+    half of the prompts; hypervolume (Zitzler and Thiele 1998, computed by moocore; higher is better) and dominance
+    are measured on the other half, which avoids selection bias. The mean inner product is the mean weighted reward
+    over weightings, on all prompts. Returns {} for fewer than two weightings, two rewards or four common prompts.
     """
     answers = _answers(arms, bootstrap.seed)
     if answers is None:
@@ -70,17 +69,17 @@ def fronts(arms: Sequence[Arm], bootstrap: Bootstrap) -> dict[str, Any]:
 
 
 def undominated(points: Floats) -> Any:
-    """Return which points [points, rewards] no other exceeds in every reward; of equal ones the first."""
+    """Return a mask of the points [points, rewards] that no other point dominates; of equal points the first."""
     return moocore.is_nondominated(points, maximise=True)
 
 
 def hypervolume(points: Floats) -> float:
-    """Return the volume that the points [points, rewards] dominate above the reference point."""
+    """Return the volume between the reference point and the points [points, rewards]."""
     return float(moocore.hypervolume(points, ref=np.full(points.shape[1], REFERENCE), maximise=True))
 
 
 def dominated_share(points: Floats, by: Floats) -> float:
-    """Return the share of points that one of the others exceeds: nowhere less, somewhere more."""
+    """Return the share of `points` that a point of `by` dominates: no reward lower, at least one higher."""
     no_less = np.all(by[None] >= points[:, None], axis=2)
     more = np.any(by[None] > points[:, None], axis=2)
     return float(np.any(no_less & more, axis=1).mean())
@@ -123,7 +122,7 @@ def _mean(rows: Sequence[Example], ruler: Policy, rewards: Sequence[str]) -> Flo
 
 
 def _volume(prompts: Sequence[str], means: Floats, bootstrap: Bootstrap) -> dict[str, float]:
-    """Return the hypervolume of some points from their means by prompt [prompts, points, rewards]."""
+    """Return the hypervolume, with its interval, of points given by prompt [prompts, points, rewards]."""
 
     def measure(times: Floats) -> Mapping[str, Floats]:
         drawn = np.tensordot(times, means, 1) / times.sum(1)[:, None, None]

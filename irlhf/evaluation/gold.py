@@ -1,4 +1,4 @@
-"""Gold: another scorer of the same thing, never trained on, which tells obedience from gaming the proxy."""
+"""Gold rewards along the target, and over-optimisation of the proxy."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +10,12 @@ from irlhf.evaluation.arms import Pair
 from irlhf.evaluation.curve import level_means, levels_of
 from irlhf.evaluation.tracking import rank_tracking
 
-_LEAST_LEVELS = 3  # for a peak between the ends
+_LEAST_LEVELS = 3  # for a peak between the lowest and the highest
 _LEAST_PROMPTS = 4  # two in each half
 
 
 def gold_tracking(pairs: Sequence[Pair], bootstrap: Bootstrap) -> dict[str, Any]:
-    """Return how gold follows the target, and whether it falls again where most is asked; {} without gold."""
+    """Return the rank correlations of gold with the target, and over-optimisation; {} without gold rewards."""
     scored = [pair for pair in pairs if pair.gold is not None]
     if not scored:
         return {}
@@ -24,11 +24,11 @@ def gold_tracking(pairs: Sequence[Pair], bootstrap: Bootstrap) -> dict[str, Any]
 
 
 def over_optimisation(pairs: Sequence[Pair], bootstrap: Bootstrap) -> dict[str, Any]:
-    """Return by how much gold falls from its peak to the highest target: the proxy obeys, the thing gets worse.
+    """Return the level at which gold peaks, and the fall of gold from the peak to the highest target.
 
-    The peak is found on one half of the prompts and the fall from it measured on the other half; found and
-    measured on the same samples it would be above 0 by luck alone. Nothing with fewer than three levels of
-    the target, or where a half lacks one of them.
+    A fall means that the proxy is over-optimised. The peak is located on one half of the prompts and the fall is
+    measured on the other half, because on the same samples the fall would be positive by chance. Returns {} for fewer
+    than four prompts or three levels, or if one half of the prompts lacks a level.
     """
     prompts = sorted({pair.prompt for pair in pairs})
     order = np.random.default_rng(bootstrap.seed).permutation(len(prompts))

@@ -1,4 +1,4 @@
-"""The rows that eval reads: samples of policies, or completions that people preferred."""
+"""Read the rows for eval: samples of policies, or preference pairs."""
 
 import os
 from collections.abc import Sequence
@@ -10,12 +10,13 @@ from irlhf.io.files import read_rows
 
 
 def read_all(paths: Sequence[Path]) -> tuple[list[Example], list[int]]:
-    """Return the rows of all files, which are of one kind, and how many rows each file has.
+    """Return the rows of all files and the number of rows per file.
 
-    Raises ConfigError where a file is named twice, and DataError at a row of no kind or of another kind.
+    Raises ConfigError if a file is named twice, and DataError for a row that is neither a sample nor part of a pair,
+    or for a mixture of both.
     """
     if len(set(map(os.path.realpath, paths))) < len(paths):
-        raise ConfigError("a file of samples is named twice; each counts once")
+        raise ConfigError("a file of samples is named twice; name each file once")
     rows: list[Example] = []
     counts = []
     for path in paths:
@@ -30,6 +31,8 @@ def read_all(paths: Sequence[Path]) -> tuple[list[Example], list[int]]:
 def _check(path: Path, example: Example, first: Example) -> None:
     kinds = f"samples, which have a 'policy', or preference pairs, whose labels are {CHOSEN} and {REJECTED}"
     if not example.policy and example.label not in (CHOSEN, REJECTED):
-        raise DataError(f"{path}: {example.id} has no 'policy' and no such label; eval reads scored {kinds}")
+        raise DataError(f"{path}: {example.id} has neither a 'policy' nor such a label; eval reads scored {kinds}")
     if bool(example.policy) != bool(first.policy):
-        raise DataError(f"{path}: with {example.id} both kinds are mixed; evaluate apart the {kinds}")
+        raise DataError(
+            f"{path}: {example.id} is of another kind than the rows before it; evaluate separately the {kinds}"
+        )

@@ -1,4 +1,4 @@
-"""How often does each reward prefer the completion that people chose? Needs no policy."""
+"""Preference accuracy: how often each reward prefers the chosen completion of a pair. Needs no policy."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,23 +14,23 @@ from irlhf.policy.remote_model import find_reward_model
 from irlhf.policy.rewards_file import Reward, read_rewards
 
 _KINDS = ("rewards", "gold")
-_LOGITS = "hf:"  # how the scorers begin whose reward is a logit: reward models are trained on differences
+_LOGITS = "hf:"  # prefix of scorers whose reward is a logit; reward models are trained on differences of logits
 
 
 class _Column(NamedTuple):
-    """What one scorer says of the pairs that have its number on both sides."""
+    """The pairs with a reward of one scorer on both sides."""
 
     pairs: list[Pair]
-    differences: list[float]  # chosen less rejected, in the scorer's own direction
+    differences: list[float]  # chosen minus rejected, in the scorer's units
 
 
 def read_specs(path: str) -> dict[str, dict[str, Reward]]:
-    """Return what a rewards.yaml says of each reward and each gold scorer; nothing without one."""
+    """Return the rewards and the gold scorers of a rewards.yaml by name; none for an empty path."""
     if not path:
         return {"rewards": {}, "gold": {}}
     specs = read_rewards(Path(path))
     beside = Path(path).parent
-    # Gold has the direction of its reward, also where this file does not say who gave it.
+    # Gold has the direction of its reward, even if the file names no gold scorer.
     gold = {
         name: _with_deployed_scorer(specs.gold.get(name, Reward()), beside).model_copy(
             update={"direction": reward.direction}
@@ -44,7 +44,7 @@ def read_specs(path: str) -> dict[str, dict[str, Reward]]:
 
 
 def _with_deployed_scorer(reward: Reward, beside: Path) -> Reward:
-    """Return a reward; one whose folder leads to a host by the name of who is asked there, for a probability."""
+    """Return the reward, with a folder of a hosted reward model replaced by the `binary:` scorer of that model."""
     hosted = find_reward_model(reward.scorer, beside) if reward.by_path else None
     return reward.model_copy(update={"scorer": f"binary:{hosted.model}"}) if hosted else reward
 
@@ -52,16 +52,16 @@ def _with_deployed_scorer(reward: Reward, beside: Path) -> Reward:
 def preferences(
     rows: Sequence[Example], specs: Mapping[str, Mapping[str, Reward]], bootstrap: Bootstrap, path: Path
 ) -> dict[str, Any]:
-    """Return, for every reward and gold scorer that both sides of some pair have, how often it prefers the chosen side.
+    """Return the preference accuracy of every reward and gold scorer that has a pair with both sides scored.
 
-    `counts` says what became of all rows, `splits` where the pairs come from. Rewards that `specs` does not know
-    are better the higher they are. Raises DataError, naming the file, where there is nothing to compare.
+    `counts` accounts for all rows; `splits` counts pairs by split. Rewards missing from `specs` are taken as higher is
+    better. Raises DataError, naming the file, if there are no pairs or no rewards to compare.
     """
     _check_ids(rows)
     pairs, counts = pairs_of(rows)
     if not pairs:
-        what = f"{path}: no pairs in {counts['rows']:,} rows ({left_out(counts)})"
-        raise DataError(f"{what}; a chosen and a rejected completion share their 'group' and their prompt")
+        problem = f"{path}: no pairs in {counts['rows']:,} rows ({left_out(counts)})"
+        raise DataError(f"{problem}; a chosen and a rejected completion share their 'group' and their prompt")
     columns = {kind: dict(_columns(pairs, kind)) for kind in _KINDS}
     if not any(columns.values()):
         raise DataError(f"{path}: none of {len(pairs):,} pairs has a reward on both sides; score the rows first")
@@ -78,14 +78,14 @@ def preferences(
 
 def _preference_metrics(column: _Column, spec: Reward, bootstrap: Bootstrap) -> dict[str, Any]:
     sign = -1 if spec.direction == "lower" else 1
-    # The logit of one class among several is no logit of being preferred.
+    # The logit of one class among several is not a preference logit.
     logits = (spec.by_path or spec.scorer.startswith(_LOGITS)) and not spec.label and spec.read in ("", "logit")
     differences = [sign * difference for difference in column.differences]
     return {"direction": spec.direction, **accuracy(column.pairs, differences, bootstrap, logits)}
 
 
 def _columns(pairs: Sequence[Pair], kind: str) -> Iterator[tuple[str, _Column]]:
-    """Yield each reward, or gold, with the pairs that have it on both sides."""
+    """Yield each reward, or gold scorer, with the pairs that have it on both sides."""
     sides = [(pair, getattr(pair.chosen, kind), getattr(pair.rejected, kind)) for pair in pairs]
     shared = [(pair, {name: a[name] - b[name] for name in a if name in b}) for pair, a, b in sides]
     for name in dict.fromkeys(name for _, differences in shared for name in differences):
@@ -96,18 +96,18 @@ def _columns(pairs: Sequence[Pair], kind: str) -> Iterator[tuple[str, _Column]]:
 def _check_ids(rows: Sequence[Example]) -> None:
     twice = next((name for name, count in Counter(row.id for row in rows).items() if count > 1), "")
     if twice:
-        raise DataError(f"id '{twice}' stands in two files; each row counts once, and ids must differ")
+        raise DataError(f"id '{twice}' occurs in two files; ids must be unique")
 
 
 def _warn(pairs: Sequence[Pair], counts: Mapping[str, int], guessed: Sequence[str]) -> None:
-    """Say what was left out and taken for granted, and what the figures cannot be trusted for."""
+    """Note rows that were left out and assumed directions; warn about pairs that make the metrics unreliable."""
     if left_out(counts):
         console.note(f"{counts['rows']:,} rows make {len(pairs):,} pairs; left out: {left_out(counts)}")
     if guessed:
-        console.note(f"{', '.join(guessed)} taken as higher is better; a rewards.yaml (-r) can say otherwise")
+        console.note(f"{', '.join(guessed)} taken as higher is better; a rewards.yaml (-r) can set the direction")
     learnt = sum(TRAIN in (pair.chosen.split, pair.rejected.split) for pair in pairs)
     if learnt:
-        console.warn(f"{learnt:,} pairs are of the {TRAIN} split, which a reward model may know by heart")
+        console.warn(f"{learnt:,} pairs are of the {TRAIN} split, which a reward model may have memorised")
     prompts = len({pair.prompt for pair in pairs})
     if prompts < FEW_PROMPTS:
         console.warn(f"intervals from fewer than {FEW_PROMPTS} prompts are too narrow: there are {prompts}")

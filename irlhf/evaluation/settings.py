@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """Which policies the samples may come from, what counts as a hit, and how intervals are drawn."""
+    """Policies of the samples, tolerance, bootstrap, calibration, and rewards of preference pairs."""
 
-    policies: tuple[str, ...] = ()  # folders; empty: those that stand beside the samples
-    tolerance: float = 0.1  # in scale units: an actual reward this near to its target is a success
+    policies: tuple[str, ...] = ()  # folders; empty: those beside the samples
+    tolerance: float = 0.1  # in scale units: largest distance between target and actual that is a success
     resamples: int = 1000
     seed: int = 0
-    calibrate: str = ""  # folder of a policy that is to remember what it can reach
-    rewards: str = ""  # a rewards.yaml that says which way each reward of preference pairs is better
+    calibrate: str = ""  # folder of a policy to calibrate
+    rewards: str = ""  # a rewards.yaml with the direction of each reward of preference pairs

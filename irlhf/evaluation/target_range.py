@@ -1,4 +1,4 @@
-"""Between which numbers does asking for more bring more, and would a map from wanted to asked bring one nearer?"""
+"""The range of targets over which the actual reward rises, and a map from wanted rewards to targets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from irlhf.evaluation.arms import Pair
 from irlhf.evaluation.curve import Levels, level_means, levels_of
 from irlhf.policy.policy_file import Reach
 
-LEVELS = 20  # at most
-_ROWS = 30  # of a level, where many different numbers were asked
-_FEWEST = 10  # rows of a level that counts
+LEVELS = 20  # maximum
+_ROWS = 30  # per level, if there are many distinct targets
+_FEWEST = 10  # rows per level; smaller levels are ignored
 
-_NOTHING = 1e-9  # of all that came back: a rise below this is rounding
+_NOTHING = 1e-9  # relative to the range of actual rewards; a smaller rise is a rounding error
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What came back to the numbers asked of one reward, in the units of its scale."""
+    """Targets and actual rewards of one reward, in the units of its scale."""
 
     prompts: Sequence[str]
     targets: Floats
@@ -33,34 +33,34 @@ class Answers:
 
     @cached_property
     def levels(self) -> Levels:
-        """The level of each row: each number asked by itself, or about equally many rows."""
+        """The level of each row: one distinct target, or a bin of about equally many rows."""
         return levels_of(self.targets, min(LEVELS, max(2, len(self.targets) // _ROWS)))
 
     @cached_property
     def counts(self) -> Floats:
-        """The rows of each level."""
+        """The number of rows of each level."""
         return np.bincount(self.levels).astype(float)
 
     @cached_property
     def centres(self) -> Floats:
-        """The mean number asked of each level."""
+        """The mean target of each level."""
         means: Floats = np.bincount(self.levels, weights=self.targets) / self.counts
         return means
 
     @property
     def all(self) -> Mask:
-        """All rows."""
+        """The mask of all rows."""
         return np.ones(len(self.targets), bool)
 
     def means(self, mask: Mask) -> Floats:
-        """Return the mean actual of each level over some rows; nan where they have none of it."""
+        """Return the mean actual reward of each level over the masked rows; NaN for a level without rows."""
         means: Floats = level_means(mask[None].astype(float), self.actual, self.levels, range(len(self.counts)))[0]
         return means
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Runs of levels of a curve that falls, then rises, then falls; the first and the last fall may be missing."""
+    """Runs of levels of a curve that falls, rises and falls. The first and the last fall may be missing."""
 
     curve: Floats
     first: range
@@ -71,22 +71,22 @@ class Shape:
 
 @dataclass(frozen=True)
 class Reached:
-    """What was found of one reward. An interval is missing where the rows are too few for it."""
+    """The reachable range of one reward, and its evidence. An interval is None if there are too few rows."""
 
     reach: Reach | None
-    rise: Interval | None  # of the mean actual from the trough to the peak
-    dip: Interval | None  # by how much asking for the least brings more than the trough
-    fall: Interval | None  # by how much asking for the most brings less than the peak
-    gain: Interval | None  # by how much a map brings the actual nearer to what is wanted
+    rise: Interval | None  # of the mean actual reward from the trough to the peak
+    dip: Interval | None  # mean actual reward of the lowest target minus that of the trough
+    fall: Interval | None  # mean actual reward of the peak minus that of the highest target
+    gain: Interval | None  # reduction of the error by the map
 
 
 def find_reach(pairs: Sequence[Pair], bootstrap: Bootstrap) -> Reached:
-    """Return between which numbers asking for more brings more, with a map where it helps.
+    """Return the range of targets over which the actual reward rises, with a map if it reduces the error.
 
-    The curve that falls, then rises, then falls and lies nearest to the levels' mean actuals has a trough
-    and a peak. Found on one half of the prompts, rise and falls are measured on the other half, and both
-    ways count: luck in finding them does not. There is a reach where the interval of the rise lies above 0.
-    It ends at the peak only where the fall behind it lies above 0 likewise, else with the most that was asked.
+    A curve that falls, rises and falls is fitted to the mean actual rewards of the levels by least squares; its trough
+    and peak are located on one half of the prompts, and rise and falls are measured on the other half, and vice
+    versa. There is a range if the interval of the rise is above 0. The range begins at the trough, or ends at the
+    peak, only if the interval of that fall is above 0; otherwise it extends to the lowest or highest target.
     """
     answers = _answers(pairs)
     if len(answers.counts) < 2:
@@ -103,7 +103,7 @@ def find_reach(pairs: Sequence[Pair], bootstrap: Bootstrap) -> Reached:
 
 
 def _answers(pairs: Sequence[Pair]) -> Answers:
-    """Return the rows that are asked for nearly the same often enough."""
+    """Return the rows of levels that have enough rows."""
     targets, actual = np.array([(pair.target, pair.actual) for pair in pairs]).T
     prompts = np.array([pair.prompt for pair in pairs])
     given = Answers(prompts.tolist(), targets, actual)
@@ -112,7 +112,7 @@ def _answers(pairs: Sequence[Pair]) -> Answers:
 
 
 def shape_of(means: Floats, counts: Floats) -> Shape:
-    """Return the shape of the curve, falling, rising, falling, that is nearest to the means by least squares."""
+    """Return the falling, rising and falling curve with the least squared distance from the means."""
     curve, start, stop = _nearest(means, counts)
     if start > 0 and curve[start - 1] <= curve[start]:
         start -= 1
@@ -122,12 +122,12 @@ def shape_of(means: Floats, counts: Floats) -> Shape:
 
 
 def _nearest(means: Floats, counts: Floats) -> tuple[Floats, int, int]:
-    """Return the curve, and the levels between which it rises."""
+    """Return the curve and the levels between which it rises."""
     size = len(means)
     before = [_monotone(means[:i], counts[:i], False) for i in range(size)]
     after = [_monotone(means[j + 1 :], counts[j + 1 :], False) for j in range(size)]
     best, nearest = np.inf, (means, 0, size - 1)
-    for length in range(size, 0, -1):  # of equally near ones, the one that rises longest
+    for length in range(size, 0, -1):  # of equally near curves, the one with the longest rise
         for i in range(size - length + 1):
             j = i + length - 1
             curve = np.concatenate([before[i], _monotone(means[i : j + 1], counts[i : j + 1], True), after[j]])
@@ -145,7 +145,7 @@ def _monotone(means: Floats, counts: Floats, rising: bool) -> Floats:
 
 
 def _run(curve: Floats, level: int) -> range:
-    """Return the levels around one that have its value."""
+    """Return the adjacent levels with the same value."""
     start = stop = level
     while start > 0 and curve[start - 1] == curve[level]:
         start -= 1
@@ -155,7 +155,7 @@ def _run(curve: Floats, level: int) -> range:
 
 
 def _halves(prompts: Sequence[str], seed: int) -> tuple[Mask, Mask]:
-    """Return the rows of two random halves of the prompts."""
+    """Return the row masks of two random halves of the prompts."""
     known = sorted(set(prompts))
     order = np.random.default_rng(seed).permutation(len(known))
     first = {known[i] for i in order[: len(known) // 2]}
@@ -164,7 +164,7 @@ def _halves(prompts: Sequence[str], seed: int) -> tuple[Mask, Mask]:
 
 
 def _contrasts(answers: Answers, halves: tuple[Mask, Mask], bootstrap: Bootstrap) -> dict[str, Interval | None]:
-    """Return rise, dip and fall: the shape found on one half, measured on the other, and both ways in the mean."""
+    """Return rise, dip and fall, each the mean of two estimates: located on one half, measured on the other."""
     shapes = []
     for finding, measuring in (halves, halves[::-1]):
         means = answers.means(finding)
@@ -178,16 +178,16 @@ def _contrasts(answers: Answers, halves: tuple[Mask, Mask], bootstrap: Bootstrap
         return {**ends, "one": left["rise"], "other": right["rise"]}
 
     intervals = clustered(answers.prompts, measure, bootstrap)
-    # Two ways over the same rows are no two independent tries, and a reach out of noise would be the worst mistake.
+    # The two estimates are not independent, so their intervals are averaged instead of combined.
     intervals["rise"] = {end: (intervals["one"][end] + intervals["other"][end]) / 2 for end in ("value", "low", "high")}
     return {name: _known(intervals[name]) for name in ("rise", "dip", "fall")}
 
 
 def _measured(answers: Answers, shape: Shape, measuring: Mask, times: Floats) -> dict[str, Floats]:
-    """Return rise, dip and fall of a shape in each draw of the rows that measure."""
+    """Return rise, dip and fall of a shape in each draw of the measuring rows."""
 
     def change(run: range) -> Floats:
-        # The whole run of the curve bears witness, not its ends alone.
+        # The mean over the whole run is less noisy than one level.
         mask = measuring & np.isin(answers.levels, run)
         foretold = shape.curve[answers.levels[mask]]
         return np.ptp(foretold) * statistics.slope(times[:, mask], foretold, answers.actual[mask])
@@ -213,7 +213,7 @@ def _numbers(answers: Answers, start: int, stop: int) -> tuple[float, float]:
 
 
 def _knots(answers: Answers, mask: Mask, ends: tuple[int, int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the rising curve of actual along asked by isotonic regression, a knot for each run of equal values."""
+    """Return the rising curve of the actual reward by isotonic regression, one knot per run of equal values."""
     inside = slice(ends[0], ends[1] + 1)
     counts = np.bincount(answers.levels[mask], minlength=len(answers.counts)).astype(float)[inside]
     curve = _monotone(answers.means(mask)[inside], counts, True)
@@ -225,19 +225,18 @@ def _knots(answers: Answers, mask: Mask, ends: tuple[int, int]) -> tuple[tuple[f
 
 
 def _gain(answers: Answers, halves: tuple[Mask, Mask], ends: tuple[int, int], bootstrap: Bootstrap) -> Interval | None:
-    """Return by how much nearer to what is wanted a map brings the mean actual.
+    """Return the reduction of the mean absolute error by a map from wanted rewards to targets.
 
-    What is wanted is spread as what was asked. Without a map it is asked as it is, with one as the map of one
-    half of the prompts says; how far the answers to either number miss what is wanted, the other half's
-    answers say. A number between two levels gets the answers of both, so a coarse grid, which says nothing of
-    what lies between its numbers, shows no gain. Both are held to the reach.
+    Wanted rewards are distributed like the targets. Without a map the target is the wanted reward; with one it is
+    the map fitted on one half of the prompts. Errors of both are measured on the other half. A target between two
+    levels gets the samples of both, so a coarse grid shows no gain. Targets are clamped to the range.
     """
     low, high = _numbers(answers, *ends)
     plain, parts = Reach(low, high), []
     for finding, measuring in (halves, halves[::-1]):
         knots = _knots(answers, finding, ends)
         weights = _shares(answers, plain, ends) - _shares(answers, Reach(low, high, *knots), ends)
-        # [rows, wanted]: how far each answer misses each wanted number
+        # [rows, wanted]: distance of each actual reward from each wanted one
         missed = np.abs(answers.actual[:, None] - answers.centres[None])
         wanted = answers.counts / answers.counts.sum()
         values = (missed * weights[:, answers.levels].T) @ wanted
@@ -254,7 +253,7 @@ def _gain(answers: Answers, halves: tuple[Mask, Mask], ends: tuple[int, int], bo
 
 
 def _shares(answers: Answers, reach: Reach, ends: tuple[int, int]) -> Floats:
-    """Return for each wanted level [wanted, levels] which levels' answers it gets: the two nearest to what is asked."""
+    """Return the weight of each level for each wanted level [wanted, levels]: the two levels around its target."""
     inside = answers.centres[ends[0] : ends[1] + 1]
     shares = np.zeros((len(answers.centres), len(answers.centres)))
     for wanted, number in enumerate(answers.centres):

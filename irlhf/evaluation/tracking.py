@@ -1,4 +1,4 @@
-"""How well the actual reward follows the target."""
+"""How closely the actual reward follows the target."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,22 +10,21 @@ from irlhf.evaluation import statistics
 from irlhf.evaluation.arms import ROUNDING, Pair, by_prompt
 from irlhf.policy.scales import within_ranks
 
-POINTS = 2000  # (target, actual) pairs that eval.json keeps for the picture
-_LEAST_TARGETS = 3  # different targets a prompt needs before its own correlation means anything
+POINTS = 2000  # most (target, actual) pairs in eval.json, for the plot
+_LEAST_TARGETS = 3  # distinct targets a prompt needs for a correlation of its own
 _CORRELATIONS = ("pearson", "spearman", "slope")
 
-Prompts = Mapping[str, Mapping[str, float]]  # each prompt's own figures
+Prompts = Mapping[str, Mapping[str, float]]  # metrics by prompt
 
 
 def tracking(pairs: Sequence[Pair], tolerance: float, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Return the figures of one reward.
+    """Return the tracking metrics of one reward.
 
-    `pooled` is over all samples. `within` is the mean over prompts of each prompt's own figure, so that easy
-    and hard prompts cannot make it up. `error` is the mean absolute error, `success` the share of samples
-    within `tolerance` of their target, `at_least` the share that gave what was asked or more; each beside
-    what it would be without any steering: with the targets dealt out anew (the mean over all deals), and
-    with one constant answer (the best one). Where all targets are the same there is nothing to correlate
-    with: `pooled` and `within` are empty.
+    `pooled` is over all samples. `within` is the mean over prompts of each prompt's own metric, which differences
+    between prompts do not affect. `error` is the mean absolute error, `success` the share of samples within
+    `tolerance` of their target, `at_least` the share within the requested bounds. Each has floors, its values without
+    steering: with shuffled targets (the mean over all permutations), and with the best constant. `pooled` and `within`
+    are empty if all targets are equal.
     """
     targets, actual = _columns(pairs)
     enough = np.array([pair.enough for pair in pairs], dtype=float)
@@ -46,13 +45,13 @@ def tracking(pairs: Sequence[Pair], tolerance: float, bootstrap: Bootstrap) -> d
 
 
 def ordered_error(pairs: Sequence[Pair]) -> float:
-    """Return the mean absolute error on the scale `within` of samples whose order is that of their targets."""
+    """Return the mean absolute error on the scale `within` if the samples had the order of their targets."""
     ranks = within_ranks([pair.target for pair in pairs], [pair.prompt for pair in pairs], "higher")
     return float(np.mean([abs(pair.target - (rank or 0.0)) for pair, rank in zip(pairs, ranks, strict=True)]))
 
 
 def rank_tracking(pairs: Sequence[tuple[str, float, float]], bootstrap: Bootstrap) -> dict[str, Any]:
-    """Return how well numbers on a scale of their own follow the target, from (prompt, asked, number)."""
+    """Return rank correlations with the target, within prompts and pooled, from (prompt, target, number)."""
     prompts = [prompt for prompt, _, _ in pairs]
     targets, given = (np.array(column) for column in zip(*(pair[1:] for pair in pairs), strict=True))
     pooled = clustered(prompts, lambda times: {"spearman": statistics.spearman(times, targets, given)}, bootstrap)
@@ -66,17 +65,17 @@ def rank_tracking(pairs: Sequence[tuple[str, float, float]], bootstrap: Bootstra
 
 
 def own_figures(pairs: Sequence[Pair]) -> Prompts:
-    """Return each prompt's own correlations and violations.
+    """Return correlations and violations by prompt, for prompts with at least three distinct targets.
 
-    A prompt whose actual rewards are all equal follows nothing and counts 0. A violation is a pair of
-    samples of which the one that was asked for more gave less, as a share of the pairs asked differently.
+    Correlations are 0 if all actual rewards of a prompt are equal. Violations are the share of sample pairs with
+    different targets in which the one with the higher target has the lower reward.
     """
     targets, actual = _columns(pairs)
     return _own([pair.prompt for pair in pairs], targets, actual)
 
 
 def within(own: Prompts, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Return the mean of the prompts' own figures."""
+    """Return the mean of the metrics over prompts, with intervals."""
     if not own:
         return {"prompts": 0}
     columns = {
@@ -125,7 +124,10 @@ def _prompt_correlations(targets: Floats, actual: Floats) -> dict[str, float]:
 
 
 def _error_floors(targets: Floats, actual: Floats) -> dict[str, float]:
-    """Return the mean of |target - actual| over all pairs, in n log n, and that of the targets' own median."""
+    """Return the mean of |target - actual| over all target-actual combinations, and that of the median target.
+
+    Takes O(n log n) time.
+    """
     ordered = np.sort(actual)
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     below = np.searchsorted(ordered, targets)
@@ -140,13 +142,13 @@ def _success_floors(requested: Floats, actual: Floats, tolerance: float) -> dict
         ordered, requested - tolerance, "left"
     )
     targets = np.sort(requested)
-    # The best constant has some target just at its lower reach.
+    # The best constant has a target at its lower bound.
     held = np.searchsorted(targets, targets + 2 * tolerance, "right") - np.arange(len(targets))
     return {"floor_permuted": float(near.mean() / len(ordered)), "floor_constant": float(held.max() / len(targets))}
 
 
 def _share_enough(pairs: Sequence[Pair]) -> float:
-    """Return the share of all pairs of a target and an actual, of whichever samples, that keep the target."""
+    """Return the share of all target-actual combinations in which the actual lies within the bounds."""
     actual, least, most = np.array([(pair.actual, pair.least, pair.most) for pair in pairs]).T
     ordered = np.sort(actual)
     reached = len(ordered) - np.searchsorted(ordered, least - ROUNDING, "left")

@@ -1,4 +1,4 @@
-"""What asking for a mix of rewards brings, beside arms that were not asked and the training data."""
+"""Rewards of each requested mix, for all arms."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from irlhf.policy.policy_file import Policy
 
 
 def tradeoff(arms: Sequence[Arm], bootstrap: Bootstrap) -> list[dict[str, Any]]:
-    """Return, for every weighting that some sample was asked with, the mean weighted reward of each arm.
+    """Return the mean weighted reward of each arm for every requested weighting.
 
-    The weighted reward is the weighted mean of oriented z-scores over the training data, so the data's own
-    mean is 0; each arm's single rewards are given in the same units. One ruler measures all: the first
-    arm's training data. A baseline whose prompt holds no reward answers every weighting with all its samples.
+    The weighted reward is the weighted mean of z-scores, oriented so that higher is better and relative to the
+    training data of the first arm's policy, whose mean is 0. Single rewards have the same units. All samples of a
+    baseline without rewards in its prompts count for every weighting.
     """
     ruler = arms[0].policy
     measured = []

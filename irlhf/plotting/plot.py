@@ -9,7 +9,7 @@ from typing import Any
 from irlhf.core.errors import ConfigError
 from irlhf.core.registry import PICTURES, resolve
 from irlhf.io.files import STREAM, check_output, digest, whole_file
-from irlhf.plotting.inputs import PlotInput, input_file, report_damage, read_input
+from irlhf.plotting.inputs import PlotInput, input_file, read_input, report_damage
 from irlhf.plotting.settings import PlotSettings
 from irlhf.plotting.types import DrawnPlot, Plot, PlotData
 
