@@ -6,11 +6,14 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import IRLHF, Outcome, call, examples, names, process, read, wait_until, write
+
+from irlhf.training.settings import FinetuneSettings
 
 REWARDS = """
 rewards:
@@ -132,6 +135,19 @@ def test_of_few_prompts_all_are_asked_and_no_more_is_learnt_than_from_their_samp
     assert len(read(Path("out/round-1/samples.jsonl"))) == 6
     learnt = json.loads(Path("out/round-1/round.json").read_text())["training"]
     assert learnt["epochs"] * learnt["completion tokens"] < 500
+
+
+def test_a_round_trains_with_every_setting_that_was_given(home: Path) -> None:
+    given = {"batch": 8, "context": 96, "drop": 0.2, "drop_all": 0.05, "accumulate": 2}
+    done = run(home, *(part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)))
+    assert done.code == 0, done.err
+    used = json.loads(Path("out/round-1/policy/policy.json").read_text())["training"]["settings"]
+    of_the_round = {"rewards": "rewards.yaml", "like": str(home / "policy"), "seed": 1}
+    chosen = {"epochs", "learning_rate", "precision"}
+    expected = {**asdict(FinetuneSettings()), **given, **of_the_round}
+    assert {name: used[name] for name in used.keys() - chosen} == {
+        name: expected[name] for name in expected.keys() - chosen
+    }
 
 
 SUM, ZSCORE = REWARDS + "combine: sum\n", REWARDS.replace("weight: 2", "weight: 2, scale: {kind: zscore}")

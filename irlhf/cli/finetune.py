@@ -46,7 +46,6 @@ def _removed_layout(value: str | None) -> None:
 
 
 def finetune(
-    context_: typer.Context,
     scored: Annotated[Path, typer.Argument(help="Scored examples, or pairs; - is stdin.", metavar="SCORED")],
     model: Annotated[str, typer.Option(help="Base model: a folder, a hub id, tiny, or openai:NAME.")] = "tiny",
     rewards: Annotated[
@@ -235,7 +234,7 @@ def finetune(
             hosted=hosted,
         )
         out = output or Path("online")
-        summary = run_rounds(scored, out, model, options.runner(context_), rounds_settings)
+        summary = run_rounds(scored, out, model, rounds_settings)
         options.finish(summary, json_, "the rounds", f"irlhf plot {out}/rounds.json, irlhf sample {out}/policy PROMPTS")
         return
     if objective == Objective.reward:

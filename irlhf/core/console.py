@@ -39,9 +39,10 @@ def be_quiet(quiet: bool) -> None:
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
-    """Let commands that are quiet run in here; what speaks around them speaks again."""
+def silenced() -> Iterator[None]:
+    """Turn notes and progress off in here."""
     before = _quiet
+    be_quiet(True)
     try:
         yield
     finally:

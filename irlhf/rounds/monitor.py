@@ -18,8 +18,9 @@ from irlhf.evaluation.fronts import hypervolume, undominated
 from irlhf.evaluation.statistics import mean
 from irlhf.io.files import read_json, read_rows
 from irlhf.io.resumable import counts_of
-from irlhf.rounds.round_targets import mix
-from irlhf.rounds.types import Loop
+from irlhf.rounds.round_targets import mix, same_target
+from irlhf.rounds.types import Loop, RequestedTargets
+from irlhf.sampling.settings import SampleSettings
 
 EACH = 4  # samples of a prompt, asked for the mix and for what training rows have
 _QUANTILES = (10, 50, 90)
@@ -53,10 +54,9 @@ class Measurement:
 def watch(loop: Loop, policy: Path, folder: Path) -> Measurement:
     """Ask a policy what every policy is asked, and return the figures; the files stand in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    data = [flag for name in loop.policy.names for flag in ("-t", f"{name}=data")]
-    kinds = {"data": data, "mix": ["--weights", mix(loop.policy), "--pick", "best"]}
-    scored = {kind: _scored_samples(loop, policy, folder, (kind, asks)) for kind, asks in kinds.items()}
-    loop.command("eval", *scored.values(), "--policy", policy, "-o", folder / "eval.json")
+    kinds = {"data": same_target(loop.policy, "data"), "mix": RequestedTargets(weights=mix(loop.policy))}
+    scored = {kind: _scored_samples(loop, policy, folder, kind, kinds[kind]) for kind in kinds}
+    loop.evaluate([*scored.values()], folder / "eval.json", policy)
     rows = {kind: _rows(path) for kind, path in scored.items()}
     ruler = _ruler(loop, _rows(loop.out / "round-0" / scored["data"].name))
     rewards, golds = _weighted(loop, rows["mix"]), _gold(loop, rows["mix"], ruler)
@@ -67,8 +67,8 @@ def watch(loop: Loop, policy: Path, folder: Path) -> Measurement:
     )
 
 
-def drawn(loop: Loop, folder: Path, asks: Sequence[str]) -> dict[str, Any]:
-    """Return what a round drew: what was asked, how many samples were kept, and how those differ from the others."""
+def drawn(loop: Loop, folder: Path, requested: RequestedTargets) -> dict[str, Any]:
+    """Return what a round requested and drew, how many samples were kept, and how those differ from the others."""
     scored = {row.id: row for row in _rows(folder / "scored.jsonl")}
     kept = {row.id for row in _rows(folder / "kept.jsonl")}
     counts = counts_of(folder / "kept.jsonl")
@@ -77,7 +77,7 @@ def drawn(loop: Loop, folder: Path, asks: Sequence[str]) -> dict[str, Any]:
         "dropped": [scored[row_id] for row_id in scored if row_id not in kept],
     }
     return {
-        "asked": list(asks),
+        "asked": requested.options,
         "scorer calls": len(scored),
         "drawn": {"samples": len(scored), "kept": len(kept)}
         | {name: number for name, number in counts.items() if name.startswith("dropped by")},
@@ -100,18 +100,16 @@ def _side(loop: Loop, rows: Sequence[Example]) -> dict[str, Any]:
     return summary
 
 
-def _scored_samples(loop: Loop, policy: Path, folder: Path, request: tuple[str, Sequence[str]]) -> Path:
+def _scored_samples(loop: Loop, policy: Path, folder: Path, kind: str, requested: RequestedTargets) -> Path:
     """Sample and score the fixed prompts; return the file of scored samples."""
-    kind, asks = request
     samples, scored, gold = (folder / f"{name}-{kind}.jsonl" for name in ("watch", "watched", "gold"))
-    far = [] if loop.policy.hosted else ["--reference", loop.start]  # a host gives no logprobs of given text
-    drawing = ["-n", EACH, *loop.drawing, "--seed", loop.seed]
-    prompts = loop.out / "watch.jsonl"
-    loop.command("sample", policy, prompts, *asks, *drawing, *far, "--split", VALIDATION, "-o", samples)
+    reference = "" if loop.policy.hosted else str(loop.start)  # a host gives no logprobs of given text
+    settings = SampleSettings(n=EACH, seed=loop.seed, split=VALIDATION, reference=reference)
+    loop.sample(policy, loop.out / "watch.jsonl", samples, requested, settings)
     loop.score(samples, scored)
     if not loop.named.gold:
         return scored
-    loop.score(scored, gold, "--gold")
+    loop.score(scored, gold, gold=True)
     return gold
 
 

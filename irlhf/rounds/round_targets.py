@@ -1,11 +1,11 @@
-"""What a round asks for, as flags of `irlhf sample`."""
+"""What a round requests."""
 
 from pathlib import Path
 
 from irlhf.io.files import read_rows
 from irlhf.policy.policy_file import Policy
 from irlhf.policy.scales import percentile
-from irlhf.rounds.types import Loop
+from irlhf.rounds.types import Loop, RequestedTargets
 
 ASKS = ("uniform", "data", "high", "weighted", "past")
 
@@ -15,18 +15,23 @@ _ENOUGH = 20  # rows
 _PAST = 90  # percentile of what the last round brought that `past` asks for
 
 
-def target_flags(loop: Loop, folder: Path, number: int) -> list[str]:
-    """Return the flags of the round whose folder this is."""
+def round_targets(loop: Loop, folder: Path, number: int) -> RequestedTargets:
+    """Return what the round whose folder this is requests."""
     names = loop.policy.names
     if loop.settings.ask == "weighted":
-        return ["--weights", mix(loop.policy), "--pick", "best"]
+        return RequestedTargets(weights=mix(loop.policy))
     if loop.settings.ask in ("uniform", "data"):
-        return [flag for name in names for flag in ("-t", f"{name}={loop.settings.ask}")]
+        return same_target(loop.policy, loop.settings.ask)
     if loop.settings.ask == "high":
         bounds = _high(loop.policy)
-        return [flag for name in names for flag in ("-t", f"{name}=~{bounds[name]:.6g}..")]
+        return RequestedTargets(tuple(f"{name}=~{bounds[name]:.6g}.." for name in names))
     reached = _reached(loop, folder.parent / f"round-{number - 1}", number)
-    return [flag for name in names for flag in ("-t", f"{name}={reached[name]:.6g}")]
+    return RequestedTargets(tuple(f"{name}={reached[name]:.6g}" for name in names))
+
+
+def same_target(policy: Policy, target: str) -> RequestedTargets:
+    """Return the request of one target for all rewards."""
+    return RequestedTargets(tuple(f"{name}={target}" for name in policy.names))
 
 
 def mix(policy: Policy) -> str:

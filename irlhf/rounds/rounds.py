@@ -19,19 +19,18 @@ from irlhf.rounds.arms import LOOP, Arm, arms_of
 from irlhf.rounds.checks import check_folder, check_ours, check_policy, check_rewards, check_settings
 from irlhf.rounds.monitor import Measurement, drawn, watch
 from irlhf.rounds.replay import Offline, mixed, prompts_of, write_rows
-from irlhf.rounds.round_targets import target_flags
+from irlhf.rounds.round_targets import round_targets
 from irlhf.rounds.settings import RoundsSettings
-from irlhf.rounds.training import left, rehearsal, spent, training_line
-from irlhf.rounds.types import Loop, Run
+from irlhf.rounds.training import left, rehearse, spent, train_round
+from irlhf.rounds.types import Loop
+from irlhf.sampling.settings import SampleSettings
 
 ROUNDS = "rounds.json"  # all that was watched
 POLICY = "policy"  # a link to the folder of the policy to take
 VERSION = 1  # of rounds.json's shape
 
 
-def run_rounds(
-    scored: str | Path, output: str | Path, model: str, run: Run, settings: RoundsSettings
-) -> dict[str, Any]:
+def run_rounds(scored: str | Path, output: str | Path, model: str, settings: RoundsSettings) -> dict[str, Any]:
     """Train on from the policy in the folder `model`, round after round, and return what was done.
 
     `<output>/round-1` and so on hold what the commands wrote, `rounds.json` what was watched, `policy` is a link to
@@ -48,7 +47,7 @@ def run_rounds(
     if is_finished(out / ROUNDS, made, parts=out):
         with lock(out / ROUNDS):  # a kill may have left its file
             return {"output": str(out), "finished": True}
-    loop, watched = _loop((Path(scored), out, model), run, settings)
+    loop, watched = _loop(Path(scored), out, model, settings)
     out.mkdir(exist_ok=True)
     with lock(out / ROUNDS):
         _sweep(loop)
@@ -65,12 +64,11 @@ def run_rounds(
     return {"output": str(out), "finished": False, "rounds": rounds, "policy": os.readlink(out / POLICY)}
 
 
-def _loop(places: tuple[Path, Path, str], run: Run, settings: RoundsSettings) -> tuple[Loop, list[dict[str, Any]]]:
+def _loop(scored: Path, out: Path, model: str, settings: RoundsSettings) -> tuple[Loop, list[dict[str, Any]]]:
     """Check all that can be before anything is done, and return the loop and the prompts that are watched.
 
     Raises ConfigError and DataError.
     """
-    scored, out, model = places
     start, rewards = Path(model), settings.training.rewards
     policy, named = read_policy(start), read_rewards(Path(rewards))
     check_policy(model, policy, settings)
@@ -81,9 +79,9 @@ def _loop(places: tuple[Path, Path, str], run: Run, settings: RoundsSettings) ->
         raise DataError(f"{scored}: no prompt of the {VALIDATION} split, which the rounds are watched by")
     if policy.hosted is None:
         offline = replace(offline, length=_counter(model))
-    loop = Loop(out, scored, rewards, named, start, policy, settings, offline, run)
+    loop = Loop(out, scored, rewards, named, start, policy, settings, offline)
     if policy.hosted:
-        loop.command(*rehearsal(loop))
+        rehearse(loop)
     return loop, watched
 
 
@@ -152,16 +150,14 @@ def _round(loop: Loop, arm: Arm, places: tuple[Path, Path], number: int) -> dict
     if arm.trains:
         left(loop, folder / POLICY)  # before samples are paid for that nothing could be trained on
     if arm.draws:
-        asks = target_flags(loop, first, number)
-        seed = (loop.seed + number) % 2**32
-        far = ["--reference", loop.start] if "kl=" in arm.keep else []
-        drawing = ["-n", loop.settings.samples, *loop.drawing, "--split", TRAIN]
+        requested = round_targets(loop, first, number)
+        seed, reference = (loop.seed + number) % 2**32, str(loop.start) if "kl=" in arm.keep else ""
+        drawing = SampleSettings(n=loop.settings.samples, split=TRAIN, seed=seed, reference=reference)
         samples, scored = folder / "samples.jsonl", folder / "scored.jsonl"
-        loop.command("sample", policy, first / "prompts.jsonl", *asks, *drawing, *far, "--seed", seed, "-o", samples)
+        loop.sample(policy, first / "prompts.jsonl", samples, requested, drawing)
         aside = loop.score(samples, scored)
-        keep = arm.rules(first)
-        loop.command("score", scored, "--keep", keep, "--policy", policy, "-o", folder / "kept.jsonl")
-        done = drawn(loop, folder, asks) | ({"without reward": aside} if aside else {})
+        loop.select(scored, folder / "kept.jsonl", arm.rules(first), policy)
+        done = drawn(loop, folder, requested) | ({"without reward": aside} if aside else {})
     else:
         write_rows(folder / "kept.jsonl", loop.offline.fresh_rows(number))
         done = {"drawn": {"kept": len(loop.offline.fresh_rows(number))}}
@@ -170,7 +166,7 @@ def _round(loop: Loop, arm: Arm, places: tuple[Path, Path], number: int) -> dict
     kept = [row for _, row in read_rows(folder / "kept.jsonl")] if (folder / "kept.jsonl").stat().st_size else []
     rows, epochs = mixed(kept, loop.offline, loop.settings, number, loop.settings.training.epochs)
     write_rows(folder / "train.jsonl", rows)
-    loop.command(*training_line(loop, policy, folder, (number, epochs)))
+    train_round(loop, policy, folder, number, epochs)
     learnt = read_policy(folder / POLICY).training
     counts = {
         name: learnt[name] for name in ("rows", "steps", "completion tokens", "estimated tokens") if name in learnt

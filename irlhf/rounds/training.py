@@ -1,66 +1,60 @@
-"""The command line that trains a round, here or at a host."""
+"""Train the policy of a round, here or at a host."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
+from irlhf.core import console
 from irlhf.core.errors import ConfigError
 from irlhf.io.files import read_json
 from irlhf.io.resumable import PARTIAL, beside
 from irlhf.policy.policy_file import FILE, read_policy
 from irlhf.policy.remote_model import PREFIX, RemoteModel
 from irlhf.rounds.types import Loop
+from irlhf.training.finetune import finetune
+from irlhf.training.hosted.settings import NOWHERE, HostedSettings
 from irlhf.training.settings import FinetuneSettings
 
 _SLOWER = 1 / 3  # of the rate that the policy was trained with: it knows most of it already
 _MILLION = 1e6
-_FLAGS = (
-    "batch",
-    "context",
-    "drop",
-    "drop_all",
-    "accumulate",
-    "lora",
-    "report_to",
-    "objective",
-    "contrast_weight",
-    "alternatives",
-    "one_reward",
-    "whole_targets",
-    "beta",
-    "precision",
-)
 
 
-def training_line(loop: Loop, policy: Path, folder: Path, how: tuple[int, float]) -> list[str]:
-    """Return `finetune` for the round's number and epochs: from the policy of before, its scales kept."""
-    number, epochs = how
-    trained = folder / "policy"
-    line = _line(loop, policy, (folder / "train.jsonl", trained), number)
+def train_round(loop: Loop, policy: Path, folder: Path, number: int, epochs: float) -> None:
+    """Train the policy of a round from the policy before it, whose scales are kept."""
+    rows, trained = folder / "train.jsonl", folder / "policy"
+    settings = _settings(loop, policy, number)
     there = read_policy(policy).hosted
     if there is None:
-        rate = loop.settings.training.learning_rate or _usual_rate(loop) * _SLOWER
-        return [*line, "--model", str(policy), "--epochs", f"{epochs:g}", "--learning-rate", f"{rate:.3g}"]
-    return [*line, *_at_host(loop, there, left(loop, trained)), *_mending(loop, trained)]
+        rate = settings.learning_rate or _usual_rate(loop) * _SLOWER
+        here = replace(settings, epochs=epochs, learning_rate=float(f"{rate:.3g}"))
+        _finetune(rows, trained, str(policy), here, NOWHERE)
+    else:
+        hosted = _for_job(_hosted(loop, there, left(loop, trained)), loop.settings.hosted, trained)
+        _finetune(rows, trained, _base(there), _whole_epochs(settings), hosted)
 
 
-def rehearsal(loop: Loop) -> list[str]:
-    """Return `finetune` that looks at all that a host is going to be told, and sends nothing."""
+def rehearse(loop: Loop) -> None:
+    """Check all that a host is going to be told, and send nothing. Raises ConfigError and DataError."""
     there = read_policy(loop.start).hosted
     assert there is not None
-    line = _line(loop, loop.start, (loop.scored, loop.out / "policy"), 1)
-    return [*line, *_at_host(loop, there, loop.settings.hosted.max_spend), "--dry-run"]
+    hosted = replace(_hosted(loop, there, loop.settings.hosted.max_spend), dry_run=True)
+    settings = _whole_epochs(_settings(loop, loop.start, 1))
+    _finetune(loop.scored, loop.out / "policy", _base(there), settings, hosted)
 
 
-def _line(loop: Loop, policy: Path, places: tuple[Path, Path], number: int) -> list[str]:
-    rows, trained = places
-    line = ["finetune", rows, "--like", policy, "-r", loop.rewards, "-o", trained]
-    line += ["--seed", (loop.seed + number) % 2**32]
-    usual = FinetuneSettings()
-    for name in _FLAGS:
-        if getattr(loop.settings.training, name) != getattr(usual, name):
-            line += [f"--{name.replace('_', '-')}", getattr(loop.settings.training, name)]
-    line += ["--no-merge"] * (not loop.settings.training.merge) + ["--keep-best"] * loop.settings.training.keep_best
-    return [*map(str, line)]
+def _finetune(rows: Path, output: Path, model: str, settings: FinetuneSettings, hosted: HostedSettings) -> None:
+    with console.silenced():
+        finetune(rows, output, model, settings, hosted)
+
+
+def _settings(loop: Loop, policy: Path, number: int) -> FinetuneSettings:
+    """Return the settings of the rounds' training with what a round decides: the scales to keep, and the seed."""
+    seed = (loop.seed + number) % 2**32
+    return replace(loop.settings.training, rewards=loop.rewards, like=str(policy), seed=seed)
+
+
+def _whole_epochs(settings: FinetuneSettings) -> FinetuneSettings:
+    return replace(settings, epochs=settings.epochs or 1.0)
 
 
 def _usual_rate(loop: Loop) -> float:
@@ -70,35 +64,30 @@ def _usual_rate(loop: Loop) -> float:
     return float(plan["rate"])
 
 
-def _at_host(loop: Loop, there: RemoteModel, most: float) -> list[str]:
-    """Return the flags of a job that goes on from what the host trained before, and comes to no more than `most`."""
-    training, given = loop.settings.training, loop.settings.hosted
-    base = there.trained or there.model
-    line = ["--model", PREFIX + base, "--host", given.host or there.host, "--base-url", there.base_url]
-    line += ["--epochs", f"{training.epochs or 1:g}"]
-    line += ["--learning-rate", f"{training.learning_rate:g}"] if training.learning_rate else []
-    for pair in given.hyperparameters:
-        line += ["--hyperparameter", pair]
-    for flag, value in (("--extra-body", given.extra_body), ("--api-key-env", given.api_key_env)):
-        line += [flag, value] if value else []
-    line += ["--price-per-mtok", f"{given.price:g}"] if given.price else []
-    line += ["--max-spend", f"{most:.6g}"] if most else []
-    return [*line, *(["--yes"] if given.yes else [])]
+def _base(there: RemoteModel) -> str:
+    """Return the name of a host's base that goes on from what the host trained before."""
+    return PREFIX + (there.trained or there.model)
 
 
-def _mending(loop: Loop, trained: Path) -> list[str]:
-    """Return what a user says of one job: of the one that is open, or that made a model which has no name yet."""
+def _hosted(loop: Loop, there: RemoteModel, most: float) -> HostedSettings:
+    """Return the settings of a job at the policy's host that comes to no more than `most`."""
     given = loop.settings.hosted
+    all_jobs = replace(given, again=False, job="", served_name="")
+    return replace(all_jobs, host=given.host or there.host, base_url=there.base_url, max_spend=most)
+
+
+def _for_job(hosted: HostedSettings, given: HostedSettings, trained: Path) -> HostedSettings:
+    """Add what a user says of one job: of the one that is open, or that made a model which has no name yet."""
     if beside(trained, PARTIAL).is_dir():
-        return [*(["--again"] if given.again else []), *(["--job", given.job] if given.job else [])]
+        return replace(hosted, again=given.again, job=given.job)
     there = read_policy(trained).hosted if (trained / FILE).is_file() else None
-    return ["--served-name", given.served_name] if there and not there.model and given.served_name else []
+    return replace(hosted, served_name=given.served_name) if there and not there.model else hosted
 
 
 def spent(loop: Loop, but: Path | None = None) -> float:
     """Return about what the jobs came to that are done, those of all controls, but for that of one policy."""
-    cards = {*loop.out.glob(f"round-*/policy/{FILE}"), *loop.out.glob(f"*/round-*/policy/{FILE}")}
-    return loop.settings.hosted.price / _MILLION * _tokens(cards - {but / FILE} if but else cards)
+    policy_files = {*loop.out.glob(f"round-*/policy/{FILE}"), *loop.out.glob(f"*/round-*/policy/{FILE}")}
+    return loop.settings.hosted.price / _MILLION * _tokens(policy_files - {but / FILE} if but else policy_files)
 
 
 def _tokens(policy_files: Iterable[Path]) -> float:
