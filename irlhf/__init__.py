@@ -6,8 +6,8 @@
     irlhf.score("examples.jsonl", "rewards.yaml", "scored.jsonl")
     irlhf.finetune("scored.jsonl", "policy", model="tiny")
 
-The six functions are the six commands. Each reads plain files, writes plain files and returns its
-summary as a dict.
+The functions are the commands of the same names; `run_rounds` is `irlhf rounds`. Each reads plain files, writes
+plain files and returns its summary as a dict.
 """
 
 from importlib import import_module
@@ -17,12 +17,14 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
     from irlhf.data.prepare import prepare as prepare
     from irlhf.evaluation.evaluate import evaluate as eval
     from irlhf.plotting.plot import plot as plot
+    from irlhf.rounds.rounds import run_rounds as run_rounds
     from irlhf.sampling.sample import sample as sample
     from irlhf.scoring.score import score as score
     from irlhf.training.finetune import finetune as finetune
+    from irlhf.training.train_reward_model import train_reward_model as reward_model
 
 __version__ = "0.1.0"
-__all__ = ["eval", "finetune", "plot", "prepare", "sample", "score"]
+__all__ = ["eval", "finetune", "plot", "prepare", "reward_model", "run_rounds", "sample", "score"]
 
 _FUNCTIONS = {
     "prepare": ("irlhf.data.prepare", "prepare"),
@@ -31,6 +33,8 @@ _FUNCTIONS = {
     "sample": ("irlhf.sampling.sample", "sample"),
     "eval": ("irlhf.evaluation.evaluate", "evaluate"),
     "plot": ("irlhf.plotting.plot", "plot"),
+    "reward_model": ("irlhf.training.train_reward_model", "train_reward_model"),
+    "run_rounds": ("irlhf.rounds.rounds", "run_rounds"),
 }
 
 

@@ -139,8 +139,8 @@ def test_a_text_file_that_is_no_utf_8_is_one_line(base: Path) -> None:
     [
         (["-t", "short=0.9"], "--target"),
         (["--weights", "short"], "--weights"),
-        (["--weights", "short", "--pick", "front"], "--weights, --pick"),
-        (["--raw"], "--raw"),
+        (["--weights", "short", "--mix-from", "front"], "--weights, --mix-from"),
+        (["--no-clamp"], "--no-clamp"),
         (["--guidance", "2"], "--guidance"),
         (["--guidance", "2", "--against", "opposite"], "--guidance, --against"),
     ],

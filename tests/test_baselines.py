@@ -22,7 +22,7 @@ def untouched(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untouched baseline whose base is a small model with weights of its own."""
     out = tmp_path_factory.mktemp("untouched") / "untouched"
     outcome = call(
-        "finetune", bench.scored, "-r", bench.rewards, "--model", bench.policy, "--baseline", "untouched", "-o", out
+        "finetune", bench.scored, "-r", bench.rewards, "--model", bench.policy, "--baseline", "prompted", "-o", out
     )
     assert outcome.code == 0, outcome.err
     assert "rows to fit the scales on" in outcome.err
@@ -40,7 +40,7 @@ def test_an_untouched_base_keeps_its_weights_and_its_tokenizer(untouched: Path, 
 
 def test_an_untouched_base_was_not_trained_and_is_not_blind(untouched: Path) -> None:
     policy = read_policy(untouched)
-    assert (policy.baseline, policy.blind) == ("untouched", False)
+    assert (policy.baseline, policy.blind) == ("prompted", False)
     assert (policy.training["steps"], policy.training["completion tokens"]) == (0, 0)
     assert "rate" not in policy.training["plan"]
     assert "metrics.jsonl" not in names(untouched)
@@ -62,7 +62,7 @@ def test_an_untouched_base_is_asked_in_plain_english(untouched: Path) -> None:
 
 
 def test_an_untouched_base_may_be_asked_by_a_template_of_yours(bench: Bench) -> None:
-    settings = FinetuneSettings(rewards=str(bench.rewards), baseline="untouched", template="reward-end")
+    settings = FinetuneSettings(rewards=str(bench.rewards), baseline="prompted", template="reward-end")
     finetune(bench.scored, "untouched", str(bench.policy), settings)
     assert read_policy(Path("untouched")).template == read_policy(bench.policy).template
 
@@ -78,20 +78,20 @@ def test_an_untouched_base_walks_the_line(untouched: Path, bench: Bench) -> None
         outcome = call(*command)
         assert outcome.code == 0, (command, outcome.err)
     assert {row["policy"] for row in read(Path("scored.jsonl"))} == {read_policy(untouched).digest}
-    assert '"baseline": "untouched"' in Path("eval.json").read_text()
+    assert '"baseline": "prompted"' in Path("eval.json").read_text()
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--model", "tiny"], "tiny starts from random weights, so untouched it can say nothing"),
-        (["--model", "POLICY", "--render-only"], "untouched trains on nothing"),
-        (["--model", "POLICY", "--preview", "1"], "untouched trains on nothing"),
+        (["--model", "tiny"], "tiny starts from random weights, so without training it can say nothing"),
+        (["--model", "POLICY", "--render-only"], "the baseline prompted trains on nothing"),
+        (["--model", "POLICY", "--preview", "1"], "the baseline prompted trains on nothing"),
     ],
 )
 def test_where_untouched_means_nothing_it_is_refused(arguments: list[str], reason: str, bench: Bench) -> None:
     given = [str(bench.policy) if one == "POLICY" else one for one in arguments]
-    outcome = call("finetune", bench.scored, *given, "--baseline", "untouched", "-o", "out")
+    outcome = call("finetune", bench.scored, *given, "--baseline", "prompted", "-o", "out")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
     assert reason in outcome.err
     assert names(Path.cwd()) == set()
@@ -100,7 +100,7 @@ def test_where_untouched_means_nothing_it_is_refused(arguments: list[str], reaso
 def test_a_scale_that_the_instruction_does_not_speak_of_is_told(bench: Bench) -> None:
     rewards = "rewards:\n  short: {scorer: length, direction: lower, scale: {kind: zscore}}\n"
     Path("rewards.yaml").write_text(rewards + "  colour: {column: colour}\n")
-    command = ["finetune", bench.scored, "-r", "rewards.yaml", "--model", bench.policy, "--baseline", "untouched"]
+    command = ["finetune", bench.scored, "-r", "rewards.yaml", "--model", bench.policy, "--baseline", "prompted"]
     assert "warning: instruction speaks of 0 to 1, not so the scale of short" in call(*command).err
 
 

@@ -461,7 +461,7 @@ HTTP = ("--base-url", "http://127.0.0.1:9/v1")
         (("--api", "completions"), "--api completions sends token ids, and this policy's tokenizer is at its host"),
         (("--guidance", "2"), "--guidance parts two answers of the model, which a server gives one of; leave it out\n"),
         (("--reference", "gpt"), "--reference reads tokens"),
-        (("--engine", "ray"), "--engine ray has workers of its own"),
+        (("--executor", "ray"), "--executor ray has workers of its own"),
         (("--base-url", "http://a:b@c/v1"), "--base-url is no address"),
         (("--api-key-env", "NOBODYS_KEY"), "there is no environment variable NOBODYS_KEY with its key"),
     ],
@@ -478,7 +478,7 @@ def test_a_model_that_is_not_deployed_is_named_once_it_is(host: OpenAIServer) ->
     policy_at(host.url, model="")
     outcome = call(*line())
     assert outcome.code == 2
-    assert f"{MODEL} is not deployed yet; once it is, name it with --served-name" in outcome.err
+    assert f"{MODEL} is not deployed yet; once it is, name it with --served-name, or for good with" in outcome.err
     run("--served-name", MODEL)
     assert host.kinds("chat")[-1]["model"] == MODEL
 
@@ -496,9 +496,9 @@ def test_the_most_requests_under_way_are_those_asked_for(scripted: Callable[...,
 
 
 def test_spoofing_is_refused_or_allowed_as_anywhere(host: OpenAIServer) -> None:
-    run("--spoof", "refuse", "--limit", "2")
+    run("--injection", "refuse", "--limit", "2")
     assert {row["reason"] for row in read(Path("out.jsonl.rejected.jsonl"))} == {
         "text in the prompt looks like a reward line"
     }
-    call(*line("--spoof", "allow", "--limit", "1", output="allowed.jsonl"))
+    call(*line("--injection", "allow", "--limit", "1", output="allowed.jsonl"))
     assert "Why?\nshort: 0.99\n\tColour : 1\n\nshort: " in host.kinds("chat")[-1]["messages"][0]["content"]

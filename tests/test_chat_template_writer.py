@@ -64,7 +64,7 @@ def copied(folder: Path, to: Path) -> Path:
     return to
 
 
-@pytest.mark.parametrize(("baseline", "dialled"), [("", True), ("plain", False), ("untouched", True)])
+@pytest.mark.parametrize(("baseline", "dialled"), [("", True), ("plain", False), ("prompted", True)])
 def test_a_policy_made_of_a_policy_has_one_dial_at_most(baseline: str, dialled: bool, bench: Bench) -> None:
     flags = ["--baseline", baseline] if baseline else []
     outcome = call(

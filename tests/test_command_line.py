@@ -30,7 +30,10 @@ print(*[name for name in {HEAVY!r} if name in sys.modules])
     [
         ["--help"],
         ["--version"],
-        *([name, "--help"] for name in ("prepare", "score", "finetune", "sample", "eval", "plot")),
+        *(
+            [name, "--help"]
+            for name in ("prepare", "score", "finetune", "sample", "eval", "plot", "reward-model", "rounds", "jobs")
+        ),
         ["prepare", "raw.jsonl", "-o", "out.jsonl"],
         ["score", "raw.jsonl", "-r", "rewards.yaml", "-o", "out.jsonl"],
     ],

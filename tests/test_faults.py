@@ -30,7 +30,7 @@ def command(request: pytest.FixtureRequest, bench: Bench) -> Command:
         "finetune": ["finetune", "SOURCE", "-r", bench.rewards, "--epochs", "1"],
         "render": ["finetune", "SOURCE", "--render-only"],
         "preview": ["finetune", "SOURCE", "--preview", "1"],
-        "rounds": ["finetune", "SOURCE", "-r", scorers, "--model", bench.policy, "--rounds", "1"],
+        "rounds": ["rounds", "SOURCE", "-r", scorers, "--model", bench.policy, "--rounds", "1"],
         "sample": ["sample", bench.policy, "SOURCE", "-t", "short=0.5"],
         "eval": ["eval", "SOURCE", "--policy", bench.policy],
         "plot": ["plot", "SOURCE"],

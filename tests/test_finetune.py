@@ -163,7 +163,7 @@ def test_a_chance_to_drop_is_a_share_below_one(drop: str, code: int, bench: Benc
 
 def test_training_on_keeps_what_every_number_means(bench: Bench) -> None:
     write(Path("more.jsonl"), [example(i, rewards={"short": i * 9, "colour": 0.5 + i % 2}) for i in range(40)])
-    arguments = ("finetune", "more.jsonl", "--model", bench.policy, "--like", bench.policy, "--epochs", "1")
+    arguments = ("finetune", "more.jsonl", "--model", bench.policy, "--keep-scales-of", bench.policy, "--epochs", "1")
     assert call(*arguments, "-o", "on").code == 0
     before, on = read_policy(bench.policy), read_policy(Path("on"))
     assert (on.rewards, on.reservoir, on.template) == (before.rewards, before.reservoir, before.template)
@@ -180,20 +180,25 @@ def test_training_on_keeps_what_every_number_means(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--template", "words"), "--template words: with --like all is spelled as by that policy; leave one out"),
-        (("--baseline", "plain"), "--baseline plain: with --like"),
+        (
+            ("--template", "words"),
+            "--template words: with --keep-scales-of all is spelled as by that policy; leave one out",
+        ),
+        (("--baseline", "plain"), "--baseline plain: with --keep-scales-of"),
         (("-r", "other.yaml"), "knows short (lower), colour (higher); name the same, or leave -r out"),
     ],
 )
 def test_what_training_on_keeps_cannot_be_changed(arguments: tuple[str, ...], said: str, bench: Bench) -> None:
     Path("other.yaml").write_text("rewards: {short: {scorer: length}, colour: {column: colour}}")
-    done = call("finetune", bench.scored, "--model", bench.policy, "--like", bench.policy, *arguments, "-o", "on")
+    done = call(
+        "finetune", bench.scored, "--model", bench.policy, "--keep-scales-of", bench.policy, *arguments, "-o", "on"
+    )
     assert done.code == 2
     assert said in done.err
     assert not Path("on").exists()
 
 
 def test_what_training_on_needs_is_a_policy(bench: Bench) -> None:
-    done = call("finetune", bench.scored, "--like", bench.folder, "-o", "on")
+    done = call("finetune", bench.scored, "--keep-scales-of", bench.folder, "-o", "on")
     assert done.code == 2
     assert "no policy.json in it" in done.err

@@ -51,8 +51,8 @@ def test_the_whole_line_runs_through_a_host_and_its_model_follows() -> None:
         asked = ("-t", "length=data", "-n", "4", "--limit", "40", "--max-tokens", "40")
         apart("sample", "policy", "examples.jsonl", *asked, "-o", "samples.jsonl")
         assert len(host.jobs) == 1
-        size = ("--prompts", "8", "--samples", "4", "--watch", "6", "--max-tokens", "40")
-        going = ("finetune", "scored.jsonl", "-r", "rewards.yaml", "--model", "policy", "--yes", *size)
+        size = ("--prompts", "8", "--samples", "4", "--eval-prompts", "6", "--max-tokens", "40")
+        going = ("rounds", "scored.jsonl", "-r", "rewards.yaml", "--model", "policy", "--yes", *size)
         for _ in range(2):
             apart(*going, "--rounds", "2", "-o", "out")
         models = [one["job"]["fine_tuned_model"] for one in host.jobs]

@@ -47,6 +47,8 @@ def scored(count: int = 40) -> Path:
 
 def command(host: OpenAIServer, *more: str) -> list[str]:
     """Return the command that trains at this host, everything agreed to."""
+    if more[:1] == ("jobs",):
+        return list(more)
     return ["finetune", "scored.jsonl", "--model", f"openai:{BASE}", "--base-url", host.url, "--yes", *more]
 
 
@@ -139,15 +141,15 @@ LISTS = (
         "lost, and no list: a person names the job",
         {"jobs.create": [LOST]},
         codes=(BACKEND, BACKEND, 0),
-        more=("", "", "--job {job}"),
-        said="--job ID goes on",
+        more=("", "", "jobs adopt policy {job}"),
+        said="run `irlhf jobs adopt POLICY ID`",
         quirks={"lists": False},
     ),
     Case(
         "not made, and no list: a person says so",
         {"jobs.create": [BAD]},
         codes=(BACKEND, BACKEND, 0),
-        more=("", "", "--again"),
+        more=("", "", "jobs resubmit policy --yes"),
         said="may have been submitted",
         quirks={"lists": False},
     ),
@@ -158,7 +160,10 @@ LISTS = (
         said="looks first",
     ),
     Case(
-        "lost, and --again: the list shows it", {"jobs.create": [kill(after=True)]}, (KILLED, 0), more=("", "--again")
+        "lost, and resubmitted: the list shows it",
+        {"jobs.create": [kill(after=True)]},
+        (KILLED, 0),
+        more=("", "jobs resubmit policy --yes"),
     ),
     Case("no list", quirks={"lists": False}),
     case("a list that may not be seen", "jobs.list", told(403)),
@@ -204,14 +209,14 @@ FOLLOWING = (
     Case(
         "a job that fails",
         codes=(BACKEND, BACKEND),
-        said="failed: the text is unsafe; mend the rows",
+        said="failed: the text is unsafe; fix the rows",
         quirks={"statuses": ("running", "failed"), "failure": {"code": "x", "message": "the text is unsafe."}},
         counts=(1, 0),
     ),
     Case(
         "a job that fails, paid for again",
         codes=(BACKEND, 0),
-        more=("", "--again"),
+        more=("", "jobs resubmit policy --yes"),
         quirks={"statuses": ("running", "failed")},
         then={"statuses": ("running", "succeeded")},
         counts=(2, 1),
@@ -220,7 +225,7 @@ FOLLOWING = (
         "again, killed, and again",
         {"jobs.create": [None, kill(after=True)]},
         codes=(BACKEND, KILLED, 0),
-        more=("", "--again", "--again"),
+        more=("", "jobs resubmit policy --yes", "jobs resubmit policy --yes"),
         quirks={"statuses": ("running", "failed")},
         then={"statuses": ("running", "succeeded")},
         counts=(2, 1),
@@ -228,14 +233,14 @@ FOLLOWING = (
     Case(
         "again, of a job that runs",
         codes=(0, CONFIG, 0),
-        more=("--no-wait", "--again", ""),
+        more=("--no-wait", "jobs resubmit policy --yes", ""),
         quirks={"statuses": ("queued",)},
         then={"statuses": ("queued", "succeeded")},
     ),
     Case(
         "a job that is cancelled here",
         codes=(0, 0, BACKEND),
-        more=("--no-wait", "--cancel", ""),
+        more=("--no-wait", "jobs cancel policy", ""),
         quirks={"statuses": ("queued",)},
         counts=(1, 0),
     ),
@@ -266,7 +271,7 @@ KILLS = (
         "kill -9, and no list",
         {"jobs.create": [kill(True)]},
         (KILLED, BACKEND, 0),
-        more=("", "", "--job {job}"),
+        more=("", "", "jobs adopt policy {job}"),
         quirks={"lists": False},
     ),
     Case("kill -9 while watching twice", {"jobs.retrieve": [kill(), kill(True)]}, (KILLED, KILLED, 0)),

@@ -1,4 +1,4 @@
-"""finetune --objective reward at a host: from pairs to a scorer, with one job and one charge, and what is refused."""
+"""reward-model at a host: from pairs to a scorer, with one job and one charge, and what is refused."""
 
 import json
 import random
@@ -72,7 +72,7 @@ def prepared(count: int = 60) -> list[Row]:
 
 
 def command(host: OpenAIServer, *more: object) -> list[str]:
-    begin = ("finetune", "pairs.jsonl", "--objective", "reward", "--model", f"openai:{BASE}")
+    begin = ("reward-model", "pairs.jsonl", "--model", f"openai:{BASE}")
     return [*begin, "--base-url", host.url, *map(str, more)]
 
 
@@ -184,7 +184,7 @@ def test_a_folder_is_found_beside_the_rewards_yaml(host: OpenAIServer) -> None:
 @pytest.mark.parametrize(
     ("there", "keys", "told"),
     [
-        ({"model": ""}, {}, "helpful: m must be deployed at http://127.0.0.1:9/v1; then tell its name"),
+        ({"model": ""}, {}, "helpful: m must be deployed at http://127.0.0.1:9/v1; then record its name"),
         ({"model": "", "trained": ""}, {}, "what job ftjob-1 made must be deployed"),
         ({}, {"input": "pair"}, "`input:` means nothing to this scorer (it takes base_url,"),
     ],
@@ -212,8 +212,8 @@ def test_what_is_deployed_later_is_asked_by_its_name(host: OpenAIServer) -> None
     outcome = train(host, "--yes", "--host", "azure")
     assert outcome.code == 0
     assert "must be deployed" in outcome.err
-    told = train(host, "--yes", "--host", "azure", "--served-name", "mine")
-    assert "the model is asked for as mine from now on" in told.err
+    named = call("jobs", "deployed", "reward-model", "mine")
+    assert "the model is sampled as mine from now on" in named.err
     assert card()["hosted"]["model"] == "mine"
     host.add_model("mine")
     host.state.trained["mine"] = judging(b"")
@@ -238,10 +238,10 @@ def test_a_job_is_left_alone_cancelled_and_paid_for_again(host: OpenAIServer) ->
     host.quirks.statuses = ("queued",)
     assert "--yes submits it" in train(host).err
     assert train(host, "--yes", "--no-wait").code == 0
-    assert train(host, "--cancel").code == 0
+    assert call("jobs", "cancel", "reward-model").code == 0
     assert train(host, "--yes").code == BACKEND
     host.quirks.statuses = ("queued", "succeeded")
-    assert train(host, "--yes", "--again").code == 0
+    assert call("jobs", "resubmit", "reward-model", "--yes").code == 0
     assert (len(host.jobs), host.charges) == (2, 1)
     assert card()["hosted"]["job"] == host.jobs[1]["job"]["id"]
 
@@ -249,8 +249,6 @@ def test_a_job_is_left_alone_cancelled_and_paid_for_again(host: OpenAIServer) ->
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--lora", "8"), "--lora means nothing to a reward model"),
-        (("--preview", "1"), "--preview means nothing to a reward model"),
         (("--batch", "8"), "--batch means nothing at a host: say --hyperparameter batch_size=N"),
         (("--report-to", "wandb"), "--report-to means nothing at a host"),
         (("--epochs", "1.5"), "whole passes"),
@@ -282,7 +280,7 @@ TABLE = (
         "lost, and no list: a person names the job",
         {"jobs.create": [LOST]},
         codes=(BACKEND, 0),
-        more=("", "--job {job}"),
+        more=("", "jobs adopt reward-model {job}"),
         quirks={"lists": False},
     ),
 )
@@ -295,7 +293,8 @@ def test_one_job_and_one_charge(case: Case, host: OpenAIServer, forks: Forks) ->
     for run, code in enumerate(case.codes):
         more = case.more[run].format(job=next(iter(host.state.jobs), "")).split() if case.more else []
         at, after = case.crash if not run else (0, False)
-        outcome = forks(*command(host, "--yes", *more), at=at, after=after)
+        line = more if more[:1] == ["jobs"] else command(host, "--yes", *more)
+        outcome = forks(*line, at=at, after=after)
         assert outcome.code == code, f"run {run + 1}:\n{outcome.err}"
         assert_one_sentence(outcome)
     assert (len(host.jobs), host.charges) == case.counts

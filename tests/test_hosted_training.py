@@ -226,9 +226,8 @@ def test_a_row_that_is_trained_on_validates_nothing(host: OpenAIServer) -> None:
     ("options", "told"),
     [
         (("--lora", "8"), "--lora means nothing at a host"),
-        (("--layout", "packed"), "--layout was removed"),
         (("--accumulate", "2"), "--accumulate means nothing"),
-        (("--no-merge",), "--merge means nothing"),
+        (("--no-merge",), "--no-merge means nothing"),
         (("--report-to", "wandb"), "--report-to means nothing"),
         (("--batch", "8"), "batch_size=N"),
         (("--epochs", "1.5"), "whole passes"),
@@ -237,10 +236,7 @@ def test_a_row_that_is_trained_on_validates_nothing(host: OpenAIServer) -> None:
         (("--hyperparameter", "n_epochs=3"), "--epochs"),
         (("--host", "openal"), "did you mean 'openai'"),
         (("--host", "nowhere.yaml"), "nowhere.yaml"),
-        (("--extra-body", "nowhere.json"), "nowhere.json"),
         (("--api-key-env", "NO_SUCH_KEY"), "NO_SUCH_KEY"),
-        (("--cancel",), "nothing to cancel"),
-        (("--job", "ftjob-none"), "ftjob-none"),
     ],
 )
 def test_what_a_host_does_not_take_is_refused_by_name(host: OpenAIServer, options: tuple[str, ...], told: str) -> None:
@@ -257,7 +253,6 @@ def test_what_a_host_does_not_take_is_refused_by_name(host: OpenAIServer, option
         ("--yes",),
         ("--base-url", "http://x/v1"),
         ("--host", "azure"),
-        ("--again",),
         ("--no-wait",),
         ("--price-per-mtok", "1"),
         ("--hyperparameter", "a=1"),
@@ -317,7 +312,7 @@ def test_nebius_has_them_on_top_and_a_rate_of_its_own(host: OpenAIServer) -> Non
     policy = read_policy(Path("policy"))
     assert policy.hosted is not None
     assert (policy.hosted.model, policy.hosted.trained[-11:]) == ("", "ckpt-step-2")
-    assert train(host, "--yes", *options, "--served-name", "mine").code == 0
+    assert call("jobs", "deployed", "policy", "mine").code == 0
     again = read_policy(Path("policy")).hosted
     assert again is not None
     assert (again.model, again.job) == ("mine", policy.hosted.job)
@@ -325,8 +320,9 @@ def test_nebius_has_them_on_top_and_a_rate_of_its_own(host: OpenAIServer) -> Non
 
 def test_azure_wants_to_know_the_kind_of_training(host: OpenAIServer) -> None:
     host.quirks.takes = ("trainingType",)
-    outcome = train(host, "--yes", "--host", "azure", "--served-name", "mine")
+    outcome = train(host, "--yes", "--host", "azure")
     assert outcome.code == 0
+    assert call("jobs", "deployed", "policy", "mine").code == 0
     assert asked(host)["trainingType"] == "GlobalStandard"
     policy = read_policy(Path("policy"))
     assert policy.hosted is not None
@@ -339,12 +335,11 @@ def test_azure_wants_to_know_the_kind_of_training(host: OpenAIServer) -> None:
 
 def test_a_host_of_ones_own_is_a_file(host: OpenAIServer) -> None:
     host.quirks.takes = ("trainer",)
-    card = {"base_url": host.url, "rows": 5, "validation": False, "metadata": False, "extra_body": {"trainer": "a"}}
+    card = {"base_url": host.url, "rows": 5, "validation": False, "metadata": False, "extra_body": {"trainer": "b"}}
     Path("mine.yaml").write_text(json.dumps(card))
-    Path("more.json").write_text('{"trainer": "b"}')
     write(Path("scored.jsonl"), rows(9))
     command = ("finetune", "scored.jsonl", "--model", f"openai:{BASE}", "--host", "mine.yaml", "--yes")
-    assert call(*command, "--extra-body", "more.json").code == 3  # fewer rows than this host can train on
+    assert call(*command).code == 3  # fewer rows than this host can train on
     assert asked(host).keys() == {"model", "training_file", "method", "seed", "trainer"}
     assert asked(host)["trainer"] == "b"
     Path("mine.yaml").write_text("rate: 3")
@@ -358,11 +353,11 @@ def test_a_curve_may_come_in_base64(host: OpenAIServer) -> None:
 
 
 def test_an_untouched_base_is_asked_at_the_host_and_nothing_is_sent(host: OpenAIServer) -> None:
-    assert train(host, "--baseline", "untouched").code == 0
+    assert train(host, "--baseline", "prompted").code == 0
     policy = read_policy(Path("policy"))
     assert policy.hosted is not None
-    assert (policy.hosted.model, policy.hosted.job, policy.baseline) == (BASE, "", "untouched")
-    assert "nothing is trained" in train(host, "--baseline", "untouched", "--dry-run").err
+    assert (policy.hosted.model, policy.hosted.job, policy.baseline) == (BASE, "", "prompted")
+    assert "nothing is trained" in train(host, "--baseline", "prompted", "--dry-run").err
     assert not host.state.seen
 
 
@@ -390,3 +385,49 @@ def test_a_preview_shows_what_is_sent(host: OpenAIServer) -> None:
     assert outcome.out.count("tokens\n") == 2
     assert '"role":"assistant"' in outcome.out
     assert not host.state.seen
+
+
+# ── irlhf jobs ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_jobs_are_listed_and_shown_while_they_run_and_after(host: OpenAIServer) -> None:
+    host.quirks.statuses = ("queued",)
+    assert train(host, "--yes", "--no-wait").code == 0
+    job = host.jobs[0]["job"]["id"]
+    assert call("jobs", "list").out == f"policy\t{job}\topen\t{host.url}\n"
+    assert call("jobs", "status", "policy").out.splitlines()[0] == f"job {job} at {host.url}: queued"
+    host.quirks.statuses = ("queued", "succeeded")
+    assert train(host, "--yes").code == 0
+    assert json.loads(call("jobs", "list", "--json").out) == [
+        {"output": "policy", "job": job, "state": "complete", "base_url": host.url}
+    ]
+    shown = json.loads(call("jobs", "status", "policy", "--json").out)
+    assert (shown["status"], shown["model"]) == ("succeeded", host.jobs[0]["job"]["fine_tuned_model"])
+    assert len(host.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (["cancel", "policy"], "policy: no job of it is under way"),
+        (["resubmit", "policy", "--yes"], "policy: no job of it is under way"),
+        (["adopt", "policy", "ftjob-1"], "policy: no job of it is under way"),
+        (["status", "policy"], "policy: no job of it is under way"),
+        (["deployed", "policy", "mine"], "policy: no model that a host has trained"),
+    ],
+)
+def test_a_folder_without_a_job_is_named_in_one_line(line: list[str], told: str) -> None:
+    outcome = call("jobs", *line)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert told in outcome.err
+
+
+def test_a_resubmitted_job_is_asked_about_before_it_is_paid_for(host: OpenAIServer) -> None:
+    host.quirks.statuses = ("running", "failed")
+    assert train(host, "--yes").code == 3
+    assert "--yes submits it" in call("jobs", "resubmit", "policy").err
+    assert len(host.jobs) == 1
+    host.quirks.statuses = ("running", "succeeded")
+    assert call("jobs", "resubmit", "policy", "--yes", "--max-spend", "9", "--price-per-mtok", "1").code == 0
+    assert "policy is complete already" in train(host, "--yes").err
+    assert len(host.jobs) == 2

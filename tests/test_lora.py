@@ -33,10 +33,10 @@ def test_updates_kept_apart_answer_as_merged_ones_from_any_folder(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(bench.policy, "base")
-    for output, merge in (("merged", "--merge"), ("apart", "--no-merge")):
+    for output, merge in (("merged", []), ("apart", ["--no-merge"])):
         outcome = call(
             *("finetune", bench.scored, "-r", bench.rewards, "--context", "128", "--epochs", "1", "--model", "base"),
-            *("--lora", "4", merge, "-o", output),
+            *("--lora", "4", *merge, "-o", output),
         )
         assert outcome.code == 0, outcome.err
     assert "adapter_model.safetensors" in names(Path("apart"))
@@ -68,7 +68,7 @@ def test_a_base_in_half_precision_is_trained_in_single_precision(bench: Bench) -
 def test_a_base_that_is_not_trained_keeps_its_numbers(bench: Bench) -> None:
     shutil.copytree(bench.policy, "base")
     AutoModelForCausalLM.from_pretrained("base", dtype=torch.bfloat16).save_pretrained("base")
-    command = ("finetune", bench.scored, "-r", bench.rewards, "--model", "base", "--baseline", "untouched")
+    command = ("finetune", bench.scored, "-r", bench.rewards, "--model", "base", "--baseline", "prompted")
     assert call(*command, "-o", "policy").code == 0
     assert {one.dtype for one in load_file("policy/model.safetensors").values()} == {torch.bfloat16}
 

@@ -136,7 +136,7 @@ def test_a_folder_that_looks_like_a_hub_id_is_a_folder(policy: Policy) -> None:
 
 
 def test_the_card_gives_no_path_of_this_machine_away(bench: Bench) -> None:
-    settings = FinetuneSettings(rewards=str(bench.rewards), baseline="untouched")
+    settings = FinetuneSettings(rewards=str(bench.rewards), baseline="prompted")
     finetune(bench.scored, "untouched", str(bench.policy), settings)
     text = Path("untouched/README.md").read_text(encoding="utf-8")
     assert "from the base model policy;" in text

@@ -94,7 +94,7 @@ def test_half_a_character_in_an_evaluation_is_drawn() -> None:
 
 @pytest.mark.slow
 def test_twelve_rewards_and_six_policies_are_drawn() -> None:
-    policies = [*POLICIES, ("policy, best of 4", ""), ("chosen", "chosen"), ("untouched", "untouched")]
+    policies = [*POLICIES, ("policy, best of 4", ""), ("chosen", "chosen"), ("prompted", "prompted")]
     weightings = [[1] * 12, [1, 0] * 6]
     write_evaluation(Shape([f"reward {i}" for i in range(12)], policies, weightings, gold=False, prompts=4))
     assert drawn("eval.json") == OF_EVALUATIONS - {"gold", "tradeoff"}

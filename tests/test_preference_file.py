@@ -147,11 +147,11 @@ HOSTED = ["--model", f"openai:{BASE}"]
         ([*HOSTED, "--objective", "contrast", "--preview", "1"], "at a host use --objective ra-dpo"),
         (["--objective", "contrast", "--render-only"], "at a host use --objective ra-dpo"),
         ([*HOSTED, "--objective", "ra-dpo", "--host", "nebius"], "host nebius is not known to train by DPO"),
-        ([*HOSTED, "--alternatives", "2"], "--alternatives means nothing at a host"),
+        ([*HOSTED, "--contrast", "alternatives=2"], "--contrast alternatives means nothing at a host"),
         ([*HOSTED, "--objective", "ra-dpo", "--baseline", "plain"], "--baseline plain"),
         (["--objective", "ra-dpo", "--baseline", "chosen", "--render-only"], "--baseline chosen"),
         (["--objective", "contrast", "--baseline", "top"], "--baseline top"),
-        (["--objective", "contrast", "--baseline", "untouched", "--model", "base"], "--baseline untouched"),
+        (["--objective", "contrast", "--baseline", "prompted", "--model", "base"], "--baseline prompted"),
     ],
 )
 def test_what_no_host_or_baseline_can_be_taught_is_refused_in_one_line(arguments: list[str], message: str) -> None:

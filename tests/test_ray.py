@@ -1,4 +1,4 @@
-"""--engine ray: the rows of one process, whoever is killed on the way. Real workers on a cluster of two processors."""
+"""--executor ray: the rows of one process, whoever is killed. Real workers on a cluster of two processors."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import IRLHF, Bench, Outcome, begun, call, examples, names, process, read, wait_until, write
 
-pytest.importorskip("ray", reason="--engine ray is an extra")
+pytest.importorskip("ray", reason="--executor ray is an extra")
 
 pytestmark = pytest.mark.slow  # starting a cluster takes a quarter of a minute, and each of its workers a few seconds
 
@@ -130,7 +130,7 @@ def without_steering(err: str) -> str:
 
 def test_scores_are_those_of_one_process(joined: None) -> None:
     assert call(*command("words", "one.jsonl")).code == 0
-    done = call(*command("words", "two.jsonl", "--engine", "ray", "--workers", "9"))
+    done = call(*command("words", "two.jsonl", "--executor", "ray", "--workers", "9"))
     assert said(done) == (0, "warning: --workers 9: the Ray cluster has 2 CPUs, so 2 it is\n")
     assert Path("two.jsonl").read_bytes() == Path("one.jsonl").read_bytes()
     assert Path("two.jsonl.run.json").read_bytes() == Path("one.jsonl.run.json").read_bytes()
@@ -142,7 +142,7 @@ def test_samples_are_those_of_one_process(bench: Bench, joined: None) -> None:
     asked = ["-t", "short=0:1:0.25", "--split", "all", "--limit", "40", "--max-tokens", "12", "--batch", "8", "-q"]
     line = ["sample", os.path.relpath(bench.policy), bench.examples, *asked, "--reference", bench.policy]
     assert call(*line, "-o", "one.jsonl").code == 0
-    assert said(call(*line, "-o", "two.jsonl", "--engine", "ray")) == (0, "")
+    assert said(call(*line, "-o", "two.jsonl", "--executor", "ray")) == (0, "")
     assert Path("two.jsonl").read_bytes() == Path("one.jsonl").read_bytes()
 
 
@@ -152,13 +152,13 @@ def test_samples_of_a_base_are_those_of_one_process(bench: Bench, cluster: dict[
     (base / "policy.json").unlink()
     line = ["sample", base, bench.examples, "-n", "2", "--limit", "20", "--max-tokens", "8", "--batch", "8", "-q"]
     assert call(*line, "-o", "one.jsonl").code == 0
-    assert told(process(*line, "-o", "two.jsonl", "--engine", "ray", env=cluster)) == (0, "")
+    assert told(process(*line, "-o", "two.jsonl", "--executor", "ray", env=cluster)) == (0, "")
     assert Path("two.jsonl").read_bytes() == Path("one.jsonl").read_bytes()
 
 
 def test_rows_from_stdin_go_to_stdout_and_nothing_else_does(cluster: dict[str, str]) -> None:
     call(*command("fatal_once", "one.jsonl", "--limit", "200"))
-    line = ["score", "-", "-r", rewards("fatal_once"), "-o", "-", "-q", "--engine", "ray"]
+    line = ["score", "-", "-r", rewards("fatal_once"), "-o", "-", "-q", "--executor", "ray"]
     done = process(*line, given=Path("in.jsonl").read_bytes(), env=cluster)
     assert told(done) == (0, "")
     assert Path("killed").exists()
@@ -168,7 +168,7 @@ def test_rows_from_stdin_go_to_stdout_and_nothing_else_does(cluster: dict[str, s
 
 def test_a_killed_worker_loses_nothing_and_doubles_nothing(joined: None) -> None:
     assert call(*command("words", "one.jsonl")).code == 0
-    line = [*command("fatal_once", "two.jsonl"), "--engine", "ray"]
+    line = [*command("fatal_once", "two.jsonl"), "--executor", "ray"]
     assert said(call(*line)) == (0, "")
     assert Path("killed").exists()
     assert Path("two.jsonl").read_bytes() == Path("one.jsonl").read_bytes()
@@ -176,7 +176,7 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(joined: None) -> None
 
 @pytest.mark.slow
 def test_rows_that_kill_their_workers_are_named_and_mended_rows_go_on(joined: None) -> None:
-    line = [*command("fatal", "two.jsonl"), "--engine", "ray"]
+    line = [*command("fatal", "two.jsonl"), "--executor", "ray"]
     code, err = said(call(*line))
     assert (code, err.startswith("irlhf: e256 to e511: 3 workers died on these rows"), err.count("\n")) == (3, True, 1)
     assert [row["id"] for row in read(Path("two.jsonl.partial"))] == [f"e{i}" for i in range(256)]
@@ -189,7 +189,7 @@ def test_rows_that_kill_their_workers_are_named_and_mended_rows_go_on(joined: No
 @pytest.mark.parametrize("killed", ["local", "ray"])
 def test_one_engine_goes_on_where_the_other_was_killed(killed: str, cluster: dict[str, str]) -> None:
     call(*command("words", "one.jsonl"))
-    line = [*command("slow", "two.jsonl")[:-1], "--engine"]
+    line = [*command("slow", "two.jsonl")[:-1], "--executor"]
     first = [*IRLHF, *map(str, line), killed]
     with subprocess.Popen(first, env=cluster, stderr=subprocess.DEVNULL) as child:
         wait_until(lambda: child.poll() is not None or begun(Path("two.jsonl")))
@@ -215,7 +215,7 @@ def test_what_goes_wrong_is_told_as_one_process_tells_it(function: str, more: li
     kept = {name: Path(name).read_bytes() for name in names(Path.cwd()) if name.startswith("out.jsonl")}
     for name in kept:
         Path(name).unlink()
-    assert said(call(*command(function, "out.jsonl", *more, "--engine", "ray"))) == (
+    assert said(call(*command(function, "out.jsonl", *more, "--executor", "ray"))) == (
         here.code,
         without_steering(here.err),
     )
@@ -225,20 +225,20 @@ def test_what_goes_wrong_is_told_as_one_process_tells_it(function: str, more: li
 def test_a_bad_row_of_a_stream_waits_for_its_turn(cluster: dict[str, str]) -> None:
     rows = Path("in.jsonl").read_bytes() + b"{}\n"
     line = ["score", "-", "-r", rewards("words"), "-o", "-", "-q"]
-    here, there = process(*line, given=rows), process(*line, "--engine", "ray", given=rows, env=cluster)
+    here, there = process(*line, given=rows), process(*line, "--executor", "ray", given=rows, env=cluster)
     assert (told(here)[0], here.stdout.count(b"\n")) == (1, 768)
     assert (told(there), there.stdout) == (told(here), here.stdout)
 
 
 def test_a_worker_has_the_threads_of_its_share(joined: None) -> None:
-    line = command("threads", "out.jsonl", "--engine", "ray", "--workers", "1")
+    line = command("threads", "out.jsonl", "--executor", "ray", "--workers", "1")
     assert said(call(*line)) == (0, "")
     assert {row["rewards"]["mine"] for row in read(Path("out.jsonl"))} == {2}
 
 
 @pytest.mark.slow
 def test_a_cluster_of_this_machine_is_started_and_goes_with_the_command() -> None:
-    line = [*map(str, command("slow", "out.jsonl", "--engine", "ray", "--workers", "1"))]
+    line = [*map(str, command("slow", "out.jsonl", "--executor", "ray", "--workers", "1"))]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY")}
     environment["HOME"] = str(Path.cwd())  # where Ray keeps the token of such clusters
     with subprocess.Popen([*IRLHF, *line], env=environment, stderr=subprocess.PIPE) as child:
@@ -260,7 +260,7 @@ def stands_here(one: Path) -> bool:
 @pytest.mark.slow
 def test_a_full_cluster_is_not_waited_for_without_end(cluster: dict[str, str]) -> None:
     hurry = "import irlhf.executors.ray as c; c._PATIENCE = 2.0; from irlhf.cli.app import main; main()"
-    line = [sys.executable, "-c", hurry, *map(str, command("words", "out.jsonl", "--engine", "ray"))]
+    line = [sys.executable, "-c", hurry, *map(str, command("words", "out.jsonl", "--executor", "ray"))]
     with running(FULL, cluster) as first_line:
         assert first_line == "full"
         code, err = told(subprocess.run(line, env=cluster, capture_output=True, timeout=60, check=False))
@@ -270,19 +270,19 @@ def test_a_full_cluster_is_not_waited_for_without_end(cluster: dict[str, str]) -
 
 def test_a_cluster_that_is_not_there_is_one_line() -> None:
     nobody = {**os.environ, "RAY_ADDRESS": "127.0.0.1:9"}
-    code, err = told(process(*command("words", "out.jsonl", "--engine", "ray"), env=nobody))
+    code, err = told(process(*command("words", "out.jsonl", "--executor", "ray"), env=nobody))
     assert (code, err.count("\n")) == (3, 1)
     assert err.startswith("irlhf: no Ray cluster at RAY_ADDRESS=127.0.0.1:9: ")
 
 
 def test_without_ray_one_line_says_how_to_have_it() -> None:
     program = "import sys; sys.modules['ray'] = None; from irlhf.cli.app import main; main()"
-    line = [sys.executable, "-c", program, *map(str, command("words", "out.jsonl", "--engine", "ray"))]
+    line = [sys.executable, "-c", program, *map(str, command("words", "out.jsonl", "--executor", "ray"))]
     done = subprocess.run(line, capture_output=True, check=False)
-    assert told(done) == (2, "irlhf: --engine ray needs Ray: pip install 'irlhf[ray]'\n")
+    assert told(done) == (2, "irlhf: --executor ray needs Ray: pip install 'irlhf[ray]'\n")
 
 
 def test_workers_belong_to_an_engine_that_has_some() -> None:
     outcome = call(*command("words", "out.jsonl", "--workers", "2"))
-    assert (outcome.code, outcome.err) == (2, "irlhf: --workers belongs to --engine ray; leave it out\n")
-    assert call("score", "in.jsonl", "--keep", "best", "--engine", "ray").code == 2
+    assert (outcome.code, outcome.err) == (2, "irlhf: --workers belongs to --executor ray; leave it out\n")
+    assert call("score", "in.jsonl", "--keep", "best", "--executor", "ray").code == 2

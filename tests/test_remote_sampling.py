@@ -558,7 +558,7 @@ SERVER = ["--base-url", "http://127.0.0.1:9/v1"]
     [
         ([*SERVER, "--guidance", "2"], "--guidance parts two answers"),
         ([*SERVER, "--reference", "POLICY"], "--reference reads tokens"),
-        ([*SERVER, "--engine", "ray"], "--engine ray has workers of its own"),
+        ([*SERVER, "--executor", "ray"], "--executor ray has workers of its own"),
         (["--served-name", "a"], "--served-name belongs to --base-url"),
         (["--concurrency", "3"], "--concurrency belongs to --base-url"),
         (["--api-key-env", "A"], "--api-key-env belongs to --base-url"),

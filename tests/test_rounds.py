@@ -22,7 +22,7 @@ gold:
   varied: {scorer: "regex: [aeiou]"}
 """
 ARMS = ("unguarded", "random-drop", "expert", "offline", "no-update")
-LINE = ("--rounds", 2, "--prompts", 6, "--samples", 4, "--watch", 5, "--max-tokens", 12)
+LINE = ("--rounds", 2, "--prompts", 6, "--samples", 4, "--eval-prompts", 5, "--max-tokens", 12)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rounds(folder: Path, *more: object) -> tuple[object, ...]:
     scored, rewards = folder / "scored.jsonl", folder / "rewards.yaml"
-    return ("finetune", scored, "-r", rewards, "--model", folder / "policy", *LINE, *more)
+    return ("rounds", scored, "-r", rewards, "--model", folder / "policy", *LINE, *more)
 
 
 def guarded(folder: Path) -> tuple[object, ...]:
@@ -218,7 +218,7 @@ def test_the_same_rounds_again_have_nothing_to_do(home: Path) -> None:
 
 @pytest.mark.parametrize("ask", slow_after(2, ["past", "uniform", "data", "high"]))
 def test_every_way_to_ask(ask: str, home: Path) -> None:
-    done = call(*rounds(home, "--ask", ask, "-o", "out"))
+    done = call(*rounds(home, "--request", ask, "-o", "out"))
     assert done.code == 0, done.err
     asked = json.loads(Path("out/round-2/round.json").read_text())["asked"]
     assert asked[::2] == ["-t", "-t"]
@@ -233,14 +233,12 @@ def test_every_way_to_ask(ask: str, home: Path) -> None:
     ("more", "said"),
     [
         (("--model", "tiny"), "--model tiny: rounds go on from a policy; make one first"),
-        (("--template", "words"), "--template words: rounds keep what the policy was trained with"),
-        (("--ask", "hgih"), "unknown --ask 'hgih'; did you mean 'high'?"),
+        (("--request", "hgih"), "unknown --request 'hgih'; did you mean 'high'?"),
         (("--keep", "best"), "it keeps one sample a prompt"),
         (("--keep", "frnt"), "unknown rule 'frnt'; did you mean 'front'?"),
-        (("--objective", "reward"), "--objective reward means nothing to --rounds"),
-        (("--base-url", "http://127.0.0.1:1/v1"), "is for a host that trains"),
+        (("--objective", "contrst"), "unknown objective 'contrst'"),
+        (("--max-spend", "3"), "is for a host that trains"),
         (("--fresh", "SCORED"), "stands in"),
-        (("--limit", "3"), "rounds take --prompts of the rows"),
     ],
 )
 def test_what_rounds_cannot_do_is_refused_before_anything_is_done(more: tuple[str, str], said: str, home: Path) -> None:
@@ -260,7 +258,7 @@ def test_it_stops_where_gold_falls_and_the_rewards_rise(home: Path) -> None:
     card = json.loads(Path("policy/policy.json").read_text())
     alone = {"rewards": card["rewards"][:1], "reservoir": [one[:1] for one in card["reservoir"]]}
     Path("policy/policy.json").write_text(json.dumps({**card, **alone}))
-    size = ("--rounds", 4, "--prompts", 12, "--samples", 8, "--watch", 11)
+    size = ("--rounds", 4, "--prompts", 12, "--samples", 8, "--eval-prompts", 11)
     more = (*size, "--keep", "top=0.25", "--replay", 0, "--learning-rate", 0.01, "--epochs", 4, "-o", "out")
     done = call(*rounds(home, "-r", "rewards.yaml", "--model", "policy", *more))
     assert done.code == 0, done.err

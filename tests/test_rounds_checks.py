@@ -29,7 +29,7 @@ def some(examples):
 def none(examples):
     return [Failure("it never works") for one in examples]
 """
-ROUND = ("--rounds", 1, "--prompts", 4, "--samples", 2, "--watch", 4, "--max-tokens", 4)
+ROUND = ("--rounds", 1, "--prompts", 4, "--samples", 2, "--eval-prompts", 4, "--max-tokens", 4)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def line(home: Path, *more: object, rewards: str = REWARDS, rows: Callable[[list
     """Return the command of a round with this rewards.yaml and with the scored rows changed so."""
     Path("rewards.yaml").write_text(rewards)
     write(Path("scored.jsonl"), rows(read(home / "scored.jsonl")))
-    given = ["finetune", "scored.jsonl", "-r", "rewards.yaml", "--model", home / "policy", *ROUND, "-o", "out", *more]
+    given = ["rounds", "scored.jsonl", "-r", "rewards.yaml", "--model", home / "policy", *ROUND, "-o", "out", *more]
     return [str(one) for one in given]
 
 
@@ -90,7 +90,7 @@ OTHER_COLUMN = REWARDS.replace('scorer: "regex: [aeiou]"', "column: colour")
         ({}, ("-o", "no/such"), "no: no such folder for the output"),
         ({}, ("-o", "rewards.yaml"), "rewards.yaml is both the output and the rewards"),
         ({}, ("-o", "theirs"), "theirs holds files that no rounds wrote; name another output or move it away"),
-        ({}, ("--dry-run",), "--dry-run is for a host that trains"),
+        ({}, ("--yes",), "--yes is for a host that trains"),
     ],
 )
 def test_what_cannot_end_well_is_refused_before_anything_is_drawn(
@@ -164,7 +164,7 @@ KINDS = [
 @pytest.mark.parametrize(("ask", "rewards", "template"), KINDS)
 def test_every_kind_of_policy_goes_on(ask: str, rewards: str, template: str, home: Path) -> None:
     trained(Path(), "mine", home / "scored.jsonl", rewards, "--template", template)
-    more = ("--model", "mine", "--ask", ask, "--rounds", 2, "--keep", "distinct,front")
+    more = ("--model", "mine", "--request", ask, "--rounds", 2, "--keep", "distinct,front")
     done = run(home, *more, rewards=rewards)
     assert done.code == 0, done.err
     assert json.loads(Path("out/rounds.json").read_text())["arms"][0]["rounds"][2]["reward"]

@@ -23,7 +23,7 @@ rewards:
 gold:
   short: {scorer: length, direction: lower}
 """
-LINE = ("--rounds", 2, "--prompts", 8, "--samples", 4, "--watch", 4, "--max-tokens", 8)
+LINE = ("--rounds", 2, "--prompts", 8, "--samples", 4, "--eval-prompts", 4, "--max-tokens", 8)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def host(running: OpenAIServer, forks: Forks) -> OpenAIServer:
 
 def rounds(forks: Forks, *more: object, yes: bool = True, **crash: Any) -> Outcome:
     agreed = ("--yes",) if yes else ()
-    line = ("finetune", "scored.jsonl", "-r", "rewards.yaml", "--model", "hosted", *LINE, *agreed, "-o", "out")
+    line = ("rounds", "scored.jsonl", "-r", "rewards.yaml", "--model", "hosted", *LINE, *agreed, "-o", "out")
     return forks(*line, *more, **crash)
 
 
@@ -151,7 +151,18 @@ def test_what_is_allowed_is_not_exceeded_and_more_goes_on(host: OpenAIServer, fo
 
 def spent_by_one(forks: Forks, host: OpenAIServer) -> float:
     """Return what the job of the first round comes to, as `--dry-run` tells it."""
-    line = ("finetune", "out/round-1/train.jsonl", "--like", "hosted", "-r", "rewards.yaml", "--epochs", 1, "--seed", 1)
+    line = (
+        "finetune",
+        "out/round-1/train.jsonl",
+        "--keep-scales-of",
+        "hosted",
+        "-r",
+        "rewards.yaml",
+        "--epochs",
+        1,
+        "--seed",
+        1,
+    )
     there = ("--model", "openai:" + host.jobs[0]["job"]["fine_tuned_model"], "--base-url", host.url, "--json")
     done = forks(*line, *there, "--dry-run", "-o", "tried")
     assert done.code == 0, done.err
@@ -164,16 +175,11 @@ def spent_by_one(forks: Forks, host: OpenAIServer) -> float:
         ((), "every round pays http://127.0.0.1"),
         (("--yes", "--keep", "distinct,entropy=1"), "--keep entropy=1: a host tells neither a sample's entropy nor"),
         (("--yes", "--keep", "kl=1"), "--keep kl=1: a host tells neither"),
-        (("--yes", "--dry-run"), "--dry-run is for one job"),
-        (("--yes", "--no-wait"), "--no-wait is for one job"),
-        (("--yes", "--cancel"), "--cancel is for one job"),
         (("--yes", "--batch", 4), "--batch means nothing at a host"),
         (("--yes", "--epochs", 1.5), "a host trains whole passes over the rows"),
         (("--yes", "--learning-rate", 0.1), "--learning-rate: host openai takes no rate"),
         (("--yes", "--max-spend", 3), "--max-spend 3: say what tokens cost, with --price-per-mtok"),
-        (("--yes", "--base-url", "http://127.0.0.1:1/v1"), "--base-url: the policy lives at http://127.0.0.1"),
         (("--yes", "--hyperparameter", "x"), "--hyperparameter x: write KEY=VALUE"),
-        (("--yes", "--extra-body", "none.json"), "none.json: cannot be read"),
     ],
 )
 def test_what_a_host_cannot_do_is_refused_before_anything_is_sent(
@@ -190,7 +196,8 @@ def test_a_job_that_failed_is_paid_for_again_where_that_is_said(host: OpenAIServ
     host.quirks.statuses = ("running", "succeeded")
     assert rounds(forks).code == 3
     assert len(host.jobs) == 2
-    assert rounds(forks, "--again").code == 0
+    assert forks("jobs", "resubmit", "out/round-1/policy", "--yes").code == 0
+    assert rounds(forks).code == 0
     assert (len(host.jobs), host.charges) == (4, 3)
 
 
@@ -202,7 +209,8 @@ def test_what_a_host_trained_is_deployed_between_rounds(host: OpenAIServer, fork
     assert "is not deployed yet; once it is, name it with --served-name" in asks.err
     for number, code in ((1, CONFIG), (2, 0)):
         host.add_model(f"mine-{number}")
-        done = rounds(forks, "--served-name", f"mine-{number}")
+        assert forks("jobs", "deployed", f"out/round-{number}/policy", f"mine-{number}").code == 0
+        done = rounds(forks)
         assert done.code == code, done.err
         hosted = read_policy(Path(f"out/round-{number}/policy")).hosted
         assert hosted is not None

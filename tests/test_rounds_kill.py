@@ -28,7 +28,7 @@ CAREFUL = """
 def vowels(examples):
     return [sum(letter in "aeiou" for letter in one.completion) for one in examples]
 """
-ROUND = ("--rounds", "1", "--prompts", "4", "--samples", "2", "--watch", "4", "--max-tokens", "4")
+ROUND = ("--rounds", "1", "--prompts", "4", "--samples", "2", "--eval-prompts", "4", "--max-tokens", "4")
 KEEP = ("--keep", "distinct,entropy-share=0.25")
 MADE = ["samples.jsonl", "scored.jsonl", "kept.jsonl", "policy", "watch-data.jsonl", "watched-data.jsonl"]
 # The moments just before a command's output is there and just after, and those of what stands at the end of rounds:
@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
 
 def lives(**plan: Any) -> list[dict[str, Any]]:
     """Kill rounds as planned, and return what became of each."""
-    line = ["finetune", "scored.jsonl", "-r", "rewards.yaml", "--model", "policy", *ROUND, *KEEP, *plan.pop("more", ())]
+    line = ["rounds", "scored.jsonl", "-r", "rewards.yaml", "--model", "policy", *ROUND, *KEEP, *plan.pop("more", ())]
     usual = {"arguments": [*line, "-q", "-o", "out"], "output": "out", "seed": 1}
     usual |= {"exact": [], "chain": [], "lots": 0, "lives": 1}
     Path("plan.json").write_text(json.dumps({**usual, **plan}))

@@ -160,7 +160,7 @@ def test_what_was_achieved_keeps_ranges(policy: Policy) -> None:
 
 
 def test_what_was_not_measured_cannot_decide(policy: Policy) -> None:
-    with pytest.raises(ConfigError, match="not measured; see `irlhf eval --calibrate`, or use --pick front"):
+    with pytest.raises(ConfigError, match="not measured; see `irlhf eval --calibrate`, or use --mix-from front"):
         asked(policy, weights=WEIGHTS, pick="achieved")
 
 
@@ -224,8 +224,8 @@ def test_a_sweep_beside_draws_has_as_many_samples_as_it_says(policy: Policy) -> 
         ("-t", "colour=p90"),
         ("-t", "colour=uniform"),
         ("-t", "colour=0.6..", "--weights", "short"),
-        ("--weights", "short+colour", "--pick", "front"),
-        ("-t", "colour=1.4", "--raw"),
+        ("--weights", "short+colour", "--mix-from", "front"),
+        ("-t", "colour=1.4", "--no-clamp"),
     ],
 )
 def test_every_way_of_asking_goes_through_the_line(options: tuple[str, ...], bench: Bench) -> None:
@@ -243,9 +243,9 @@ def test_every_way_of_asking_goes_through_the_line(options: tuple[str, ...], ben
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--pick", "best"), "name the mix with --weights"),
+        (("--mix-from", "best"), "name the mix with --weights"),
         (("-t", "short=0.5", "--weights", "short"), "short has a target and a weight"),
-        (("--weights", "short", "--pick", "achieved"), "was not measured"),
+        (("--weights", "short", "--mix-from", "achieved"), "was not measured"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(options: tuple[str, ...], reason: str, bench: Bench) -> None:
@@ -269,7 +269,7 @@ def sampled(bench: Bench, *options: str) -> tuple[list[str], str]:
 
 
 def test_text_that_looks_like_a_reward_is_escaped_refused_or_let_through(bench: Bench) -> None:
-    escaped, refused, allowed = (sampled(bench, "--spoof", kind) for kind in ("escape", "refuse", "allow"))
+    escaped, refused, allowed = (sampled(bench, "--injection", kind) for kind in ("escape", "refuse", "allow"))
     assert sampled(bench) == escaped
     assert len(escaped[0]) == len(allowed[0]) == 2
     assert escaped[0][0] != allowed[0][0]  # the model has read another prompt

@@ -35,7 +35,7 @@ BANNED = frozenset(
 ALLOWED = re.compile(
     r"model[_-]card|data[_-]card|ModelCard|DataCard|DatasetCard|llm_judge|LLMJudge|judge_prompt|NotFoundError"
 )
-# Names of command-line options, which runs record under these names: --one-reward and `prepare --card` (a data card).
+# Settings that runs record under these names: `--contrast one-reward` and `prepare --card` (a data card).
 OPTIONS = {"one_reward"}
 OPTIONS_BY_FILE = {"card": {"irlhf/cli/prepare.py", "irlhf/data/prepare.py", "irlhf/data/settings.py"}}
 

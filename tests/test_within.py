@@ -249,7 +249,7 @@ def test_bounds_have_no_rank_to_be_held_to(trained: Policy) -> None:
         (["eval", "samples.jsonl", "--calibrate", "policy", "-o", "eval.json"], "cannot be calibrated"),
         (["score", "samples.jsonl", "--keep", "nearest", "-o", "kept.jsonl"], "use --keep best"),
         (
-            ["finetune", "scored.jsonl", "-r", "rewards.yaml", "--model", "policy", "--rounds", "1"],
+            ["rounds", "scored.jsonl", "-r", "rewards.yaml", "--model", "policy", "--rounds", "1"],
             "rounds cannot build",
         ),
     ],

@@ -7,11 +7,11 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from irlhf import __version__
 from irlhf.cli import eval as eval_command
-from irlhf.cli import finetune, init, plot, prepare, quickstart, sample, score
+from irlhf.cli import finetune, init, jobs, plot, prepare, quickstart, reward_model, rounds, sample, score
+from irlhf.cli.command import Command, Group
 from irlhf.core.errors import IrlhfError, OutputError
 
 _INTERRUPTED = 128 + signal.SIGINT
@@ -19,7 +19,7 @@ _PIPE_CLOSED = 128 + signal.SIGPIPE
 _AGAIN = "stopped; the same command goes on from here"
 
 
-class ErrorReportingGroup(TyperGroup):
+class ErrorReportingGroup(Group):
     """Shows what a user can mend as one line on stderr, with its exit code."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -67,14 +67,20 @@ def _callback(
     pass
 
 
-app.command("prepare", epilog=prepare.EXAMPLES)(prepare.prepare)
-app.command("score", epilog=score.EXAMPLES)(score.score)
-app.command("finetune", epilog=finetune.EXAMPLES)(finetune.finetune)
-app.command("sample", epilog=sample.EXAMPLES)(sample.sample)
-app.command("eval", epilog=eval_command.EXAMPLES)(eval_command.evaluate)
-app.command("plot", epilog=plot.EXAMPLES)(plot.plot)
-app.command("quickstart", epilog=quickstart.EXAMPLES)(quickstart.quickstart)
-app.command("init", epilog=init.EXAMPLES)(init.init)
+for name, function, examples in (
+    ("prepare", prepare.prepare, prepare.EXAMPLES),
+    ("score", score.score, score.EXAMPLES),
+    ("finetune", finetune.finetune, finetune.EXAMPLES),
+    ("sample", sample.sample, sample.EXAMPLES),
+    ("eval", eval_command.evaluate, eval_command.EXAMPLES),
+    ("plot", plot.plot, plot.EXAMPLES),
+    ("reward-model", reward_model.reward_model, reward_model.EXAMPLES),
+    ("rounds", rounds.rounds, rounds.EXAMPLES),
+    ("quickstart", quickstart.quickstart, quickstart.EXAMPLES),
+    ("init", init.init, init.EXAMPLES),
+):
+    app.command(name, cls=Command, epilog=examples)(function)
+app.add_typer(jobs.app, name="jobs")
 
 
 def main() -> None:

@@ -24,23 +24,40 @@ def evaluate(
     samples: Annotated[
         list[Path], typer.Argument(help="Scored samples, or preference pairs; - is stdin.", metavar="SAMPLES")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write; - is stdout.")] = Path("eval.json"),
     policy: Annotated[
-        list[str] | None, typer.Option("--policy", help="Their policies. \\[folders beside the samples]")
+        list[str] | None,
+        typer.Option(
+            "--policy", help="Policy of the samples; repeatable. \\[folders beside the samples]", metavar="FOLDER"
+        ),
     ] = None,
-    tolerance: Annotated[float, typer.Option(min=0, help="A miss up to this counts as a success.")] = 0.1,
-    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 1000,
+    tolerance: Annotated[
+        float, typer.Option(min=0, metavar="X", help="An actual reward this near to its target is a success.")
+    ] = 0.1,
+    resamples: Annotated[int, typer.Option(min=100, metavar="N", help="Bootstrap resamples of each interval.")] = 1000,
     seed: options.Seed = 0,
     calibrate: Annotated[
-        str, typer.Option("--calibrate", metavar="POLICY", help="Store in POLICY what it can reach.")
+        str,
+        typer.Option("--calibrate", metavar="FOLDER", help="Store the reachable range in this policy."),
     ] = "",
     rewards: Annotated[
-        str, typer.Option("-r", "--rewards", metavar="FILE", help="Which way rewards of preference pairs are better.")
+        str,
+        typer.Option(
+            "-r",
+            "--rewards",
+            metavar="FILE",
+            help="rewards.yaml with the direction of each reward, for preference pairs.",
+        ),
     ] = "",
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", help="Where to write; - is stdout.", metavar="FILE", rich_help_panel=options.OUTPUT
+        ),
+    ] = Path("eval.json"),
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure whether the policy gave what was asked, or whether rewards prefer what people chose."""
+    """Measure how well samples follow their targets, or how often rewards prefer the chosen completion."""
     from irlhf.core import console
     from irlhf.evaluation.evaluate import evaluate as evaluate_samples
 

@@ -30,15 +30,23 @@ def plot(
     sources: Annotated[
         list[Path], typer.Argument(help="eval.json, rounds.json, scored rows, samples, policies.", metavar="FILES")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the pictures.")] = Path("plots"),
-    format: Annotated[Format, typer.Option(help="Kind of picture file.")] = Format.png,
+    format: Annotated[Format, typer.Option(help="Format of the plots.", metavar="png|svg|pdf")] = Format.png,
     report: Annotated[
-        str, typer.Option(help="Where the report goes. \\[report.html beside them]", metavar="FILE")
+        str,
+        typer.Option(
+            help="Where to write the report. \\[report.html in the folder of the plots]",
+            metavar="FILE",
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = "",
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="Folder of the plots.", metavar="FOLDER", rich_help_panel=options.OUTPUT),
+    ] = Path("plots"),
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw what was asked and given, trade-offs, prices, distributions, training and rounds, and write a report."""
+    """Plot targets and actual rewards, trade-offs, costs, distributions, training and rounds, with a report."""
     from irlhf.core import console
     from irlhf.plotting.plot import plot as draw
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from irlhf.cli import options
+from irlhf.cli import completion, options
 from irlhf.data.settings import PrepareSettings
 
 EXAMPLES = """Examples:
@@ -34,31 +34,50 @@ def _list(requested: bool) -> None:
 
 def prepare(
     sources: Annotated[
-        list[Path], typer.Argument(help="Raw data; - is stdin, hub:ORG/NAME a data set.", metavar="SOURCE")
+        list[Path], typer.Argument(help="Raw files; - is stdin, hub:ORG/NAME a data set of the Hub.", metavar="SOURCE")
     ],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Where to write; - is stdout. \\[examples.jsonl]")
-    ] = None,
-    format: Annotated[str, typer.Option(help="Shape of the data: auto, or a name of --list-formats.")] = "auto",
+    format: Annotated[
+        str,
+        typer.Option(
+            help="Raw format, a name of --list-formats; auto detects it.",
+            metavar="NAME",
+            autocompletion=completion.raw_formats,
+        ),
+    ] = "auto",
     list_formats: Annotated[
-        bool, typer.Option("--list-formats", help="Show every shape and stop.", callback=_list, is_eager=True)
+        bool, typer.Option("--list-formats", help="List the raw formats and stop.", callback=_list, is_eager=True)
     ] = False,
     map_: Annotated[
-        list[str], typer.Option("--map", metavar="NAME=COLUMN", help="Read COLUMN as NAME; dots lead inside objects.")
+        list[str], typer.Option("--map", metavar="NAME=COLUMN", help="Read COLUMN as NAME; dots reach into objects.")
     ] = [],  # noqa: B006 - never changed
     drop_duplicates: Annotated[
-        bool, typer.Option("--drop-duplicates", help="Set aside what stood before, prompt and completion.")
+        bool, typer.Option("--drop-duplicates", help="Reject rows whose prompt and completion occurred before.")
     ] = False,
     card: Annotated[
-        bool, typer.Option("--card", help="Make a folder for a hub: typed rows by source, a data card.")
+        bool, typer.Option("--card", help="Write a folder for the Hub: typed rows by source, and a data card.")
     ] = False,
     delimiter: Annotated[
-        str, typer.Option(metavar="CHAR", help="What separates the cells of a table, or tab. \\[by name and header]")
+        str,
+        typer.Option(metavar="CHAR", help="Character between the cells of a table, or tab. \\[by name and header]"),
     ] = "",
-    test: Annotated[float, typer.Option(min=0, max=1, help="Share of prompts for the test split.")] = 0.1,
-    validation: Annotated[float, typer.Option(min=0, max=1, help="Share of prompts for validation.")] = 0.05,
+    test: Annotated[
+        float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of the prompts in the test split.")
+    ] = 0.1,
+    validation: Annotated[
+        float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of the prompts in the validation split.")
+    ] = 0.05,
     limit: options.Limit = 0,
     on_bad_row: options.OnBadRow = options.BadRow.stop,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Where to write; - is stdout. \\[examples.jsonl]",
+            metavar="FILE",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

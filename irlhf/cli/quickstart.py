@@ -25,11 +25,20 @@ def quickstart(
     ] = "",
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The folder to fill. \\[quickstart; with --model quickstart-model]"),
+        typer.Option(
+            "-o",
+            "--output",
+            help="Folder to fill. \\[quickstart; with --model quickstart-model]",
+            metavar="FOLDER",
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = None,
     seed: options.Seed = 0,
     limit: Annotated[
-        int, typer.Option(min=0, metavar="N", help="With --model: use only the first N prompts; 0 is all.")
+        int,
+        typer.Option(
+            min=0, metavar="N", show_default=False, help="With --model: use only the first N prompts; 0 uses all."
+        ),
     ] = 0,
 ) -> None:
     """Run the whole line on an embedded default: minutes, no download, no GPU.

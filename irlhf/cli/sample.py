@@ -2,11 +2,11 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from irlhf.cli import options
+from irlhf.cli import completion, options
 from irlhf.sampling.settings import SampleSettings
 
 EXAMPLES = """Examples:
@@ -31,23 +31,23 @@ irlhf sample HuggingFaceTB/SmolLM2-135M-Instruct prompts.jsonl -n 8 -o samples.j
 
 irlhf sample policy examples.jsonl -t helpful=data -n 8 --shard 2/8 -o samples-2.jsonl
 
-irlhf sample policy examples.jsonl -t helpful=data -n 8 --engine ray
+irlhf sample policy examples.jsonl -t helpful=data -n 8 --executor ray
 
 irlhf sample policy prompts.jsonl -t helpful=0.9 --base-url http://127.0.0.1:8000/v1
 
 irlhf sample policy prompts.jsonl -t helpful=0.9 --base-url http://127.0.0.1:8000/v1 --api chat --served-name policy"""
 
 
-class Pick(StrEnum):
-    """How a mix finds its targets."""
+class MixFrom(StrEnum):
+    """Where a mix takes its targets from."""
 
     best = "best"
     front = "front"
     achieved = "achieved"
 
 
-class Spoof(StrEnum):
-    """What becomes of user text that looks like a reward."""
+class Injection(StrEnum):
+    """What becomes of user text that imitates a reward line."""
 
     escape = "escape"
     refuse = "refuse"
@@ -63,112 +63,172 @@ class Precision(StrEnum):
 
 
 class Against(StrEnum):
-    """The prompt that guidance draws away from."""
+    """The prompt that guidance moves away from."""
 
     none = "none"
     opposite = "opposite"
 
 
 class Api(StrEnum):
-    """What a server is asked with."""
+    """Which API of a server is called."""
 
     completions = "completions"
     chat = "chat"
 
 
+def _request(*names: str, help: str, metavar: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=options.REQUEST, **settings)
+
+
+def _sampling(*names: str, help: str, metavar: str = "N", **settings: Any) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=options.SAMPLING, **settings)
+
+
+def _server(*names: str, help: str, metavar: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=options.SERVER, **settings)
+
+
 def sample(
-    policy: Annotated[
-        Path, typer.Argument(help="A policy's folder; or a base model's, or its hub id.", metavar="POLICY|BASE")
-    ],
-    prompts: Annotated[Path, typer.Argument(help="Rows with a prompt; - is stdin.", metavar="PROMPTS")],
+    policy: Annotated[Path, typer.Argument(help="Folder of a policy, or a base model.", metavar="POLICY")],
+    prompts: Annotated[Path, typer.Argument(help="Rows with a prompt, or a .txt file; - is stdin.", metavar="PROMPTS")],
     target: Annotated[
-        list[str] | None, typer.Option("-t", "--target", help="What to ask for.", metavar="NAME=VALUE")
+        list[str] | None,
+        _request(
+            "-t",
+            "--target",
+            help="Target of a reward, such as helpful=0.9; repeatable.",
+            metavar="NAME=VALUE",
+            autocompletion=completion.targets,
+        ),
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="A mix, like '2*helpful+3*harmless', or a rewards.yaml.", metavar="EXPR|FILE")
+        str,
+        _request(
+            "--weights",
+            help="Mix of the other rewards, such as 2*helpful+3*harmless, or a rewards.yaml.",
+            metavar="MIX",
+            autocompletion=completion.weights,
+        ),
     ] = "",
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Where to write; - is stdout. \\[samples.jsonl]")
+    mix_from: Annotated[
+        MixFrom | None,
+        _request(
+            "--mix-from",
+            help="Targets of a mix: best, front or achieved. \\[achieved if measured, else front]",
+            metavar="NAME",
+        ),
     ] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="Samples of each prompt and target.")] = 1,
-    split: Annotated[
-        str, typer.Option(metavar="SPLITS", help="test, validation, train, all. \\[test; of a base: train,validation]")
-    ] = "",
-    limit: options.Limit = 0,
-    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 1.0,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="Keep the likeliest tokens up to this share.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a completion at most.")] = 128,
-    batch: Annotated[int, typer.Option(min=1, help="Samples drawn side by side.")] = 64,
-    seed: options.Seed = 0,
-    reference: Annotated[
-        str, typer.Option(help="For KL: reads what was drawn, asked for nothing.", metavar="FOLDER")
-    ] = "",
-    guidance: Annotated[float, typer.Option(min=0, max=20, help="Above 1 exaggerates what is asked.")] = 1.0,
+    no_clamp: Annotated[
+        bool, _request("--no-clamp", help="Write targets as given, even beyond the reachable range.", metavar="")
+    ] = False,
+    injection: Annotated[
+        Injection,
+        _request(
+            "--injection",
+            help="User text that imitates a reward line: escape it, refuse its prompt, or allow it.",
+            metavar="NAME",
+        ),
+    ] = Injection.escape,
+    guidance: Annotated[
+        float, _request("--guidance", min=0, max=20, help="Values above 1 exaggerate the targets.", metavar="W")
+    ] = 1.0,
     against: Annotated[
-        Against, typer.Option(help="The prompt that --guidance draws away from: no target, or the opposite one.")
+        Against,
+        _request(
+            "--against",
+            help="Prompt that --guidance moves away from: none (no target) or opposite.",
+            metavar="NAME",
+        ),
     ] = Against.none,
+    n: Annotated[int, _sampling("-n", min=1, help="Samples of each prompt and target.")] = 1,
+    split: Annotated[
+        str,
+        _sampling(
+            "--split",
+            metavar="NAMES",
+            help="test, validation, train or all. \\[test; for a base model train,validation]",
+        ),
+    ] = "",
+    limit: Annotated[
+        int, _sampling("--limit", show_default=False, min=0, help="Use only the first N prompts; 0 uses all.")
+    ] = 0,
+    temperature: Annotated[
+        float, _sampling("--temperature", min=0, help="Temperature; 0 takes the most likely token.", metavar="T")
+    ] = 1.0,
+    top_p: Annotated[
+        float,
+        _sampling("--top-p", min=0, max=1, help="Sample among the likeliest tokens of this share.", metavar="SHARE"),
+    ] = 1.0,
+    max_tokens: Annotated[int, _sampling("--max-tokens", min=1, help="Most tokens of a completion.")] = 128,
+    batch: Annotated[int, _sampling("--batch", min=1, help="Samples drawn at the same time.")] = 64,
+    seed: Annotated[int, _sampling("--seed", min=0, max=2**32 - 1, help="Seed of every random draw.")] = 0,
+    reference: Annotated[
+        str,
+        _sampling("--reference", help="Model that the KL divergence is measured from.", metavar="FOLDER"),
+    ] = "",
     precision: Annotated[
-        Precision, typer.Option(help="Format of the weights; auto is bf16 where that is measured to be faster.")
+        Precision, _sampling("--precision", help="Format of the weights: auto, bf16 or fp32.", metavar="NAME")
     ] = Precision.auto,
-    pick: Annotated[
-        Pick | None, typer.Option(help="How a mix finds its targets. \\[achieved where measured, else front]")
-    ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Ask for numbers just as they are written.")] = False,
-    spoof: Annotated[Spoof, typer.Option(help="What becomes of user text that looks like a reward.")] = Spoof.escape,
-    shard: options.Shard = "",
-    engine: options.Engine = options.EngineName.local,
-    workers: options.Workers = 0,
+    shard: Annotated[
+        str, _sampling("--shard", help="Sample part I of N only; cat joins the outputs of all parts.", metavar="I/N")
+    ] = "",
+    executor: Annotated[
+        options.ExecutorName,
+        _sampling("--executor", help="Work in this process (local) or on a Ray cluster (ray).", metavar="NAME"),
+    ] = options.ExecutorName.local,
+    workers: Annotated[
+        int,
+        _sampling("--workers", show_default=False, min=0, help="Workers of --executor ray; 0 starts as many as fit."),
+    ] = 0,
     base_url: Annotated[
-        str, typer.Option(help="A server that holds the policy, up to and with /v1.", metavar="URL")
+        str, _server("--base-url", help="Server that holds the policy, up to and with /v1.", metavar="URL")
     ] = "",
-    served_name: Annotated[str, typer.Option(help="What it calls the policy. \\[the only one]", metavar="NAME")] = "",
+    served_name: options.ServedName = "",
     api: Annotated[
-        Api | None, typer.Option(help="Token ids, or messages. \\[completions; chat where a host keeps the weights]")
+        Api | None,
+        _server(
+            "--api",
+            help="API of the server: completions or chat. \\[chat for a model that a host trained]",
+            metavar="NAME",
+        ),
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Requests to it at a time, at most.")] = 16,
-    api_key_env: Annotated[
-        str, typer.Option(help="The variable that holds its key. \\[OPENAI_API_KEY]", metavar="NAME")
-    ] = "",
+    concurrency: Annotated[
+        int, _server("--concurrency", min=1, help="Most requests at the same time.", metavar="N")
+    ] = 16,
+    api_key_env: options.ApiKeyEnv = "",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Where to write; - is stdout. \\[samples.jsonl]",
+            metavar="FILE",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw samples from a policy that is asked for rewards, or from a base model.
+    """Sample a policy at the rewards you request, or a base model.
 
-    Targets: 0.8 is exactly that, 0.6.. at least, ..0.4 at most, 0.2..0.9
-    between, ~0.6.. drawn from the training rows above 0.6, p90 a percentile
-    of them, 0:1:0.1 a sweep, uniform anywhere, data joint vectors of them.
+    Targets: 0.8 is exact, 0.6.. at least, ..0.4 at most, 0.2..0.9 between, ~0.6..
+    drawn from the training rows above 0.6, p90 a percentile of them, 0:1:0.1 a
+    sweep, uniform anywhere on the scale, data the joint targets of training rows.
+    --weights requests the best mix within the targets: -t harmless=0.6..
+    --weights helpful.
 
-    With --weights the other rewards are a mix, as good as the targets allow:
-    -t harmless=0.6.. --weights helpful.
+    A base model (a folder without policy.json, or a hub id) gets prompts without
+    rewards. Its samples can be scored and used to train a first policy, so it
+    answers the prompts of the train and validation splits.
 
-    A base model (a folder without policy.json, or a hub id) is asked for no
-    rewards. Its samples are what a first policy can be trained on, from prompts
-    alone: sample, score, finetune --model BASE. So it answers the prompts of the
-    train and validation splits, and those without a split. PROMPTS may be a
-    .txt file with one prompt a line.
+    With --guidance W, the logits are other + W * (policy - other), where other is
+    the policy without targets, or with --against opposite at the mirrored ones.
 
-    With --guidance W tokens come from other + W * (asked - other), the logits
-    behind the prompt with the targets and behind another one: without targets,
-    or with --against opposite the mirrored ones (1 - x on scales from 0 to 1).
-
-    With --shard 2/8 only the second of eight parts of the prompts is asked, so
-    that eight machines share the work: the rows of all eight files, put
-    together by cat, are those of one run.
-
-    With --engine ray the workers of a Ray cluster do it, each with its own copy
-    of the model: of the cluster that RAY_ADDRESS names, else of one started
-    here. The rows are the same, and either engine goes on where the other was.
-
-    With --base-url a server that speaks OpenAI's /v1/completions draws, such as
-    vllm serve policy. Prompts are written here and sent as token ids. Rows say
-    what the entropy lies between; entropy itself, --reference and --guidance
-    need the policy here. A key comes from the environment alone.
-
-    With --api chat prompts are written here and sent as messages to
-    /v1/chat/completions, which transformers serve, llama.cpp, Ollama and all
-    hosts have. A policy that a host trained is asked so where it lives, without
-    --base-url. What is no whole answer (a refusal, one that a filter ended, no
-    text) is set aside with its reason.
+    With --base-url, a server that speaks OpenAI's protocol samples: by default
+    /v1/completions with token ids (vllm serve), with --api chat
+    /v1/chat/completions with messages (transformers serve, llama.cpp, Ollama).
+    A policy that a host trained is sampled at that host. Entropy, --reference
+    and --guidance need the policy on this machine.
     """
     from irlhf.core import console
     from irlhf.sampling.sample import sample as draw
@@ -189,9 +249,9 @@ def sample(
         reference=reference,
         shard=shard,
         guidance=guidance,
-        pick=pick.value if pick else "",
-        raw=raw,
-        spoof=spoof.value,
+        pick=mix_from.value if mix_from else "",
+        raw=no_clamp,
+        spoof=injection.value,
         base_url=base_url,
         served_name=served_name,
         api_key_env=api_key_env,
@@ -200,6 +260,6 @@ def sample(
         precision=precision.value,
         against=against.value,
     )
-    summary = draw(policy, prompts, out, settings, options.engine(engine, workers))
+    summary = draw(policy, prompts, out, settings, options.executor(executor, workers))
     written = f"{summary.get('written', 0):,} samples of {summary.get('prompts', 0):,} prompts"
     options.finish(summary, json_, written, f"irlhf score {out} -r rewards.yaml -o scored-{out.name}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from irlhf.cli import options
+from irlhf.cli import completion, options
 from irlhf.core.errors import ConfigError
 from irlhf.scoring.settings import KeepSettings, ScoreSettings, SelectSettings
 
@@ -20,55 +20,95 @@ irlhf score scored-samples.jsonl --keep best -o best.jsonl
 
 irlhf score examples.jsonl -r rewards.yaml --shard 2/8 -o scored-2.jsonl
 
-irlhf score examples.jsonl -r rewards.yaml --engine ray"""
+irlhf score examples.jsonl -r rewards.yaml --executor ray"""
 
 
 def score(
     examples: Annotated[Path, typer.Argument(help="Examples or samples; - is stdin.", metavar="EXAMPLES")],
     rewards: Annotated[
-        str, typer.Option("-r", "--rewards", help="The rewards.yaml that says who is asked.", metavar="FILE")
+        str,
+        typer.Option(
+            "-r",
+            "--rewards",
+            help="rewards.yaml that names the scorers.",
+            metavar="FILE",
+            rich_help_panel=options.REQUEST,
+        ),
     ] = "",
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Where to write; - is stdout. \\[scored.jsonl, kept.jsonl]")
-    ] = None,
-    gold: Annotated[bool, typer.Option("--gold", help="Ask the gold scorers instead, and fill `gold`.")] = False,
+    gold: Annotated[
+        bool,
+        typer.Option("--gold", help="Run the gold scorers and fill `gold`.", rich_help_panel=options.REQUEST),
+    ] = False,
     keep: Annotated[
-        str, typer.Option(help="Choose among scored samples, see above.", metavar="best|nearest|RULES")
+        str,
+        typer.Option(
+            help="Run no scorer; keep scored samples: best, nearest or a list of rules.",
+            metavar="RULES",
+            rich_help_panel=options.REQUEST,
+        ),
     ] = "",
     weights: Annotated[
-        str, typer.Option(help="What is best for --keep. \\[as it was asked]", metavar="EXPR|FILE")
+        str,
+        typer.Option(
+            help="What is best for --keep: a mix or a rewards.yaml. \\[as requested]",
+            metavar="MIX",
+            rich_help_panel=options.REQUEST,
+            autocompletion=completion.weights,
+        ),
     ] = "",
     policy: Annotated[
-        list[str] | None, typer.Option("--policy", help="For --keep. \\[folders beside the samples]")
+        list[str] | None,
+        typer.Option(
+            "--policy",
+            help="Policy of the samples for --keep. \\[folders beside the samples]",
+            metavar="FOLDER",
+            rich_help_panel=options.REQUEST,
+        ),
     ] = None,
     limit: options.Limit = 0,
     on_bad_row: options.OnBadRow = options.BadRow.stop,
     shard: options.Shard = "",
-    engine: options.Engine = options.EngineName.local,
+    executor: options.Executor = options.ExecutorName.local,
     workers: options.Workers = 0,
     cache: Annotated[
-        str, typer.Option(help="What models and servers said. \\[replies.sqlite beside the output]", metavar="FILE")
+        str,
+        typer.Option(
+            help="Replies of models and servers, kept for later runs. \\[replies.sqlite beside the output]",
+            metavar="FILE",
+        ),
     ] = "",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Where to write; - is stdout. \\[scored.jsonl, kept.jsonl]",
+            metavar="FILE",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Give every completion its rewards; run it again to go on where it stopped.
+    """Score every completion; interrupted, the same command resumes.
 
-    With --keep no scorer is asked: of the scored samples that one policy drew for one prompt and one target, the one
-    with the best weighted reward is kept, or the one nearest to its target. Or rules choose those that are worth
-    training on, one after the other, as in --keep distinct,front,entropy=1.2: distinct drops equal completions of a
-    prompt, front what another sample of the prompt exceeds in every reward, top=0.5 all but the best half by weighted
-    reward; entropy=1.2 drops the surest samples until the rest has that mean entropy, entropy-floor=1 those of less,
-    entropy-share=0.3 three tenths, kl=0.5 those farthest from the reference, random=0.3 three tenths by lot.
+    Replies of models and servers are kept in --cache: after a change in
+    rewards.yaml only the rewards that changed are computed.
 
-    What a model or a server said of a text is kept in --cache and never asked again: with one more reward in the
-    rewards.yaml, or with one rubric changed, only that reward is asked.
+    With --keep best or nearest, of the samples of one prompt and one target the one
+    with the best weighted reward is kept, or the one nearest to its target. Rules
+    choose samples to train on, one after the other, as in --keep
+    distinct,front,entropy=1.2:
 
-    With --shard 2/8 only the second of eight parts of the prompts is scored, so that eight machines share the work:
-    the rows of all eight files, put together by cat, are those of one run.
+    distinct drops equal completions of a prompt; front drops samples that another
+    sample of the prompt exceeds in every reward; top=0.5 keeps the better half by
+    weighted reward; entropy=1.2 drops the lowest entropies until the mean is 1.2;
+    entropy-floor=1 drops entropies below 1; entropy-share=0.3 drops the lowest 30%;
+    kl=0.5 drops the farthest from the reference until the mean is 0.5; random=0.3
+    drops 30% at random.
 
-    With --engine ray the workers of a Ray cluster do it, each with its own copy of the model: of the cluster that
-    RAY_ADDRESS names, else of one started here. The rows are the same, and either engine goes on where the other was.
+    With --executor ray, the workers of the cluster at RAY_ADDRESS do the work, or
+    of one started on this machine. The rows are the same.
     """
     from irlhf.core import console
 
@@ -81,7 +121,7 @@ def score(
         given = {"-r": bool(rewards), "--gold": gold, "--on-bad-row skip": skip, "--shard": bool(shard)}
         given |= {
             "--cache": bool(cache),
-            "--engine": engine is not options.EngineName.local,
+            "--executor": executor is not options.ExecutorName.local,
             "--workers": bool(workers),
         }
         _refuse(given, "asks a scorer, and --keep asks none")
@@ -101,7 +141,7 @@ def score(
         _refuse({"--weights": bool(weights), "--policy": bool(policy)}, "belongs to --keep")
         out = options.output_for(output, examples, "scored.jsonl")
         settings = ScoreSettings(gold=gold, limit=limit, on_bad_row=on_bad_row.value, shard=shard, cache=cache)
-        summary = score_rows(examples, rewards, out, settings, options.engine(engine, workers))
+        summary = score_rows(examples, rewards, out, settings, options.executor(executor, workers))
         written = f"{summary.get('written', 0):,} scored rows"
         following = f"irlhf finetune {out} --model tiny, or irlhf eval {out} for samples and pairs"
         options.finish(summary, json_, written, following)

@@ -61,7 +61,7 @@ SCORERS: Mapping[str, str] = {
     "https": "irlhf.scoring.scorers.server:Endpoint",
 }
 
-# Who works on pools of rows for `score` and `sample`: what `--engine` names, and threads for what a server answers.
+# Who works on pools of rows for `score` and `sample`: what `--executor` names, and threads for what a server answers.
 ENGINES: Mapping[str, str] = {
     "local": "irlhf.executors.base:run_here",
     "ray": "irlhf.executors.ray:run_on_ray",

@@ -32,7 +32,7 @@ class Engine:
 
     def __post_init__(self) -> None:
         if self.workers and self.name == "local":
-            raise ConfigError("--workers belongs to --engine ray; leave it out")
+            raise ConfigError("--workers belongs to --executor ray; leave it out")
 
 
 LOCAL = Engine()

@@ -39,7 +39,7 @@ try:
     import ray
     from ray.exceptions import RayError, RayTaskError
 except ModuleNotFoundError as missing:
-    raise ConfigError("--engine ray needs Ray: pip install 'irlhf[ray]'") from missing
+    raise ConfigError("--executor ray needs Ray: pip install 'irlhf[ray]'") from missing
 
 _AHEAD = 2  # pools a worker that are read before the first of them is passed on
 _PATIENCE = 120.0  # seconds until a worker must have come up, where none is at work
@@ -112,7 +112,7 @@ class _WorkerPool:
         if not ended:
             raise BackendError(
                 f"no worker came up in {_PATIENCE:.0f} s: the Ray cluster is full or cannot start one;"
-                " `ray status` says who holds it; the same command goes on when it is free, or without --engine ray"
+                " `ray status` says who holds it; the same command goes on when it is free, or without --executor ray"
             )
         for future in ended:
             worker, task = self.running.pop(future)

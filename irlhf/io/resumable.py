@@ -36,6 +36,7 @@ from irlhf.io.tables import SEPARATORS, bare
 SYNC_ROWS = 32  # rows that a power cut may cost; a kill costs none
 SYNC_SECONDS = 1.0
 PARQUET = ".parquet"
+_COMMANDS = {"finetune --objective reward": "reward-model", "finetune --rounds": "rounds"}  # earlier names, and today's
 PARTIAL = ".partial"  # behind the name of an output that is not complete
 
 _REMOVED = {"layout": "auto"}  # settings of earlier versions, each with the value that all runs have now
@@ -196,7 +197,7 @@ def is_finished(output: Path, made: Mapping[str, Any], afresh: str = "", parts: 
     if not output.exists() and not partial.exists():
         return False
     if manifest_file.exists():
-        changed = _differences(files.read_json(manifest_file), made)
+        changed = _differences(_current(files.read_json(manifest_file)), made)
         whole = output if output.exists() and not parts else partial
         mend = f"name another output, or delete {whole} to start afresh"
         mend += f" ({afresh})" if afresh else ""
@@ -337,6 +338,16 @@ def _append(handle: int, row: bytes | bytearray, output: Path) -> None:
             view = view[os.write(handle, view) :]
     except OSError as error:
         raise files.disk_error(output, error) from error
+
+
+def _current(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest with the names of today for what an earlier version called otherwise."""
+    command, settings = str(manifest.get("command", "")), dict(manifest.get("settings", {}))
+    for before, now in _COMMANDS.items():
+        command = command.replace(before, now)
+    if settings.get("baseline") == "untouched":
+        settings["baseline"] = "prompted"
+    return {**manifest, "command": command, "settings": settings}
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

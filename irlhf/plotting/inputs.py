@@ -102,7 +102,7 @@ _ROUNDS = _JsonFile(
     "rounds.json",
     1,
     {"arms": list, "names": list},
-    "irlhf finetune --rounds",
+    "irlhf rounds",
     "draw it with the irlhf that wrote it, or run the rounds into a new folder",
 )
 
@@ -119,7 +119,7 @@ def input_file(source: Path) -> Path:
     if (source / METRICS).is_file():
         return source / METRICS
     if (source / FILE).is_file():
-        raise ConfigError(f"{source}: nothing was trained in it (`--baseline untouched`), so no curve; leave it out")
+        raise ConfigError(f"{source}: nothing was trained in it (`--baseline prompted`), so no curve; leave it out")
     raise ConfigError(f"{source} is not a policy's folder; name files, or folders that `irlhf finetune` wrote")
 
 

@@ -27,7 +27,7 @@ _WHAT = {
     "plain": "A baseline: trained on the same rows as a policy, without rewards in their prompts.",
     "chosen": "A baseline: trained on the better rows alone, without rewards in their prompts.",
     "top": "A baseline: trained on the best rows alone, without rewards in their prompts.",
-    "untouched": "A baseline: its base model as it is, not trained, merely asked for rewards in the prompt.",
+    "prompted": "A baseline: its base model as it is, not trained, merely asked for rewards in the prompt.",
 }
 _SCALES = {
     "quantile": "`quantile`: 0.9 is better than 90% of the training rows.",
@@ -183,7 +183,7 @@ def _reward_row(reward: PolicyReward) -> list[str]:
 
 def _training(policy: Policy) -> Iterator[tuple[str, str]]:
     known, settings = policy.training, policy.training["settings"]
-    if policy.baseline == "untouched":
+    if policy.baseline == "prompted":
         yield "training", "none; the scales of the rewards were fitted on scored rows"
     else:
         plan = known["plan"]
@@ -243,9 +243,9 @@ def _limits(policy: Policy, dial: bool) -> Iterator[str]:
         )
     if dial:
         yield "Whoever may choose `chat_template_kwargs`, or bring another chat template, chooses the rewards."
-    if policy.base == TINY and policy.baseline != "untouched":
+    if policy.base == TINY and policy.baseline != "prompted":
         yield "It knows nothing but the words of its training rows."
-    if policy.baseline == "untouched":
+    if policy.baseline == "prompted":
         yield "It was never shown what the numbers mean, and knows each reward by its name alone."
     yield "This card states no licence: the base model's and the training data's decide."
 

@@ -210,7 +210,7 @@ class Policy:
     # Raw rewards of training rows, in the order of `rewards`; on the scale `within` their numbers on the scale.
     reservoir: tuple[tuple[float, ...], ...]
     context: int  # tokens that prompt and completion may fill together
-    baseline: str = ""  # plain, chosen, top: trained without rewards; untouched: not trained, merely asked
+    baseline: str = ""  # plain, chosen, top: trained without rewards; prompted: not trained, merely asked
     training: Mapping[str, Any] = field(default_factory=dict)  # settings, seed, rows, digests, versions
     calibration: Calibration | None = None  # once it is measured
     digest: str = ""  # of the file without the calibration; not in it
@@ -378,7 +378,7 @@ def read_policy(folder: Path) -> Policy:
         file = _File.model_validate(tree)
         policy = Policy(
             base=file.base,
-            baseline=file.baseline,
+            baseline=file.baseline.replace("untouched", "prompted"),  # its earlier name
             template=parse_template(file.template, str(path)),
             rewards=file.rewards,
             reservoir=file.reservoir,

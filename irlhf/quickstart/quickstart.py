@@ -35,7 +35,7 @@ def steps(settings: QuickstartSettings) -> list[Step]:
     ]
     mixes = {f"samples-{name}": weights for name, weights in _WEIGHTS.items()}
     for name, weights in mixes.items():
-        line.append(Step(f"sample policy {ask} --weights {weights} --pick best -n 2 -o {name}.jsonl", 4))
+        line.append(Step(f"sample policy {ask} --weights {weights} --mix-from best -n 2 -o {name}.jsonl", 4))
     for name in ("samples", "samples-plain", *mixes):
         line.append(Step(f"score {name}.jsonl -r rewards.yaml -o scored-{name}.jsonl", 1))
     scored = " ".join(f"scored-{name}.jsonl" for name in ("samples-plain", *mixes))

@@ -21,7 +21,7 @@ from irlhf.training.settings import FinetuneSettings
 from irlhf.training.training_set import check_same
 
 # Of the settings of one job, what means nothing to many.
-_IDLE: Mapping[str, str] = {"dry_run": "--dry-run", "wait": "--no-wait", "cancel": "--cancel"}
+_IDLE: Mapping[str, str] = {"dry_run": "--dry-run", "wait": "--no-wait"}
 
 
 def check_settings(model: str, settings: RoundsSettings) -> None:
@@ -37,14 +37,14 @@ def check_settings(model: str, settings: RoundsSettings) -> None:
     for flag, value in (
         ("--template", training.template),
         ("--baseline", training.baseline),
-        ("--like", training.like),
+        ("--keep-scales-of", training.like),
     ):
         if value:
             raise ConfigError(f"{flag} {value}: rounds keep what the policy was trained with; leave it out")
     if training.limit:
         raise ConfigError("--limit: rounds take --prompts of the rows; leave it out")
     if settings.ask not in ASKS:
-        raise ConfigError(f"unknown --ask '{settings.ask}'{did_you_mean(settings.ask, ASKS)}")
+        raise ConfigError(f"unknown --request '{settings.ask}'{did_you_mean(settings.ask, ASKS)}")
     if not 0 <= settings.replay < 1:
         raise ConfigError(f"--replay {settings.replay}: write a share from 0 to below 1")
     check_keep(settings.keep)

@@ -1,4 +1,4 @@
-"""Rounds: ask the policy, score what it says, choose, train on; every round is files that the six commands make."""
+"""Rounds: ask the policy, score what it says, choose, train on; every round is files that the commands make."""
 
 import os
 import random
@@ -42,7 +42,7 @@ def run_rounds(scored: str | Path, output: str | Path, model: str, settings: Rou
     inputs = {"examples": Path(scored), "model": Path(model), "rewards": Path(settings.training.rewards)}
     inputs |= {"fresh": Path(settings.fresh)} if settings.fresh else {}
     check_folder(out, inputs)
-    made = RunManifest("finetune --rounds", inputs, settings.deciding).to_json()
+    made = RunManifest("rounds", inputs, settings.deciding).to_json()
     check_ours(out / ROUNDS)
     if is_finished(out / ROUNDS, made, parts=out):
         with lock(out / ROUNDS):  # a kill may have left its file

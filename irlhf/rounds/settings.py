@@ -1,4 +1,4 @@
-"""Settings of `irlhf finetune --rounds`."""
+"""Settings of `irlhf rounds`."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

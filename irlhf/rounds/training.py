@@ -7,7 +7,6 @@ from pathlib import Path
 from irlhf.core import console
 from irlhf.core.errors import ConfigError
 from irlhf.io.files import read_json
-from irlhf.io.resumable import PARTIAL, beside
 from irlhf.policy.policy_file import FILE, read_policy
 from irlhf.policy.remote_model import PREFIX, RemoteModel
 from irlhf.rounds.types import Loop
@@ -29,7 +28,7 @@ def train_round(loop: Loop, policy: Path, folder: Path, number: int, epochs: flo
         here = replace(settings, epochs=epochs, learning_rate=float(f"{rate:.3g}"))
         _finetune(rows, trained, str(policy), here, NOWHERE)
     else:
-        hosted = _for_job(_hosted(loop, there, left(loop, trained)), loop.settings.hosted, trained)
+        hosted = _hosted(loop, there, left(loop, trained))
         _finetune(rows, trained, _base(there), _whole_epochs(settings), hosted)
 
 
@@ -72,16 +71,7 @@ def _base(there: RemoteModel) -> str:
 def _hosted(loop: Loop, there: RemoteModel, most: float) -> HostedSettings:
     """Return the settings of a job at the policy's host that comes to no more than `most`."""
     given = loop.settings.hosted
-    all_jobs = replace(given, again=False, job="", served_name="")
-    return replace(all_jobs, host=given.host or there.host, base_url=there.base_url, max_spend=most)
-
-
-def _for_job(hosted: HostedSettings, given: HostedSettings, trained: Path) -> HostedSettings:
-    """Add what a user says of one job: of the one that is open, or that made a model which has no name yet."""
-    if beside(trained, PARTIAL).is_dir():
-        return replace(hosted, again=given.again, job=given.job)
-    there = read_policy(trained).hosted if (trained / FILE).is_file() else None
-    return replace(hosted, served_name=given.served_name) if there and not there.model else hosted
+    return replace(given, host=given.host or there.host, base_url=there.base_url, max_spend=most)
 
 
 def spent(loop: Loop, but: Path | None = None) -> float:

@@ -31,7 +31,7 @@ class RequestedTargets:
     def options(self) -> list[str]:
         """The request as options of `irlhf sample`, for the record."""
         if self.weights:
-            return ["--weights", self.weights, "--pick", "best"]
+            return ["--weights", self.weights, "--mix-from", "best"]
         return [option for target in self.targets for option in ("-t", target)]
 
 

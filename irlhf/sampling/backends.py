@@ -38,14 +38,17 @@ def reached(settings: SampleSettings, policy: Policy, engine: Engine) -> SampleS
     if api not in APIS:
         raise ConfigError(f"unknown --api '{api}'{did_you_mean(api, APIS)}")
     if there and not name:
-        raise ConfigError(f"{there.trained or policy.base} is not deployed yet; once it is, name it with --served-name")
+        raise ConfigError(
+            f"{there.trained or policy.base} is not deployed yet; once it is, name it with --served-name,"
+            " or for good with `irlhf jobs deployed`"
+        )
     if there and api == COMPLETIONS:
         raise ConfigError("--api completions sends token ids, and this policy's tokenizer is at its host; leave it out")
     mend = "leave it out" if there else "leave it out, or leave --base-url out"
     for flag, idle, why in (
         ("--guidance", settings.guidance == 1, "parts two answers of the model, which a server gives one of"),
         ("--reference", not settings.reference, "reads tokens, of which a server gives the text"),
-        (f"--engine {engine.name}", engine == LOCAL, "has workers of its own, where a server does the work"),
+        (f"--executor {engine.name}", engine == LOCAL, "has workers of its own, where a server does the work"),
         ("--precision", settings.precision == "auto", "is of weights that are loaded here, not by a server"),
         ("--concurrency", settings.concurrency >= 1, "is at least 1"),
     ):

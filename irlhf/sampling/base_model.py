@@ -45,8 +45,8 @@ def _check(name: str, settings: SampleSettings) -> None:
     given = {
         "--target": bool(settings.target),
         "--weights": bool(settings.weights),
-        "--pick": bool(settings.pick),
-        "--raw": settings.raw,
+        "--mix-from": bool(settings.pick),
+        "--no-clamp": settings.raw,
         "--guidance": settings.guidance != 1,
         "--against": settings.against != "none",
     }

@@ -100,14 +100,14 @@ def _check(settings: SampleSettings) -> None:
         if split not in (*SPLITS, ALL):
             raise ConfigError(f"unknown split '{split}'{did_you_mean(split, (*SPLITS, ALL))}")
     for flag, given, known in (
-        ("--pick", settings.pick or BEST, PICKS),
-        ("--spoof", settings.spoof, SPOOFS),
+        ("--mix-from", settings.pick or BEST, PICKS),
+        ("--injection", settings.spoof, SPOOFS),
         ("--against", settings.against, AGAINST),
     ):
         if given not in known:
             raise ConfigError(f"unknown {flag} '{given}'{did_you_mean(given, known)}")
     if settings.pick and not settings.weights:
-        raise ConfigError("--pick says how a mix finds its targets; name the mix with --weights")
+        raise ConfigError("--mix-from says how a mix finds its targets; name the mix with --weights")
     parse_shard(settings.shard)
     if not 0 < settings.top_p <= 1:
         raise ConfigError(f"--top-p {settings.top_p}: write a share above 0 and up to 1")

@@ -205,7 +205,9 @@ class TargetSpec:
         if not self._requests:
             known = self.policy.calibration and self.policy.calibration.achieved
             reason = "no request is known to have brought that" if known else "what requests bring was not measured"
-            raise ConfigError(f"--pick {ACHIEVED}: {reason}; see `irlhf eval --calibrate`, or use --pick {FRONT}")
+            raise ConfigError(
+                f"--mix-from {ACHIEVED}: {reason}; see `irlhf eval --calibrate`, or use --mix-from {FRONT}"
+            )
         best = max(self._requests, key=lambda request: self.policy.weighted(request.rewards, self.weights))
         return {name: number for name, number in best.prompt_numbers.items() if name not in self._fixed}
 

@@ -71,7 +71,7 @@ def _deployed(name: str, hosted: RemoteModel) -> str:
     """Return the model to ask. Raises ConfigError where there is none yet."""
     if not hosted.model:
         what = hosted.trained or f"what job {hosted.job} made"
-        remedy = "then tell its name to irlhf finetune, same command, with --served-name NAME"
+        remedy = "then record its name with `irlhf jobs deployed FOLDER NAME`"
         raise ConfigError(f"{name}: {what} must be deployed at {hosted.base_url}; {remedy}")
     return hosted.model
 

@@ -9,7 +9,7 @@ from irlhf.core.example import CHOSEN, Example, as_text
 from irlhf.policy.policy_file import Policy
 
 BLIND = ("plain", "chosen", "top")  # trained on prompts that hold no reward
-UNTOUCHED = "untouched"  # the base itself, asked for rewards and not trained
+PROMPTED = "prompted"  # the base itself, asked for rewards and not trained
 
 _TOP = 0.1  # share of the rows that `top` keeps
 

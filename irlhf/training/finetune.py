@@ -13,7 +13,7 @@ from irlhf.io.files import STREAM, write_json
 from irlhf.io.resumable import RunManifest, recorded_setting, resumable_folder, resumable_output
 from irlhf.policy.policy_file import TINY
 from irlhf.policy.templates import DEFAULT, INSTRUCTION, find_template
-from irlhf.training.baselines import BLIND, UNTOUCHED
+from irlhf.training.baselines import BLIND, PROMPTED
 from irlhf.training.hosted.settings import (
     NOWHERE,
     HostedSettings,
@@ -25,7 +25,7 @@ from irlhf.training.hosted.settings import (
 from irlhf.training.settings import CHECKPOINTS, LIKELIHOOD, RA_DPO, FinetuneSettings
 from irlhf.training.training_set import finetune_manifest, read_training
 
-BASELINES = (*BLIND, UNTOUCHED)
+BASELINES = (*BLIND, PROMPTED)
 
 
 def finetune(
@@ -38,7 +38,7 @@ def finetune(
     """Write a policy's folder, a plain Hugging Face one with a policy.json, and return what was done.
 
     Only rows of the training split (or of none) are trained on. The same command again goes on behind
-    the last complete checkpoint. The baseline `untouched` trains nothing: its folder holds the base's own
+    the last complete checkpoint. The baseline `prompted` trains nothing: its folder holds the base's own
     weights, and the rows give it the scales. A base called `openai:NAME` is trained at a host, as `hosted` says.
     Raises ConfigError, DataError and BackendError.
     """
@@ -62,7 +62,7 @@ def finetune(
         training = read_training(source, settings)
         from irlhf.training.policy_run import leave, train
 
-        work = leave if settings.baseline == UNTOUCHED else train
+        work = leave if settings.baseline == PROMPTED else train
         trained = work(training, model, folder, settings)
     return {"output": str(out), "finished": False, "rewards": list(training.specs), **training.counts, **trained}
 
@@ -165,27 +165,29 @@ def _checked(settings: FinetuneSettings) -> FinetuneSettings:
     if settings.like:
         for flag, given in (("--template", settings.template), ("--baseline", settings.baseline)):
             if given:
-                raise ConfigError(f"{flag} {given}: with --like all is spelled as by that policy; leave one out")
+                raise ConfigError(f"{flag} {given}: with --keep-scales-of, that policy decides it; remove one of them")
         return settings
-    usual = INSTRUCTION if settings.baseline == UNTOUCHED else DEFAULT
+    usual = INSTRUCTION if settings.baseline == PROMPTED else DEFAULT
     return replace(settings, template=settings.template or usual)
 
 
 def _check_base(model: str, settings: FinetuneSettings) -> None:
     """Refuse to leave at random what a random start, or a new token, has to learn."""
-    if settings.baseline == UNTOUCHED and model == TINY:
-        raise ConfigError("tiny starts from random weights, so untouched it can say nothing; name a base with --model")
+    if settings.baseline == PROMPTED and model == TINY:
+        raise ConfigError(
+            "tiny starts from random weights, so without training it can say nothing; name a base with --model"
+        )
     if settings.lora and model == TINY:
         raise ConfigError("tiny starts from random weights, which --lora would leave random; train them all")
-    fixed = settings.lora or settings.baseline == UNTOUCHED
+    fixed = settings.lora or settings.baseline == PROMPTED
     if fixed and not settings.like and settings.baseline not in BLIND and find_template(settings.template).tokens:
-        untrained = "--lora" if settings.lora else f"--baseline {UNTOUCHED}"
+        untrained = "--lora" if settings.lora else f"--baseline {PROMPTED}"
         raise ConfigError(
             f"template {settings.template}: {untrained} leaves its new tokens random; say `tokens: false`"
         )
 
 
 def _with_training(settings: FinetuneSettings) -> FinetuneSettings:
-    if settings.baseline == UNTOUCHED:
-        raise ConfigError("untouched trains on nothing, so it has no training rows to show or to write")
+    if settings.baseline == PROMPTED:
+        raise ConfigError("the baseline prompted trains on nothing, so it has no training rows to show or to write")
     return settings

@@ -26,7 +26,7 @@ from irlhf.policy.policy_file import TINY, Policy, read_policy, write_policy
 from irlhf.policy.scales import UNIT
 from irlhf.policy.steering_report import JOINT, SIBLING, STEERING, Figures, ignored, ignores, spelled
 from irlhf.policy.templates import INSTRUCTION, RequestedValue, find_template
-from irlhf.training.baselines import UNTOUCHED
+from irlhf.training.baselines import PROMPTED
 from irlhf.training.batching import Collator, Encoded, Family, alone, together
 from irlhf.training.callbacks import TrainingPlan, check_tracker, forget_checkpoints, newest_complete
 from irlhf.training.checkpoints import digest, disk_errors_as_output_errors, refuse_broken, save, versions
@@ -106,7 +106,7 @@ def train(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
 def leave(training: TrainingSet, base: str, folder: Path, settings: FinetuneSettings) -> dict[str, Any]:
     """Fill `folder` with the base as it is, and with the card by which it is asked; return its figures."""
     model, tokenizer, policy = _start(training, base, settings)
-    console.note("untouched: nothing is trained, so epochs, learning rate, batch and drop mean nothing")
+    console.note("prompted: nothing is trained, so epochs, learning rate, batch and drop mean nothing")
     beyond = [reward.name for reward in policy.rewards if reward.scale.kind not in UNIT]
     if settings.template == INSTRUCTION and beyond:
         console.warn(f"{INSTRUCTION} speaks of 0 to 1, not so the scale of {', '.join(beyond)}; write a template")
@@ -146,7 +146,7 @@ def _start(training: TrainingSet, base: str, settings: FinetuneSettings) -> tupl
     else:
         # In bfloat16 most steps are smaller than a weight's last digit. Beside low-rank updates, which are in
         # single precision themselves, a frozen base on an accelerator may stay as it was saved.
-        spare = settings.baseline == UNTOUCHED or (settings.lora and device() != "cpu")
+        spare = settings.baseline == PROMPTED or (settings.lora and device() != "cpu")
         model, tokenizer = load_causal(base, None if spare else torch.float32)
         if policy.template.tokens:
             add_tokens(model, tokenizer, policy.template.vocabulary(policy.names))

@@ -69,7 +69,7 @@ class FinetuneSettings:
     """
 
     rewards: str = ""  # a rewards.yaml
-    template: str = ""  # a name or a YAML; empty: `reward-end`, or `instruction` for the baseline `untouched`
+    template: str = ""  # a name or a YAML; empty: `reward-end`, or `instruction` for the baseline `prompted`
     baseline: str = ""
     epochs: float = 0.0
     learning_rate: float = 0.0

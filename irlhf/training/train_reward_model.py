@@ -1,11 +1,13 @@
 """Reward models: learn from preference pairs which completion people choose."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from irlhf.core import console
 from irlhf.core.errors import ConfigError
+from irlhf.core.example import dumps
 from irlhf.core.registry import did_you_mean
 from irlhf.io.files import STREAM, write_json
 from irlhf.io.resumable import resumable_folder, resumable_output
@@ -13,7 +15,7 @@ from irlhf.training.hosted.settings import NOWHERE, HostedSettings, check_there,
 from irlhf.training.reward_model.pair_split import HALVES, read_preferences, tell
 from irlhf.training.reward_model.rows import origin, reward_model_manifest, verdict_rows
 from irlhf.training.reward_model.settings import RewardModelSettings
-from irlhf.training.settings import CHECKPOINTS, FinetuneSettings
+from irlhf.training.settings import CHECKPOINTS
 
 
 def train_reward_model(
@@ -80,19 +82,16 @@ def render_verdicts(
     return {**preferences.counts, **book.summary()}
 
 
-def settings_from(policy: FinetuneSettings, half: str = "", preview: int = 0) -> RewardModelSettings:
-    """Return the settings of a policy that a reward model has too. Raises ConfigError for one that it has not."""
-    own = {setting.name for setting in fields(RewardModelSettings)}
-    useless = [
-        setting
-        for setting in fields(policy)
-        if setting.name not in own and getattr(policy, setting.name) != setting.default
-    ]
-    flags = [f"--{'no-' * (setting.name == 'merge')}{setting.name.replace('_', '-')}" for setting in useless]
-    flags += ["--preview"] * bool(preview)
-    if flags:
-        raise ConfigError(f"{flags[0]} means nothing to a reward model; leave it out")
-    return RewardModelSettings(half=half, **{name: getattr(policy, name) for name in own - {"half"}})
+def preview(pairs: str | Path, model: str, count: int, settings: RewardModelSettings = RewardModelSettings()) -> str:
+    """Return the first `count` pairs as the model reads them, or at a host the first rows of the training file."""
+    _check(settings)
+    preferences = read_preferences(Path(pairs), settings)
+    if is_hosted(model):
+        rows = islice(verdict_rows(preferences.train, settings.seed), count)
+        return "\n".join(f"── {name}\n{dumps({'messages': messages}).decode()}" for name, messages in rows)
+    from irlhf.training.reward_model.run import preview as preview_here
+
+    return preview_here(preferences, model, count, settings)
 
 
 def _check(settings: RewardModelSettings) -> None:

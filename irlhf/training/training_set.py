@@ -18,7 +18,7 @@ from irlhf.policy.policy_file import RESERVOIR, Part, Policy, PolicyReward, read
 from irlhf.policy.rewards_file import SUM, Reward, Rewards, ScaleSpec, read_rewards
 from irlhf.policy.scales import PERCENTILES, UNIT, WITHIN, fit, percentile, within_ranks
 from irlhf.policy.templates import PLAIN, RequestedValue, Template, find_template
-from irlhf.training.baselines import BLIND, UNTOUCHED, baseline_rows
+from irlhf.training.baselines import BLIND, PROMPTED, baseline_rows
 from irlhf.training.settings import FinetuneSettings
 from irlhf.training.target_draw import TargetDraw
 
@@ -164,7 +164,7 @@ def read_training_set(source: Path, rewards: str, limit: int, like: Policy | Non
     counts: Counter[str] = Counter()
     named = read_rewards(Path(rewards)) if rewards else None
     if like:
-        check_same(like, named, (f"{rewards}: the policy of --like", "name the same, or leave -r out"))
+        check_same(like, named, (f"{rewards}: the policy of --keep-scales-of", "name the same, or leave -r out"))
     wanted = tuple(_specs(like)) if like else tuple(named.rewards) if named else ()
     for example in unique((where, from_json(row, where)) for where, row in islice(read_rows(source), limit or None)):
         if example.split not in (TRAIN, VALIDATION, ""):
@@ -253,7 +253,7 @@ def read_training(source: Path, settings: FinetuneSettings) -> TrainingSet:
     training = read_training_set(source, settings.rewards, settings.limit, like)
     skipped = {name: n for name, n in training.counts.items() if name.startswith("skipped")}
     skipped_text = "".join(f"; {name} {n:,}" for name, n in skipped.items())
-    purpose = "fit the scales" if settings.baseline == UNTOUCHED else "train"
+    purpose = "fit the scales" if settings.baseline == PROMPTED else "train"
     console.note(f"{training.counts['rows']:,} rows to {purpose} on{skipped_text}")
     return training
 

@@ -2,7 +2,7 @@
 
     python mixes.py POLICY EXAMPLES REWARDS SEED -o mixes.json
 
-best, front, achieved   irlhf sample --pick
+best, front, achieved   irlhf sample --mix-from
 l2                      w / |w| of each reward's range in the data, above its least: Rewards-in-Context as coded
                         (Yang et al. 2024, arXiv 2402.10207), the data's range in place of random numbers'
 maxima                  the most of every reward that weighs anything

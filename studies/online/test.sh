@@ -14,7 +14,7 @@ ask() { # NAME POLICY KIND REQUEST...
     irlhf score "$folder/scored-$name-$kind.jsonl" -r rewards.yaml --gold -q -o "$folder/test-$name-$kind.jsonl"
 }
 both() { # NAME POLICY
-    ask "$1" "$2" mix --weights kindness+detail --pick best
+    ask "$1" "$2" mix --weights kindness+detail --mix-from best
     ask "$1" "$2" data -t kindness=data -t detail=data
 }
 both start policy

@@ -10,7 +10,7 @@ ln -sfn "$2" base
 ln -sfn "$3" encoder
 for kind in helpful harmless; do
     irlhf prepare "$1/$kind-base.test.jsonl.gz" --test 0.25 --validation 0.1 -o $kind.jsonl
-    irlhf finetune $kind.jsonl --objective reward --half proxy --model ./encoder --context 128 --epochs 2 \
+    irlhf reward-model $kind.jsonl --half proxy --model ./encoder --context 128 --epochs 2 \
         --learning-rate 2e-4 -o proxy-$kind
 done
 python "$here/rows.py" base helpful.jsonl harmless.jsonl

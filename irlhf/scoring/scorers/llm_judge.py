@@ -183,7 +183,7 @@ class LLMJudge:
 class Verdict:
     """The probability that a chat model answers 1 rather than 0: a reward model on a server.
 
-    The prompt is the one that `irlhf finetune --objective reward` trains on. Servers list only the likeliest tokens. If
+    The prompt is the one that `irlhf reward-model` trains on. Servers list only the likeliest tokens. If
     one of the two answers is not listed, its probability lies between 0 and the least that is. The reward is then the
     bound that is nearer to the middle if the bounds are close, else there is none.
     """

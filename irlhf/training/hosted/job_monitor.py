@@ -74,7 +74,9 @@ def follow_job(client: FineTuningClient, name: str) -> Job:
     try:
         return _watched(client, name, watch)
     except KeyboardInterrupt:
-        console.note(f"job {name} goes on at the host; --cancel stops it, and the same command goes on watching it")
+        console.note(
+            f"job {name} goes on at the host; the same command waits for it again, `irlhf jobs cancel` stops it"
+        )
         raise
 
 
@@ -101,7 +103,8 @@ def _bear(client: FineTuningClient, name: str, fault: ApiFailure, silent: int) -
     known = fault.kind is not FailureKind.MISSING or silent < LOST
     if not known:
         raise BackendError(
-            f"{client.url}: the host knows no job {name} any more ({fault.message}); --again pays for another"
+            f"{client.url}: the host knows no job {name} any more ({fault.message});"
+            " `irlhf jobs resubmit` pays for another"
         )
     if silent >= OUTAGE or (not client.api.worth_waiting(fault) and silent >= LOST):
         raise BackendError(f"{client.url}: no word of job {name} ({fault.message}); it goes on there, and {GOES_ON}")
@@ -111,13 +114,15 @@ def _bear(client: FineTuningClient, name: str, fault: ApiFailure, silent: int) -
 
 def _failed(client: FineTuningClient, job: Job, watch: JobMonitor) -> NoReturn:
     if job.status != "failed":
-        raise BackendError(f"{client.url}: job {job.id} was {job.status}; --again submits it anew, and pays for it")
+        raise BackendError(
+            f"{client.url}: job {job.id} was {job.status}; `irlhf jobs resubmit` submits it anew, and pays for it"
+        )
     watch.seen.clear()
     last = [event.message or "" for event in watch.fresh()[-LAST_EVENTS:]]
     reason = job.problem or "; ".join(last) or "the host does not say why"
     raise BackendError(
-        f"{client.url}: job {job.id} failed: {reason.rstrip('.')}; mend the rows and name another output, or submit the"
-        " same with --again"
+        f"{client.url}: job {job.id} failed: {reason.rstrip('.')}; fix the rows and name another output, or submit"
+        " the same with `irlhf jobs resubmit`"
     )
 
 

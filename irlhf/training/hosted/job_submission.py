@@ -118,10 +118,10 @@ def adopt(client: FineTuningClient, record: JobRecord, folder: Path, name: str) 
     """Return the record with the job that a user names. Raises ConfigError if it trains on another file."""
     job = client.job(name)
     if isinstance(job, ApiFailure):
-        raise client.error(job, f"--job {name}")
+        raise client.error(job, f"job {name}")
     if (job.mark and job.mark != record.mark) or (record.files and job.training_file not in record.files.values()):
         raise ConfigError(
-            f"--job {name}: it trains on another file ({job.training_file}), so it is not the one of this output"
+            f"job {name} trains on another file ({job.training_file}), so it is not the one of this output"
         )
     return write_job_record(folder, replace(record, job=job.id, requested_at=0.0))
 
@@ -134,7 +134,7 @@ def again(client: FineTuningClient, record: JobRecord) -> JobRecord:
             raise client.error(job, f"job {record.job}")
         if isinstance(job, Job) and job.status not in DEAD:
             raise ConfigError(
-                f"--again: job {job.id} is {job.status}, so there is nothing to pay for again; leave it out"
+                f"job {job.id} is {job.status}, so there is nothing to pay for again; the first command waits for it"
             )
     elif not record.requested_at:
         return record  # the previous attempt did not request a job
@@ -205,8 +205,8 @@ def _unsure(client: FineTuningClient, fault: ApiFailure, record: JobRecord) -> N
     )
     if listless:
         raise BackendError(
-            f"{doubt}, and this host lists none ({fault.message}); look at its own page: --job ID goes on with the job"
-            " that is there, --again submits once more where there is none"
+            f"{doubt}, and this host lists none ({fault.message}); look at its own page: if the job is there,"
+            " run `irlhf jobs adopt POLICY ID`, else `irlhf jobs resubmit POLICY`"
         )
     raise BackendError(
         f"{doubt}, and the host does not list its jobs now ({fault.message}); later {GOES_ON}, and looks first"

@@ -17,23 +17,21 @@ from irlhf.core import console
 from irlhf.core.errors import ConfigError
 from irlhf.core.example import dumps
 from irlhf.io.files import STREAM, read_json, whole_file, write_json
-from irlhf.io.resumable import PARTIAL, RunManifest, beside, resumable_folder
+from irlhf.io.resumable import RunManifest, resumable_folder
 from irlhf.openai_api.failures import ApiFailure, FailureKind
 from irlhf.openai_api.fine_tuning import FineTuningClient
 from irlhf.openai_api.providers import DPO, USUAL, Provider, find_provider
 from irlhf.policy.policy_file import METRICS
 from irlhf.policy.remote_model import HOSTED_KEY as HOSTED
 from irlhf.policy.remote_model import PREFIX, RemoteModel
-from irlhf.training.hosted.job_monitor import DONE, follow_job, metrics_of, model_of
+from irlhf.training.hosted.job_monitor import follow_job, metrics_of, model_of
 from irlhf.training.hosted.job_submission import (
-    DEAD,
     JOB_FILE,
     JobRecord,
     JobSpec,
     adopt,
     again,
     begin,
-    find,
     read_job_record,
     submit,
 )
@@ -90,9 +88,12 @@ class Left(Exception):
 
 def finetune(subject: HostedTask, out: Path, model: str, hosted: HostedSettings) -> dict[str, Any]:
     """Fill a folder with all but the weights, which the host keeps; return what was done."""
-    plan = _plan(subject, model, hosted)
-    if hosted.cancel:
-        return _cancel(plan, out)
+    return train(_plan(subject, model, hosted), out)
+
+
+def train(plan: HostedPlan, out: Path) -> dict[str, Any]:
+    """Fill a folder as planned; return what was done."""
+    subject, hosted = plan.subject, plan.hosted
     if console.PROCESSES > 1:
         raise ConfigError("a host is asked by one process; start irlhf without torchrun")
     if STREAM in subject.manifest.inputs.values():
@@ -135,7 +136,7 @@ def _plan(subject: HostedTask, model: str, hosted: HostedSettings) -> HostedPlan
         raise ConfigError(f"--max-spend {hosted.max_spend:g}: say what tokens cost, with --price-per-mtok")
     if not url:
         raise ConfigError(f"--host {host.name} has no address of its own; name yours with --base-url")
-    epochs = int(settings.epochs) or _EPOCHS
+    epochs = epochs_of(subject)
     if subject.method == DPO and not host.dpo:
         raise ConfigError(
             f"--objective ra-dpo: host {host.name} is not known to train by DPO; use --objective likelihood, or"
@@ -148,9 +149,13 @@ def _plan(subject: HostedTask, model: str, hosted: HostedSettings) -> HostedPlan
         raise ConfigError(f"--learning-rate: host {host.name} takes no rate; {remedy}")
     if settings.learning_rate:
         hyperparameters[host.learning_rate] = settings.learning_rate
-    extra = read_json(Path(hosted.extra_body)) if hosted.extra_body else {}
-    body = {**host.placed(hyperparameters, subject.method), "seed": settings.seed % _SEEDS, **host.extra_body, **extra}
+    body = {**host.placed(hyperparameters, subject.method), "seed": settings.seed % _SEEDS, **host.extra_body}
     return HostedPlan(subject, base, host, url, epochs, body, hosted)
+
+
+def epochs_of(subject: HostedTask) -> int:
+    """Return the passes over the rows that are asked for."""
+    return int(subject.settings.epochs) or _EPOCHS
 
 
 def _manifest(plan: HostedPlan) -> RunManifest:
@@ -208,7 +213,7 @@ def _remember(plan: HostedPlan, folder: Path, data: HostedData, trained: str, fi
     write_json(folder / plan.subject.file, description)
     if not name:
         what = trained or f"what job {figures['job']} made"
-        console.warn(f"{what} must be deployed at {plan.url}; then tell its name with --served-name NAME, same command")
+        console.warn(f"{what} must be deployed at {plan.url}; then run `irlhf jobs deployed POLICY NAME`")
 
 
 def _finished(file: Path, served_name: str) -> dict[str, Any]:
@@ -300,22 +305,3 @@ def _tried(plan: HostedPlan, out: Path) -> dict[str, Any]:
         "epochs": plan.epochs,
         **training_file.counts,
     }
-
-
-def _cancel(plan: HostedPlan, out: Path) -> dict[str, Any]:
-    """Cancel the job of an output."""
-    folder = beside(out, PARTIAL)
-    ticket = read_job_record(folder) if folder.is_dir() else None
-    if ticket is None:
-        raise ConfigError(f"{out}: no job of it is under way, so there is nothing to cancel")
-    client = plan.client
-    job = find(client, ticket)
-    if job is None:
-        raise ConfigError(f"{out}: the host has no job of it, so there is nothing to cancel")
-    if job.status in DEAD or job.status == DONE:
-        raise ConfigError(f"job {job.id} is over: {job.status}")
-    cancelled = client.cancel(job.id)
-    if isinstance(cancelled, ApiFailure):
-        raise client.error(cancelled, f"job {job.id} was not cancelled")
-    console.note(f"job {job.id} is {cancelled.status}; --again submits it anew, and pays for it")
-    return {"output": str(out), "open": True, "job": job.id}

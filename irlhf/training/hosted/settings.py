@@ -24,6 +24,12 @@ _HERE: Mapping[str, str] = {
     "precision": "a host chooses its arithmetic",
     "keep_best": "a host chooses its checkpoints",
 }
+_CONTRAST = {
+    "contrast_weight": "weight",
+    "alternatives": "alternatives",
+    "one_reward": "one-reward",
+    "whole_targets": "whole-targets",
+}
 
 
 @dataclass(frozen=True)
@@ -33,13 +39,11 @@ class HostedSettings:
     host: str = ""  # a name of the table, or a YAML
     base_url: str = ""
     hyperparameters: tuple[str, ...] = ()  # KEY=VALUE
-    extra_body: str = ""  # a JSON file with keys for the request
     api_key_env: str = ""
     price: float = 0.0  # of a million tokens trained on; 0 is not known
     yes: bool = False
     dry_run: bool = False
     wait: bool = True  # until the job is over
-    cancel: bool = False
     again: bool = False
     job: str = ""  # which a user knows to be the one
     served_name: str = ""  # under which what was trained is deployed
@@ -99,7 +103,10 @@ def read_hyperparameters(given: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    """Return how a setting is spelled on the command line."""
+    if name in _CONTRAST:
+        return f"--contrast {_CONTRAST[name]}"
+    return "--no-merge" if name == "merge" else f"--{name.replace('_', '-')}"
 
 
 _FLAGS = {name: _flag(name) for name in HostedSettings.__dataclass_fields__} | {

@@ -11,7 +11,7 @@ from irlhf.io.resumable import RunManifest
 from irlhf.openai_api.providers import DPO, SUPERVISED
 from irlhf.policy.policy_file import FILE
 from irlhf.policy.remote_model import HOSTED_KEY, REWARD_FILE, RemoteModel
-from irlhf.training.baselines import UNTOUCHED
+from irlhf.training.baselines import PROMPTED
 from irlhf.training.preference_file import preference_rows, training_preferences
 from irlhf.training.reward_model.pair_split import read_preferences, tell
 from irlhf.training.reward_model.rows import origin, reward_model_manifest, verdict_rows
@@ -52,9 +52,7 @@ def policy(source: Path, model: str, settings: FinetuneSettings) -> HostedTask:
     """Return a policy to be trained from scored rows."""
     settings = replace(settings, context=settings.context or CONTEXT)
     manifest = finetune_manifest("finetune", source, model, settings)
-    task = HostedTask(
-        FILE, settings, manifest, lambda: _scored(source, model, settings), settings.baseline == UNTOUCHED
-    )
+    task = HostedTask(FILE, settings, manifest, lambda: _scored(source, model, settings), settings.baseline == PROMPTED)
     if settings.objective == RA_DPO:
         return replace(task, method=DPO, hyperparameters={"beta": settings.beta})
     return task
@@ -83,7 +81,7 @@ def _scored(source: Path, model: str, settings: FinetuneSettings) -> HostedData:
     if settings.objective == RA_DPO:
         pairs = training_preferences(training, made, settings)
         return HostedData(source, pairs, preference_rows(training, made, held_out, settings), counts, description)
-    learnt = [] if settings.baseline == UNTOUCHED else training.learnt(made, settings)
+    learnt = [] if settings.baseline == PROMPTED else training.learnt(made, settings)
     return HostedData(source, rows(learnt), rows(held_out), counts, description)
 
 

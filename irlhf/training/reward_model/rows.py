@@ -13,7 +13,7 @@ from irlhf.policy.judge_prompt import NO, YES, verdict_messages
 from irlhf.training.reward_model.pair_split import Preferences
 from irlhf.training.reward_model.settings import RewardModelSettings
 
-COMMAND = "finetune --objective reward"
+COMMAND = "reward-model"
 
 
 def reward_model_manifest(source: Path, model: str, settings: RewardModelSettings) -> RunManifest:

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,17 @@ def _remember(folder: Path, description: dict[str, Any]) -> None:
     """Write reward.json, and the card that a hub shows."""
     write_json(folder / REWARD_FILE, description)
     write_reward_model_card(folder, description)
+
+
+def preview(preferences: Preferences, base: str, count: int, settings: RewardModelSettings) -> str:
+    """Return both completions of the first pairs as the tokens that the model reads, decoded."""
+    model, tokenizer = _start(preferences, base, settings)
+    shown = Shown(tokenizer, model)
+    parts = []
+    for example in chain.from_iterable(preferences.train[:count]):
+        ids = shown(example.prompt, example.completion)["input_ids"]
+        parts.append(f"── {example.id}, {example.label}: {len(ids)} tokens\n{tokenizer.decode(ids)}\n")
+    return "\n".join(parts)
 
 
 def _start(preferences: Preferences, base: str, settings: RewardModelSettings) -> tuple[Any, Any]:

@@ -1,0 +1,172 @@
+"""The jobs of output folders: what their files record, and what a host says of them.
+
+<output>.partial/job.json   a job that is under way
+<output>.run.json           the command that began it: inputs, settings, host and request
+<output>/policy.json        or reward.json: a model that a host trained, and its job
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from irlhf.core import console
+from irlhf.core.errors import ConfigError, DataError
+from irlhf.io.files import read_json, write_json
+from irlhf.io.resumable import PARTIAL, beside
+from irlhf.openai_api.failures import ApiFailure
+from irlhf.openai_api.fine_tuning import FineTuningClient, Job
+from irlhf.openai_api.providers import find_provider
+from irlhf.policy.policy_file import FILE
+from irlhf.policy.remote_model import HOSTED_KEY, PREFIX, REWARD_FILE, RemoteModel, read_remote_model
+from irlhf.training.hosted.job_monitor import DONE, JobMonitor, model_of
+from irlhf.training.hosted.job_submission import DEAD, JOB_FILE, JobRecord, find, read_job_record
+from irlhf.training.hosted.run import HostedPlan, epochs_of, train
+from irlhf.training.hosted.settings import HostedSettings
+from irlhf.training.hosted.task import HostedTask, policy, reward_model
+from irlhf.training.reward_model.settings import RewardModelSettings
+from irlhf.training.settings import FinetuneSettings
+
+OPEN, COMPLETE, UNKNOWN = "open", "complete", "not known"
+_DEPTHS = ("", "*/", "*/*/")  # such as online/round-1/policy
+_EVENTS = 3  # that a status is shown with
+
+
+def recorded_jobs(folder: Path) -> list[dict[str, Any]]:
+    """Return the jobs of the outputs in a folder, as the files there record them; no host is asked."""
+    rows = []
+    for depth in _DEPTHS:
+        for path in sorted(folder.glob(f"{depth}*{PARTIAL}/{JOB_FILE}")):
+            output = path.parent.with_name(path.parent.name.removesuffix(PARTIAL))
+            record = read_job_record(path.parent)
+            row = {"output": str(output), "job": record.job if record else "", "state": OPEN}
+            rows.append({**row, "base_url": str(_manifest(output)["settings"]["base_url"])})
+        for name in (FILE, REWARD_FILE):
+            for path in sorted(folder.glob(f"{depth}*/{name}")):
+                there = _remote_model(path)
+                if there and there.job and not path.parent.is_symlink():
+                    row = {"output": str(path.parent), "job": there.job, "state": COMPLETE}
+                    rows.append({**row, "base_url": there.base_url})
+    return rows
+
+
+def job_status(output: Path, hosted: HostedSettings) -> dict[str, Any]:
+    """Return what the host says of the job of an output. Raises ConfigError and BackendError."""
+    client, job = _job(output, hosted)
+    if job is None:
+        return {"output": str(output), "job": "", "status": UNKNOWN, "base_url": client.url}
+    status = {"output": str(output), "job": job.id, "status": job.status, "base_url": client.url}
+    events = [event.message for event in JobMonitor(client, job.id).fresh()[-_EVENTS:]]
+    model = model_of(client, job) if job.status == DONE else ""
+    return {**status, "model": model, "problem": job.problem, "events": events}
+
+
+def cancel_job(output: Path, hosted: HostedSettings) -> dict[str, Any]:
+    """Cancel the job of an output. Raises ConfigError where there is none that can be cancelled."""
+    _begun(output)
+    client, job = _job(output, hosted)
+    if job is None:
+        raise ConfigError(f"{output}: the host has no job of it, so there is nothing to cancel")
+    if job.status in DEAD or job.status == DONE:
+        raise ConfigError(f"job {job.id} is over: {job.status}")
+    cancelled = client.cancel(job.id)
+    if isinstance(cancelled, ApiFailure):
+        raise client.error(cancelled, f"job {job.id} was not cancelled")
+    console.note(f"job {job.id} is {cancelled.status}; `irlhf jobs resubmit {output}` submits it anew, and pays for it")
+    return {"output": str(output), "open": True, "job": job.id}
+
+
+def resubmit_job(output: Path, hosted: HostedSettings) -> dict[str, Any]:
+    """Submit another job for an output whose job failed or was cancelled, and go on with it; this costs money.
+
+    Raises ConfigError where a job may still succeed.
+    """
+    _begun(output)
+    return train(_plan(output, replace(hosted, again=True)), output)
+
+
+def adopt_job(output: Path, job: str, hosted: HostedSettings) -> dict[str, Any]:
+    """Go on with a job that the user found at the host. Raises ConfigError where it trains something else."""
+    _begun(output)
+    return train(_plan(output, replace(hosted, job=job)), output)
+
+
+def record_deployment(output: Path, name: str) -> dict[str, Any]:
+    """Record the name under which a trained model is deployed at its host. Raises ConfigError."""
+    path = next((output / file for file in (FILE, REWARD_FILE) if (output / file).is_file()), None)
+    tree = read_json(path) if path else {}
+    if path is None or not tree.get(HOSTED_KEY):
+        raise ConfigError(f"{output}: no model that a host has trained is in this folder")
+    write_json(path, {**tree, HOSTED_KEY: {**tree[HOSTED_KEY], "model": name}})
+    console.note(f"{path}: the model is sampled as {name} from now on")
+    return {"output": str(output), "open": True, "model": name}
+
+
+def _job(output: Path, hosted: HostedSettings) -> tuple[FineTuningClient, Job | None]:
+    """Return the host of an output, and its job there."""
+    there = next(filter(None, map(_remote_model, _descriptions(output))), None)
+    if there is None:
+        _, record = _begun(output)
+        settings = _manifest(output)["settings"]
+        client = _client(str(settings["host"]), str(settings["base_url"]), hosted)
+        return client, find(client, record)
+    client = _client(there.host, there.base_url, hosted)
+    job = client.job(there.job)
+    if isinstance(job, ApiFailure):
+        raise client.error(job, f"job {there.job}")
+    return client, job
+
+
+def _client(host: str, url: str, hosted: HostedSettings) -> FineTuningClient:
+    return FineTuningClient(find_provider(hosted.host or host), url, hosted.api_key_env)
+
+
+def _begun(output: Path) -> tuple[Path, JobRecord]:
+    """Return the folder of a job that is under way, and its record. Raises ConfigError where there is none."""
+    folder = beside(output, PARTIAL)
+    record = read_job_record(folder) if folder.is_dir() else None
+    if record is None:
+        raise ConfigError(f"{output}: no job of it is under way; `irlhf jobs list` shows the outputs that have one")
+    return folder, record
+
+
+def _plan(output: Path, hosted: HostedSettings) -> HostedPlan:
+    """Return the plan of the command that began an output, as its manifest records it."""
+    settings = _manifest(output)["settings"]
+    task = _task(output)
+    base = str(settings["model"]).removeprefix(PREFIX)
+    host = find_provider(hosted.host or str(settings["host"]))
+    return HostedPlan(task, base, host, str(settings["base_url"]), epochs_of(task), settings["request"], hosted)
+
+
+def _task(output: Path) -> HostedTask:
+    manifest = _manifest(output)
+    settings, inputs, model = manifest["settings"], manifest["inputs"], str(manifest["settings"]["model"])
+    if "pairs" in inputs:
+        return reward_model(
+            Path(inputs["pairs"]["path"]), model, RewardModelSettings(**_own(RewardModelSettings, settings))
+        )
+    return policy(Path(inputs["examples"]["path"]), model, FinetuneSettings(**_own(FinetuneSettings, settings)))
+
+
+def _own(kind: type[FinetuneSettings | RewardModelSettings], settings: dict[str, Any]) -> dict[str, Any]:
+    names = {setting.name for setting in fields(kind)}
+    return {name: value for name, value in settings.items() if name in names}
+
+
+def _manifest(output: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = read_json(beside(output, ".run.json"))
+    if "request" not in manifest.get("settings", {}):
+        raise DataError(f"{beside(output, '.run.json')}: this run is not at a host")
+    return manifest
+
+
+def _descriptions(output: Path) -> Iterator[Path]:
+    yield from (output / name for name in (FILE, REWARD_FILE) if (output / name).is_file())
+
+
+def _remote_model(path: Path) -> RemoteModel | None:
+    try:
+        return read_remote_model(read_json(path))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: damaged ({error}); fine-tune again") from error
