@@ -10,6 +10,7 @@ The openai SDK handles keys, proxies, timeouts and errors. Its own retries are o
 again, and a thread that waits inside the SDK cannot hold back the others. It is imported with the first request.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from threading import Lock
@@ -19,7 +20,6 @@ from pydantic import BaseModel
 
 from irlhf.core import console
 from irlhf.core.errors import BackendError, ConfigError, IrlhfError
-from irlhf.core.example import dumps
 from irlhf.core.registry import did_you_mean
 from irlhf.openai_api.concurrency import FIRST, MOST, AdaptiveLimiter, requested_wait
 from irlhf.openai_api.endpoint import GOES_ON, KEY, NO_KEY, cleaned, error_text, is_address, key_of, origin
@@ -155,8 +155,12 @@ class ApiClient:
             headers = {"Content-Type": "application/json", **self._headers(client, path)}
             if body is None:
                 return client.get(path, cast_to=httpx2.Response, options={"headers": headers})
-            return client.post(path, cast_to=httpx2.Response, content=dumps(body), options={"headers": headers})
+            return client.post(path, cast_to=httpx2.Response, content=content, options={"headers": headers})
 
+        try:
+            content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        except UnicodeEncodeError:
+            return ApiFailure(FailureKind.REFUSED, "half a character (a lone surrogate) cannot be sent; fix the text")
         with self.limiter.slot() as cuts:
             if self._end:
                 raise type(self._end)(str(self._end))
