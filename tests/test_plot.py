@@ -1,4 +1,4 @@
-"""plot: pictures of the right kind, whatever rewards are called and whatever was measured."""
+"""plot: the expected plots for any names of rewards and any set of measurements."""
 
 import itertools
 import json
@@ -45,7 +45,7 @@ def test_an_evaluation_gives_all_its_pictures() -> None:
     assert drawn(write_evaluation()) == OF_EVALUATIONS
 
 
-def test_scored_rows_and_policies_give_theirs(bench: Bench) -> None:
+def test_scored_rows_and_policies_give_their_plots(bench: Bench) -> None:
     assert drawn(bench.scored, bench.policy) == {"distribution", "correlations", "training-policy"}
 
 
@@ -81,13 +81,13 @@ PAIRS = [*zip(ODD_NAMES[::2], ODD_NAMES[1::2], strict=True)]
     ("name", "other"),
     slow_after(1, itertools.starmap(pytest.param, [PAIRS[4], *PAIRS[:4], *PAIRS[5:]])),
 )
-def test_names_of_any_signs_are_drawn(name: str, other: str) -> None:
+def test_names_with_special_characters_are_drawn(name: str, other: str) -> None:
     write_evaluation(Shape(rewards=[name, other], policies=[(name, ""), (name, "plain")], prompts=4))
     write(Path("scored.jsonl"), [example(i, rewards={name: float(i % 7), other: i / 2}) for i in range(30)])
     assert drawn("eval.json", "scored.jsonl") == OF_EVALUATIONS | {"distribution", "correlations"}
 
 
-def test_half_a_character_in_an_evaluation_is_drawn() -> None:
+def test_lone_surrogates_in_an_evaluation_are_drawn() -> None:
     assert "target-actual" in drawn_of(evaluation(Shape(rewards=["a\ud800\x1b[31m"], weightings=[], prompts=6)))
     assert "\x1b" not in Path("plots/report.html").read_text()
 
@@ -110,7 +110,7 @@ def test_three_rewards_are_traded_off_in_pairs() -> None:
     assert drawn("eval.json") == OF_EVALUATIONS - {"gold"}
 
 
-def test_what_was_not_measured_is_not_drawn() -> None:
+def test_missing_measurements_are_not_drawn() -> None:
     found = evaluation(Shape(prompts=6))
     found |= {"tradeoff": [], "fronts": {}, "comparisons": []}
     for policy in found["policies"].values():
@@ -133,7 +133,7 @@ def test_one_target_moves_several_rewards() -> None:
     assert "crosstalk" in drawn_of(found)
 
 
-def test_a_shorter_provenance_is_told_as_it_is() -> None:
+def test_a_provenance_without_row_counts_is_in_the_report() -> None:
     found = evaluation(ONE)
     found["provenance"] = {"irlhf": "0.1.0", "inputs": [{"path": "s.jsonl", "sha256": "ab" * 32}]}
     drawn_of(found)
@@ -152,7 +152,7 @@ def test_an_evaluation_without_any_picture_still_has_its_report() -> None:
     for policy in found["policies"].values():
         policy["rewards"] = {}
     assert drawn_of(found) == set()
-    assert "The price" in Path("plots/report.html").read_text()
+    assert "<h3>Costs</h3>" in Path("plots/report.html").read_text()
 
 
 @pytest.mark.parametrize("count", [1, 3, 6])
@@ -180,7 +180,7 @@ def test_any_number_of_points_is_drawn(points: int) -> None:
     assert "target-actual" in drawn_of(found)
 
 
-def test_intervals_that_leave_their_value_out_are_drawn() -> None:
+def test_intervals_that_exclude_their_value_are_drawn() -> None:
     found = evaluation(ONE)
     for policy in found["policies"].values():
         for level in policy["rewards"]["short"]["curve"]:
@@ -191,8 +191,8 @@ def test_intervals_that_leave_their_value_out_are_drawn() -> None:
 def test_preference_pairs_have_a_picture_of_their_own() -> None:
     assert drawn_of(evaluation_of_pairs(["helpful", "length"], gold=["helpful"])) == {"pairs"}
     text = Path("plots/report.html").read_text()
-    assert "Does it prefer what people chose?" in text
-    assert "The price" not in text
+    assert "Do the rewards agree with the preferences?" in text
+    assert "<h3>Costs</h3>" not in text
     assert text.count(" of 60 pairs") == 2
 
 
@@ -204,7 +204,7 @@ def test_any_rewards_of_preference_pairs_are_drawn(rewards: list[str], gold: lis
     assert drawn_of(evaluation_of_pairs(rewards, gold, count)) == {"pairs"}
 
 
-def test_what_eval_finds_in_pairs_is_drawn() -> None:
+def test_an_evaluation_of_pairs_by_eval_is_drawn() -> None:
     sides = [{"label": "chosen", "rewards": {"r": 1.0}}, {"label": "rejected", "rewards": {"r": 0.0}}]
     write(Path("scored.jsonl"), [example(i, prompt="p", group=f"g{i // 2}", **sides[i % 2]) for i in range(8)])
     Path("rewards.yaml").write_text('rewards: {r: {scorer: "hf:somebody/rm"}}')
@@ -248,38 +248,38 @@ def test_an_arm_of_which_one_round_alone_was_measured_is_drawn() -> None:
     assert drawn(write_rounds(found)) == OF_ROUNDS
 
 
-def test_every_thing_that_is_watched_has_its_panel() -> None:
+def test_every_measurement_of_rounds_has_a_panel() -> None:
     told, *titles = panels(rounds(CONTROLS))
     assert told == "reward and gold: 24 samples of 6 prompts after each round"
     assert len(titles) == 9
     assert "gold against reward" in titles
 
 
-def test_what_was_not_watched_is_said_in_place_of_its_panel() -> None:
+def test_missing_measurements_of_rounds_are_listed() -> None:
     found = rounds(CONTROLS)
     for row in (row for arm in found["arms"] for row in arm["rounds"]):
         row |= {"gold": NONE, "kl": NONE, "unique": NONE}
         row["tracking"]["detail"] = NONE
     told, *titles = panels(found)
     assert titles == ["weighted reward", "entropy", "distinct-2", "length"]
-    absent = "weighted gold, gold against reward, tracking within prompts, KL, different completions"
+    absent = "weighted gold, gold against reward, tracking within prompts, KL, distinct completions"
     assert told == f"reward: 24 samples of 6 prompts after each round\nnot available: {absent}"
 
 
-def test_rounds_that_end_where_gold_falls_say_so() -> None:
+def test_rounds_that_stop_because_gold_falls_say_so() -> None:
     found = rounds()
     found["arms"][0]["rounds"][-1]["gold fell"] = "by 0.20 [0.05, 0.36]"
     assert "round 3: gold fell by 0.20 [0.05, 0.36] while the rewards rose" in panels(found)[0]
 
 
-def test_rounds_that_dropped_nothing_have_no_sides_to_show() -> None:
+def test_rounds_that_dropped_nothing_have_no_plot_of_dropped_samples() -> None:
     found = rounds()
     for row in found["arms"][0]["rounds"][1:]:
         del row["sides"]["dropped"]
     assert drawn(write_rounds(found)) == OF_ROUNDS - {"rounds-kept"}
 
 
-def test_what_a_host_does_not_tell_of_samples_is_not_drawn() -> None:
+def test_entropy_that_is_not_available_is_not_drawn() -> None:
     from irlhf.plotting.inputs import read_rounds
     from irlhf.plotting.rounds_kept import draw
 
@@ -289,10 +289,10 @@ def test_what_a_host_does_not_tell_of_samples_is_not_drawn() -> None:
             side["entropy"] = NONE
     figure = draw(read_rounds(write_rounds(found)))
     assert figure
-    assert {axis.get_ylabel() for axis in figure.axes} == {"weighted reward, sd", "tokens a completion"}
+    assert {axis.get_ylabel() for axis in figure.axes} == {"weighted reward, sd", "tokens per completion"}
 
 
-def test_an_evaluation_that_is_not_beside_the_rounds_is_said() -> None:
+def test_a_missing_evaluation_of_a_round_is_reported() -> None:
     path = write_rounds(rounds())
     for number in (0, 2):
         Path(f"round-{number}/eval.json").unlink()
@@ -356,12 +356,12 @@ def test_rewards_that_no_row_shares_are_drawn() -> None:
     assert drawn("scored.jsonl") == {"distribution", "correlations"}
 
 
-def test_one_reward_has_nothing_to_go_with() -> None:
+def test_one_reward_has_no_correlations() -> None:
     write(Path("scored.jsonl"), [example(i, rewards={"a": float(i)}) for i in range(10)])
     assert drawn("scored.jsonl") == {"distribution"}
 
 
-def test_files_of_one_kind_keep_their_pictures_apart() -> None:
+def test_plots_of_several_files_have_distinct_names() -> None:
     for name in ("a", "b", "c"):
         Path(name).mkdir()
         write(Path(name, "scored.jsonl"), [example(i, rewards={name: float(i)}) for i in range(5)])
@@ -399,7 +399,7 @@ def test_the_pictures_are_where_the_summary_says() -> None:
     assert names(Path("plots")) == {Path(one).name for one in [*summary["pictures"], summary["report"]]}
 
 
-def test_a_folder_in_which_nothing_was_trained_is_told_apart(bench: Bench) -> None:
+def test_folders_without_a_training_curve_are_an_error(bench: Bench) -> None:
     Path("untouched").mkdir()
     Path("untouched/policy.json").write_bytes((bench.policy / "policy.json").read_bytes())
     Path("pictures").mkdir()
@@ -409,7 +409,7 @@ def test_a_folder_in_which_nothing_was_trained_is_told_apart(bench: Bench) -> No
         assert told in outcome.err
 
 
-def test_the_closing_line_says_where_the_report_is(bench: Bench) -> None:
+def test_the_summary_names_the_report(bench: Bench) -> None:
     assert "training-policy.png and report.html to plots" in call("plot", bench.policy).err
     assert (
         "wrote page.html, and training-policy.png to plots" in call("plot", bench.policy, "--report", "page.html").err
@@ -430,7 +430,7 @@ def test_samples_alone_give_a_report_and_no_picture() -> None:
         (lambda policy: policy.pop("unfinished"), "StrictUndefined"),
     ],
 )
-def test_an_evaluation_that_was_changed_by_hand_is_one_line(damage: Any, told: str) -> None:
+def test_a_damaged_evaluation_is_a_one_line_error(damage: Any, told: str) -> None:
     found = evaluation(ONE)
     damage(next(iter(found["policies"].values())))
     Path("eval.json").write_text(json.dumps(found))
@@ -441,7 +441,7 @@ def test_an_evaluation_that_was_changed_by_hand_is_one_line(damage: Any, told: s
     assert not Path("plots").exists()
 
 
-def test_rounds_that_were_changed_by_hand_are_one_line() -> None:
+def test_damaged_rounds_are_a_one_line_error() -> None:
     path = write_rounds(rounds())
     found = json.loads(path.read_text())
     found["arms"][0]["rounds"][0]["tracking"] = "good"

@@ -1,4 +1,4 @@
-"""report.html in a real browser: it asks nothing of the network, runs nothing but its own, and shows what it should."""
+"""report.html in a real browser: no network requests, no foreign scripts, and the expected content."""
 
 import json
 import shutil
@@ -99,7 +99,7 @@ def assert_calm(seen: Seen) -> None:
 
 
 @pytest.mark.slow
-def test_the_page_asks_nothing_of_the_network(seen: Seen) -> None:
+def test_the_page_sends_no_requests(seen: Seen) -> None:
     show(seen, write_evaluation(SHAPE), write_samples(SHAPE))
     seen.page.wait_for_load_state("networkidle")
     assert_calm(seen)
@@ -108,7 +108,7 @@ def test_the_page_asks_nothing_of_the_network(seen: Seen) -> None:
 def test_figures_pictures_samples_and_provenance_are_shown(seen: Seen) -> None:
     show(seen, write_evaluation(SHAPE), write_samples(SHAPE))
     text = seen.page.inner_text("body")
-    for heading in ("Tracking", "Gold", "Cross-talk", "Asking for a mix", "Fronts", "on the same prompts", "The price"):
+    for heading in ("Tracking", "Gold", "Cross-talk", "Mixes", "Fronts", "on the same prompts", "Costs"):
         assert heading in text
     assert "0f" * 32 in text
     widths = seen.page.evaluate("[...document.images].map(image => image.naturalWidth)")
@@ -153,7 +153,7 @@ def test_hostile_names_of_preference_pairs_stay_text(seen: Seen, first: int) -> 
     Path("eval.json").write_text(json.dumps(evaluation_of_pairs(names, gold=names)))
     show(seen, "eval.json")
     assert_calm(seen)
-    assert seen.page.locator("h1").inner_text() == "Does it prefer what people chose?"
+    assert seen.page.locator("h1").inner_text() == "Do the rewards agree with the preferences?"
     assert seen.page.locator("table").first.locator("tbody tr").count() == 6
 
 
@@ -164,7 +164,7 @@ def test_a_hostile_file_name_stays_text(seen: Seen) -> None:
 
 
 @pytest.mark.slow
-def test_no_script_but_the_pages_own_may_run(seen: Seen) -> None:
+def test_injected_scripts_do_not_run(seen: Seen) -> None:
     show(seen, write_samples(SHAPE))
     add = "document.body.insertAdjacentHTML('beforeend', '<img src=\"data:,\" onerror=\"window.hacked = 1\">')"
     seen.page.evaluate(add)
@@ -185,26 +185,26 @@ def test_more_shows_more(seen: Seen) -> None:
 
 
 @pytest.mark.slow
-def test_samples_are_found_by_their_text(seen: Seen) -> None:
+def test_samples_are_searched_by_text(seen: Seen) -> None:
     show(seen, write_samples(SHAPE))
     seen.page.fill("#find", "LAMP 7")
     assert set(seen.shown("prompt")) == {"How do I mend lamp 7?"}
     assert len(seen.shown("prompt")) == 6
     seen.page.fill("#find", "nowhere")
-    assert seen.page.inner_text("#count") == "no sample fits"
+    assert seen.page.inner_text("#count") == "no matching sample"
 
 
 @pytest.mark.slow
 def test_samples_are_filtered_by_policy(seen: Seen) -> None:
     show(seen, write_evaluation(SHAPE), write_samples(SHAPE))
-    assert seen.page.locator("#policy option").all_inner_texts() == ["every policy", "policy", "plain", "top"]
+    assert seen.page.locator("#policy option").all_inner_texts() == ["all policies", "policy", "plain", "top"]
     seen.page.select_option("#policy", "plain")
     assert set(seen.shown("who")) == {"plain"}
     assert seen.page.inner_text("#count") == "12 of 20"
 
 
 @pytest.mark.slow
-def test_samples_are_filtered_by_what_was_asked(seen: Seen) -> None:
+def test_samples_are_filtered_by_target(seen: Seen) -> None:
     rows = read(write_samples(SHAPE))
     show(seen, "samples.jsonl")
     assert seen.page.locator("#low").is_disabled()
@@ -213,28 +213,28 @@ def test_samples_are_filtered_by_what_was_asked(seen: Seen) -> None:
     seen.page.fill("#high", "0.7")
     fitting = [row for row in rows if 0.4 <= row["asked"]["detail"] <= 0.7]
     assert seen.page.inner_text("#count").endswith(f"of {len(fitting)}")
-    assert all(0.4 <= asked <= 0.7 for asked in seen.figures("detail", "asked"))
+    assert all(0.4 <= asked <= 0.7 for asked in seen.figures("detail", "target"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("part", "key"), [("asked", "asked"), ("given", "rewards"), ("gold", "gold")])
+@pytest.mark.parametrize(("part", "key"), [("target", "asked"), ("actual", "rewards"), ("gold", "gold")])
 def test_samples_are_sorted(seen: Seen, part: str, key: str) -> None:
     numbers = sorted(row[key]["kindness"] for row in read(write_samples(SHAPE)))
     show(seen, "samples.jsonl")
-    seen.page.select_option("#order", label=f"most kindness {part}")
+    seen.page.select_option("#order", label=f"highest kindness {part}")
     assert seen.figures("kindness", part) == pytest.approx(numbers[::-1][:STEP], abs=0.006)
-    seen.page.select_option("#order", label=f"least kindness {part}")
+    seen.page.select_option("#order", label=f"lowest kindness {part}")
     assert seen.figures("kindness", part) == pytest.approx(numbers[:STEP], abs=0.006)
 
 
 @pytest.mark.slow
 def test_a_mix_is_named(seen: Seen) -> None:
     show(seen, write_samples(SHAPE, target={"kindness": "2*", "detail": "1*"}))
-    assert seen.shown("who")[0].endswith("asked for the best of 2 × kindness + detail")
+    assert seen.shown("who")[0].endswith("maximising 2 × kindness + detail")
 
 
 @pytest.mark.slow
-def test_kept_samples_go_by_the_name_of_their_policy(seen: Seen) -> None:
+def test_kept_samples_have_the_name_of_their_policy(seen: Seen) -> None:
     found = evaluation(SHAPE)
     first = next(iter(found["policies"]))
     found["policies"][f"{first}, best of 4"] = {**found["policies"][first], "name": "policy, best of 4"}

@@ -183,7 +183,7 @@ def test_the_rounds_are_drawn_beside_their_controls(home: Path) -> None:
     figure = draw(read_rounds(home / "out/rounds.json"))
     assert figure
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["online", *ARMS]
-    assert figure.get_suptitle().endswith("not available: distinct-2, different completions")
+    assert figure.get_suptitle().endswith("not available: distinct-2, distinct completions")
 
 
 def test_one_round_without_gold_and_controls_is_drawn(home: Path) -> None:

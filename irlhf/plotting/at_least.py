@@ -1,4 +1,4 @@
-"""At least what was asked: the share of samples that reach their target, by its level."""
+"""The share of samples that reach at least their target, by level of the target."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +9,10 @@ from irlhf.plotting import formatting, style
 from irlhf.plotting.inputs import Evaluation
 
 INPUT = "evaluation"
-CAPTION = "The share of samples that gave at least what was asked, by level of the target, with 95% intervals."
+CAPTION = "Share of samples with at least the requested reward, by level of the target, with 95% intervals."
 
 _HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++")
-_NEAR = 0.04  # of the range of targets; levels nearer than this stand in one place
+_NEAR = 0.04  # of the range of targets; nearer levels share a position
 
 Arm = tuple[style.Look, dict[str, Any]]
 
@@ -42,20 +42,20 @@ def _panel(axis: Any, reward: str, arms: Sequence[Arm]) -> None:
         whiskers = {"fmt": "none", "ecolor": style.INK, "elinewidth": 1, "capsize": 1.5}
         axis.errorbar(places, [level["value"] for level in shares], yerr=style.whiskers(shares), **whiskers)
     axis.set_xticks(range(len(levels)), [formatting.number(level) for level in levels])
-    axis.set(ylim=(0, 1.02), title=style.short(reward), xlabel="asked (target)", ylabel="share that reach it")
+    axis.set(ylim=(0, 1.02), title=style.short(reward), xlabel="target", ylabel="share of samples that reach it")
     axis.grid(visible=False, axis="x")
     style.legend_below(axis)
 
 
 def _share_label(metrics: dict[str, Any]) -> str:
     least = metrics["at_least"]
-    return f"{formatting.shown(least['share'])} of {metrics['n']:,} (targets dealt anew: {least['floor_permuted']:.2f})"
+    return f"{formatting.shown(least['share'])} of {metrics['n']:,} (shuffled targets: {least['floor_permuted']:.2f})"
 
 
 def _places(curves: Sequence[Sequence[float]]) -> tuple[list[float], list[list[int]]]:
-    """Return the levels of the target, and at which of them each level of each curve stands.
+    """Return the positions on the axis of targets, and the position of each level of each curve.
 
-    Policies that were asked for much the same have their levels side by side; else each stands at its own.
+    Policies with nearly equal levels share positions; otherwise nearby levels are merged.
     """
     if len({len(curve) for curve in curves}) == 1:
         ranks = list(zip(*curves, strict=True))

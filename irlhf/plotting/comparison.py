@@ -11,23 +11,23 @@ from irlhf.plotting.inputs import Evaluation
 INPUT = "evaluation"
 CAPTION = (
     "Paired differences on the same prompts, first policy minus second, with 95% intervals;"
-    " filled where the interval leaves 0 out."
+    " filled if the interval excludes 0."
 )
 
-# What each figure is called, and which side of 0 speaks for the first policy.
+# Titles of the metrics, with the side of 0 that is better for the first policy.
 _FIGURES = {
-    "within": "correlation within prompts (→ better)",
+    "within": "rank correlation within prompts (→ better)",
     "error": "mean absolute error (← better)",
     "weighted": "weighted reward, sd (→ better)",
     "gold": "gold (→ better)",
-    "tokens": "tokens a completion",
+    "tokens": "tokens per completion",
 }
 
-Row = tuple[str, dict[str, float]]  # what was compared, and by how much it differs
+Row = tuple[str, dict[str, float]]  # label and difference
 
 
 def draw(evaluation: Evaluation) -> Figure | None:
-    """Return one figure, a panel for each kind of figure, a row for each pair and reward."""
+    """Return one figure, a panel for each metric, a row for each pair of policies and reward."""
     kinds: dict[str, list[Row]] = {}
     for pair in evaluation["comparisons"]:
         for paired_figure in pair["figures"]:

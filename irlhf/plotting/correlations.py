@@ -1,4 +1,4 @@
-"""How the rewards of the data go together: Spearman's correlation of each pair."""
+"""Spearman's correlation of each pair of rewards."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from scipy.stats import spearmanr
 from irlhf.plotting import style
 
 INPUT = "rewards"
-CAPTION = "Spearman's correlation between the rewards of the scored rows: what tends to come with what."
+CAPTION = "Spearman's correlation between the rewards of the scored rows."
 
-_FEWEST = 3  # rows with both rewards, below which nothing is correlated
+_FEWEST = 3  # rows with both rewards that a correlation needs
 
 
 def draw(rows: Sequence[Mapping[str, float]]) -> Figure | None:
-    """Return one figure, where there are two rewards to compare."""
+    """Return one figure, or None for fewer than two rewards."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     if len(names) < 2:
         return None
@@ -32,7 +32,7 @@ def draw(rows: Sequence[Mapping[str, float]]) -> Figure | None:
     for i, j in np.ndindex(len(names), len(names)):
         style.number(axis, (i, j), cells[i][j], 1.0)
     style.name_cells(axis, labels, labels)
-    axis.set_title(f"Spearman between rewards, {n}", pad=12)
+    axis.set_title(f"Spearman's ρ between rewards, {n}", pad=12)
     return figure
 
 
@@ -41,7 +41,7 @@ def _paired(rows: Sequence[Mapping[str, float]], left: str, right: str) -> Any:
 
 
 def _spearman(pair: Any) -> float:
-    """Return the rank correlation of two columns; NaN where one of them does not vary."""
+    """Return the rank correlation of two columns; NaN if one is constant or there are fewer than three rows."""
     if len(pair) < _FEWEST or not np.ptp(pair, axis=0).all():
         return float("nan")
     return float(spearmanr(pair).statistic)

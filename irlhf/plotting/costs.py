@@ -1,4 +1,4 @@
-"""The price of a reward: how entropy falls, and how far the policy moves from its reference, as reward rises."""
+"""Costs of steering: entropy and KL from the reference, against the actual reward."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ from irlhf.plotting.inputs import Evaluation
 
 INPUT = "evaluation"
 CAPTION = (
-    "The price: entropy (nats a token) and distance from the reference model (KL, nats a completion) against the"
-    " reward that was given, with its 95% interval. A bar is what entropy lies between where only the likeliest tokens"
-    " are known, a triangle where it begins. Numbers beside points are the lowest and highest target or weights."
+    "Costs: entropy (nats per token) and KL from the reference model (nats per completion) against the actual reward"
+    " with its 95% interval. If only the top tokens are known, a bar shows the bounds of the entropy, and a triangle"
+    " its lower bound. Numbers beside points are the lowest and the highest target or weights."
 )
 
-_COSTS = {"entropy": "entropy, nats a token", "kl": "KL, nats a completion"}
+_COSTS = {"entropy": "entropy, nats per token", "kl": "KL, nats per completion"}
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """What one panel shows: for each look, a line of rewards and what they cost."""
+    """The content of one panel: for each look, a line of rewards and costs."""
 
     title: str
-    given: str  # the label of the axis of rewards
+    xlabel: str
     cost: str
     lines: Sequence[tuple[style.Look, list[tuple[dict[str, float], float, str]]]]
     joined: bool = True
-    bars: Sequence[tuple[style.Look, list[tuple[float, float, float | None]]]] = ()  # rewards, and from where to where
+    bars: Sequence[tuple[style.Look, list[tuple[float, float, float | None]]]] = ()  # reward, lower and upper bound
 
     @property
     def drawable(self) -> bool:
@@ -37,7 +37,7 @@ class _Panel:
 
 
 def draw(evaluation: Evaluation) -> Figure | None:
-    """Return one figure, a panel for each reward, and for the mixes, and for each cost that was measured."""
+    """Return one figure, a panel for each measured cost of each reward, and of the mixes."""
     costs = [cost for cost in _COSTS if any(panel.drawable for panel in _panels(evaluation, cost))]
     panels = [panel for both in zip(*(_panels(evaluation, cost) for cost in costs), strict=True) for panel in both]
     panels = [panel for panel in panels if panel.drawable]
@@ -57,16 +57,16 @@ def _panels(evaluation: Mapping[str, Any], cost: str) -> list[_Panel]:
         arms = style.arms(evaluation, reward)
         lines = [(look, _curve(metrics, cost)) for look, metrics in arms]
         bars = [(look, _bars(metrics["curve"], "actual", cost)) for look, metrics in arms]
-        panels.append(_Panel(style.short(reward), "reward given", cost, lines, bars=bars))
+        panels.append(_Panel(style.short(reward), "actual reward", cost, lines, bars=bars))
     looks = style.looks(evaluation["policies"])
     lines = [(look, _mixes(evaluation, key, cost)) for key, look in looks.items()]
-    given = "weighted reward, sd above the data's mean"
+    xlabel = "weighted reward, sd above the data mean"
     bars = [(look, _bars([arm for _, arm in _arms(evaluation, key)], "weighted", cost)) for key, look in looks.items()]
-    return [*panels, _Panel("mixes", given, cost, lines, joined=False, bars=bars)]
+    return [*panels, _Panel("mixes", xlabel, cost, lines, joined=False, bars=bars)]
 
 
 def _bars(entries: Sequence[Mapping[str, Any]], given: str, cost: str) -> list[tuple[float, float, float | None]]:
-    """Return what the cost lies between where it is not known itself: the reward, the low and the high end."""
+    """Return reward, lower and upper bound of the entries without an exact cost."""
     low, high = f"{cost}_low", f"{cost}_high"
     return [
         (entry[given]["value"], entry[low], entry.get(high))
@@ -76,7 +76,7 @@ def _bars(entries: Sequence[Mapping[str, Any]], given: str, cost: str) -> list[t
 
 
 def _arms(evaluation: Mapping[str, Any], key: str) -> list[tuple[Mapping[str, float], Mapping[str, Any]]]:
-    """Return each weighting with what the arm brought."""
+    """Return each weighting with the metrics of the policy for it."""
     return [(mix["weights"], arm) for mix in evaluation["tradeoff"] for arm in mix["arms"] if arm["policy"] == key]
 
 
@@ -89,7 +89,7 @@ def _curve(metrics: Mapping[str, Any], cost: str) -> list[tuple[dict[str, float]
 
 
 def _mixes(evaluation: Mapping[str, Any], key: str, cost: str) -> list[tuple[dict[str, float], float, str]]:
-    """Return the arm's weightings from the least weighted reward to the most."""
+    """Return the weightings of a policy in the order of the weighted reward."""
     priced = [(arm, formatting.ratio(weights)) for weights, arm in _arms(evaluation, key) if arm.get(cost) is not None]
     priced.sort(key=lambda entry: float(entry[0]["weighted"]["value"]))
     ends = {priced[0][1], priced[-1][1]} if priced else set()
@@ -102,7 +102,7 @@ def _draw(axis: Any, panel: _Panel, handles: dict[str, Any]) -> None:
             continue
         figures, costs, labels = zip(*line, strict=True)
         values = [figure["value"] for figure in figures]
-        # Where the reward does not follow its target, a line would be a scribble.
+        # If the reward does not follow its target, a line would only connect noise.
         marks = look.joined if panel.joined and look.steered else {**look.joined, "linestyle": ""}
         drawn = axis.errorbar(values, costs, xerr=style.whiskers(figures), capsize=2.5, **marks)
         handles.setdefault(look.label, drawn)
@@ -110,14 +110,14 @@ def _draw(axis: Any, panel: _Panel, handles: dict[str, Any]) -> None:
             axis.annotate(point[2], point[:2], textcoords="offset points", xytext=(4, 7), fontsize=10)
     for look, bars in panel.bars:
         _draw_bars(axis, look, bars, handles)
-    axis.set(title=panel.title, xlabel=panel.given, ylabel=_COSTS[panel.cost])
+    axis.set(title=panel.title, xlabel=panel.xlabel, ylabel=_COSTS[panel.cost])
     axis.margins(0.12)
 
 
 def _draw_bars(
     axis: Any, look: style.Look, bars: Sequence[tuple[float, float, float | None]], handles: dict[str, Any]
 ) -> None:
-    """Draw from where to where, or from where on."""
+    """Draw the bounds as bars, or as triangles without an upper bound."""
     for given, low, high in bars:
         open_ended = {"marker": "^", "markersize": 6} if high is None else {"linewidth": 5, "solid_capstyle": "butt"}
         (drawn,) = axis.plot(
@@ -127,7 +127,7 @@ def _draw_bars(
 
 
 def _labelled_with_costs(evaluation: Mapping[str, Any], handles: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the handles under labels that say each policy's mean costs."""
+    """Return the handles by labels with the mean costs of each policy."""
     labels = style.looks(evaluation["policies"])
     labelled = {}
     for key, policy in evaluation["policies"].items():

@@ -1,4 +1,4 @@
-"""Cross-talk: how far each reward moves when the target of another one moves."""
+"""Cross-talk: the change of each reward when the target of another one changes."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from irlhf.plotting.inputs import Evaluation
 
 INPUT = "evaluation"
 CAPTION = (
-    "Cross-talk: how far the reward of a column moves when the target of a row rises by 1 and the other targets stand"
-    " still, with 95% intervals. Ideal is 1 on the diagonal and 0 elsewhere."
+    "Cross-talk: change of a column's reward when a row's target rises by 1 and the other targets stay constant, with"
+    " 95% intervals. Ideal is 1 on the diagonal and 0 elsewhere."
 )
 
-_INTERVALS = 6  # rewards, above which a cell has no room for an interval
+_INTERVALS = 6  # most rewards with room for intervals in the cells
 
 
 def draw(evaluation: Evaluation) -> Figure | None:
@@ -44,5 +44,5 @@ def _panel(axis: Any, metrics: dict[str, Any], reach: float) -> Any:
         under = formatting.shown(cell).partition(" ")[2] if max(len(targets), len(rewards)) <= _INTERVALS else ""
         style.number(axis, (i, j), cell["value"], reach, under)
     style.name_cells(axis, *([style.short(name, 16) for name in names] for names in (targets, rewards)))
-    axis.set(xlabel="reward given", ylabel="target moved")
+    axis.set(xlabel="actual reward", ylabel="target changed")
     return heat

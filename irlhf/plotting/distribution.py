@@ -1,4 +1,4 @@
-"""How each reward is distributed, with the percentiles that targets are read from."""
+"""The distribution of each reward, with percentiles."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from irlhf.plotting import style
 
 INPUT = "rewards"
-CAPTION = "Raw rewards of the scored rows, with the percentiles that targets are read from."
+CAPTION = "Raw rewards of the scored rows, with their 5th, 50th and 95th percentiles."
 
 _BINS = 40
 _SHOWN = (5, 50, 95)  # percentiles

@@ -1,4 +1,4 @@
-"""Gold against proxy: what another scorer of the same thing says while the target rises."""
+"""Gold against proxy rewards along the target."""
 
 import math
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from irlhf.plotting.inputs import Evaluation
 
 INPUT = "evaluation"
 CAPTION = (
-    "Gold against proxy along the target: above, the reward that stood in the prompt; below, the gold scorer that"
-    " never did. Where gold falls while the reward still rises, the reward is over-optimised."
+    "Gold against proxy along the target: above, the proxy reward, which was in the prompt; below, the gold reward,"
+    " which was not. If gold falls while the proxy rises, the proxy is over-optimised."
 )
 
 Arm = tuple[style.Look, dict[str, Any]]
 
 
 def draw(evaluation: Evaluation) -> Figure | None:
-    """Return one figure: for each reward that has gold, the proxy above the gold, over the same targets."""
+    """Return one figure: for each reward with gold, the proxy above the gold over the same targets."""
     drawn = {}
     for reward in style.rewards_of(evaluation):
         arms = [(look, metrics) for look, metrics in style.arms(evaluation, reward) if _gold_levels(metrics)]
@@ -53,14 +53,14 @@ def _pair(subfigure: Any, reward: str, arms: Sequence[Arm]) -> None:
         peak = metrics.get("gold", {}).get("over", {}).get("peak")
         if peak is not None and look.steered:
             _mark(above, below, look, peak)
-    above.set(title=style.short(reward), ylabel="reward given (proxy)")
-    negated = ", negated" * any(metrics.get("direction") == "lower" for _, metrics in arms)  # as `irlhf eval` wrote it
-    below.set(xlabel="asked (target)", ylabel=f"gold, own units{negated}")
+    above.set(title=style.short(reward), ylabel="proxy reward")
+    negated = ", negated" * any(metrics.get("direction") == "lower" for _, metrics in arms)  # by `irlhf eval`
+    below.set(xlabel="target", ylabel=f"gold reward, own units{negated}")
     style.legend_below(below)
 
 
 def _mark(above: Any, below: Any, look: style.Look, peak: float) -> None:
-    """Mark where gold is highest, in both panels."""
+    """Mark the target with the highest gold in both panels."""
     for axis in (above, below):
         axis.axvline(peak, color=look.colour, linewidth=1.4, linestyle=style.DOTTED)
     label = {"transform": below.get_xaxis_transform(), "ha": "center", "va": "bottom", "fontsize": 10.5}

@@ -1,4 +1,4 @@
-"""Preference pairs: how often each reward prefers what people chose, and how honest its probabilities are."""
+"""Preference pairs: accuracy of each reward on the chosen completions, and calibration of its probabilities."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,19 +10,19 @@ from irlhf.plotting.inputs import Evaluation
 
 INPUT = "evaluation"
 CAPTION = (
-    "Preference pairs: how often each reward prefers the completion that people chose, beside always taking the longer"
-    " or the shorter one, with 95% intervals; and how often it is right by the probability that a reward model gives."
+    "Preference pairs: how often each reward prefers the chosen completion, beside always preferring the longer or the"
+    " shorter one, with 95% intervals; and how often a reward model is right, by its predicted probability."
 )
 
 _RULES = {"longer": ("^", "always the longer"), "shorter": ("v", "always the shorter")}
 _ROW = 0.62  # inches
 _LEGEND_LINE = 0.25  # inches
 
-Measured = tuple[str, dict[str, Any]]  # a reward's name and its figures
+Measured = tuple[str, dict[str, Any]]  # reward and its metrics
 
 
 def draw(evaluation: Evaluation) -> Figure | None:
-    """Return one figure: a row for each reward, and a panel of reliability where one was measured."""
+    """Return one figure: a row for each reward, and a panel of reliability if it was measured."""
     pairs = evaluation["pairs"]
     if not pairs:
         return None
@@ -39,7 +39,7 @@ def draw(evaluation: Evaluation) -> Figure | None:
 
 def _accuracy(axis: Any, rewards: Sequence[Measured]) -> None:
     rows = range(len(rewards))
-    axis.axvline(50, color=style.INK, linewidth=1, linestyle=style.DASHED, label="a coin")
+    axis.axvline(50, color=style.INK, linewidth=1, linestyle=style.DASHED, label="chance")
     shown = {"accuracy": {"marker": "o", "color": style.BLUE, "label": "the reward", "markersize": 8}}
     for rule, (marker, label) in _RULES.items():
         shown[rule] = {"marker": marker, "color": style.GREY, "label": label, "markersize": 6}
@@ -50,13 +50,13 @@ def _accuracy(axis: Any, rewards: Sequence[Measured]) -> None:
         axis.errorbar([metrics["value"] for metrics in figures], places, xerr=whiskers, capsize=3, linestyle="", **look)
     axis.set_yticks(rows, [f"{name}\nn = {metrics['n']:,}" for name, metrics in rewards], fontsize=11)
     axis.set_ylim(len(rewards) - 0.4, -0.6)
-    axis.set(xlabel="pairs in which the chosen one is preferred, %", title="Does it prefer what people chose?")
+    axis.set(xlabel="pairs with the chosen completion preferred, %", title="preference accuracy")
     axis.grid(visible=False, axis="y")
     style.legend_below(axis, columns=2)
 
 
 def _reliability(axis: Any, rewards: Sequence[Measured]) -> None:
-    axis.plot([0.5, 1], [0.5, 1], color=style.INK, linewidth=1, linestyle=style.DASHED, label="as predicted")
+    axis.plot([0.5, 1], [0.5, 1], color=style.INK, linewidth=1, linestyle=style.DASHED, label="perfect calibration")
     for i, (name, metrics) in enumerate(rewards):
         calibration = metrics["calibration"]
         right = [part["right"] for part in calibration["bins"]]
@@ -70,7 +70,7 @@ def _reliability(axis: Any, rewards: Sequence[Measured]) -> None:
             label=f"{name}: {summary}",
             **look,
         )
-    axis.set(xlabel="predicted probability of being chosen", ylabel="share chosen", title="Is its probability honest?")
+    axis.set(xlabel="predicted probability of being chosen", ylabel="share chosen", title="calibration")
     style.legend_below(axis)
 
 

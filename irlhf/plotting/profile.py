@@ -1,4 +1,4 @@
-"""Any number of rewards at once: what each weighting brings of every reward, as parallel coordinates."""
+"""All rewards of each weighting, as parallel coordinates."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +10,11 @@ from irlhf.plotting.inputs import Evaluation
 
 INPUT = "evaluation"
 CAPTION = (
-    "Each weighting's profile: the reward that it brings on every axis, in standard deviations above the mean of the"
-    " data (0), with 95% intervals; × is the weight that was asked."
+    "Profiles of the weightings: the actual rewards in standard deviations above the mean of the data (0), with 95%"
+    " intervals; × is the requested weight."
 )
 
-_PANELS = 12  # weightings shown at most, evenly taken
+_PANELS = 12  # most weightings shown, evenly spaced
 
 
 def draw(evaluation: Evaluation) -> Figure | None:
@@ -33,7 +33,7 @@ def draw(evaluation: Evaluation) -> Figure | None:
     for i, (mix, axis) in enumerate(zip(shown, axes, strict=True)):
         _panel(axis, mix, looks, handles)
         if i % axis.get_subplotspec().get_gridspec().ncols == 0:
-            axis.set_ylabel("sd above the data's mean")
+            axis.set_ylabel("sd above the data mean")
     if len(shown) < len(mixes):
         figure.suptitle(f"{len(shown)} of {len(mixes)} weightings", fontsize=12)
     style.legend_under(figure, handles, columns=min(3, len(handles)))
@@ -51,7 +51,7 @@ def _panel(axis: Any, mix: Mapping[str, Any], looks: Mapping[str, style.Look], h
         known = looks[arm["policy"]]
         places = [j for j, name in enumerate(names) if name in arm["rewards"]]
         figures = [arm["rewards"][names[j]] for j in places]
-        aside = 0.07 * (i - (len(mix["arms"]) - 1) / 2)  # so that intervals do not cover each other
+        aside = 0.07 * (i - (len(mix["arms"]) - 1) / 2)  # so that intervals do not overlap
         values = [figure["value"] for figure in figures]
         bars = {"yerr": style.whiskers(figures), "capsize": 2.5, **known.joined}
         handles.setdefault(known.label, axis.errorbar([j + aside for j in places], values, **bars))

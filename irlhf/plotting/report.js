@@ -6,7 +6,7 @@ for (const button of document.querySelectorAll("figure button")) {
 }
 
 const STEP = 12;
-const LONG = 420; // characters of a text, above which it is folded
+const LONG = 420; // characters; longer texts are folded
 let shown = STEP;
 const rows = at("samples") ? JSON.parse(at("samples").textContent) : [];
 
@@ -41,10 +41,10 @@ function number(value) {
 
 function figures(row) {
   const list = document.createElement("dl");
-  for (const name of new Set([...Object.keys(row.asked), ...Object.keys(row.given), ...Object.keys(row.gold)])) {
-    const told = ["asked", "given", "gold"].filter(part => Object.hasOwn(row[part], name));
+  for (const name of new Set([...Object.keys(row.target), ...Object.keys(row.actual), ...Object.keys(row.gold)])) {
+    const parts = ["target", "actual", "gold"].filter(part => Object.hasOwn(row[part], name));
     const one = document.createElement("div");
-    one.append(element("dt", "", name), ...told.map(part => element("dd", "", part + " " + number(row[part][name]))));
+    one.append(element("dt", "", name), ...parts.map(part => element("dd", "", part + " " + number(row[part][name]))));
     list.append(one);
   }
   return list;
@@ -52,7 +52,7 @@ function figures(row) {
 
 function card(row) {
   const made = document.createElement("article");
-  const mix = row.mix ? ", asked for the best of " + row.mix : "";
+  const mix = row.mix ? ", maximising " + row.mix : "";
   made.append(element("div", "who", row.policy + mix), folded("prompt", row.prompt));
   made.append(folded("completion", row.completion), figures(row));
   return made;
@@ -63,15 +63,15 @@ function fits(row) {
   if (policy && row.policy !== policy) return false;
   if (find && !(row.prompt + "\n" + row.completion).toLowerCase().includes(find)) return false;
   if (!reward) return true;
-  if (!Object.hasOwn(row.asked, reward)) return false;
+  if (!Object.hasOwn(row.target, reward)) return false;
   const low = at("low").value, high = at("high").value;
-  return (low === "" || row.asked[reward] >= Number(low)) && (high === "" || row.asked[reward] <= Number(high));
+  return (low === "" || row.target[reward] >= Number(low)) && (high === "" || row.target[reward] <= Number(high));
 }
 
 function sorted(found) {
   if (!at("order").value) return found;
   const [sign, part, name] = JSON.parse(at("order").value);
-  const value = row => Object.hasOwn(row[part], name) ? sign * row[part][name] : Infinity; // without it: last
+  const value = row => Object.hasOwn(row[part], name) ? sign * row[part][name] : Infinity; // rows without it come last
   const before = (a, b) => value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0;
   return found.toSorted(before);
 }
@@ -80,7 +80,7 @@ function draw() {
   at("low").disabled = at("high").disabled = !at("reward").value;
   const found = sorted(rows.filter(fits));
   at("list").replaceChildren(...found.slice(0, shown).map(card));
-  at("count").textContent = found.length ? Math.min(shown, found.length) + " of " + found.length : "no sample fits";
+  at("count").textContent = found.length ? Math.min(shown, found.length) + " of " + found.length : "no matching sample";
   at("more").hidden = found.length <= shown;
 }
 
@@ -90,15 +90,15 @@ function again() {
 }
 
 if (rows.length) {
-  option(at("policy"), "", "every policy");
+  option(at("policy"), "", "all policies");
   for (const policy of new Set(rows.map(row => row.policy))) option(at("policy"), policy, policy);
   option(at("reward"), "", "any target");
-  for (const name of names("asked")) option(at("reward"), name, name + " asked");
-  option(at("order"), "", "as sampled");
-  for (const part of ["asked", "given", "gold"]) {
+  for (const name of names("target")) option(at("reward"), name, name + " target");
+  option(at("order"), "", "order of the file");
+  for (const part of ["target", "actual", "gold"]) {
     for (const name of names(part)) {
-      option(at("order"), JSON.stringify([-1, part, name]), "most " + name + " " + part);
-      option(at("order"), JSON.stringify([1, part, name]), "least " + name + " " + part);
+      option(at("order"), JSON.stringify([-1, part, name]), "highest " + name + " " + part);
+      option(at("order"), JSON.stringify([1, part, name]), "lowest " + name + " " + part);
     }
   }
   for (const id of ["policy", "reward", "order"]) at(id).addEventListener("change", again);

@@ -1,7 +1,7 @@
-"""report.html: one self-contained page with the figures, the pictures and a browser of the samples.
+"""Write report.html: one self-contained page with tables, plots and a browser of the samples.
 
-It asks nothing of the network, and text from models and data is escaped: hostile samples stay text. Its own
-script and style are named by their digests, so that a browser runs no other.
+The page loads nothing from the network. Text from models and data is escaped, and a content security policy allows
+only the page's own script and style, by their hashes.
 """
 
 import base64
@@ -20,7 +20,7 @@ from irlhf.plotting import formatting, style
 from irlhf.plotting.types import PlotData
 from irlhf.policy.targets import weights_of
 
-SAMPLES = 600  # that the browser holds at most, to keep the page light
+SAMPLES = 600  # most samples in the browser, to limit the size of the page
 
 _MISSING = "not available"
 
@@ -67,12 +67,12 @@ def _part(name: str) -> str:
 
 
 def _allowed(text: str) -> str:
-    """Return how a content security policy names an inline script or style."""
+    """Return the hash of an inline script or style for the content security policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an evaluation with labels that tell its policies apart."""
+    """Return an evaluation with a distinct label for each policy."""
     labels = {
         key: _label(look, evaluation["policies"][key]) for key, look in style.looks(evaluation["policies"]).items()
     }
@@ -90,7 +90,7 @@ def _label(look: style.Look, policy: Mapping[str, Any]) -> str:
 
 
 def _number(value: object, digits: int = 2) -> str:
-    """Return a number as a person reads it; what was not measured says so."""
+    """Return a number as text, or "not available"."""
     if not isinstance(value, int | float):
         return _MISSING
     return formatting.number(value, digits)
@@ -106,15 +106,15 @@ def _taken(samples: Sequence[Example]) -> Sequence[Example]:
 
 
 def _rows(samples: Sequence[Example], policies: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the samples as JSON that can stand inside a script element."""
+    """Return the samples as JSON that is safe inside a script element."""
     rows = [
         {
             "policy": clean(_policy_of(sample, policies)),
             "prompt": clean(as_text(sample.prompt)),
             "completion": clean(as_text(sample.completion)),
             "mix": clean(_mix(weights_of(sample.target))) if weights_of(sample.target) else "",
-            "asked": {clean(name): number for name, number in sample.prompt_numbers.items()},
-            "given": {clean(name): number for name, number in sample.rewards.items()},
+            "target": {clean(name): number for name, number in sample.prompt_numbers.items()},
+            "actual": {clean(name): number for name, number in sample.rewards.items()},
             "gold": {clean(name): number for name, number in sample.gold.items()},
         }
         for sample in _taken(samples)
@@ -124,7 +124,7 @@ def _rows(samples: Sequence[Example], policies: Mapping[str, Mapping[str, Any]])
 
 
 def _policy_of(sample: Example, policies: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the name of a sample's policy, as the evaluation calls it where it knows it."""
+    """Return the name of a sample's policy in the evaluation, or its digest."""
     how = sample.to_json().get("kept", "")
     key = f"{sample.policy}, {how} of {sample.candidates}" if how else sample.policy
     return str(policies[key]["name"] if key in policies else key)

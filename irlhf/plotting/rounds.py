@@ -1,4 +1,4 @@
-"""What became of a policy round after round, beside what its rounds are held against."""
+"""Measurements after each round, for the loop and its controls."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,15 +13,15 @@ from irlhf.plotting.inputs import Round, Rounds
 
 INPUT = "rounds"
 CAPTION = (
-    "Rounds: what the policies gave to the same validation prompts. The strong line is the loop, the others are what it"
-    " is held against. Bars and the band are 95% intervals, of distinct-2 and different completions one standard error."
-    " Tracking is the mean over the rewards, KL that from the first policy when it is asked for nothing. Where the path"
-    " of gold against reward bends down (numbers are rounds), the reward is over-optimised."
+    "Rounds: samples of the policies on the same validation prompts. The bold line is the loop, the others are its"
+    " controls. Bars and the band are 95% intervals; for distinct-2 and distinct completions, one standard error."
+    " Tracking is the mean over the rewards, KL is from the first policy without targets. If the path of gold against"
+    " reward bends down (numbers are rounds), the reward is over-optimised."
 )
 
 Interval = Mapping[str, float]  # value, low, high
 Measure = Callable[[Round], Interval | None]
-Point = tuple[int, Interval | None, Interval]  # a round, where along, and the figure
+Point = tuple[int, Interval | None, Interval]  # round, x if it is not the round, y
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def drawn_arms(rounds: Rounds) -> list[Arm]:
 
 
 def _interval(name: str) -> Measure:
-    """Return what reads a figure that stands with its interval."""
+    """Return a function that reads a number with its interval."""
 
     def read(row: Round) -> Interval | None:
         figure = row.get(name)
@@ -57,7 +57,7 @@ def _interval(name: str) -> Measure:
 
 
 def _with_error(name: str) -> Measure:
-    """Return what reads a figure that stands with its standard error, or with none."""
+    """Return a function that reads a number with its standard error, which may be missing."""
 
     def read(row: Round) -> Interval | None:
         figure = row.get(name, {})
@@ -70,7 +70,7 @@ def _with_error(name: str) -> Measure:
 
 
 def _tracking(row: Round) -> Interval | None:
-    """Return the mean over the rewards; the mean of their intervals is no narrower than its own would be."""
+    """Return the mean over the rewards. The mean of the intervals is conservative."""
     each = row.get("tracking", {}).values()
     if not each or not all(map(formatting.measured, each)):
         return None
@@ -79,33 +79,33 @@ def _tracking(row: Round) -> Interval | None:
 
 @dataclass(frozen=True)
 class _Panel:
-    """What one panel shows along the rounds, or along another figure."""
+    """The content of one panel: a measurement along the rounds, or along another measurement."""
 
     title: str
     label: str
     figure: Measure
     along: Measure | None = None
-    span: float = 0.0  # of the axis at least, so that next to nothing does not look like much
-    top: float = math.inf  # of the axis at most
+    span: float = 0.0  # smallest range of the axis, so that noise does not look large
+    top: float = math.inf  # upper limit of the axis
 
 
-_NUMBERS = 8  # rounds whose points on the path are numbered, at most
-_FULL = 1.01  # the top of an axis of shares, with room for a mark at 1
+_NUMBERS = 8  # most numbered points of the path
+_FULL = 1.01  # upper limit for shares, with room for a marker at 1
 _PANELS = (
-    _Panel("weighted reward", "sd above the data's mean", _interval("reward")),
-    _Panel("weighted gold", "sd above the first policy's", _interval("gold")),
+    _Panel("weighted reward", "sd above the data mean", _interval("reward")),
+    _Panel("weighted gold", "sd above the first policy", _interval("gold")),
     _Panel("gold against reward", "weighted gold", _interval("gold"), along=_interval("reward")),
     _Panel("tracking within prompts", "Spearman's ρ", _tracking, span=0.2),
-    _Panel("entropy", "nats a token", _interval("entropy"), span=0.1),
-    _Panel("KL", "nats a completion", _interval("kl")),
-    _Panel("distinct-2", "share of pairs of words", _with_error("distinct_2"), span=0.1, top=_FULL),
-    _Panel("different completions", "share", _with_error("unique"), span=0.1, top=_FULL),
-    _Panel("length", "words a completion", _interval("words")),
+    _Panel("entropy", "nats per token", _interval("entropy"), span=0.1),
+    _Panel("KL", "nats per completion", _interval("kl")),
+    _Panel("distinct-2", "share of distinct word pairs", _with_error("distinct_2"), span=0.1, top=_FULL),
+    _Panel("distinct completions", "share", _with_error("unique"), span=0.1, top=_FULL),
+    _Panel("length", "words per completion", _interval("words")),
 )
 
 
 def draw(rounds: Rounds) -> Figure | None:
-    """Return one figure, a panel for each thing that was measured, a line for each arm."""
+    """Return one figure, a panel for each measurement, a line for each arm."""
     arms = drawn_arms(rounds)
     shown = [panel for panel in _PANELS if any(_points(arm, panel) for arm in arms)]
     if not shown:
@@ -121,19 +121,19 @@ def draw(rounds: Rounds) -> Figure | None:
 
 
 def _heading(rows: Sequence[Round], absent: Sequence[str]) -> Iterator[str]:
-    """Return the lines above the panels: of how many samples, what is not there, and how it ended."""
+    """Yield the lines above the panels: number of samples, early end, missing measurements."""
     last = rows[-1]
     if "samples" in last:
-        what = "reward and gold" if formatting.measured(last.get("gold")) else "reward"
-        yield f"{what}: {last['samples']:,} samples of {last['prompts']:,} prompts after each round"
+        measured = "reward and gold" if formatting.measured(last.get("gold")) else "reward"
+        yield f"{measured}: {last['samples']:,} samples of {last['prompts']:,} prompts after each round"
     if "gold fell" in last:
-        yield f"round {last['round']}: gold fell {last['gold fell']} while the rewards rose, so the rounds end there"
+        yield f"round {last['round']}: gold fell {last['gold fell']} while the rewards rose, so the rounds stopped"
     if absent:
         yield f"not available: {', '.join(absent)}"
 
 
 def _points(arm: Arm, panel: _Panel) -> list[Point]:
-    """Return the rounds in which all was measured: the number, where along, the figure."""
+    """Return the points of the rounds that have all values of the panel."""
     points = [(row["round"], panel.along(row) if panel.along else None, panel.figure(row)) for row in arm.rounds]
     return [(number, along, given) for number, along, given in points if given and (along or not panel.along)]
 
@@ -144,7 +144,7 @@ def _draw(axis: Any, panel: _Panel, arms: Sequence[Arm], handles: dict[str, Any]
         if points and panel.along:
             _path(axis, arm, points)
         elif points:
-            aside = 0.05 * (i - (len(arms) - 1) / 2)  # so that intervals do not cover each other
+            aside = 0.05 * (i - (len(arms) - 1) / 2)  # so that intervals do not overlap
             handles.setdefault(arm.look.label, _line(axis, arm, points, aside))
     axis.locator_params(axis="x", integer=not panel.along, nbins=6)
     axis.set(title=panel.title, xlabel="weighted reward" if panel.along else "round", ylabel=panel.label)
@@ -155,7 +155,7 @@ def _draw(axis: Any, panel: _Panel, arms: Sequence[Arm], handles: dict[str, Any]
 
 
 def _line(axis: Any, arm: Arm, points: Sequence[Point], aside: float) -> Any:
-    """Draw an arm along the rounds. The first round is that of the loop, so it has no bars of its own."""
+    """Draw an arm along the rounds. Controls share round 0 with the loop and have no interval there."""
     values = [given["value"] for _, _, given in points]
     if arm.is_loop:
         numbers = [number for number, _, _ in points]
@@ -172,7 +172,7 @@ def _line(axis: Any, arm: Arm, points: Sequence[Point], aside: float) -> Any:
 
 
 def _path(axis: Any, arm: Arm, points: Sequence[Point]) -> None:
-    """Draw where an arm went; the loop's points have intervals, and some of them their numbers."""
+    """Draw the path of an arm. The points of the loop have intervals, and some are numbered."""
     both = [(along, given) for _, along, given in points if along]
     places = [(along["value"], given["value"]) for along, given in both]
     axis.plot(*zip(*places, strict=True), **arm.joined)

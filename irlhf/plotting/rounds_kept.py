@@ -1,4 +1,4 @@
-"""What the samples that a round kept and those that it dropped differ in."""
+"""Means of the samples that each round kept and dropped."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,21 +11,21 @@ from irlhf.plotting.rounds import Arm, drawn_arms
 
 INPUT = "rounds"
 CAPTION = (
-    "What rounds kept and dropped: the means of the samples that each round drew and trained on, and of those that its"
-    " rules dropped. Dropped by lot, the two are alike but for chance. What nobody measured is left out."
+    "Kept and dropped samples: means of the samples that each round trained on, and of those that its rules dropped."
+    " For randomly dropped samples the two differ by chance only. Measurements that are not available are left out."
 )
 
-_MEASURES = {"reward": "weighted reward, sd", "entropy": "entropy, nats a token", "tokens": "tokens a completion"}
+_MEASURES = {"reward": "weighted reward, sd", "entropy": "entropy, nats per token", "tokens": "tokens per completion"}
 _SIDES: dict[str, dict[str, Any]] = {
     "kept": {"color": style.BLUE, "marker": "o", "markersize": 7},
     "dropped": {"color": style.RED, "marker": "s", "markersize": 7, "markerfacecolor": "white", "markeredgewidth": 1.8},
 }
-_TICKS = 7  # rounds named at most, evenly taken
-_DROPPED = "dropped by "  # what the counts of a round begin with
+_TICKS = 7  # most labelled rounds, evenly spaced
+_DROPPED = "dropped by "  # prefix of the counts of dropped samples
 
 
 def draw(rounds: Rounds) -> Figure | None:
-    """Return one figure: a row for each arm that dropped samples, a panel for each thing that was measured."""
+    """Return one figure: a row for each arm that dropped samples, a panel for each measurement."""
     arms = [(arm, rows) for arm in drawn_arms(rounds) if (rows := _drawn(arm))]
     measured = [name for name in _MEASURES if any(_ends(row, name) for _, rows in arms for row in rows)]
     if not measured:
@@ -39,20 +39,20 @@ def draw(rounds: Rounds) -> Figure | None:
         for name, axis in zip(measured, axes, strict=True):
             _panel(axis, rows, name, handles)
         for axis, first in zip(axes, above or axes, strict=True):
-            axis.sharey(first)  # so that what a lot makes differ looks as small as it is
+            axis.sharey(first)  # one scale, so that random differences look small
         above = above or axes
     style.legend_under(figure, handles, columns=len(handles))
     return figure
 
 
 def _drawn(arm: Arm) -> list[Round]:
-    """Return the rounds that drew samples, where any of them dropped some."""
+    """Return the rounds that drew samples, if any of them dropped some."""
     rows = [row for row in arm.rounds if "sides" in row]
     return rows if any("dropped" in row["sides"] for row in rows) else []
 
 
 def _heading(arm: Arm, rows: Sequence[Round]) -> str:
-    """Return how many samples were kept, and how many each rule dropped, over all rounds."""
+    """Return the number of samples kept, and dropped by each rule, over all rounds."""
     counts: dict[str, int] = {}
     for row in rows:
         for name, number in row["drawn"].items():
@@ -68,7 +68,7 @@ def _side(row: Round, side: str, name: str) -> float | None:
 
 
 def _ends(row: Round, name: str) -> list[float]:
-    """Return what is known of a round's two sides."""
+    """Return the known means of kept and dropped samples."""
     return [number for side in _SIDES if (number := _side(row, side, name)) is not None]
 
 

@@ -1,4 +1,4 @@
-"""Target against actual after each round: whether a policy that learns from itself still gives what is asked."""
+"""Target against actual reward after each round."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from irlhf.plotting.inputs import Evaluation, Rounds
 
 INPUT = "rounds"
 CAPTION = (
-    "Target against actual after each round, of the loop alone: the mean of each level of the target with its 95%"
-    " interval; the darker, the later; dotted, the best constant answer."
+    "Target against actual reward after each round of the loop: mean of each level of the target with its 95%"
+    " interval. Later rounds are darker; the dotted line is the best constant."
 )
 
-_LINES = 5  # rounds shown at most, evenly taken
+_LINES = 5  # most rounds shown, evenly spaced
 
 
 def draw(rounds: Rounds) -> Figure | None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class PlotSettings:
-    """How pictures are written, and where the report goes (empty: beside them)."""
+    """The file type of plots, and the path of the report (empty: beside the plots)."""
 
     format: Literal["png", "svg", "pdf"] = "png"
     report: str = ""

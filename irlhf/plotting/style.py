@@ -1,4 +1,4 @@
-"""The one look of all pictures: readable at half width, told apart by the colour-blind, no math in names."""
+"""The common style of plots: readable at half width, safe for colour-blind readers, names without math."""
 
 import io
 import math
@@ -13,17 +13,17 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-# Okabe and Ito's colours, which people with any colour vision tell apart.
+# The colours of Okabe and Ito, which are distinct for all types of colour vision.
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
 INK, GREY = "#222222", "#7a7a7a"
 MARKERS = ("o", "s", "^", "D", "v", "P")
 SOLID, DASHED, DOTTED = "-", (0, (4, 3)), (0, (1, 2))
-DIVERGING = "PuOr"  # from ColorBrewer's maps for the colour-blind; its middle is white
+DIVERGING = "PuOr"  # from ColorBrewer, colour-blind safe; its middle is white
 
 _BASELINE_LINES = (DASHED, (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
-_NAME = 28  # characters of a reward or a policy that a picture shows
-# A figure's dates, which would make equal data unequal bytes.
+_NAME = 28  # most characters of a name in a plot
+# Files without dates: equal data gives equal bytes.
 _DATES: Mapping[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 _LOOK: dict[Any, Any] = {
@@ -46,45 +46,45 @@ _LOOK: dict[Any, Any] = {
     "legend.fontsize": 11,
     "figure.constrained_layout.h_pad": 0.08,
     "figure.constrained_layout.w_pad": 0.08,
-    "text.parse_math": False,  # a reward may be called $x^{$
+    "text.parse_math": False,  # a reward can have the name $x^{$
     "svg.hashsalt": "irlhf",  # equal data, equal bytes
 }
 
 
 @dataclass(frozen=True)
 class Look:
-    """How one policy is drawn in every picture of an evaluation."""
+    """Label, colour, marker and line of one policy in all plots of an evaluation."""
 
     label: str
     colour: str
     marker: str
-    line: Any  # solid for a policy, broken for a baseline
-    steered: bool  # its prompts held the rewards that it is held to
+    line: Any  # solid for a policy, dashed for a baseline
+    steered: bool  # its prompts contain the targets
 
     @property
     def joined(self) -> dict[str, Any]:
-        """What matplotlib wants for marks joined by a line."""
+        """Arguments of matplotlib for markers joined by a line."""
         return {"color": self.colour, "marker": self.marker, "linestyle": self.line, "markersize": 6, "linewidth": 2}
 
 
 @contextmanager
 def look() -> Iterator[None]:
-    """Draw and save in this look; the caller's own matplotlib settings are left alone."""
+    """Draw and save in this style, without changing the caller's matplotlib settings."""
     with matplotlib.rc_context(_LOOK), warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; the report shows it in full.
+        # Characters that the font lacks are drawn as boxes; the report shows them.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield
 
 
 def rendered(figure: Figure, kind: str) -> bytes:
-    """Return a figure as a file of its kind, without a date in it."""
+    """Return a figure as a png, svg or pdf file without dates."""
     held = io.BytesIO()
     figure.savefig(held, format=kind, metadata=_DATES[kind])
     return held.getvalue()
 
 
 def panels(count: int, width: float = 4.6, height: float = 4.4, columns: int = 0) -> tuple[Figure, list[Any]]:
-    """Return a figure with `count` axes; sizes are of one panel, in inches. At most two a row, three of many."""
+    """Return a figure with `count` axes of the given size in inches, two to a row, or three if there are over four."""
     columns = min(count, columns or (2 if count <= 4 else 3))
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
@@ -95,7 +95,7 @@ def panels(count: int, width: float = 4.6, height: float = 4.4, columns: int = 0
 
 
 def looks(policies: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
-    """Return the look of each policy, by its key: colour, marker and line differ, and so do the labels."""
+    """Return the look of each policy by its key. Labels differ, and so do colours and markers as far as possible."""
     names = Counter(policy["name"] for policy in policies.values())
     drawn = {}
     broken = 0
@@ -103,20 +103,20 @@ def looks(policies: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
         label = short(policy["name"]) + (f" {key:.6}" if names[policy["name"]] > 1 else "")
         line = _BASELINE_LINES[broken % len(_BASELINE_LINES)] if policy["baseline"] else SOLID
         broken += bool(policy["baseline"])
-        # Each round through the colours meets other markers.
+        # Repeated colours get other markers.
         marker = MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
         drawn[key] = Look(label, COLOURS[i % len(COLOURS)], marker, line, not (policy["baseline"] or policy["blind"]))
     return drawn
 
 
 def steps(count: int) -> list[Any]:
-    """Return so many colours that have an order: the later, the darker."""
+    """Return `count` ordered colours, from light to dark."""
     shades = matplotlib.colormaps["cividis_r"]
     return [shades(0.15 + 0.85 * i / max(1, count - 1)) for i in range(count)]
 
 
 def spread(count: int, most: int) -> list[int]:
-    """Return the places of at most so many of `count` things, evenly taken, the first and the last among them."""
+    """Return at most `most` positions of `count` items, evenly spaced, with the first and the last."""
     if count <= most:
         return list(range(count))
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
@@ -128,7 +128,7 @@ def rewards_of(evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def arms(evaluation: Mapping[str, Any], reward: str) -> list[tuple[Look, dict[str, Any]]]:
-    """Return the look and the figures of each policy that was held to a reward."""
+    """Return the look and the metrics of each policy that was evaluated on a reward."""
     known = looks(evaluation["policies"])
     return [
         (known[key], policy["rewards"][reward])
@@ -138,20 +138,20 @@ def arms(evaluation: Mapping[str, Any], reward: str) -> list[tuple[Look, dict[st
 
 
 def followed(evaluation: Mapping[str, Any]) -> dict[str, list[tuple[Look, dict[str, Any]]]]:
-    """Return, for each reward that has a curve, the look and the figures of each policy held to it."""
+    """Return the look and the metrics of each policy by reward, for rewards that have a curve."""
     each = {reward: arms(evaluation, reward) for reward in rewards_of(evaluation)}
     return {reward: measured for reward, measured in each.items() if any(metrics["curve"] for _, metrics in measured)}
 
 
 def whiskers(figures: Sequence[Mapping[str, float]]) -> list[list[float]]:
-    """Return how far each interval reaches below and above its value, as matplotlib wants it."""
+    """Return the lengths of the intervals below and above their values, for matplotlib's `xerr` and `yerr`."""
     below = [max(0.0, figure["value"] - figure["low"]) for figure in figures]
     above = [max(0.0, figure["high"] - figure["value"]) for figure in figures]
     return [below, above]
 
 
 def legend_below(axis: Any, gap: float = 0.55, columns: int = 1) -> None:
-    """Put an axis' legend `gap` inches below it, where it covers no data."""
+    """Put the legend of an axis `gap` inches below it."""
     figure = axis.get_figure(root=True)
     below = axis.transAxes + ScaledTranslation(0, -gap, figure.dpi_scale_trans)
     placement = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below, "borderaxespad": 0}
@@ -164,15 +164,15 @@ def legend_under(figure: Any, handles: Mapping[str, Any], columns: int = 1) -> N
 
 
 def short(name: str, room: int = _NAME) -> str:
-    """Return a name on one line that leaves room for its picture."""
+    """Return a name on one line of at most `room` characters."""
     line = " ".join(name.split())
-    # matplotlib leaves out of a legend what begins with an underscore.
+    # matplotlib hides legend entries that begin with an underscore.
     line = f" {line}" if line.startswith("_") else line
     return line if len(line) <= room else line[: room - 1] + "…"
 
 
 def heat(axis: Any, cells: Sequence[Sequence[float]], reach: float) -> Any:
-    """Colour a table of numbers from -reach to reach: white is 0, and what is not a number is grey."""
+    """Draw a table of numbers as a heat map from -reach to reach. 0 is white, NaN is grey."""
     colours = matplotlib.colormaps[DIVERGING].with_extremes(bad="#dddddd")
     drawn = axis.imshow(cells, cmap=colours, vmin=-reach, vmax=reach)
     axis.grid(visible=False)
@@ -182,7 +182,7 @@ def heat(axis: Any, cells: Sequence[Sequence[float]], reach: float) -> Any:
 
 
 def heat_key(figure: Any, axes: Sequence[Any], drawn: Any) -> None:
-    """Show once which number each colour is."""
+    """Draw one colour bar for all heat maps of a figure."""
     reach = drawn.get_clim()[1]
     ticks = [-reach, -reach / 2, 0, reach / 2, reach]
     height = 2.2 / figure.get_size_inches()[1]
@@ -200,7 +200,7 @@ def number(axis: Any, cell: tuple[int, int], value: float, reach: float, under: 
 
 
 def name_cells(axis: Any, rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Name the rows and columns of a heat map; long or many names stand aslant."""
+    """Label the rows and columns of a heat map. Long or many labels are rotated."""
     aslant = len(columns) > 4 or max(map(len, columns)) > 10
     turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if aslant else {}
     axis.set_xticks(range(len(columns)), columns, **turn)

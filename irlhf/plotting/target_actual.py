@@ -1,4 +1,4 @@
-"""Target against actual: samples as dots, the mean of each level with its interval, the line of obedience."""
+"""Target against actual reward: samples, and the mean of each level with its interval."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from irlhf.policy.scales import WITHIN
 
 INPUT = "evaluation"
 CAPTION = (
-    "Target against actual: the mean of each level of the target with its 95% interval; dots are single samples,"
-    " the band holds eight of ten; dotted, the best constant answer."
+    "Target against actual reward: mean of each level of the target with its 95% interval. Dots are samples, the band"
+    " contains 80% of them; the dotted line is the best constant."
 )
 
-_CLOUDS = 2  # policies whose single samples are shown; more would hide each other
+_CLOUDS = 2  # policies whose samples are shown; more would hide each other
 
 Arm = tuple[style.Look, dict[str, Any]]
 
@@ -28,7 +28,7 @@ def draw(evaluation: Evaluation) -> Figure | None:
 
 
 def figure(drawn: Mapping[str, Sequence[Arm]], clouds: int) -> Figure:
-    """Return a panel for each reward, a line for each arm, and the single samples of so many arms."""
+    """Return a panel for each reward, a line for each arm, and the samples of the first `clouds` arms."""
     lines = max(len(arms) for arms in drawn.values())
     made, axes = style.panels(len(drawn), width=4.8, height=5.5 + 0.43 * lines)
     for (reward, arms), axis in zip(drawn.items(), axes, strict=True):
@@ -39,7 +39,7 @@ def figure(drawn: Mapping[str, Sequence[Arm]], clouds: int) -> Figure:
 
 def _panel(axis: Any, reward: str, arms: Sequence[Arm], clouds: Sequence[style.Look]) -> None:
     ends = _ends(arms)
-    axis.plot(ends, ends, color=style.INK, linewidth=1, linestyle=style.DASHED, label="given = asked")
+    axis.plot(ends, ends, color=style.INK, linewidth=1, linestyle=style.DASHED, label="actual = target")
     for look, metrics in arms:
         if look in clouds:
             _cloud(axis, look, metrics)
@@ -48,13 +48,13 @@ def _panel(axis: Any, reward: str, arms: Sequence[Arm], clouds: Sequence[style.L
     label = f"best constant: error {metrics['error']['floor_constant']:.3f}"
     axis.axhline(_middle(metrics), color=style.GREY, linewidth=1.5, linestyle=style.DOTTED, label=label)
     title = f"{style.short(reward)} ({metrics['scale']})"
-    axis.set(xlim=ends, ylim=ends, title=title, xlabel="asked (target)", ylabel="given (actual)")
-    axis.set_aspect("equal", anchor="S")  # the layout makes room for a legend below where the axis itself ends
+    axis.set(xlim=ends, ylim=ends, title=title, xlabel="target", ylabel="actual reward")
+    axis.set_aspect("equal", anchor="S")  # at the bottom, where the layout expects the legend
     style.legend_below(axis)
 
 
 def _cloud(axis: Any, look: style.Look, metrics: dict[str, Any]) -> None:
-    """Draw the single samples and the band that holds eight of ten."""
+    """Draw the samples and the band from the 10th to the 90th percentile."""
     if metrics["points"]:
         targets, actual = np.array(metrics["points"]).T
         axis.scatter(targets, actual, s=7, color=look.colour, alpha=0.14, linewidths=0, rasterized=True)
@@ -79,13 +79,13 @@ def _summary(metrics: dict[str, Any]) -> str:
 
 
 def _middle(metrics: dict[str, Any]) -> float:
-    """Return the median target: what the best constant answer gives."""
+    """Return the median target, which is the best constant."""
     levels = [level["asked"] for level in metrics["curve"]]
     return float(np.median(np.repeat(levels, [level["n"] for level in metrics["curve"]]))) if levels else 0.0
 
 
 def _ends(arms: Sequence[Arm]) -> tuple[float, float]:
-    """Return the range of both axes: all levels, and all but the outermost samples."""
+    """Return the range of both axes: all levels, and 98% of the samples."""
     seen: list[float] = []
     for _, metrics in arms:
         seen += [level["asked"] for level in metrics["curve"]] + [

@@ -1,4 +1,4 @@
-"""The trade-off: where each weighting of two rewards lands, and which of them make the front."""
+"""Trade-offs: the actual rewards of each weighting of two rewards, and the front."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,16 @@ from irlhf.plotting.inputs import Evaluation
 
 INPUT = "evaluation"
 CAPTION = (
-    "The trade-off: where each weighting lands, with 95% intervals. A line joins the weightings that one half of the"
-    " prompts puts on the front; hypervolume is measured on the other half."
+    "Trade-off: actual rewards of each weighting, with 95% intervals. A line joins the weightings on the front,"
+    " selected on one half of the prompts; hypervolume is measured on the other half."
 )
 
 _LEGEND_LINE = 0.3  # inches
-_MOST = 3  # rewards whose pairs are drawn; beyond them the profile says more
-_LABELS = 12  # weightings that are labelled at most
+_MOST = 3  # rewards whose pairs are drawn; the profile shows more
+_LABELS = 12  # most labelled weightings
 
 Pair = tuple[str, str]
-Point = tuple[Mapping[str, float], dict[str, Any]]  # a weighting and where an arm lands with it
+Point = tuple[Mapping[str, float], dict[str, Any]]  # a weighting and the metrics of a policy for it
 
 
 def draw(evaluation: Evaluation) -> Figure | None:
@@ -31,7 +31,7 @@ def draw(evaluation: Evaluation) -> Figure | None:
     if not drawn:
         return None
     width, columns = (6.2, 1) if len(drawn) == 1 else (4.8, 2)
-    height = 4.2 + _LEGEND_LINE * len(evaluation["policies"])  # the axes keep their height under a long legend
+    height = 4.2 + _LEGEND_LINE * len(evaluation["policies"])  # the axes keep their height with a long legend
     figure, axes = style.panels(len(drawn), width=width, height=height, columns=columns)
     handles: dict[str, Any] = {}
     for pair, axis in zip(drawn, axes, strict=True):
@@ -41,7 +41,7 @@ def draw(evaluation: Evaluation) -> Figure | None:
 
 
 def _points(evaluation: Mapping[str, Any], key: str, pair: Pair) -> list[Point]:
-    """Return where an arm lands with each weighting; what answers all with the same samples stands once."""
+    """Return the points of a policy. A baseline with the same samples for every weighting has one point."""
     arms = [(mix["weights"], arm) for mix in evaluation["tradeoff"] for arm in mix["arms"] if arm["policy"] == key]
     points: dict[tuple[float, ...], Point] = {}
     for weights, arm in arms:
@@ -63,13 +63,16 @@ def _panel(axis: Any, evaluation: Mapping[str, Any], pair: Pair, handles: dict[s
             _label(axis, points, pair, labelled)
     axis.margins(0.14)
     x, y = pair
-    axis.set(xlabel=f"{style.short(x)}, sd above the data's mean", ylabel=f"{style.short(y)}, sd above the data's mean")
+    axis.set(
+        xlabel=f"{style.short(x)}, sd above the data mean",
+        ylabel=f"{style.short(y)}, sd above the data mean",
+    )
     handles.setdefault("mean of the data", mean)
     _reference(axis, evaluation, pair, handles)
 
 
 def _arm(axis: Any, look: style.Look, points: Sequence[Point], labels: tuple[Pair, Sequence[Any]]) -> Any:
-    """Draw an arm's points, hollow where they are not on its front, and join the front."""
+    """Draw the points of a policy, hollow if they are not on its front, and join the front."""
     pair, chosen = labels
     front = []
     drawn = None
@@ -89,7 +92,7 @@ def _arm(axis: Any, look: style.Look, points: Sequence[Point], labels: tuple[Pai
 
 
 def _chosen(evaluation: Mapping[str, Any], key: str, pair: Pair) -> list[Mapping[str, float]]:
-    """Return the weightings on an arm's front, where it is a front of just these two rewards."""
+    """Return the weightings on the front of a policy, if it is a front of these two rewards."""
     if set(evaluation["fronts"].get("rewards", [])) != set(pair):
         return []
     arms = [arm for arm in evaluation["fronts"].get("arms", []) if arm["policy"] == key]
@@ -98,7 +101,7 @@ def _chosen(evaluation: Mapping[str, Any], key: str, pair: Pair) -> list[Mapping
 
 def _arm_label(evaluation: Mapping[str, Any], key: str, look: style.Look, points: Sequence[Point]) -> str:
     counts = [arm["n"] for _, arm in points]
-    label = f"{look.label}, n = {min(counts):,} a weighting"
+    label = f"{look.label}, n = {min(counts):,} per weighting"
     volumes = [arm["hypervolume"] for arm in evaluation["fronts"].get("arms", []) if arm["policy"] == key]
     return label + "".join(
         f"; hypervolume {formatting.shown(volume)}" for volume in volumes if formatting.measured(volume)
@@ -106,7 +109,7 @@ def _arm_label(evaluation: Mapping[str, Any], key: str, look: style.Look, points
 
 
 def _label(axis: Any, points: Sequence[Point], pair: Pair, labelled: set[str]) -> None:
-    """Write each weighting beside its point, once in a panel."""
+    """Write each weighting beside its point, once per panel."""
     for weights, arm in points[:: -(-len(points) // _LABELS)]:
         text = formatting.ratio(weights)
         if text not in labelled:
@@ -116,7 +119,7 @@ def _label(axis: Any, points: Sequence[Point], pair: Pair, labelled: set[str]) -
 
 
 def _reference(axis: Any, evaluation: Mapping[str, Any], pair: Pair, handles: dict[str, Any]) -> None:
-    """Draw the point that hypervolume is measured from, where it is in view, and name it in any case."""
+    """Draw the reference point of the hypervolume if it is in view, and add it to the legend."""
     reference = evaluation["fronts"].get("reference", {})
     if not all(name in reference for name in pair):
         return

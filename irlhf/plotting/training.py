@@ -1,4 +1,4 @@
-"""The training curve: loss in training and on held-out prompts, and what the reward lines tell about completions."""
+"""Training curves: loss in training and on held-out prompts, and steering information."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +10,8 @@ from irlhf.plotting.inputs import TrainingRun
 
 INPUT = "training"
 CAPTION = (
-    "Training: loss on completion tokens (a reward model: on pairs), in training and on held-out prompts; and the"
-    " steering information, how many nats each reward line tells about a held-out completion (0: it is ignored)."
+    "Training: loss on completion tokens (for a reward model, on pairs), in training and on held-out prompts; and"
+    " steering information, the nats that each reward line tells about a held-out completion (0: the line is ignored)."
 )
 
 _CURVES: Mapping[str, tuple[str, dict[str, Any]]] = {
@@ -30,7 +30,7 @@ def draw(run: TrainingRun) -> Figure:
         curve = [(row["step"], row[key]) for row in rows if key in row]
         if curve:
             axis.plot(*zip(*curve, strict=True), markersize=5, linewidth=2, label=label, **look)
-    axis.set(xlabel="step", ylabel=f"nats a {run.unit}", title=style.short(run.name))
+    axis.set(xlabel="step", ylabel=f"nats per {run.unit}", title=style.short(run.name))
     style.legend_below(axis, columns=2)
     for other in others:
         _draw_steering(other, rows, measured)
@@ -38,7 +38,7 @@ def draw(run: TrainingRun) -> Figure:
 
 
 def _measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what steering information was measured of: the rewards one at a time, else all of them together."""
+    """Return the rewards with steering information, or `joint` if only that of all rewards was measured."""
     kinds = list(
         dict.fromkeys(
             key.removeprefix(_STEERING).removesuffix(_INFORMATION)
@@ -52,7 +52,7 @@ def _measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _draw_steering(axis: Any, rows: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> None:
-    """Draw the information of each reward line over the steps, with its interval."""
+    """Draw the steering information of each reward over the steps, with its interval."""
     axis.axhline(0, color=style.GREY, linewidth=1)
     for number, kind in enumerate(kinds):
         key = f"{_STEERING}{kind}"
@@ -66,6 +66,6 @@ def _draw_steering(axis: Any, rows: Sequence[Mapping[str, Any]], kinds: Sequence
         axis.plot(steps, [row[f"{key}{_INFORMATION}"] for row in curve], linewidth=2, markersize=6, label=label, **look)
         ends = [[row[f"{key}/{end}"] for row in curve] for end in ("low", "high")]
         axis.fill_between(steps, *ends, color=look["color"], alpha=0.15, linewidth=0)
-    axis.set(xlabel="step", ylabel="nats a completion", title="steering information")
+    axis.set(xlabel="step", ylabel="nats per completion", title="steering information")
     axis.set_xlim(left=0)
     style.legend_below(axis, columns=2)
