@@ -206,7 +206,7 @@ def _ends(answers: Answers, dip: Interval | None, fall: Interval | None) -> tupl
 
 
 def _numbers(answers: Answers, start: int, stop: int) -> tuple[float, float]:
-    """Return the numbers that two levels stand for: at the ends, the least and the most that was asked."""
+    """Return the targets of two levels; the first and the last level give the lowest and the highest target."""
     low = answers.targets.min() if start == 0 else answers.centres[start]
     high = answers.targets.max() if stop == len(answers.counts) - 1 else answers.centres[stop]
     return round(float(low), 10), round(float(high), 10)
