@@ -67,6 +67,15 @@ def test_an_untouched_base_may_be_asked_by_a_template_of_yours(bench: Bench) -> 
     assert read_policy(Path("untouched")).template == read_policy(bench.policy).template
 
 
+def test_an_earlier_name_of_a_baseline_is_read_as_the_one_of_today(bench: Bench) -> None:
+    settings = FinetuneSettings(rewards=str(bench.rewards), baseline="prompted")
+    finetune(bench.scored, "old", str(bench.policy), settings)
+    for path in (Path("old/policy.json"), Path("old.run.json")):
+        path.write_text(path.read_text().replace('"prompted"', '"untouched"'))
+    assert read_policy(Path("old")).baseline == "prompted"
+    assert finetune(bench.scored, "old", str(bench.policy), settings)["finished"]
+
+
 def test_an_untouched_base_walks_the_line(untouched: Path, bench: Bench) -> None:
     Path("short.yaml").write_text("rewards:\n  short: {scorer: length, direction: lower}\n")
     ask = ["-t", "short=data", "-n", "3", "--limit", "4", "--max-tokens", "8"]

@@ -87,6 +87,24 @@ def test_an_old_spelling_is_answered_with_the_new_one(command: str, old: str, ne
     assert new.split(maxsplit=1)[0] in {name.split()[0] for name in COMMANDS}
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("weigth=2", "write KEY=VALUE, where KEY is one of weight, alternatives, one-reward, whole-targets"),
+        ("weight=much", "--contrast weight=much: 'much' is not a number"),
+        ("alternatives=0", "a contrast needs at least 1"),
+        ("one-reward=2", "it is a probability, from 0 to 1"),
+        ("whole-targets=7", "it is a share of the training, from 0 to 1"),
+        ("weight=-1", "it is at least 0"),
+    ],
+)
+def test_a_setting_of_the_contrast_that_is_none_is_refused_in_one_line(given: str, said: str) -> None:
+    Path("scored.jsonl").write_text('{"prompt": "p", "completion": "c", "rewards": {"a": 1}}\n')
+    done = call("finetune", "scored.jsonl", "--objective", "contrast", "--contrast", given, "-o", "policy")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert said in done.err
+
+
 def test_an_old_value_is_answered_behind_an_equals_sign_too() -> None:
     assert "is now: irlhf reward-model" in call("finetune", "rows.jsonl", "--objective=reward").err
 

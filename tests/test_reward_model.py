@@ -271,6 +271,14 @@ def test_another_setting_is_refused_by_name_and_the_same_has_nothing_to_do() -> 
     assert "half was" in outcome.err
 
 
+def test_what_an_earlier_version_trained_is_complete_under_the_new_name() -> None:
+    write(Path("pairs.jsonl"), pairs(20))
+    assert call(*TRAIN, "--epochs", "1").code == 0
+    manifest = json.loads(Path("rm.run.json").read_text())
+    Path("rm.run.json").write_text(json.dumps({**manifest, "command": "finetune --objective reward"}))
+    assert "complete already" in call(*TRAIN, "--epochs", "1").err
+
+
 def rendered(*options: object) -> list[Any]:
     Path("train.jsonl").unlink(missing_ok=True)
     outcome = call("reward-model", "pairs.jsonl", "--render-only", "-o", "train.jsonl", *options)

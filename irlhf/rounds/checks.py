@@ -43,6 +43,7 @@ def check_settings(model: str, settings: RoundsSettings) -> None:
             raise ConfigError(f"{flag} {value}: rounds keep what the policy was trained with; leave it out")
     if training.limit:
         raise ConfigError("--limit: rounds take --prompts of the rows; leave it out")
+    _ = training.objective_settings  # raises for an objective, or a setting of it, that cannot be
     if settings.ask not in ASKS:
         raise ConfigError(f"unknown --request '{settings.ask}'{did_you_mean(settings.ask, ASKS)}")
     if not 0 <= settings.replay < 1:

@@ -149,6 +149,7 @@ def preview(scored: str | Path, model: str, count: int, settings: FinetuneSettin
 
 def _checked(settings: FinetuneSettings) -> FinetuneSettings:
     """Return the settings with the template named. Raises ConfigError."""
+    _ = settings.objective_settings  # raises for an objective, or a setting of it, that cannot be
     if settings.baseline and settings.baseline not in BASELINES:
         raise ConfigError(f"unknown baseline '{settings.baseline}'{did_you_mean(settings.baseline, BASELINES)}")
     if settings.baseline and settings.objective != LIKELIHOOD:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from irlhf.core.errors import ConfigError
 
 BUCKETED, SHARED = "bucketed", "shared"  # how rows become batches, see irlhf/training/batching.py
+_MOST_ALTERNATIVES = 64  # of one completion, whose losses share a step
 OBJECTIVES = LIKELIHOOD, CONTRAST, RA_DPO = ("likelihood", "contrast", "ra-dpo")
 
 
@@ -38,8 +39,12 @@ class Objective:
             raise ConfigError(f"unknown objective '{self.name}'; choose from {', '.join(OBJECTIVES)}")
         if not 0 <= self.one_reward <= 1:
             raise ConfigError(f"one-reward is {self.one_reward}; it is a probability, from 0 to 1")
-        if self.alternatives < 1:
-            raise ConfigError(f"alternatives is {self.alternatives}; a contrast needs at least 1")
+        if not 0 <= self.whole_targets <= 1:
+            raise ConfigError(f"whole-targets is {self.whole_targets}; it is a share of the training, from 0 to 1")
+        if not 1 <= self.alternatives <= _MOST_ALTERNATIVES:
+            raise ConfigError(f"alternatives is {self.alternatives}; a contrast needs at least 1, at most 64")
+        if self.weight < 0:
+            raise ConfigError(f"the weight of the contrast is {self.weight}; it is at least 0")
 
     @property
     def compares(self) -> bool:
