@@ -127,7 +127,7 @@ def test_the_option_of_earlier_versions_is_refused_with_what_to_do(bench: Bench)
     outcome = call("finetune", bench.scored, "--layout", "packed", "-o", "policy")
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
-    assert "--layout was removed: " in outcome.err
+    assert "irlhf finetune without --layout" in outcome.err
     assert names(Path.cwd()) == set()
 
 

@@ -148,7 +148,7 @@ def test_sample_draws_from_transformers_serve_and_says_what_it_ignores(server: i
     assert outcome.code == 0, outcome.err
     told = [line for line in outcome.err.split("\n") if "the server" in line]
     assert told == [
-        "the server takes no min_p, repetition_penalty, top_k: its own defaults hold",
+        "the server does not accept min_p, repetition_penalty, top_k; its own defaults apply",
         "the server gives one completion a request, so every sample is a request of its own",
         "warning: the server gives no logprobs; rows of which it does not have none, nor what entropy lies between",
     ]

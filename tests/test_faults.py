@@ -181,11 +181,11 @@ def test_what_is_quoted_from_data_cannot_command_the_terminal(command: Command) 
         (["sample", "POLICY", "training.jsonl"], DATA, "no prompt of the test split"),
         (["sample", ".", "SCORED", "-t", "short=0.5"], CONFIG, ".: no policy.json there"),
         (["sample", "none", "SCORED", "-t", "short=0.5"], CONFIG, "none: no policy.json there"),
-        (["eval", "SCORED", "--policy", "POLICY"], DATA, "no 'policy'"),
+        (["eval", "SCORED", "--policy", "POLICY"], DATA, "neither a 'policy' nor such a label"),
         (["eval", "foreign.jsonl", "--policy", "POLICY"], CONFIG, "the policy abcdef of these samples is not here"),
         (["eval", "foreign.jsonl", "--policy", "none"], CONFIG, "no policy.json in it"),
         (["plot", "unscored.jsonl"], DATA, "nothing to draw"),
-        (["plot", "-"], CONFIG, "not a stream"),
+        (["plot", "-"], CONFIG, "not stdin"),
     ],
 )
 def test_a_slip_in_the_command_is_told_in_one_line(arguments: list[str], code: int, reason: str, bench: Bench) -> None:

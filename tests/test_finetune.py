@@ -182,7 +182,7 @@ def test_training_on_keeps_what_every_number_means(bench: Bench) -> None:
     [
         (
             ("--template", "words"),
-            "--template words: with --keep-scales-of all is spelled as by that policy; leave one out",
+            "--template words: with --keep-scales-of, that policy decides it; remove one of them",
         ),
         (("--baseline", "plain"), "--baseline plain: with --keep-scales-of"),
         (("-r", "other.yaml"), "knows short (lower), colour (higher); name the same, or leave -r out"),

@@ -12,6 +12,7 @@ from fake_judge import KEY, answers, reasons, rewards, scored, scored_all
 from helpers import Row, example, read
 
 from irlhf.core.example import Example
+from irlhf.scoring.scorers.base import Failure
 from irlhf.scoring.scorers.server import Endpoint, Moderation, Served
 
 pytestmark = pytest.mark.timeout(60)
@@ -264,7 +265,9 @@ def test_scorers_travel_before_they_are_asked() -> None:
         assert (other.traits, other.timeout) == (one.traits, one.timeout)
 
 
-def test_half_a_character_can_be_sent() -> None:
+def test_half_a_character_fails_its_row_and_is_not_sent() -> None:
     with serving(answers(1.0)) as server:
-        assert Endpoint(f"{server.root}/x")([Example(id="0", prompt="a\ud800", completion="b")]) == [{"reward": 1.0}]
-    assert server.seen[0].body["prompt"][0]["content"] == "a?"
+        (reply,) = Endpoint(f"{server.root}/x")([Example(id="0", prompt="a\ud800", completion="b")])
+    assert isinstance(reply, Failure)
+    assert "half a character" in reply.reason
+    assert server.seen == []

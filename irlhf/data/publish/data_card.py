@@ -181,7 +181,7 @@ def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(value, Mapping):
             for key, flag_value in value.items():
                 yield from (flag, f"{key}={flag_value}")
-        elif value is not False:
+        elif value is not False and value != "":
             yield from (flag,) if value is True else (flag, f"{value}")
 
 
