@@ -113,7 +113,7 @@ def test_pairs_come_from_a_pipe() -> None:
 def test_rows_that_make_no_pair_are_reported() -> None:
     alone = [example(i, label="chosen", group=f"x{i}", rewards={"r": 1.0}) for i in range(3)]
     write(Path("scored.jsonl"), [*pairs(), *alone, example(3, label="rejected", rewards={"r": 1.0})])
-    told = "124 rows make 60 pairs; left out: 1 rows without a group, 3 rows without another to stand against\n"
+    told = "124 rows make 60 pairs; left out: 1 rows without a group, 3 rows without a counterpart\n"
     assert told in call("eval", "scored.jsonl").err
 
 
@@ -147,14 +147,14 @@ def test_a_row_of_no_kind_is_an_error_that_says_what_eval_reads(label: str) -> N
     [
         (pairs(5, rewards={}), (), 1, "scored.jsonl: none of 5 pairs has a reward on both sides; score the rows first"),
         (pairs(5, group=""), (), 1, "scored.jsonl: no pairs in 10 rows (10 rows without a group)"),
-        (pairs(5)[::2], (), 1, "no pairs in 5 rows (5 rows without another to stand against)"),
-        (pairs(5, completion="c"), (), 1, "no pairs in 10 rows (5 pairs that say the same twice)"),
+        (pairs(5)[::2], (), 1, "no pairs in 5 rows (5 rows without a counterpart)"),
+        (pairs(5, completion="c"), (), 1, "no pairs in 10 rows (5 pairs of equal completions)"),
         (pairs(5), ("--policy", "policy"), 2, "--policy: does not apply to preference pairs"),
         (pairs(5), ("--calibrate", "policy"), 2, "--calibrate: does not apply to preference pairs"),
         (pairs(5), ("-r", "nowhere.yaml"), 2, "nowhere.yaml"),
         (pairs(5), ("./scored.jsonl",), 2, "named twice"),
         (pairs(5), ("copy.jsonl",), 1, "id '0chosen' occurs in two files"),
-        (pairs(5), ("empty.jsonl",), 1, "empty.jsonl: no rows in it"),
+        (pairs(5), ("empty.jsonl",), 1, "empty.jsonl: the file has no rows"),
     ],
 )
 def test_pairs_that_cannot_be_evaluated_are_a_one_line_error(

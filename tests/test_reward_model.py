@@ -333,8 +333,8 @@ def test_a_host_is_given_each_completion_with_its_verdict() -> None:
 BAD: dict[str, tuple[list[Row], str]] = {
     "no labels": ([{**row, "label": ""} for row in pairs(4)], "8 rows neither chosen nor rejected"),
     "no groups": ([{**row, "group": ""} for row in pairs(4)], "8 rows without a group"),
-    "one side": ([row for row in pairs(4) if row["label"] == "chosen"], "4 rows without another to stand against"),
-    "equal": ([{**row, "completion": "same"} for row in pairs(4)], "4 pairs that say the same twice"),
+    "one side": ([row for row in pairs(4) if row["label"] == "chosen"], "4 rows without a counterpart"),
+    "equal": ([{**row, "completion": "same"} for row in pairs(4)], "4 pairs of equal completions"),
     "no training split": ([{**row, "split": "test"} for row in pairs(4)], "8 rows of the test split"),
 }
 

@@ -1,4 +1,4 @@
-"""Bootstrap intervals that respect that samples of one prompt belong together."""
+"""Cluster bootstrap: confidence intervals that resample whole prompts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,30 +7,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.95
-FEW_PROMPTS = 50  # below this, clustered intervals are too narrow: docs/evaluation.md has the figures
+FEW_PROMPTS = 50  # with fewer, clustered intervals are too narrow; see docs/evaluation.md
 
 Floats = NDArray[np.float64]
 Interval = dict[str, float]  # value, low, high
-# Takes how often each row counts, [draws, rows], and returns every figure for each draw, [draws].
+# Takes the weight of each row, [draws, rows]; returns the value of each figure in each draw, [draws].
 Measure = Callable[[Floats], Mapping[str, Floats]]
 
-_CELLS = 4_000_000  # of draws x rows that are in memory at once
+_CELLS = 4_000_000  # largest draws x rows held in memory
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are drawn."""
+    """Number of resamples and seed of the bootstrap."""
 
     resamples: int = 1000
     seed: int = 0
 
 
 def clustered(clusters: Sequence[str], measure: Measure, bootstrap: Bootstrap) -> dict[str, Interval]:
-    """Return each figure of `measure` with its percentile interval at 95%.
+    """Return the value and the 95% percentile interval of each figure of `measure`.
 
-    Whole clusters are drawn with replacement (Davison and Hinkley 1997, section 3.8), so that many samples
-    of few prompts do not pretend to be much evidence. A draw in which a figure does not exist (nan) is left
-    out of that figure's interval.
+    Whole clusters are drawn with replacement (Davison and Hinkley 1997, section 3.8), because samples of one prompt
+    are not independent. Draws in which a figure is NaN are left out of its interval. If all are NaN, the interval is
+    the value itself.
     """
     numbers = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
     numbered = np.array([numbers[cluster] for cluster in clusters])
@@ -40,7 +40,7 @@ def clustered(clusters: Sequence[str], measure: Measure, bootstrap: Bootstrap) -
 
 
 def draws(clusters: int, rows: int, bootstrap: Bootstrap) -> Iterator[Floats]:
-    """Yield how often each cluster is drawn, [some draws, clusters], until there are all resamples."""
+    """Yield batches of cluster counts, [draws in the batch, clusters]; all batches together hold every resample."""
     rng = np.random.default_rng(bootstrap.seed)
     most = max(1, _CELLS // rows)
     for start in range(0, bootstrap.resamples, most):
@@ -49,8 +49,8 @@ def draws(clusters: int, rows: int, bootstrap: Bootstrap) -> Iterator[Floats]:
 
 
 def interval(value: float, drawn: Floats) -> Interval:
-    """Return a figure with the percentiles of what the resamples gave."""
-    there = drawn[~np.isnan(drawn)]
+    """Return a value with the percentile interval of its resamples; NaN resamples are ignored."""
+    valid = drawn[~np.isnan(drawn)]
     tail = 50 * (1 - LEVEL)
-    low, high = np.percentile(there, [tail, 100 - tail]) if len(there) else (value, value)
+    low, high = np.percentile(valid, [tail, 100 - tail]) if len(valid) else (value, value)
     return {"value": value, "low": float(low), "high": float(high)}

@@ -1,4 +1,4 @@
-"""What a person sees: clean text, one line when something is done, progress on long work. All on stderr."""
+"""Notes, warnings, errors and progress on stderr, without control characters."""
 
 import os
 import re
@@ -18,29 +18,29 @@ from rich.progress import (
 )
 from rich.text import Text
 
-# C0 but newline and tab, DEL, C1, and the characters that turn the direction of text: a model or a data
-# set could use them to rewrite the screen or to hide what it says.
+# C0 except newline and tab, DEL, C1, and the characters that change text direction. Output of a model or a data set
+# could use them to rewrite the screen or to hide text.
 CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
-_PLAIN_EVERY = 10  # per cent between two plain progress lines
+_PLAIN_EVERY = 10  # percent between two plain progress lines
 
-PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))  # that torchrun started
-FIRST = os.environ.get("RANK", "0") == "0"  # of several processes the first speaks
+PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))  # number of processes started by torchrun
+FIRST = os.environ.get("RANK", "0") == "0"  # only the first process prints
 
 _console = Console(stderr=True, soft_wrap=True, highlight=False)
 _quiet = False
 
 
 def be_quiet(quiet: bool) -> None:
-    """Turn notes and progress off (`--quiet`). Warnings and errors stay."""
+    """Turn notes and progress off or on (`--quiet`). Warnings and errors are always printed."""
     global _quiet  # noqa: PLW0603 - one process has one terminal
     _quiet = quiet
 
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Turn notes and progress off in here."""
+    """Turn notes and progress off inside the block."""
     before = _quiet
     be_quiet(True)
     try:
@@ -50,31 +50,31 @@ def silenced() -> Iterator[None]:
 
 
 def clean(text: str) -> str:
-    """Return text that cannot command a terminal: control characters become a visible mark."""
+    """Return the text with every control character replaced by a visible mark."""
     return CONTROL_CHARACTERS.sub("\N{SYMBOL FOR SUBSTITUTE FORM TWO}", text)
 
 
 def note(text: str) -> None:
-    """Say what happened, in one line."""
+    """Print a note, unless `--quiet` is set."""
     if FIRST and not _quiet:
         _console.print(Text(clean(text)))
 
 
 def warn(text: str) -> None:
-    """Say what a user should look at, `--quiet` or not."""
+    """Print a warning, even if `--quiet` is set."""
     if FIRST:
         _console.print(Text(f"warning: {clean(text)}", style="yellow"))
 
 
 def error(text: str) -> None:
-    """Say why the command stops, in one line."""
+    """Print the error that stops the command, on one line."""
     line = clean(text.replace("\n", " "))
     _console.print(Text(f"irlhf: {line}", style="red"))
 
 
 @contextmanager
 def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Give a function that counts work done: a bar on a terminal, a line each tenth elsewhere."""
+    """Yield a function that counts finished work; show a bar on a terminal, else one line per 10%."""
     if _quiet:
         yield lambda steps: None
     elif _console.is_terminal:
@@ -86,7 +86,7 @@ def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 class _Lines:
-    """Progress where there is no terminal: a plain line at each tenth, none for short work."""
+    """Progress without a terminal: one plain line per 10%, none if the total is below 100."""
 
     def __init__(self, label: str, total: int | None) -> None:
         self.label, self.total = label, total

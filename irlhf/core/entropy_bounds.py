@@ -1,24 +1,24 @@
-"""Entropy and distance between two models, from as little as is known of them. In nats throughout."""
+"""Bounds on a token's entropy from its top logprobs, and a KL estimate. All values are in nats."""
 
 import math
 from collections.abc import Sequence
 
-_NEVER = -700.0  # a log-probability below it is 0 to a float, or a server's word for one that it does not give
-_FAR = 200.0  # a log-ratio beyond it has no exponential that a row may hold
+_NEVER = -700.0  # lower logprobs underflow to 0, or are a server's placeholder for an unknown value
+_FAR = 200.0  # largest log-ratio whose exponential fits into a row
 
 
 def bracket(logprobs: Sequence[float], vocabulary: int | None, whole: bool = True) -> tuple[float, float | None]:
-    """Return between which numbers the entropy of one token lies, given the log-probabilities of the likeliest ones.
+    """Return the lower and upper bound of one token's entropy, given the logprobs of the likeliest tokens.
 
-    All tokens that are not listed hold eps = 1 - sum p. Entropy is Schur-concave (Marshall, Olkin and Arnold 2011,
-    chapter 3): it is greatest where eps is spread evenly over the rest of the vocabulary, and least where it is piled
-    up as high as it goes, in tokens as likely as the least likely listed one. Where some likelier token may be missing
-    from the list (not `whole`) it may be piled up in one token. Nothing is above where the vocabulary is not known.
-    A drawn token beyond the likeliest is to be left out: its own probability would move the ends by next to nothing.
+    The unlisted tokens share the probability eps = 1 - sum p. Entropy is Schur-concave (Marshall, Olkin and Arnold
+    2011, chapter 3). It is largest if eps is spread evenly over the rest of the vocabulary. It is smallest if eps is
+    concentrated in as few tokens as possible, each at most as likely as the least likely listed one. If the list may
+    lack a likelier token (`whole` is False), eps may all be in one token. The upper bound is None if the vocabulary
+    size is unknown. Exclude a drawn token that is not among the likeliest: it barely changes the bounds.
     """
     known = [logprob for logprob in logprobs if logprob > _NEVER]
     shares = [math.exp(logprob) for logprob in known]
-    rest = max(0.0, 1.0 - math.fsum(shares))  # the logprobs' rounding may put it below 0
+    rest = max(0.0, 1.0 - math.fsum(shares))  # rounding of the logprobs may make it negative
     listed = math.fsum(-share * logprob for share, logprob in zip(shares, known, strict=True))
     highest = min(shares) if shares and whole else 1.0
     full = math.floor(rest / highest)
@@ -30,28 +30,28 @@ def bracket(logprobs: Sequence[float], vocabulary: int | None, whole: bool = Tru
 
 
 def likeliest(listed: Sequence[float], drawn: float, requested: int, distinct: bool) -> tuple[list[float], bool]:
-    """Return the log-probabilities of the `requested` likeliest tokens a server lists, and whether none may be missing.
+    """Return the logprobs of the `requested` likeliest tokens in a server's list, and whether the list is complete.
 
-    Servers add the drawn token where it is not among the likeliest. Unless tokens are `distinct`, they are listed by
-    their texts, and of two with one text one is lost; a full list hides that where it ends with the drawn token.
+    Servers append the drawn token if it is not among the likeliest. Unless tokens are `distinct`, they are keyed by
+    text, so one of two tokens with equal text is lost. A full list that ends with the drawn token may hide such a loss.
     """
-    largest = sorted(listed, reverse=True)[:requested]
-    hidden = len(listed) == requested and not distinct and drawn <= largest[-1]
-    return largest, len(listed) >= requested and not hidden
+    top = sorted(listed, reverse=True)[:requested]
+    hidden = len(listed) == requested and not distinct and drawn <= top[-1]
+    return top, len(listed) >= requested and not hidden
 
 
 def k3(policy: Sequence[float], reference: Sequence[float]) -> float:
-    """Return a completion's share in KL(policy || reference), from both models' log-probabilities of its tokens.
+    """Return the k3 estimate of KL(policy || reference) in nats, from both models' logprobs of the drawn tokens.
 
     The sum over tokens of (r - 1) - log r with r = reference / policy (Schulman 2020, "Approximating KL Divergence").
-    Unbiased, as the sum of -log r (k1) is, where the policy drew the tokens at temperature 1 and untruncated. Never
-    below 0, and of less spread than k1 while the two are near each other; what the reference finds far likelier than
-    the policy makes r large.
+    Like k1, the sum of -log r, it is unbiased if the policy drew the tokens at temperature 1 without truncation. It is
+    never negative, and its variance is lower than that of k1 if the models are similar. Tokens that the reference
+    finds much likelier than the policy make r large.
     """
     ratios = [min(theirs - own, _FAR) for own, theirs in zip(policy, reference, strict=True)]
     return math.fsum(math.expm1(ratio) - ratio for ratio in ratios)
 
 
 def _part(share: float) -> float:
-    """Return what a token of this probability adds to the entropy."""
+    """Return the entropy term -p log p of a token."""
     return -share * math.log(share) if share > 0 else 0.0

@@ -1,43 +1,43 @@
-"""What can go wrong that a user can mend, and the exit code that says so.
+"""Errors that a user can fix, each with its exit code.
 
 IrlhfError
-├── DataError      1  a row or a file of data is not what it should be
-├── ConfigError    2  an option, a path or a YAML is not what it should be
-├── BackendError   3  a model, a server or a scorer failed; trying again may help
-└── OutputError    4  the disk refused, or another process is writing the same output
+├── DataError      1  a row or a data file is invalid
+├── ConfigError    2  an option, a path or a YAML file is invalid
+├── BackendError   3  a model, a server or a scorer failed; a retry may help
+└── OutputError    4  the output cannot be written, or another process is writing it
 
-An interruption exits with 130 (Ctrl-C) or 143 (SIGTERM). Each message is one line that says where,
-what, and what to do.
+An interrupted command exits with 130 (Ctrl-C) or 143 (SIGTERM). Each message is one line: the place, the problem and
+the fix.
 """
 
 
 class IrlhfError(Exception):
-    """Something that a user can mend."""
+    """An error that a user can fix."""
 
     exit_code = 1
 
     def __str__(self) -> str:
-        # Names of columns, ids and paths may hold line ends.
+        # Column names, ids and paths may contain line breaks.
         return " ".join(super().__str__().splitlines())
 
 
 class DataError(IrlhfError):
-    """A row or a file of data is not what it should be."""
+    """A row or a data file is invalid."""
 
 
 class ConfigError(IrlhfError):
-    """An option, a path or a YAML is not what it should be."""
+    """An option, a path or a YAML file is invalid."""
 
     exit_code = 2
 
 
 class BackendError(IrlhfError):
-    """A model, a server or a scorer failed; trying again may help."""
+    """A model, a server or a scorer failed; a retry may help."""
 
     exit_code = 3
 
 
 class OutputError(IrlhfError):
-    """The disk refused, or another process is writing the same output."""
+    """The output cannot be written, or another process is writing it."""
 
     exit_code = 4

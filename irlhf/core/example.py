@@ -1,12 +1,12 @@
-"""The one record that grows along the line: example, scored example, sample.
+"""The row type of all data files, and its JSON form. Each command adds keys:
 
     prepare   id prompt completion group label split source
     score     + rewards (or gold)
     sample    + target asked finish tokens entropy logprob (reference k3) policy seed decoding
-              of a server entropy_low entropy_high (censored) in place of entropy
+              (a server gives entropy_low entropy_high (censored) instead of entropy)
     score --keep   + kept candidates spent
 
-A sample is a legal example, so it may go back through `score` and into the next `finetune`.
+A sample is a valid example: `score` and `finetune` read it.
 """
 
 import json
@@ -23,68 +23,68 @@ import orjson
 from irlhf.core.errors import DataError
 from irlhf.core.hashing import add_new
 
-Message = dict[str, Any]  # {"role": "user", "content": "…"}, and whatever else a vendor puts there
+Message = dict[str, Any]  # {"role": "user", "content": "…"}, and vendor-specific keys
 Content = str | list[Message]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-CHOSEN, REJECTED = "chosen", "rejected"  # labels of the sides of a preference
-PAIR = "pair"  # the key of rows by which several pairs of one prompt are told apart
+CHOSEN, REJECTED = "chosen", "rejected"  # labels of the two completions of a preference pair
+PAIR = "pair"  # row key that identifies the pair if one prompt has several
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
-STOP, LENGTH = "stop", "length"  # how a completion ended: by the model itself, or by the most tokens it may have
-LARGEST = 1e100  # size of a reward; sums of squares of larger ones are beyond what a float holds
+STOP, LENGTH = "stop", "length"  # finish reason: the model ended the completion, or it hit the token limit
+LARGEST = 1e100  # largest absolute reward; sums of squares of larger ones overflow a float
 SPLITS = (TRAIN, VALIDATION, TEST)
 
-_ASKING = ("user", "tool")  # whose turns a completion answers
+_ASKING = ("user", "tool")  # roles whose turns a completion answers
 _FIRST_TURN = re.compile(r"\s*Human:.*?\n\nAssistant:", re.DOTALL)
 
 
 class Where(NamedTuple):
-    """Where a row came from, as a user would look it up."""
+    """The file and line of a row, for messages."""
 
     path: str
-    line: int  # 1-based; the row, where a file is not a row a line
+    line: int  # 1-based; the row number if the file does not hold one row per line
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}"
 
 
-@dataclass(slots=True, kw_only=True)  # nobody changes one; not frozen, which takes half of the time to make a row
+@dataclass(slots=True, kw_only=True)  # never mutated; not frozen, because that doubles the time to create a row
 class Example:
-    """One prompt with one completion, and all that is known about the pair.
+    """One prompt with one completion, and everything known about them.
 
-    `rewards` and `gold` are raw numbers on their scorers' own scales. `prompt_numbers` (the key `asked` of
-    a row) are in the units of the policy's scale, as is `wanted`. `entropy` is the mean over tokens in nats, `logprob`
-    the sum over tokens, both at temperature 1, after any guidance and before any truncation; `entropy_low` and
-    `entropy_high` are what it lies between, where only the likeliest tokens are known. `reference` is the logprob of
-    the same tokens under another model, whose prompt asks for nothing, and `k3` a second estimate of the KL from it
-    (irlhf/core/entropy_bounds.py). `kept` says how this one was chosen among `candidates` samples, which took `spent`
-    tokens to draw. `extra` holds the keys that irlhf does not know.
+    `rewards` and `gold` are raw numbers in the units of their scorers. `prompt_numbers` (the row key `asked`) and
+    `wanted` are in the units of the policy's scale. `entropy` is the mean over tokens and `logprob` the sum over
+    tokens, both in nats at temperature 1, after guidance and before truncation. `entropy_low` and `entropy_high` are
+    bounds on the entropy if only the likeliest tokens are known. `reference` is the logprob of the same tokens under
+    another model, whose prompt has no reward line, and `k3` is an estimate of the KL from that model
+    (irlhf/core/entropy_bounds.py). `kept` names the rule that chose this sample among `candidates` samples, which took
+    `spent` tokens. `extra` holds unknown keys.
     """
 
     id: str
     prompt: Content
     completion: Content = ""
-    group: str = ""  # the prompt's own id, shared by all its completions
+    group: str = ""  # id of the prompt, shared by all its completions
     label: str = ""
     split: str = ""
     source: str = ""
     rewards: Mapping[str, float] = field(default_factory=dict)
     gold: Mapping[str, float] = field(default_factory=dict)
     target: Mapping[str, str] = field(default_factory=dict)  # as the user wrote it
-    prompt_numbers: Mapping[str, float] = field(default_factory=dict)  # as the prompt spelled it
-    wanted: Mapping[str, float] = field(default_factory=dict)  # where the prompt asks for another number to get it
+    prompt_numbers: Mapping[str, float] = field(default_factory=dict)  # the numbers in the prompt
+    wanted: Mapping[str, float] = field(default_factory=dict)  # if calibration changed them in the prompt
     finish: str = ""  # STOP or LENGTH
     tokens: int | None = None
     entropy: float | None = None
     entropy_low: float | None = None
     entropy_high: float | None = None
     logprob: float | None = None
-    censored: int | None = None  # tokens whose logprob a server did not give; where there are any, no logprob is
+    censored: int | None = None  # tokens without a logprob from the server; if there are any, `logprob` is None
     reference: float | None = None
     k3: float | None = None
     policy: str = ""
     seed: int | None = None
-    decoding: Mapping[str, float] = field(default_factory=dict)  # how the tokens were drawn
+    decoding: Mapping[str, float] = field(default_factory=dict)  # sampling parameters
     kept: str = ""  # "best" or "nearest"
     candidates: int | None = None
     spent: int | None = None
@@ -92,16 +92,16 @@ class Example:
 
     @property
     def cluster(self) -> str:
-        """The prompt that this row belongs to, for splitting and for intervals."""
+        """The id of the row's prompt, for splits and for clustered intervals."""
         return self.group or self.id
 
     @property
     def wishes(self) -> dict[str, float]:
-        """What the user wants, whatever the prompt asks for to get it."""
+        """The requested numbers, before calibration changed those in the prompt."""
         return {**self.prompt_numbers, **self.wanted}
 
     def to_json(self, split: str = "") -> dict[str, Any]:
-        """Return the row as it stands in a file: what is empty is left out. A `split` stands in place of its own."""
+        """Return the row as written to a file, without empty values. `split` replaces the row's own split."""
         values = list(_optional_of(self))
         if split:
             values[_SPLIT] = split
@@ -111,7 +111,7 @@ class Example:
 
 _ALWAYS = ("id", "prompt", "completion")
 _FIELDS = tuple(item.name for item in fields(Example) if item.name not in (*_ALWAYS, "extra"))
-_OPTIONAL = tuple("asked" if name == "prompt_numbers" else name for name in _FIELDS)  # as files call them
+_OPTIONAL = tuple("asked" if name == "prompt_numbers" else name for name in _FIELDS)  # as named in files
 _SPLIT = _OPTIONAL.index("split")
 _KNOWN = frozenset((*_ALWAYS, *_OPTIONAL))
 _optional_of = attrgetter(*_FIELDS)
@@ -119,17 +119,17 @@ _TEXTS = ("group", "label", "split", "source", "finish", "policy", "kept")
 _NUMBERS = ("rewards", "gold", "asked", "wanted", "decoding")
 _COUNTS = ("tokens", "seed", "censored", "candidates", "spent")
 _MEASURES = ("entropy", "entropy_low", "entropy_high", "logprob", "reference", "k3")
-_TEXTS_ALONE = frozenset((*_ALWAYS, *_TEXTS))  # what most rows hold: nothing to check number by number
+_TEXTS_ALONE = frozenset((*_ALWAYS, *_TEXTS))  # most rows have only these keys and need no numeric checks
 _NARROW = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 _AS_LINE = _NARROW | orjson.OPT_APPEND_NEWLINE
-# Rows were JSON before, so nothing in them holds itself.
+# Rows come from JSON, so they contain no reference cycles.
 _WIDER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
 
 
 def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = True) -> Example:
-    """Check one row and return it. Raises DataError that names the place and the key.
+    """Return a validated row. Raises DataError with the place and the key.
 
-    With `completion` False the row need only hold a prompt.
+    With `completion=False`, only the prompt is required.
     """
     known = _KNOWN.issuperset(row)
     if known and None not in row.values():
@@ -137,7 +137,7 @@ def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = Tru
     else:
         given = {name: value for name, value in row.items() if name in _KNOWN and value is not None}
     if "id" not in given:
-        raise DataError(f"{where}: no 'id' (keys: {keys_of(row)}); `irlhf prepare` gives every row one")
+        raise DataError(f"{where}: no 'id' (keys: {keys_of(row)}); `irlhf prepare` adds an id to every row")
     for name in ("prompt", "completion") if completion else ("prompt",):
         if name not in given:
             raise DataError(f"{where}: no '{name}' (keys: {keys_of(row)})")
@@ -150,7 +150,7 @@ def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = Tru
     if not _TEXTS_ALONE.issuperset(given):
         _check_numbers(given, where)
     if given.get("split") and given["split"] not in SPLITS:
-        raise DataError(f"{where}: split '{given['split']:.40}' is none of {', '.join(SPLITS)}")
+        raise DataError(f"{where}: split '{given['split']:.40}' is invalid; use {', '.join(SPLITS)}")
     if "target" in given:
         _check_texts(given["target"], where)
     if not known:
@@ -161,39 +161,39 @@ def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = Tru
 
 
 def content(value: object, where: Where | str, name: str) -> Content:
-    """Check a prompt or a completion: text, or messages with a role and a content each."""
+    """Return a validated prompt or completion: text or messages with role and content. Raises DataError."""
     if isinstance(value, str):
         return value
     if not isinstance(value, list) or not value:
-        raise DataError(f"{where}: '{name}' is {_kind(value)}, neither text nor messages")
+        raise DataError(f"{where}: '{name}' is {_kind(value)}, but must be text or a list of messages")
     for number, message in enumerate(value, 1):
         if not isinstance(message, dict) or message.get("role") not in ROLES:
-            raise DataError(f"{where}: message {number} of '{name}' has no role of {', '.join(ROLES)}")
+            raise DataError(f"{where}: message {number} of '{name}' needs a role: {', '.join(ROLES)}")
         body = message.get("content")
         if isinstance(body, str):
             continue
         if body is not None or message["role"] != "assistant" or not message.get("tool_calls"):
-            raise DataError(f"{where}: message {number} of '{name}' has no text as content")
+            raise DataError(f"{where}: message {number} of '{name}' needs text as 'content'")
     return value
 
 
 def as_messages(prompt: Content, role: str = "user") -> list[Message]:
-    """Return a prompt (or, with role assistant, a completion) as messages."""
+    """Return a prompt as messages, or a completion if the role is assistant."""
     return [{"role": role, "content": prompt}] if isinstance(prompt, str) else prompt
 
 
 def as_text(value: Content) -> str:
-    """Return the bare text of a prompt or a completion, messages parted by blank lines."""
+    """Return the text of a prompt or a completion, with a blank line between messages."""
     if isinstance(value, str):
         return value
     return "\n\n".join(message.get("content") or "" for message in value)
 
 
 def beginning(prompt: Content) -> Content:
-    """Return how a conversation begins: its turns up to the first that asks something.
+    """Return the turns of a conversation up to and including its first user or tool turn.
 
-    It is the same for all prompts that continue one conversation, and the whole of a prompt of one turn. Of a text it
-    is the first turn where it is written as Anthropic's transcripts are.
+    All prompts that continue one conversation have the same beginning. A prompt of one turn is returned whole. A text
+    in the format of Anthropic's transcripts is cut after its first turn; any other text is returned whole.
     """
     if isinstance(prompt, str):
         transcript = _FIRST_TURN.match(prompt)
@@ -203,14 +203,14 @@ def beginning(prompt: Content) -> Content:
 
 
 def words(prompt: Content) -> str:
-    """Return a prompt's words and who says them; spacing, case and width of letters do not matter."""
-    spoken = " ".join([f"{turn['role']} {turn.get('content') or ''}" for turn in as_messages(prompt)])
-    same_width = spoken if spoken.isascii() else unicodedata.normalize("NFKC", spoken)
+    """Return a prompt's roles and words, normalized: single spaces, case folded, NFKC."""
+    turns = " ".join([f"{turn['role']} {turn.get('content') or ''}" for turn in as_messages(prompt)])
+    same_width = turns if turns.isascii() else unicodedata.normalize("NFKC", turns)
     return " ".join(same_width.casefold().split())
 
 
 def unique(examples: Iterable[tuple[Where, Example]], seen: set[int] | None = None) -> Iterator[Example]:
-    """Pass the examples on. Raises DataError where an id stands a second time; `seen` are fingerprints of ids."""
+    """Yield the examples. Raises DataError for a repeated id; `seen` holds fingerprints of ids."""
     seen = set() if seen is None else seen
     for where, example in examples:
         check_new(example.id, where, seen)
@@ -218,31 +218,31 @@ def unique(examples: Iterable[tuple[Where, Example]], seen: set[int] | None = No
 
 
 def check_new(identifier: str, where: Where, seen: set[int]) -> None:
-    """Add an id to those seen. Raises DataError where it is among them."""
+    """Add an id to `seen`. Raises DataError if it is there already."""
     if not add_new(seen, identifier):
-        raise DataError(f"{where}: id '{identifier:.80}' stands twice; ids must differ")
+        raise DataError(f"{where}: id '{identifier:.80}' occurs twice; ids must be unique")
 
 
 def finite(value: object) -> bool:
-    """Return whether this is a number that can be a reward: no bool, NaN, infinity or one whose square is."""
+    """Return whether a value is a valid reward: a number of at most LARGEST in size, not a bool, NaN or infinity."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def keys_of(row: Mapping[str, Any]) -> str:
-    """Return a row's keys for an error message: the first of them, and the beginning of each."""
+    """Return the keys of a row for an error message: up to 40 keys of up to 60 characters."""
     return ", ".join(f"{name:.60}" for name in islice(row, 40)) or "none"
 
 
 def dumps(row: Mapping[str, Any]) -> bytes:
-    """Return one JSONL line, newline included. Half characters, as in odd file names, become question marks.
+    """Return one JSONL line with its newline. Lone surrogates, as in some file names, become question marks.
 
-    Raises ValueError where a number is NaN or infinity.
+    Raises ValueError if a number is NaN or infinite.
     """
     try:
         line = orjson.dumps(row, option=_AS_LINE)
-    except TypeError:  # half a character, a whole number of over 64 bits, a key that is a number
+    except TypeError:  # a lone surrogate, an integer of over 64 bits, or a numeric key
         return _dumps_slowly(row)
-    # orjson writes null for what is no number, where Python refuses.
+    # orjson writes NaN and infinity as null; Python's encoder raises.
     return _dumps_slowly(row) if b"null" in line else line
 
 
@@ -264,7 +264,7 @@ def _check_numbers(given: Mapping[str, Any], where: Where | str) -> None:
             _check_object(given[name], where, name)
     for name in _COUNTS + _MEASURES:
         if name in given and not (isinstance(given[name], int) if name in _COUNTS else finite(given[name])):
-            raise DataError(f"{where}: '{name}' is {given[name]!r:.40}, not a number that it can be")
+            raise DataError(f"{where}: '{name}' is {given[name]!r:.40}, which is not a valid number here")
 
 
 def _check_object(value: object, where: Where | str, name: str) -> None:
@@ -279,7 +279,7 @@ def _check_object(value: object, where: Where | str, name: str) -> None:
 
 def _check_texts(value: object, where: Where | str) -> None:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise DataError(f"{where}: 'target' is not an object of texts")
+        raise DataError(f"{where}: 'target' is not an object with text values")
 
 
 def _kind(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Preference pairs: two completions of one prompt of which one was chosen, and how often a reward agrees."""
+"""Preference pairs, and the accuracy and calibration of a reward on them."""
 
 import json
 from collections import Counter
@@ -12,36 +12,35 @@ from irlhf.core.bootstrap import Bootstrap, Floats, clustered
 from irlhf.core.example import CHOSEN, PAIR, REJECTED, Content, Example, as_messages, as_text
 from irlhf.core.hashing import fingerprint
 
-BINS = 10  # of the reliability table
+BINS = 10  # number of bins of the reliability table
 
 _LEFT_OUT = {
     "unlabelled": "rows neither chosen nor rejected",
     "ungrouped": "rows without a group",
-    "alone": "rows without another to stand against",
-    "equal": "pairs that say the same twice",
+    "alone": "rows without a counterpart",
+    "equal": "pairs of equal completions",
 }
 COUNTS = ("rows", *_LEFT_OUT, "pairs")
 
 
 class Pair(NamedTuple):
-    """Two completions of one prompt, of which people liked one better."""
+    """Two completions of one prompt, one preferred over the other."""
 
     chosen: Example
     rejected: Example
 
     @property
     def prompt(self) -> str:
-        """What its interval is clustered by."""
+        """The id of the prompt, which clusters the intervals."""
         return self.chosen.cluster
 
 
 def pairs_of(examples: Iterable[Example]) -> tuple[list[Pair], Counter[str]]:
-    """Return every chosen completion with every rejected one of its prompt, and how many rows and pairs of each kind.
+    """Return every pair of a chosen and a rejected completion of one prompt, and counts by the names in COUNTS.
 
-    The counts go by COUNTS. Rows pair within one group, where their prompts are equal, and where a group holds several
-    pairs whose rows say so in `pair`, within that: a row without a group, or whose label is another, pairs with none.
-    `alone` are rows that have no row of the other label to stand against, `equal` pairs whose completions say the
-    same, between which there is nothing to prefer; they are left out.
+    Two rows form a pair if they have the same group, equal prompts and, if given, the same `pair`. Rows without a
+    group or with another label form no pair. `alone` counts rows without a counterpart of the other label, `equal`
+    counts pairs of equal completions; both are left out.
     """
     counts = Counter(dict.fromkeys(COUNTS, 0))
     prompts: dict[tuple[str, str, int], dict[str, list[Example]]] = {}
@@ -66,19 +65,19 @@ def pairs_of(examples: Iterable[Example]) -> tuple[list[Pair], Counter[str]]:
 
 
 def left_out(counts: Mapping[str, int]) -> str:
-    """Return in words what makes no pair that counts; nothing where all does."""
+    """Return the counts of rows and pairs left out, as text; empty if there are none."""
     return ", ".join(f"{counts[name]:,} {what}" for name, what in _LEFT_OUT.items() if counts[name])
 
 
 def accuracy(
     pairs: Sequence[Pair], differences: Sequence[float], bootstrap: Bootstrap, calibrated: bool = False
 ) -> dict[str, Any]:
-    """Return how often a reward prefers the chosen completion, beside rules that look at its length alone.
+    """Return the accuracy of a reward on pairs, compared with rules that use the length only.
 
-    `differences` are the reward of the chosen completion less that of the rejected one, one a pair and at least one,
-    negated where less of the reward is better. A tie counts one half. `longer` and `shorter` are the accuracy of always
-    preferring the completion with more, or fewer, words; `above_rule` is the accuracy less that of the better rule, on
-    the same draws. With `calibrated` the differences are logits, and are held to that as probabilities.
+    `differences` holds, for each of at least one pair, the reward of the chosen completion minus that of the rejected
+    one, negated if lower is better. A tie counts one half. `longer` and `shorter` are the accuracies of always
+    preferring the completion with more or fewer words. `above_rule` is the accuracy minus that of the better rule, on
+    the same resamples. With `calibrated`, the differences are logits, and the calibration is included.
     """
     difference = np.array(differences, dtype=np.float64)
     words = np.array([_words(pair.chosen) - _words(pair.rejected) for pair in pairs], dtype=np.float64)
@@ -96,18 +95,18 @@ def accuracy(
 
 
 def calibration(prompts: Sequence[str], difference: Floats, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Return how far differences are the logits of being chosen, as in the model of Bradley and Terry (1952).
+    """Return the calibration of reward differences as logits of being chosen (Bradley and Terry 1952).
 
-    `log_loss` (in nats) and `brier` are means over pairs. `bins` are up to ten equal parts of the pairs by the
-    probability of the completion with the higher reward: what was predicted in the mean, and how often that
-    completion was the chosen one; `ece` is the mean distance of the two. Chance alone lifts it off 0, by
-    `ece_floor` in the mean where the predictions are perfect; so its interval reaches down by as much.
+    `log_loss` (in nats) and `brier` are means over pairs. `bins` splits the pairs into up to ten equal parts by the
+    predicted probability of the completion with the higher reward; each has the mean prediction and the share of pairs
+    in which that completion was chosen. `ece` is the mean absolute difference of the two. Perfect predictions have an
+    expected `ece` of `ece_floor`, because of sampling noise, so the lower end of its interval is reduced by that.
     """
     favoured = 1 / (1 + np.exp(-np.abs(difference)))
     bin_of_pair = _equal_parts(favoured)
     missed = _right(difference) - favoured
     bins = [bin_of_pair == part for part in np.unique(bin_of_pair)]
-    # A bin keeps the side of its miss in every draw, or noise would add up in each anew.
+    # Each bin keeps the sign of its error in every resample; absolute values would add noise to each.
     sides = np.sum([np.sign(missed[members].sum()) * members for members in bins], axis=0)
     columns = {
         "log_loss": np.logaddexp(0, -difference),
@@ -133,20 +132,20 @@ def calibration(prompts: Sequence[str], difference: Floats, bootstrap: Bootstrap
 
 
 def _right(difference: Floats) -> Floats:
-    """Return 1 where the chosen one is ahead, 0 where the rejected one is, and one half for a tie."""
+    """Return 1 for a positive difference, 0 for a negative one and 0.5 for a tie."""
     result: Floats = (np.sign(difference) + 1) / 2
     return result
 
 
 def _equal_parts(values: Floats) -> Floats:
-    """Return which of the equal parts, in their order, each value falls into; equal values share one."""
+    """Return the index of the quantile bin of each value; equal values share a bin."""
     below = np.searchsorted(np.sort(values), values)
     result: Floats = np.floor(below * BINS / len(values))
     return result
 
 
 def _means(times: Floats, columns: Mapping[str, Floats]) -> dict[str, Floats]:
-    """Return each column's mean in each draw; nan where none of its rows was drawn."""
+    """Return each column's mean in each draw; NaN if none of its rows was drawn."""
     with np.errstate(invalid="ignore"):
         means = times @ np.stack(list(columns.values()), axis=1) / times.sum(1, keepdims=True)
     return dict(zip(columns, means.T, strict=True))

@@ -1,7 +1,7 @@
-"""The tables of what irlhf can do, each name with the place of its code, loaded when first asked for.
+"""Registries of formats, scorers, executors and plots. Entries are imported on first use.
 
-A new scorer, format or picture is one file and one row here. Rows are "module:attribute" strings, so
-that naming a thing never imports it: `irlhf --help` stays free of torch and its kind.
+To add a scorer, a format or a plot, write one file and one row here. Rows are "module:attribute" strings, so that
+`irlhf --help` does not import torch.
 """
 
 import difflib
@@ -43,7 +43,7 @@ FORMATS: Mapping[str, str] = {
     "prompt-completion": "irlhf.data.formats.prompt_completion:PROMPT_COMPLETION",
 }
 
-# What stands before the first colon of `scorer:` in rewards.yaml.
+# Scorers by the text before the first colon of `scorer:` in rewards.yaml.
 SCORERS: Mapping[str, str] = {
     "length": "irlhf.scoring.scorers.rules:Length",
     "distinct": "irlhf.scoring.scorers.rules:Distinct",
@@ -61,17 +61,17 @@ SCORERS: Mapping[str, str] = {
     "https": "irlhf.scoring.scorers.server:Endpoint",
 }
 
-# Who works on pools of rows for `score` and `sample`: what `--executor` names, and threads for what a server answers.
+# Executors of `score` and `sample`, by the names of `--executor`; `threads` is for requests to servers.
 ENGINES: Mapping[str, str] = {
     "local": "irlhf.executors.base:run_here",
     "ray": "irlhf.executors.ray:run_on_ray",
     "threads": "irlhf.executors.threads:run_in_threads",
 }
 
-# Where somebody else's package offers scorers by name.
+# Entry point group through which other packages provide scorers.
 SCORER_ENTRY_POINTS = "irlhf.scorers"
 
-# Pictures that `plot` draws, each from one kind of file, in the order of the report.
+# Plots of `irlhf plot`, each drawn from one kind of file, in the order of the report.
 PICTURES: Mapping[str, str] = {
     "target-actual": "irlhf.plotting.target_actual",
     "gold": "irlhf.plotting.gold",
@@ -91,24 +91,24 @@ PICTURES: Mapping[str, str] = {
 }
 
 
-def resolve(door: str) -> Any:
-    """Import "package.module:attribute", or "package.module" itself."""
-    module, _, attribute = door.partition(":")
+def resolve(import_path: str) -> Any:
+    """Import and return "package.module:attribute" or "package.module"."""
+    module, _, attribute = import_path.partition(":")
     loaded = importlib.import_module(module)
     return getattr(loaded, attribute) if attribute else loaded
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'length'?" for a near miss, else the names there are."""
+    """Return "; did you mean 'length'?" for a close match, else the list of known names."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     if near:
         return f"; did you mean '{near[0]}'?"
-    return f" (there are: {', '.join(names)})" if names else ""
+    return f" (available: {', '.join(names)})" if names else ""
 
 
 def scorer_names() -> dict[str, str]:
-    """Return every scorer that can be named: ours, and those that installed packages offer."""
+    """Return the import path of every scorer: the built-in ones, and those of installed packages."""
     from importlib.metadata import entry_points
 
     offered = {point.name: point.value for point in entry_points(group=SCORER_ENTRY_POINTS)}
@@ -116,7 +116,7 @@ def scorer_names() -> dict[str, str]:
 
 
 def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
-    """Load the row called `name`, or raise ConfigError with the nearest name."""
+    """Import the entry `name` of a table. Raises ConfigError with the nearest name."""
     if name not in table:
         raise ConfigError(f"unknown {kind} '{name}'{did_you_mean(name, table)}")
     return resolve(table[name])
