@@ -141,7 +141,7 @@ def test_a_policy_of_an_earlier_version_is_finished_if_its_layout_was_automatic(
         manifest.write_text(json.dumps(made))
         outcome = call(*command)
         assert outcome.code == code, outcome.err
-    assert "layout was packed and is not set; name another output, or delete policy" in outcome.err
+    assert "layout was packed and is not set; choose another output, or delete policy" in outcome.err
 
 
 def test_a_base_that_leaves_the_mask_out_is_trained_without_sharing() -> None:

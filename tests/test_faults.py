@@ -90,7 +90,7 @@ def test_a_bad_source_is_one_line_and_leaves_nothing(source: str, code: int, com
 def test_an_output_in_a_missing_folder_is_refused_and_the_folder_not_made(command: Command, bench: Bench) -> None:
     outcome = command(str(bench.scored), "missing/out.jsonl")
     assert (outcome.code, outcome.err.count("\n")) == (CONFIG, 1), outcome.err
-    assert "missing: no such folder for the output" in outcome.err
+    assert "missing: the folder of the output does not exist" in outcome.err
     assert names(Path.cwd()) == set()
 
 
@@ -132,7 +132,7 @@ def test_an_id_that_stands_twice_is_refused(command: Command, bench: Bench) -> N
     write(Path("in.jsonl"), [row, row])
     outcome = command("in.jsonl", "out.jsonl")
     assert (outcome.code, outcome.err.count("\n")) == (DATA, 1), outcome.err
-    assert "in.jsonl:2: id 'e2' stands twice" in outcome.err
+    assert "in.jsonl:2: id 'e2' occurs twice" in outcome.err
 
 
 HOSTILE = "\x1b[2J\x1b]0;pwned\x07\x9b31m\u202egnp.exe\r[/red][link=x]"

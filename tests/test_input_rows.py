@@ -36,9 +36,9 @@ def rows_of(text: bytes, tmp_path: Path) -> list[dict[str, object]]:
         (b'{"a": 1e999}', "1e999 is beyond"),
         (b'{"a": [-1e999]}', "-1e999 is beyond"),
         (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
-        (b'{"a": "\\ud800"}', "half a character"),
-        (b'{"\\udfff": 1}', "half a character"),
-        (b'{"a": "\\uDBFF"}', "half a character"),
+        (b'{"a": "\\ud800"}', "invalid text"),
+        (b'{"\\udfff": 1}', "invalid text"),
+        (b'{"a": "\\uDBFF"}', "invalid text"),
         (b'\xef\xbb\xbf{"a": 1}', "Unexpected UTF-8 BOM"),
         (b'{"a": "\xff"}', "not UTF-8"),
         (b'{"a": "\xed\xa0\x80"}', "not UTF-8"),
@@ -93,7 +93,7 @@ def test_a_line_over_the_limit_is_refused_unread(tmp_path: Path) -> None:
     packed = tmp_path / "bomb.jsonl.gz"
     packed.write_bytes(gzip.compress(b'{"a": "' + b"x" * (LINE_LIMIT + 10) + b'"}'))
     assert packed.stat().st_size < 50_000
-    with pytest.raises(DataError, match=r"bomb\.jsonl\.gz:1: a line of over 16 MiB"):
+    with pytest.raises(DataError, match=r"bomb\.jsonl\.gz:1: the line is longer than 16 MiB"):
         list(read_rows(packed))
 
 
@@ -138,11 +138,11 @@ def test_a_named_pipe_is_refused_before_it_is_emptied(tmp_path: Path) -> None:
         ({"completion": None}, "no 'completion'"),
         ({"prompt": 3}, "'prompt' is a number"),
         ({"prompt": []}, "'prompt' is a list"),
-        ({"prompt": [{"role": "user"}]}, "message 1 of 'prompt' has no text"),
-        ({"prompt": [{"role": "oracle", "content": "x"}]}, "message 1 of 'prompt' has no role"),
-        ({"prompt": ["hello"]}, "message 1 of 'prompt' has no role"),
-        ({"prompt": [{"role": "user", "content": None, "tool_calls": [1]}]}, "has no text"),
-        ({"split": "dev"}, "split 'dev' is none of"),
+        ({"prompt": [{"role": "user"}]}, "message 1 of 'prompt' needs text"),
+        ({"prompt": [{"role": "oracle", "content": "x"}]}, "message 1 of 'prompt' needs a role"),
+        ({"prompt": ["hello"]}, "message 1 of 'prompt' needs a role"),
+        ({"prompt": [{"role": "user", "content": None, "tool_calls": [1]}]}, "needs text as"),
+        ({"split": "dev"}, "split 'dev' is invalid; use"),
         ({"group": 7}, "'group' is a number"),
         ({"rewards": [1]}, "'rewards' is a list"),
         ({"rewards": {"a": True}}, "rewards.a is True"),
@@ -154,7 +154,7 @@ def test_a_named_pipe_is_refused_before_it_is_emptied(tmp_path: Path) -> None:
         ({"decoding": "greedy"}, "'decoding' is text"),
         ({"decoding": {"top_p": None}}, "decoding.top_p is None"),
         ({"decoding": {"temperature": 10**400}}, "decoding.temperature is 1000"),
-        ({"target": {"a": 0.5}}, "'target' is not an object of texts"),
+        ({"target": {"a": 0.5}}, "'target' is not an object with text values"),
         ({"tokens": "many"}, "'tokens' is 'many'"),
         ({"entropy": "high"}, "'entropy' is 'high'"),
         ({"seed": 1.5}, "'seed' is 1.5"),
@@ -183,7 +183,7 @@ def test_a_number_as_id_becomes_text() -> None:
 
 def test_an_id_that_stands_twice_is_refused() -> None:
     rows = [(Where("rows.jsonl", i), Example(id=one, prompt="p")) for i, one in enumerate("aba", 1)]
-    with pytest.raises(DataError, match=r"rows\.jsonl:3: id 'a' stands twice"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:3: id 'a' occurs twice"):
         list(unique(rows))
 
 
@@ -279,9 +279,9 @@ def test_no_bytes_break_the_reader(line: bytes) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("a: 1\nb: 2\na: 3\n", "settings.yaml:3: 'a' stands twice"),
+        ("a: 1\nb: 2\na: 3\n", "settings.yaml:3: 'a' occurs twice"),
         ("a: &x 1\nb: *x\n", r"settings.yaml:2: aliases"),
-        ("[a]: 1\n? {b: c}\n: 2\n", "a name must be plain text"),
+        ("[a]: 1\n? {b: c}\n: 2\n", "a key must be plain text"),
         ("a: [1\n", "settings.yaml:2: "),
         ("- a\n", "no mapping"),
         ("", "no mapping"),

@@ -163,7 +163,7 @@ def test_a_bad_row_stops_the_run_and_leaves_nothing() -> None:
 
 
 def test_an_id_that_stands_twice_is_named_with_its_line() -> None:
-    with pytest.raises(DataError, match=r"raw\.jsonl:2: id 'e1' stands twice"):
+    with pytest.raises(DataError, match=r"raw\.jsonl:2: id 'e1' occurs twice"):
         prepared([example(1), example(1)])
 
 
@@ -263,7 +263,7 @@ def test_files_called_alike_are_told_apart_by_their_folders() -> None:
 
 def test_the_same_file_twice_is_refused() -> None:
     write(Path("a.jsonl"), [{"prompt": "p", "completion": "c"}])
-    with pytest.raises(DataError, match="stands twice"):
+    with pytest.raises(DataError, match="occurs twice"):
         prepare(["a.jsonl", "a.jsonl"], "out.jsonl")
 
 
@@ -353,7 +353,7 @@ def test_ids_are_told_apart_across_files_however_these_are_read(many_hands: Call
     many_hands(2)
     for name in ("one", "two"):
         Path(f"{name}.jsonl").write_bytes(b"".join([*GOOD, TWICE]))
-    with pytest.raises(DataError, match=r"two.jsonl:41: id 'againa' stands twice"):
+    with pytest.raises(DataError, match=r"two.jsonl:41: id 'againa' occurs twice"):
         prepare(["one.jsonl", "two.jsonl"], "out.jsonl")
 
 
@@ -382,7 +382,7 @@ def test_a_large_packed_file_that_is_damaged_from_its_beginning_is_said(monkeypa
     monkeypatch.setattr(parallel, "LARGE", 1)
     monkeypatch.setattr(parallel.os, "sched_getaffinity", lambda process: range(2), raising=False)
     Path("raw.jsonl.gz").write_bytes(gzip.compress(b"".join(GOOD))[:10] + b"\xff" * 99)
-    with pytest.raises(DataError, match=r"^raw.jsonl.gz:1: the gzip file is cut short or damaged; fetch it again$"):
+    with pytest.raises(DataError, match=r"^raw.jsonl.gz:1: the gzip file is truncated or damaged; download it again$"):
         prepare(["raw.jsonl.gz"], "out.jsonl", PrepareSettings("hh"))
 
 

@@ -222,7 +222,7 @@ def test_two_sources_never_share_a_file() -> None:
 
 
 def test_ids_differ_across_files_and_duplicates_are_found_across_them() -> None:
-    with pytest.raises(DataError, match="id 'e0' stands twice"):
+    with pytest.raises(DataError, match="id 'e0' occurs twice"):
         published({"a.jsonl": [example(0)], "b.jsonl": [example(0)]})
     rows = {"a.jsonl": [example(0)], "b.jsonl": [{**example(0), "id": "other"}, example(2)]}
     assert published(rows, drop_duplicates=True)["duplicates dropped"] == 1

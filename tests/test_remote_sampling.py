@@ -526,7 +526,7 @@ def test_an_evaluation_says_what_is_not_available(bench: Bench, served: Served) 
         (["policy", "base"], [], "has the models base, policy; name one with --served-name"),
         ([], [], "lists no models; name one with --served-name"),
         (["policy"], ["--served-name", "polciy"], "has no model 'polciy'; did you mean 'policy'?"),
-        (["policy", "base"], ["--served-name", "x"], "has no model 'x' (there are: base, policy)"),
+        (["policy", "base"], ["--served-name", "x"], "has no model 'x' (available: base, policy)"),
     ],
 )
 def test_a_model_that_is_not_there_is_named_beside_those_that_are(

@@ -136,7 +136,7 @@ def test_a_renamed_input_with_the_same_rows_goes_on(out: Path, source: Path) -> 
 
 def test_a_file_that_irlhf_did_not_write_is_not_replaced(out: Path, source: Path) -> None:
     out.write_text("precious")
-    with pytest.raises(ConfigError, match="no irlhf run wrote it"):
+    with pytest.raises(ConfigError, match="was not written by irlhf"):
         run(out, source)
     assert out.read_text() == "precious"
 
@@ -167,7 +167,7 @@ def test_what_a_stream_gave_is_neither_resumed_nor_taken_for_the_same(out: Path,
     interrupt(out, Path("-"), after=2)
     assert names(tmp_path) == set()
     assert run(out, Path("-")) == 0
-    with pytest.raises(ConfigError, match="stdin holds the same rows"):
+    with pytest.raises(ConfigError, match="rows on stdin cannot be compared"):
         run(out, Path("-"))
 
 
@@ -269,7 +269,7 @@ def test_a_second_process_on_the_same_output_is_refused_at_once(held: subprocess
     outcome = call("score", "in.jsonl", "-r", "rewards.yaml", "-o", "out.jsonl")
     assert time.monotonic() - started < 2
     assert outcome.code == 4
-    assert outcome.err == "irlhf: out.jsonl: another irlhf process is writing it; wait for it or name another\n"
+    assert outcome.err == "irlhf: out.jsonl: another irlhf process is writing it; wait, or choose another output\n"
 
 
 def test_a_killed_holder_frees_the_output(held: subprocess.Popen[bytes], tmp_path: Path) -> None:

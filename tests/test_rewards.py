@@ -72,8 +72,8 @@ def told(text: str, tmp_path: Path) -> str:
         ("rewards: {a: {scorer: 'm:f', options: {x: .nan}}}", "a: options take plain numbers"),
         ("rewards: {a: {scorer: 'm:f', options: {1: x}}}", "rewards.a.options.1.[key]: input should be a valid string"),
         ('rewards: {a: {scorer: length, "b\\nc": 1}}', "unknown key 'rewards.a.b"),
-        ("rewards:\n  a: {scorer: length}\n  a: {column: x}", ":3: 'a' stands twice"),
-        ("rewards:\n  a: &one {scorer: length}\n  b: *one", ":3: aliases (*name) are not read here"),
+        ("rewards:\n  a: {scorer: length}\n  a: {column: x}", ":3: 'a' occurs twice"),
+        ("rewards:\n  a: &one {scorer: length}\n  b: *one", ":3: aliases (*name) are not supported"),
     ],
 )
 def test_a_slip_is_named_with_its_mend(text: str, reason: str, tmp_path: Path) -> None:

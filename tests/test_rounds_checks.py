@@ -87,7 +87,7 @@ OTHER_COLUMN = REWARDS.replace('scorer: "regex: [aeiou]"', "column: colour")
         ({"rows": of("validation", 0)}, (), "scored.jsonl: no prompt of the validation split"),
         ({"rows": of("train", 0)}, (), "scored.jsonl: no row of the training split with one of the rewards"),
         ({}, ("-o", "-"), "rounds are a folder; name it with -o"),
-        ({}, ("-o", "no/such"), "no: no such folder for the output"),
+        ({}, ("-o", "no/such"), "no: the folder of the output does not exist"),
         ({}, ("-o", "rewards.yaml"), "rewards.yaml is both the output and the rewards"),
         ({}, ("-o", "theirs"), "theirs holds files that no rounds wrote; name another output or move it away"),
         ({}, ("--yes",), "--yes is for a host that trains"),
@@ -193,8 +193,8 @@ def test_rounds_that_are_not_done_refuse_other_settings_by_name(home: Path) -> N
     shutil.rmtree("out/round-1")
     done = run(home, "--prompts", 5)
     assert (done.code, done.err.count("\n")) == (2, 1)
-    assert "out/rounds.json was begun otherwise: prompts was 4 and is 5" in done.err
-    assert "delete out to start afresh" in done.err
+    assert "out/rounds.json belongs to a different run: prompts was 4 and is 5" in done.err
+    assert "delete out to start over" in done.err
     assert run(home, "--json").code == 0
     assert json.loads(run(home, "--json").out) == {"output": "out", "finished": True}
 

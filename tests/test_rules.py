@@ -185,7 +185,7 @@ def test_without_textstat_the_error_names_what_to_install(monkeypatch: pytest.Mo
         ("regex:a{2,1}", "min repeat greater than max repeat at position 2"),
         ("regex:" + "(" * 9999 + ")" * 9999, "the pattern cannot be read"),
         ("regex:\bI\b", r"a backspace stands in the pattern; in YAML, \b wants 'single quotes'"),
-        ("format", "no format '' (there are: json)"),
+        ("format", "no format '' (available: json)"),
         ("format:jsn", "no format 'jsn'; did you mean 'json'?"),
         ("readability", "takes one of automated_readability_index, coleman_liau_index, lix"),
         ("readability:flesch_reading_ease", "takes one of automated_readability_index"),

@@ -198,7 +198,7 @@ def test_a_bad_row_is_found_before_anybody_is_asked() -> None:
     Path("mine.py").write_text("def words(examples): open('asked', 'w')")
     Path("in.jsonl").write_text(json.dumps(example(1)) + "\n" + json.dumps(example(1)) + "\n")
     Path("rewards.yaml").write_text("rewards: {a: {scorer: 'mine:words'}}")
-    with pytest.raises(DataError, match=r"in\.jsonl:2: id 'e1' stands twice"):
+    with pytest.raises(DataError, match=r"in\.jsonl:2: id 'e1' occurs twice"):
         score("in.jsonl", "rewards.yaml", "out.jsonl")
     assert names(Path.cwd()) == {"mine.py", "in.jsonl", "rewards.yaml"}
 

@@ -128,12 +128,12 @@ def test_a_failing_command_stops_its_cell_alone_and_says_why(study: Path) -> Non
     Path("out/limit=2/two.jsonl").write_text("mine\n")
     done = run(study, "-o", "out")
     assert done.returncode == 1
-    assert "two.jsonl exists and no irlhf run wrote it" in done.stderr
+    assert "two.jsonl exists but was not written by irlhf" in done.stderr
     assert "1 of 2 cells are complete" in done.stderr
     assert [row["cell"] for row in results()] == [{"limit": 3}]
     log = Path("out/limit=2/study.log").read_text()
     assert "$ irlhf score examples.jsonl -r '{here}/rewards.yaml' -o two.jsonl --limit 2\n" in log
-    assert "two.jsonl exists and no irlhf run wrote it" in log
+    assert "two.jsonl exists but was not written by irlhf" in log
     assert log.endswith("# exit code 2\n")
     Path("out/limit=2/two.jsonl").unlink()
     first = Path("out/limit=2/one.jsonl").stat().st_mtime_ns

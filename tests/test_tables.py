@@ -205,14 +205,14 @@ def test_a_delimiter_that_is_none_is_refused(delimiter: str) -> None:
 
 def test_quoted_signs_and_old_line_ends_part_no_header() -> None:
     assert rows_of("rows.csv", b'"a;b","c\td",e\n1,2,3\n') == [{"a;b": 1, "c\td": 2, "e": 3}]
-    assert refusal("rows.csv", b"a,b\r1,2\r").startswith("rows.csv: the header is not a row of cells")
+    assert refusal("rows.csv", b"a,b\r1,2\r").startswith("rows.csv: invalid header: not a row of cells")
     assert rows_of("rows.csv", b"prompt\nhi; there\n") == [{"prompt": "hi; there"}]
 
 
 STDIN = {
-    "its first line is names separated by commas": table(FLAT),
-    "its first line is names separated by semicolons": table(FLAT, ";"),
-    "its first line is names separated by tabs": gzip.compress(table(FLAT, "\t")),
+    "its first line has names separated by commas": table(FLAT),
+    "its first line has names separated by semicolons": table(FLAT, ";"),
+    "its first line has names separated by tabs": gzip.compress(table(FLAT, "\t")),
     "": json.dumps(FLAT, indent=1).encode(),
 }
 
@@ -244,14 +244,14 @@ def test_blank_lines_and_rows_of_empty_cells_are_no_rows() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (b"a,b\n1,2\n1,2,3\n", "rows.csv:2: 3 cells, and 2 columns"),
-        (b"a,b\n1,2\n3\n", "rows.csv:2: 1 cells, and 2 columns"),
+        (b"a,b\n1,2\n1,2,3\n", "rows.csv:2: 3 cells but 2 columns"),
+        (b"a,b\n1,2\n3\n", "rows.csv:2: 1 cells but 2 columns"),
         (b'a,b\n1,2\n3,"open\n5,6\n', "rows.csv:2: not a row of cells"),
         (b'a,b\n1,2\n3,"x"y\n', "rows.csv:2: not a row of cells"),
         (b"a,b\n1,2\n3,\xff\n", "rows.csv:2: not UTF-8"),
-        (b"a,a\n1,2\n", "rows.csv: the header is no row of names: 'a' stands twice"),
-        (b'a,"b\n1,2\n', "rows.csv: the header is not a row of cells"),
-        (b"a,\xff\n1,2\n", "rows.csv: the header is not UTF-8"),
+        (b"a,a\n1,2\n", "rows.csv: invalid header: 'a' occurs twice"),
+        (b'a,"b\n1,2\n', "rows.csv: invalid header: not a row of cells"),
+        (b"a,\xff\n1,2\n", "rows.csv: invalid header: not UTF-8"),
         (b"a,b\n", "rows.csv: no rows"),
         (b"", "rows.csv: no rows"),
     ],
@@ -265,18 +265,18 @@ def test_a_damaged_table_is_named_by_row(text: bytes, told: str) -> None:
     [
         (b'[{"a": 1}, {"a": ', "rows.json:2: not JSON"),
         (b'[{"a": 1}, ', "rows.json:2: not JSON"),
-        (b'[{"a": 1}', "rows.json:1: neither a comma nor the end"),
+        (b'[{"a": 1}', "rows.json:1: expected a comma or the end"),
         (b'[{"a": 1}, 2]', "rows.json:2: not a JSON object"),
         (b'[{"a": 1}, {"a": NaN}]', "rows.json:2: NaN and Infinity"),
         (b'[{"a": 1}, {"a": 1e999}]', "rows.json:2: NaN and Infinity"),
-        (b'[{"a": 1}, {"a": "\\ud800"}]', "rows.json:2: half a character"),
+        (b'[{"a": 1}, {"a": "\\ud800"}]', "rows.json:2: invalid text"),
         (b'[{"a": 1}, {"a": ' + b"[" * 101 + b"]" * 101 + b"}]", "rows.json:2: nested too deeply"),
         (b'[{"a": 1}, {"a": ' + b"[" * 90000 + b"]" * 90000 + b"}]", "rows.json:2: nested too deeply"),
         (b'[{"a": "\xff"}]', "rows.json: not UTF-8"),
-        (b'[{"a": 1}] [2]', "rows.json: more stands behind the list"),
+        (b'[{"a": 1}] [2]', "rows.json: more text follows the list"),
         (b'{"data": [{"a": 1}, 2]}', "rows.json:2: not a JSON object"),
         (b'{\n"data": [{"a": 1}', "rows.json: not JSON"),
-        (b'{\n"a": 1}\n{"a": 2}', "rows.json: more stands behind the object"),
+        (b'{\n"a": 1}\n{"a": 2}', "rows.json: more text follows the object"),
         (b"[]", "rows.json: no rows"),
     ],
 )
@@ -315,7 +315,7 @@ def test_plot_reads_scored_rows_of_a_json_list() -> None:
 def test_one_json_value_over_the_limit_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("irlhf.io.jsonl.JSON_LIMIT", 2**20)
     told = refusal("rows.json.gz", gzip.compress(json.dumps([{"a": "x" * 2**20}]).encode()))
-    assert told == "rows.json.gz: over 1 MiB in one JSON value; make it JSONL: jq -c '.[]' rows.json.gz"
+    assert told == "rows.json.gz: one JSON value of over 1 MiB; convert it to JSONL: jq -c '.[]' rows.json.gz"
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.jsonl.zst", "rows.json.zst", "rows.csv.gz", "rows.tsv.zst"])
@@ -367,9 +367,9 @@ def test_a_parquet_page_that_says_it_is_of_gigabytes_takes_none() -> None:
 
 
 def test_a_parquet_file_is_not_read_packed_nor_by_a_pipe() -> None:
-    assert "parquet is read from its end" in refusal("rows.parquet.gz", gzip.compress(arrow(FLAT)))
+    assert "parquet cannot be read from a compressed file" in refusal("rows.parquet.gz", gzip.compress(arrow(FLAT)))
     done = process("prepare", "-", "-o", "-", given=arrow(FLAT))
-    assert (done.returncode, b"parquet is read from its end" in done.stderr) == (1, True)
+    assert (done.returncode, b"parquet cannot be read from a compressed file or a pipe" in done.stderr) == (1, True)
 
 
 def test_values_that_json_has_not_become_text_or_are_named() -> None:
@@ -377,7 +377,7 @@ def test_values_that_json_has_not_become_text_or_are_named() -> None:
     parquet.write_table(pyarrow.table(columns), "rows.parquet")
     assert [row for _, row in read_rows(Path("rows.parquet"))] == [{"when": "2026-01-02", "price": 1.5, "said": "yes"}]
     assert refusal("rows.parquet", arrow([{"a": b"\xff"}])) == (
-        "rows.parquet:1: bytes that are no text; leave its column out"
+        "rows.parquet:1: bytes that are not UTF-8 text; remove its column"
     )
     assert refusal("rows.parquet", arrow([{"a": 1.0}, {"a": float("nan")}])).startswith("rows.parquet:2: NaN")
 
@@ -396,7 +396,7 @@ def test_values_that_json_has_not_become_text_or_are_named() -> None:
 )
 def test_a_row_of_parquet_that_python_cannot_hold_is_named_alone(column: Any) -> None:
     parquet.write_table(pyarrow.table({"prompt": ["p", "q"], "a": column}), "raw.parquet")
-    with pytest.raises(DataError, match=r"^raw.parquet:2: a value cannot be read \(.*\); leave its column out$"):
+    with pytest.raises(DataError, match=r"^raw.parquet:2: a value cannot be read \(.*\); remove its column$"):
         list(read_rows(Path("raw.parquet")))
 
 
@@ -487,15 +487,15 @@ def test_any_rows_are_the_same_from_parquet(rows: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ([None, "1", 1], "there is text in row 2 and a whole number in row 3"),
-        ([CHAT, "Hi"], "there is a list in row 1 and text in row 2"),
-        ([[{"a": 1}], [{"a": [1]}]], "there is a whole number in row 1 and a list in row 2"),
-        ([True, 1], "there is true or false in row 1 and a whole number in row 2"),
-        ([2**53 + 1, 0.5], "a number of 16 digits fits no type of all its numbers"),
-        ([10**30], "a number of 31 digits fits no type of all its numbers"),
-        ([{}], "an object in it is always empty"),
-        ([{f"{n}": n} for n in range(1001)], "it holds over 1,000 names"),
-        ([json.loads("[" * 40 + "]" * 40)], "it is nested over 32 levels"),
+        ([None, "1", 1], "row 2 has text and row 3 has a whole number"),
+        ([CHAT, "Hi"], "row 1 has a list and row 2 has text"),
+        ([[{"a": 1}], [{"a": [1]}]], "row 1 has a whole number and row 2 has a list"),
+        ([True, 1], "row 1 has true or false and row 2 has a whole number"),
+        ([2**53 + 1, 0.5], "a number of 16 digits does not fit the column's type"),
+        ([10**30], "a number of 31 digits does not fit the column's type"),
+        ([{}], "it holds an object that is always empty"),
+        ([{f"{n}": n} for n in range(1001)], "it has over 1,000 names"),
+        ([json.loads("[" * 40 + "]" * 40)], "it is nested deeper than 32 levels"),
     ],
 )
 def test_a_column_of_no_one_type_is_json_text_and_says_why(values: list[Any], told: str) -> None:
@@ -535,7 +535,7 @@ def test_what_is_json_text_is_said_once_the_rows_are_written() -> None:
     rows = [{"prompt": "p", "completion": "c"}, {"prompt": CHAT, "completion": "c"}]
     put("raw.jsonl", jsonl(rows))
     told = call("prepare", "raw.jsonl", "-o", "out.parquet").err
-    assert "out.parquet: column 'prompt' is JSON text, because there is text in row 1 and a list in row 2" in told
+    assert "out.parquet: column 'prompt' is written as JSON text: row 1 has text and row 2 has a list" in told
     assert [row["prompt"] for _, row in read_rows(Path("out.parquet"))] == ["p", CHAT]
 
 
@@ -545,14 +545,14 @@ def test_text_that_is_marked_as_json_and_is_none_is_named() -> None:
         0, pyarrow.field("x", pyarrow.string(), metadata={"irlhf": "json"}), [["1", "[" * 9999]]
     )
     parquet.write_table(changed, "rows.parquet")
-    with pytest.raises(DataError, match=r"rows\.parquet:2: 'x' is marked as JSON, and is none; leave its column out"):
+    with pytest.raises(DataError, match=r"rows\.parquet:2: 'x' is marked as JSON but is not valid JSON"):
         list(read_rows(Path("rows.parquet")))
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.tsv", "out.csv.gz", "out.parquet.zst"])
 def test_an_output_is_not_called_what_it_is_not(name: str) -> None:
     put("raw.jsonl", jsonl(FLAT))
-    with pytest.raises(ConfigError, match="rows are written as JSONL"):
+    with pytest.raises(ConfigError, match="unsupported suffix"):
         prepare(["raw.jsonl"], name)
     assert not Path(name).exists()
 
@@ -561,7 +561,7 @@ def test_a_shard_is_not_written_as_parquet() -> None:
     put("a.jsonl", SOUND[0])
     put("rewards.yaml", b"rewards:\n  words: {scorer: length}\n")
     refused = call("score", "a.jsonl", "-r", "rewards.yaml", "--shard", "1/2", "-o", "b.parquet")
-    assert (refused.code, "cat cannot put parts in parquet together" in refused.err) == (2, True)
+    assert (refused.code, "parquet shards cannot be concatenated" in refused.err) == (2, True)
 
 
 def test_without_pyarrow_no_work_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:

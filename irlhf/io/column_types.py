@@ -1,4 +1,4 @@
-"""The type of each column of JSON rows, found row by row, for files that need one for all of them."""
+"""Infer the type of each column of JSON rows, for file formats with typed columns."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,23 +8,23 @@ TEXT, FLAG, WHOLE, FRACTION = "text", "true or false", "a whole number", "a frac
 OBJECT, LIST = "an object", "a list"
 
 _KINDS: Mapping[type, str] = {str: TEXT, bool: FLAG, int: WHOLE, float: FRACTION, dict: OBJECT, list: LIST}
-_EXACT = 2**53  # up to which a fraction holds whole numbers as they are
+_EXACT = 2**53  # largest integer up to which a float holds all integers exactly
 _LARGEST = 2**63 - 1
-_DEEPEST = 32  # levels; Arrow reads schemas of 64 at most
-_MOST = 1000  # names inside one column
+_DEEPEST = 32  # levels; Arrow reads schemas of up to 64
+_MOST = 1000  # nested names in one column
 
 
 @dataclass(slots=True)
 class Shape:
-    """The type of what stands in one place: nothing but null so far, or one kind and what is inside."""
+    """The type of a value: its kind (empty if only null was seen so far) and the types inside it."""
 
     kind: str = ""
-    row: int = 0  # 1-based; the first with a value here
-    size: int = 0  # of the largest whole number
-    inside: dict[str, "Shape"] = field(default_factory=dict)  # by name; a list's items are called ITEMS
+    row: int = 0  # 1-based number of the first row with a value
+    size: int = 0  # absolute value of the largest integer
+    inside: dict[str, "Shape"] = field(default_factory=dict)  # by name; the items of a list are under ITEMS
 
     def parts(self) -> Iterator[tuple[str, "Shape"]]:
-        """Yield what is inside, without what is null wherever it stands."""
+        """Yield the names and types inside, without those that are null in every row."""
         return ((name, shape) for name, shape in self.inside.items() if shape.kind or self.kind == LIST)
 
 
@@ -33,14 +33,14 @@ ITEMS = ""
 
 @dataclass
 class Column:
-    """One column: its type, or why it has none."""
+    """One column: its type, or the reason why its values have no common type."""
 
     shape: Shape = field(default_factory=Shape)
     clash: str = ""
     names: int = 0
 
     def take(self, value: Any, row: int) -> None:
-        """Widen the type so that it holds one more value."""
+        """Widen the type so that it includes one more value."""
         if self.clash:
             return
         try:
@@ -49,7 +49,7 @@ class Column:
             self.clash, self.shape = str(clash), Shape()
 
     def settle(self) -> None:
-        """Look, when all rows were seen, whether the type can be written."""
+        """Check, after the last row, whether the type can be written."""
         self.clash = self.clash or _trouble(self.shape)
 
     def _take(self, shape: Shape, value: Any, row: int) -> None:
@@ -72,13 +72,13 @@ class Column:
         if name not in shape.inside:
             self.names += 1
             if self.names > _MOST:
-                raise _Clash(f"it holds over {_MOST:,} names")
+                raise _Clash(f"it has over {_MOST:,} names")
             shape.inside[name] = Shape()
         return shape.inside[name]
 
 
 class _Clash(Exception):
-    """Why values have no type in common."""
+    """The reason why values have no common type."""
 
 
 def _widen(shape: Shape, kind: str, row: int) -> None:
@@ -87,14 +87,14 @@ def _widen(shape: Shape, kind: str, row: int) -> None:
     elif {shape.kind, kind} == {WHOLE, FRACTION}:
         shape.kind = FRACTION
     else:
-        raise _Clash(f"there is {shape.kind} in row {shape.row} and {kind} in row {row}")
+        raise _Clash(f"row {shape.row} has {shape.kind} and row {row} has {kind}")
 
 
 def _trouble(shape: Shape, depth: int = 1) -> str:
     if shape.size > (_EXACT if shape.kind == FRACTION else _LARGEST):
-        return f"a number of {len(str(shape.size))} digits fits no type of all its numbers"
+        return f"a number of {len(str(shape.size))} digits does not fit the column's type"
     if depth > _DEEPEST:
-        return f"it is nested over {_DEEPEST} levels"
+        return f"it is nested deeper than {_DEEPEST} levels"
     if shape.kind == OBJECT and not any(shape.parts()):
-        return "an object in it is always empty"
+        return "it holds an object that is always empty"
     return next(filter(None, (_trouble(inner, depth + 1) for _, inner in shape.parts())), "")

@@ -1,4 +1,4 @@
-"""Files packed by gzip or zstandard: unpacked while they are read, and packed to equal bytes for equal rows."""
+"""Read and write gzip and zstandard files. Equal rows are compressed to equal bytes."""
 
 import gzip
 import shutil
@@ -18,11 +18,11 @@ DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdError)
 _CHUNK = 2**20  # bytes
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
-_SKIPPED = b"\x2a\x4d\x18"  # behind the first byte of a frame that says something of those after it, as pzstd's does
+_SKIPPED = b"\x2a\x4d\x18"  # bytes 2 to 4 of a skippable frame, such as pzstd writes first
 
 
 def decompressed(raw: Any, head: bytes) -> tuple[Any, str]:
-    """Return what is inside a stream that begins with `head`, and who packed it; nobody gives the stream itself."""
+    """Return the decompressed stream and the name of the format; the raw stream and "" if it is not compressed."""
     if head.startswith(_GZIP):
         return gzip.open(raw, "rb"), "gzip"
     if head.startswith(_ZSTD) or head[1:4] == _SKIPPED:
@@ -31,7 +31,7 @@ def decompressed(raw: Any, head: bytes) -> tuple[Any, str]:
 
 
 def compress(source: Path, target: Path) -> None:
-    """Write `source` packed as the suffix of `target` says, with no time stamp in it: equal rows, equal bytes."""
+    """Compress `source` to `target` by its suffix, without a time stamp, so that equal rows give equal bytes."""
     with source.open("rb") as rows, target.open("wb") as raw, _packer(raw, target.suffix) as packed:
         shutil.copyfileobj(rows, packed, _CHUNK)
 

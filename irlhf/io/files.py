@@ -1,4 +1,4 @@
-"""Plain files in and out: rows read one at a time, whole files that appear complete or not at all."""
+"""Read rows one at a time, and write files that appear complete or not at all."""
 
 import hashlib
 import json
@@ -21,19 +21,19 @@ from irlhf.io import compression
 from irlhf.io.jsonl import BOM, Broken, Given, blocks_of, first_line, numbered_lines, refuse
 from irlhf.io.tables import Reading, Tell, bare, is_jsonl, rows_of
 
-STREAM = Path("-")  # stdin where a file is read, stdout where one is written
+STREAM = Path("-")  # stdin for reading, stdout for writing
 YAML_LIMIT = 2**20  # bytes
-TEMPORARY = ".irlhf."  # how the names of unfinished files begin
+TEMPORARY = ".irlhf."  # prefix of the names of unfinished files
 
 _Row = TypeVar("_Row")
-_JSON = re.compile(rb"\s*(\{|\[\s*(\{|$))")  # how an object or a list of them begins; [Draft] is text
-_PARQUET, _ZIP = b"PAR1", b"PK\x03\x04"  # what such files begin with
+_JSON = re.compile(rb"\s*(\{|\[\s*(\{|$))")  # the start of an object or a list of objects; [Draft] is text
+_PARQUET, _ZIP = b"PAR1", b"PK\x03\x04"  # magic bytes of parquet and zip files
 
 
 def read_rows(path: Path) -> Iterator[tuple[Where, dict[str, Any]]]:
     """Yield every row of a file (`-` for stdin) with its place.
 
-    Raises ConfigError for a path that cannot be read and DataError for a row that cannot.
+    Raises ConfigError if the path cannot be read and DataError if a row cannot be read.
     """
     for where, row in read_each(path):
         if isinstance(row, Broken):
@@ -41,38 +41,39 @@ def read_rows(path: Path) -> Iterator[tuple[Where, dict[str, Any]]]:
         yield where, row
 
 
-def _unsaid(reason: str) -> None:
-    """Tell nobody."""
+def _ignore(reason: str) -> None:
+    """Discard the reason."""
 
 
-def read_each(path: Path, tell: Tell = _unsaid, delimiter: str = "") -> Iterator[tuple[Where, Given]]:
-    """Yield every row with its place, and those that cannot be read as `Broken`.
+def read_each(path: Path, tell: Tell = _ignore, delimiter: str = "") -> Iterator[tuple[Where, Given]]:
+    """Yield every row with its place; rows that cannot be read are yielded as `Broken`.
 
-    JSONL, tables (.csv, .tsv), a list in one JSON value and parquet are told by what they begin with and by their
-    names; all but parquet may be packed by gzip or zstandard. The place is a line of JSONL, else a row. What a name
-    does not say is told, with the reason. `delimiter` separates the cells of tables; empty, the name and the header say
-    what does.
+    The format is JSONL, a table (.csv, .tsv), one JSON value with a list, or parquet. It is recognized by the first
+    bytes and the name of the file. All formats but parquet may be compressed with gzip or zstandard. The place is the
+    line number in JSONL, else the row number. `tell` is called with the reason if a file is read as a table although
+    its name does not say so. `delimiter` separates the cells of a table; if empty, it is inferred from the name and the
+    header.
     """
     yield from _read(path, partial(_rows, how=Reading(tell, delimiter)), lambda item: item[0].line)
 
 
 def read_blocks(path: Path, first: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a JSONL file from the line `first` on, many at a time, with the number of the first."""
+    """Yield blocks of lines of a JSONL file, starting with the line `first`, each with its first line number."""
 
     def blocks(stream: Any, path: Path, packer: str) -> Iterator[tuple[int, bytes]]:
         return blocks_of(stream, path, first)
 
-    def last_of(block: tuple[int, bytes]) -> int:
+    def last_line(block: tuple[int, bytes]) -> int:
         filled = block[1].rstrip()
         return block[0] + filled.count(b"\n") if filled else 0
 
-    yield from _read(path, blocks, last_of, first - 1)
+    yield from _read(path, blocks, last_line, first - 1)
 
 
 def read_texts(path: Path) -> Iterator[tuple[Where, str]]:
-    """Yield every line of a text file that is not blank, without its end, with its place.
+    """Yield every line of a text file that is not blank, without its line break, with its place.
 
-    Raises ConfigError for a path that cannot be read and DataError for a line that is not UTF-8.
+    Raises ConfigError if the path cannot be read and DataError if a line is not UTF-8.
     """
 
     def lines(stream: Any, path: Path, packer: str) -> Iterator[tuple[int, bytes]]:
@@ -89,33 +90,33 @@ def read_texts(path: Path) -> Iterator[tuple[Where, str]]:
 
 
 def holds_texts(path: Path) -> bool:
-    """Return whether a file holds a text a line: a .txt, packed or not, that does not begin as JSON does."""
+    """Return whether a file holds one text per line: a .txt, compressed or not, that does not start like JSON."""
     if path == STREAM or Path(bare(path.name)).suffix.lower() != ".txt":
         return False
     with _open(path) as raw:
         stream, _ = compression.decompressed(raw, _head(raw, path))
         try:
             return not _JSON.match(_head(stream, path).removeprefix(BOM))
-        except compression.DAMAGE:  # whoever reads it will say so
+        except compression.DAMAGE:  # the reader of the rows reports the damage
             return False
 
 
 def holds_jsonl(path: Path) -> bool:
-    """Return whether a file holds rows that are a line each, and can be told apart without reading them."""
+    """Return whether a file holds one row per line, so that it can be split without parsing the rows."""
     with _open(path) as raw:
         stream, _ = compression.decompressed(raw, _head(raw, path))
         try:
             return _head(stream, path) != _PARQUET and is_jsonl(stream, path)
-        except compression.DAMAGE:  # whoever reads it will say so
+        except compression.DAMAGE:  # the reader of the rows reports the damage
             return False
 
 
 def _read(
     path: Path, find: Callable[[Any, Path, str], Iterator[_Row]], line_of: Callable[[_Row], int], number: int = 0
 ) -> Iterator[_Row]:
-    """Yield what is found in a file behind the line `number`.
+    """Yield what `find` finds in a file after the line `number`.
 
-    What is wrong with the file is said with the line behind the last one found; 0 is none.
+    If the file is damaged, the error names the line after the last one found. Raises DataError if nothing was found.
     """
     try:
         with _open(path) as raw:
@@ -125,29 +126,29 @@ def _read(
                     number = line_of(item) or number
                     yield item
             except compression.DAMAGE as error:
-                reason = f"the {packer} file is cut short or damaged; fetch it again"
+                reason = f"the {packer} file is truncated or damaged; download it again"
                 raise DataError(f"{path}:{number + 1}: {reason}") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     if not number:
-        raise DataError(f"{path}: no rows in it")
+        raise DataError(f"{path}: the file has no rows")
 
 
 def _rows(stream: Any, path: Path, packer: str, how: Reading) -> Iterator[tuple[Where, Given]]:
     if _head(stream, path) != _PARQUET:
         return rows_of(stream, path, how)
     if packer or not stream.seekable():
-        raise DataError(f"{path}: parquet is read from its end; give it as a file of its own, not packed or by a pipe")
+        raise DataError(f"{path}: parquet cannot be read from a compressed file or a pipe; pass the file itself")
     from irlhf.io.parquet import rows_of as parquet_rows
 
     return parquet_rows(stream, path)
 
 
 def _head(stream: Any, path: Path) -> bytes:
-    """Return the first bytes without taking them. Raises DataError for what is not read here."""
+    """Return the first bytes without consuming them. Raises DataError for zip files and UTF-16."""
     head: bytes = stream.peek(4)[:4]
     if head == _ZIP:
-        raise DataError(f"{path}: a zip file (or a spreadsheet), which is not read; unpack it (or save it as CSV)")
+        raise DataError(f"{path}: zip files and spreadsheets are not supported; unzip it, or save it as CSV")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path}: saved as UTF-16; save it as UTF-8")
     return head
@@ -174,11 +175,11 @@ def _open(path: Path) -> Iterator[Any]:
 
 
 def digest(path: Path) -> str:
-    """Return the sha256 of a file's bytes, or "-" for a stream, which cannot be read twice."""
+    """Return the sha256 of a file's bytes, or "-" for stdin, which cannot be read twice. Raises ConfigError."""
     if path == STREAM:
         return str(STREAM)
     if path.exists() and not path.is_file():
-        raise ConfigError(f"{path} is no plain file, and it is read twice; use - for a stream")
+        raise ConfigError(f"{path} is not a regular file, but it must be read twice; use - for stdin")
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -187,7 +188,7 @@ def digest(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file of ours. Raises ConfigError, or DataError where it is damaged."""
+    """Return the object in a JSON file written by irlhf. Raises ConfigError, or DataError if it is damaged."""
     try:
         value = json.loads(path.read_bytes(), parse_constant=refuse)
     except OSError as error:
@@ -200,17 +201,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file that a user wrote.
+    """Return the mapping in a YAML file written by a user.
 
-    Anchors, aliases and doubled keys are refused: the first two can swell without bound, the last
-    loses what was written. Raises ConfigError with the line.
+    Aliases and repeated keys are rejected: aliases can expand without bound, and repeated keys would be dropped
+    silently. Raises ConfigError with the line.
     """
     try:
         text = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     if len(text) > YAML_LIMIT:
-        raise ConfigError(f"{path}: over {YAML_LIMIT >> 20} MiB; that is no settings file")
+        raise ConfigError(f"{path}: over {YAML_LIMIT >> 20} MiB, which is too large for a settings file")
     try:
         value = yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as error:
@@ -219,13 +220,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not YAML ({first_line(error)})") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: no mapping of names to settings in it")
+        raise ConfigError(f"{path}: expected a mapping of names to settings")
     return value
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write; it becomes `path` when the block ends well, else it is gone."""
+    """Yield a temporary path; it is renamed to `path` if the block succeeds, else removed. Raises OutputError."""
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; name a file")
     handle, name = _temporary(path)
@@ -245,7 +246,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write one JSON object, indented, whole or not at all; `-` is stdout."""
+    """Write one indented JSON object, completely or not at all; `-` is stdout. Raises OutputError."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
     if path == STREAM:
         write_stdout(text.encode(errors="replace"))
@@ -255,9 +256,9 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def write_stdout(chunk: bytes | bytearray) -> None:
-    """Write JSON to stdout at once. BrokenPipeError, where the reader has enough, is the caller's to pass on.
+    """Write JSON to stdout and flush. Raises BrokenPipeError if the reader has closed the pipe.
 
-    A terminal gets control characters as JSON escapes, which say the same and do nothing.
+    On a terminal, control characters are written as JSON escapes, so that they have no effect.
     """
     if sys.stdout.isatty():
         chunk = CONTROL_CHARACTERS.sub(lambda match: f"\\u{ord(match[0]):04x}", chunk.decode()).encode()
@@ -267,16 +268,16 @@ def write_stdout(chunk: bytes | bytearray) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        # Python would flush what is left when it ends, and complain a second time.
+        # Otherwise Python flushes the rest at exit and reports the error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise disk_error(Path("stdout"), error) from error
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Give the folder `<path>.partial` to fill; it becomes `path` when the block ends well.
+    """Yield the folder `<path>.partial`; it is renamed to `path` if the block succeeds.
 
-    What stands in it after a failure is kept, so that long work can go on from there.
+    After a failure its content is kept, so that long work can resume. Raises OutputError.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -292,45 +293,45 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove, below a folder, the unfinished files that a kill left. Nobody else may be writing there."""
+    """Remove the unfinished files of a killed process below a folder. No other process may be writing there."""
     for stale in folder.rglob(f"{TEMPORARY}*"):
         stale.unlink(missing_ok=True)
 
 
 def check_output(output: Path, inputs: Mapping[str, Path]) -> None:
-    """Refuse an output that is an input, or that has no folder to stand in, before any work is done."""
+    """Raise ConfigError or OutputError if an output is an input or its folder is missing or not writable."""
     if output == STREAM:
         return
     for role, given in inputs.items():
         if given != STREAM and given.exists() and output.exists() and output.samefile(given):
             raise ConfigError(f"{output} is both the output and the {role}; write to another file")
     if not output.parent.is_dir():
-        raise ConfigError(f"{output.parent}: no such folder for the output; make it first")
+        raise ConfigError(f"{output.parent}: the folder of the output does not exist; create it first")
     if not os.access(output.parent, os.W_OK):
-        raise OutputError(f"{output.parent}: this folder cannot be written to")
+        raise OutputError(f"{output.parent}: this folder is not writable")
 
 
 def disk_error(path: Path, error: OSError) -> IrlhfError:
-    """Say what the disk refused."""
-    return OutputError(f"{path}: cannot be written ({error.strerror or error}); free some room or name another")
+    """Return the OutputError for a failed write."""
+    return OutputError(f"{path}: cannot be written ({error.strerror or error}); free disk space or choose another path")
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML without aliases and without doubled keys."""
+    """YAML without aliases and repeated keys."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.events.AliasEvent):
             mark = self.get_mark()
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read here", problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a name must be plain text", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key.start_mark)
             if key.value in seen:
-                problem = f"{key.value!r} stands twice"
+                problem = f"{key.value!r} occurs twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)

@@ -1,4 +1,4 @@
-"""Rows of JSON: an object a line, or one value that holds them in a list."""
+"""Read rows of JSON: one object per line, or one value with a list of objects."""
 
 import json
 import math
@@ -14,36 +14,36 @@ from irlhf.core.errors import DataError
 from irlhf.core.example import Where
 from irlhf.io.compression import DAMAGE
 
-LINE_LIMIT = 16 * 2**20  # bytes; a longer line is a broken file, or somebody's bomb
-JSON_LIMIT = 256 * 2**20  # bytes of one JSON value, which is read whole
-DEPTH_LIMIT = 100  # levels of nesting in one row, well below Python's own
-BLOCK = 2**19  # bytes of lines that are handed on together
+LINE_LIMIT = 16 * 2**20  # bytes; a longer line means a broken or malicious file
+JSON_LIMIT = 256 * 2**20  # bytes of one JSON value, which is read at once
+DEPTH_LIMIT = 100  # levels of nesting in one row, well below Python's recursion limit
+BLOCK = 2**19  # bytes of lines in one block
 BOM = b"\xef\xbb\xbf"
 
 _CHUNK = 2**20  # bytes
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
-_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # how half a character is written, or one half of a whole one
-_TURN = {"role", "from"}  # keys of what is said in a chat
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # the escape of a surrogate, alone or in a pair
+_TURN = {"role", "from"}  # keys of a chat message
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A row that cannot be read, while those behind it can."""
+    """A row that cannot be read. The rows after it can."""
 
     error: DataError
-    given: str  # what stands in its place
+    given: str  # the text of the row
 
 
 Given = dict[str, Any] | Broken
-Numbered = Iterator[tuple[int, bytes]]  # lines, counted from 1
+Numbered = Iterator[tuple[int, bytes]]  # lines, numbered from 1
 
 
 def parse_row(line: bytes, where: Where) -> dict[str, Any]:
-    """Return the object on one line. Raises DataError."""
+    """Return the object on one line. Raises DataError if it is not UTF-8, not JSON or not an object."""
     try:
         text = line.decode("utf-8-sig" if where.line == 1 else "utf-8")
-        if text.startswith("\ufeff"):  # as where files with one each were put together
+        if text.startswith("\ufeff"):  # for example, after files with a BOM were concatenated
             raise ValueError("Unexpected UTF-8 BOM (decode using utf-8-sig): line 1 column 1 (char 0)")
         row = _ROW.decode(text)
     except UnicodeDecodeError as error:
@@ -54,45 +54,45 @@ def parse_row(line: bytes, where: Where) -> dict[str, Any]:
         raise DataError(f"{where}: not JSON ({first_line(error)})") from error
     if line.count(b"{") + line.count(b"[") <= DEPTH_LIMIT and isinstance(row, dict) and not _HALF.search(line):
         return row
-    return _sound(row, where)
+    return _validated(row, where)
 
 
 def checked(row: object, where: Where) -> Given:
-    """Return an object that can be written again as it stands; anything else is broken."""
+    """Return an object that can be written back unchanged, or a Broken row."""
     try:
-        return _sound(row, where)
+        return _validated(row, where)
     except DataError as error:
         return Broken(error, "" if depth(row) > DEPTH_LIMIT else json.dumps(row))
 
 
-def _sound(row: object, where: Where) -> dict[str, Any]:
+def _validated(row: object, where: Where) -> dict[str, Any]:
     if depth(row) > DEPTH_LIMIT:
         raise DataError(f"{where}: nested too deeply (over {DEPTH_LIMIT} levels)")
     if not isinstance(row, dict):
         raise DataError(f'{where}: not a JSON object; each row must be one, like {{"prompt": …}}')
     try:
-        json.dumps(row, ensure_ascii=False, allow_nan=False).encode()  # a lone surrogate has no bytes to be written as
+        json.dumps(row, ensure_ascii=False, allow_nan=False).encode()  # a lone surrogate cannot be encoded
     except UnicodeEncodeError as error:
-        raise DataError(f"{where}: half a character (a lone surrogate \\ud800-\\udfff); mend the text") from error
+        raise DataError(f"{where}: invalid text (a lone surrogate, \\ud800-\\udfff); fix or remove it") from error
     except ValueError as error:
-        raise DataError(f"{where}: NaN and Infinity are not numbers; leave such a value out") from error
+        raise DataError(f"{where}: NaN and Infinity are not valid JSON; remove the value") from error
     return row
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says, as far as it fits into ours."""
+    """Return the first line of an error's message."""
     return str(error).split("\n", 1)[0]
 
 
 def refuse(constant: str) -> float:
-    """Refuse NaN and Infinity, which Python's reader of JSON takes for numbers. Raises ValueError."""
+    """Raise ValueError for NaN and Infinity, which Python's JSON parser accepts."""
     raise ValueError(f"{constant} is not a number")
 
 
 def _float(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
-        raise ValueError(f"{digits:.20} is beyond what a number can be")
+        raise ValueError(f"{digits:.20} is too large for a number")
     return number
 
 
@@ -100,17 +100,19 @@ _ROW = json.JSONDecoder(parse_constant=refuse, parse_float=_float)
 
 
 def numbered_lines(stream: Any, path: Path) -> Numbered:
-    """Yield the lines of a stream. Raises DataError where one is too long."""
+    """Yield the numbered lines of a stream. Raises DataError if a line exceeds LINE_LIMIT."""
     number = 0
     while line := stream.readline(LINE_LIMIT + 1):
         number += 1
         if len(line) > LINE_LIMIT:
-            raise DataError(f"{path}:{number}: a line of over {LINE_LIMIT >> 20} MiB; is it JSONL, or a table?")
+            raise DataError(
+                f"{path}:{number}: the line is longer than {LINE_LIMIT >> 20} MiB; check that the file is JSONL or a table"
+            )
         yield number, line
 
 
 def parse_lines(numbered: Numbered, path: Path) -> Iterator[tuple[Where, Given]]:
-    """Yield the rows of lines that are an object each; blank ones are none."""
+    """Yield the row on each line, or a Broken row; blank lines are skipped."""
     for number, line in numbered:
         if line.strip():
             where = Where(str(path), number)
@@ -122,7 +124,7 @@ def parse_lines(numbered: Numbered, path: Path) -> Iterator[tuple[Where, Given]]
 
 
 def blocks_of(stream: Any, path: Path, first: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of JSONL from the line `first` on, many at a time, with the number of the first of them."""
+    """Yield blocks of JSONL lines, starting with the line `first`, each with the number of its first line."""
     begun, size = first, 0
     lines: list[bytes] = []
     try:
@@ -141,20 +143,20 @@ def blocks_of(stream: Any, path: Path, first: int) -> Iterator[tuple[int, bytes]
 
 
 def rows_in(block: bytes, number: int, path: Path) -> Iterator[tuple[Where, Given]]:
-    """Yield the rows of a block whose first line has this number."""
+    """Yield the rows of a block; `number` is that of its first line."""
     return parse_lines(enumerate(BytesIO(block), number), path)
 
 
 def objects(stream: Any, path: Path) -> Iterator[tuple[Where, Given]]:
-    """Tell JSONL in a .json file from one value: its first line is whole, and more stands below."""
+    """Yield the rows of a .json file: JSONL if its first line is a whole value and more follows, else one value."""
     begun = bytearray()
     filled: list[bytes] = []
     while len(filled) < 2 and len(begun) <= JSON_LIMIT and (line := stream.readline(LINE_LIMIT + 1)):
         begun += line
         filled += [line] if line.strip() else []
     if len(filled) == 2 and _is_whole(filled[0]):
-        behind = ((number + begun.count(b"\n"), line) for number, line in numbered_lines(stream, path))
-        return parse_lines(chain(enumerate(BytesIO(begun), 1), behind), path)
+        rest = ((number + begun.count(b"\n"), line) for number, line in numbered_lines(stream, path))
+        return parse_lines(chain(enumerate(BytesIO(begun), 1), rest), path)
     return document(begun, stream, path)
 
 
@@ -167,12 +169,14 @@ def _is_whole(line: bytes) -> bool:
 
 
 def document(begun: bytes | bytearray, stream: Any, path: Path) -> Iterator[tuple[Where, Given]]:
-    """Yield the objects of one JSON value, counted from 1."""
+    """Yield the objects of one JSON value, numbered from 1. Raises DataError if it is not valid."""
     whole = bytearray(begun)
     while len(whole) <= JSON_LIMIT and (more := stream.read(_CHUNK)):
         whole += more
     if len(whole) > JSON_LIMIT:
-        raise DataError(f"{path}: over {JSON_LIMIT >> 20} MiB in one JSON value; make it JSONL: jq -c '.[]' {path}")
+        raise DataError(
+            f"{path}: one JSON value of over {JSON_LIMIT >> 20} MiB; convert it to JSONL: jq -c '.[]' {path}"
+        )
     try:
         text = whole.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -187,14 +191,14 @@ def document(begun: bytes | bytearray, stream: Any, path: Path) -> Iterator[tupl
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({first_line(error)})") from error
     if _space(text, end) < len(text):
-        raise DataError(f"{path}: more stands behind the object; write one a line, or one list")
+        raise DataError(f"{path}: more text follows the object; write one object per line, or one list")
     for number, row in enumerate(_list_in(value), 1):
         where = Where(str(path), number)
         yield where, checked(row, where)
 
 
 def _list_in(value: dict[str, Any]) -> list[Any]:
-    """Return the one list of objects beside single values, unless it is a chat; else the object as the only row."""
+    """Return the object's only list of objects, unless it is a chat; else the object as a single row."""
     inside = [inner for inner in value.values() if isinstance(inner, dict | list)]
     rows = inside[0] if len(inside) == 1 else []
     if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict) or rows[0].keys() & _TURN:
@@ -203,7 +207,7 @@ def _list_in(value: dict[str, Any]) -> list[Any]:
 
 
 def _items(text: str, start: int, path: Path) -> Iterator[tuple[Where, Given]]:
-    """Yield one object of a list after the other, so that only their text is in memory as a whole."""
+    """Yield the objects of a list one by one, so that only the text is in memory at once."""
     at = _space(text, start + 1)
     number = 0
     while number or text[at : at + 1] != "]":
@@ -220,10 +224,10 @@ def _items(text: str, start: int, path: Path) -> Iterator[tuple[Where, Given]]:
         if text[at : at + 1] == "]":
             break
         if text[at : at + 1] != ",":
-            raise DataError(f"{where}: neither a comma nor the end of the list behind it; is the file cut short?")
+            raise DataError(f"{where}: expected a comma or the end of the list after it; the file may be truncated")
         at = _space(text, at + 1)
     if _space(text, at + 1) < len(text):
-        raise DataError(f"{path}: more stands behind the list; leave the list alone in its file")
+        raise DataError(f"{path}: more text follows the list; keep only the list in the file")
 
 
 def _space(text: str, start: int) -> int:
@@ -232,7 +236,7 @@ def _space(text: str, start: int) -> int:
 
 
 def depth(value: object) -> int:
-    """Return how many levels a value is nested, found level by level: no recursion, no limit."""
+    """Return the nesting depth of a value, without recursion."""
     levels, level = 0, [value]
     while level:
         levels += 1

@@ -1,6 +1,7 @@
-"""Rows of parquet files, by pyarrow, a few at a time.
+"""Read and write rows of parquet files with pyarrow, in small batches.
 
-A column whose values have no type in common is written as JSON text, and marked, so that it is read as what it was.
+A column whose values have no common type is written as JSON text and marked in the schema, so that reading restores its
+values.
 """
 
 import json
@@ -25,24 +26,24 @@ except ModuleNotFoundError as missing:
     raise ConfigError("parquet files need pyarrow: pip install 'irlhf[parquet]'") from missing
 
 _BATCH = 256  # rows in memory at a time
-_BUFFER = 2**20  # bytes of each column that are read at a time
-_SMALL = 64 * 2**20  # bytes of a file of which a whole column is: a damaged page of it may say that it has gigabytes
-_BEYOND = (OverflowError, KeyError, ValueError)  # dates after the year 9999, keys that a map has twice, half characters
+_BUFFER = 2**20  # bytes of a column read at a time
+_SMALL = 64 * 2**20  # bytes; columns of smaller files are read whole, because a damaged page may claim gigabytes
+_BEYOND = (OverflowError, KeyError, ValueError)  # dates after 9999, repeated map keys, invalid text
 _DAMAGE = (pyarrow.ArrowException, OSError, ValueError)
-_MARK = {b"irlhf": b"json"}  # in the schema, of columns of JSON text
-_GROUP = 16 * 2**20  # bytes of rows that are packed together
+_MARK = {b"irlhf": b"json"}  # schema metadata of columns with JSON text
+_GROUP = 16 * 2**20  # bytes of rows in one row group
 _WIDEST = 5000  # columns
 
 
 def rows_of(raw: IO[bytes], path: Path) -> Iterator[tuple[Where, Given]]:
-    """Yield the rows of an open file, counted from 1. What is null is absent, in rows and in objects inside them."""
+    """Yield the rows of an open file, numbered from 1. Null values are dropped, also inside objects."""
     number = 0
     try:
         buffer = 0 if raw.seek(0, SEEK_END) < _SMALL else _BUFFER
         file = parquet.ParquetFile(raw, buffer_size=buffer, pre_buffer=False)
-        again = repeated(file.schema_arrow.names)
-        if again:
-            raise DataError(f"{path}: column '{again[0]:.40}' stands twice; write it without the other")
+        duplicates = repeated(file.schema_arrow.names)
+        if duplicates:
+            raise DataError(f"{path}: column '{duplicates[0]:.40}' occurs twice; remove or rename one")
         marked = [
             column.name for column in file.schema_arrow if column.metadata and _MARK.items() <= column.metadata.items()
         ]
@@ -52,22 +53,24 @@ def rows_of(raw: IO[bytes], path: Path) -> Iterator[tuple[Where, Given]]:
                 where = Where(str(path), number)
                 yield where, _plain_row(row, marked, where)
     except _DAMAGE as error:
-        reason = f"the parquet file cannot be read ({first_line(error):.120}); fetch it again"
+        reason = f"the parquet file cannot be read ({first_line(error):.120}); download it again"
         raise DataError(f"{path}:{number + 1}: {reason}") from error
 
 
 def write(source: Path, target: Path) -> dict[str, str]:
-    """Write JSONL of ours as parquet; return the columns that are JSON text, each with the reason.
+    """Write a JSONL file of irlhf as parquet; return the columns written as JSON text, each with the reason.
 
-    The rows are read twice: for the types of all, and to be written. Whole numbers beside fractions become fractions,
-    and what is null is absent.
+    The rows are read twice: to infer the column types, and to write them. A column with integers and floats becomes
+    float, and null values are dropped. Raises DataError if there are too many columns.
     """
     columns: dict[str, Column] = {}
     for number, row in enumerate(_parsed(source), 1):
         for name, value in row.items():
             columns.setdefault(name, Column()).take(value, number)
         if len(columns) > _WIDEST:
-            raise DataError(f"{source}:{number}: over {_WIDEST:,} columns; name the output .jsonl, or rename this file")
+            raise DataError(
+                f"{source}:{number}: over {_WIDEST:,} columns, too many for parquet; use an output that ends in .jsonl"
+            )
     for column in columns.values():
         column.settle()
     columns = {name: column for name, column in columns.items() if column.clash or column.shape.kind}
@@ -100,14 +103,14 @@ def _type(shape: Shape) -> Any:
 
 
 def _batches(rows: Iterable[dict[str, Any]], columns: Mapping[str, Column], schema: Any) -> Iterator[Any]:
-    """Yield a few rows at a time as columns."""
-    waiting: list[dict[str, Any]] = []
+    """Yield record batches of up to _BATCH rows."""
+    rows_in_batch: list[dict[str, Any]] = []
     for row in rows:
-        waiting.append({name: _stored(value, columns[name]) for name, value in row.items() if name in columns})
-        if len(waiting) == _BATCH:
-            yield pyarrow.RecordBatch.from_pylist(waiting, schema)
-            waiting.clear()
-    yield pyarrow.RecordBatch.from_pylist(waiting, schema)
+        rows_in_batch.append({name: _stored(value, columns[name]) for name, value in row.items() if name in columns})
+        if len(rows_in_batch) == _BATCH:
+            yield pyarrow.RecordBatch.from_pylist(rows_in_batch, schema)
+            rows_in_batch.clear()
+    yield pyarrow.RecordBatch.from_pylist(rows_in_batch, schema)
 
 
 def _stored(value: Any, column: Column) -> Any:
@@ -115,7 +118,7 @@ def _stored(value: Any, column: Column) -> Any:
 
 
 def _groups(batches: Iterable[Any]) -> Iterator[list[Any]]:
-    """Gather batches until they are worth being packed together."""
+    """Yield lists of batches of at least _GROUP bytes, one per row group."""
     group: list[Any] = []
     for batch in batches:
         group.append(batch)
@@ -126,7 +129,7 @@ def _groups(batches: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _values(batch: Any) -> list[dict[str, Any] | Exception]:
-    """Return the rows of a batch, and in the place of one that holds what Python cannot, why."""
+    """Return the rows of a batch; a row with a value that Python cannot represent is replaced by the exception."""
     try:
         parsed: list[dict[str, Any] | Exception] = batch.to_pylist(maps_as_pydicts="strict")
     except _BEYOND as error:
@@ -138,24 +141,24 @@ def _values(batch: Any) -> list[dict[str, Any] | Exception]:
 
 def _plain_row(row: dict[str, Any] | Exception, marked: Iterable[str], where: Where) -> Given:
     if isinstance(row, Exception):
-        return Broken(DataError(f"{where}: a value cannot be read ({first_line(row):.200}); leave its column out"), "")
+        return Broken(DataError(f"{where}: a value cannot be read ({first_line(row):.200}); remove its column"), "")
     try:
         unmarked = {name: _unmarked(row[name], name) for name in marked if row[name] is not None}
         return checked({**_plain(row), **unmarked}, where)
     except TypeError as error:
-        return Broken(DataError(f"{where}: {error}; leave its column out"), f"{row!r:.1000}")
+        return Broken(DataError(f"{where}: {error}; remove its column"), f"{row!r:.1000}")
 
 
 def _unmarked(text: str, name: str) -> Any:
-    """Return what a column of JSON text holds. Raises TypeError where that is none."""
+    """Return the parsed JSON text of a column. Raises TypeError if it is not JSON."""
     try:
         return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        raise TypeError(f"'{name:.40}' is marked as JSON, and is none") from error
+        raise TypeError(f"'{name:.40}' is marked as JSON but is not valid JSON") from error
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it. Raises TypeError for one that JSON has not."""
+    """Return a value converted to a JSON type. Raises TypeError if there is none."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, dict):
@@ -170,5 +173,5 @@ def _plain(value: Any) -> Any:
         try:
             return value.decode()
         except UnicodeDecodeError as error:
-            raise TypeError("bytes that are no text") from error
-    raise TypeError(f"a value of type {type(value).__name__}, which JSON has not")
+            raise TypeError("bytes that are not UTF-8 text") from error
+    raise TypeError(f"a value of type {type(value).__name__}, which JSON does not support")

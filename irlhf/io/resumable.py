@@ -1,12 +1,12 @@
-"""Rows written so that a kill at any moment loses none and doubles none.
+"""Write rows so that a killed run can resume without losing or repeating any.
 
-    <out>.lock            one writer at a time
-    <out>.run.json        what is being made: digests of the inputs, every setting
-    <out>.partial         the rows so far, each appended whole
-    <out>.rejected.jsonl  the rows that were set aside, each with its reason
+    <out>.lock            held by the one process that writes
+    <out>.run.json        the manifest: digests of the inputs, all settings
+    <out>.partial         the rows so far, each appended in one write
+    <out>.rejected.jsonl  the rejected rows, each with its reason
     <out>                 appears when complete
 
-The same command again goes on behind the last whole row; a command with another setting is refused.
+The same command resumes after the last complete row. A command with other settings is an error.
 """
 
 import glob
@@ -33,26 +33,29 @@ from irlhf.io.compression import COMPRESSED_SUFFIXES, compress
 from irlhf.io.jsonl import parse_row
 from irlhf.io.tables import SEPARATORS, bare
 
-SYNC_ROWS = 32  # rows that a power cut may cost; a kill costs none
+SYNC_ROWS = 32  # rows that a power failure may lose; a kill loses none
 SYNC_SECONDS = 1.0
 PARQUET = ".parquet"
-_COMMANDS = {"finetune --objective reward": "reward-model", "finetune --rounds": "rounds"}  # earlier names, and today's
-PARTIAL = ".partial"  # behind the name of an output that is not complete
+_COMMANDS = {
+    "finetune --objective reward": "reward-model",
+    "finetune --rounds": "rounds",
+}  # names in earlier versions, and current names
+PARTIAL = ".partial"  # suffix of an incomplete output
 
-_REMOVED = {"layout": "auto"}  # settings of earlier versions, each with the value that all runs have now
+_REMOVED = {"layout": "auto"}  # settings of earlier versions, each with the value that is now fixed
 
 
 @dataclass(frozen=True)
 class RunManifest:
-    """What a run makes: equal cards make equal files."""
+    """The inputs and settings of a run. Runs with equal manifests write equal files."""
 
     command: str
     inputs: Mapping[str, Path]
     settings: Mapping[str, Any]
-    afresh: str = ""  # what starting afresh costs, for whoever has to
+    afresh: str = ""  # what a new start costs, for the error message
 
     def to_json(self) -> dict[str, Any]:
-        """Return the card with the digest of every input."""
+        """Return the manifest with the digest of every input. Raises ConfigError if an input cannot be read."""
         inputs = {role: {"path": str(path), "sha256": digest_of(path)} for role, path in self.inputs.items()}
         settings: dict[str, Any] = json.loads(json.dumps(self.settings, default=str))
         return {"command": self.command, "inputs": inputs, "settings": settings}
@@ -60,23 +63,23 @@ class RunManifest:
 
 @dataclass
 class ResumableWriter:
-    """The rows of one output while it is being written. Made by `journal`."""
+    """Appends the rows of one output. Created by `resumable_output`."""
 
     output: Path
-    done: set[int] = field(default_factory=set)  # fingerprints of the ids that an interrupted run wrote
+    done: set[int] = field(default_factory=set)  # fingerprints of the ids written by an interrupted run
     finished: bool = False  # an earlier run of the same command completed the output
     counts: Counter[str] = field(default_factory=Counter)
-    _resumable: bool = True  # if not, rows are worth nothing before all are there
+    _resumable: bool = True  # if False, an incomplete output is deleted
     _rows: int = -1  # file descriptors
     _rejects: int = -1
     _synced: float = 0.0
 
     def write(self, example: Example) -> None:
-        """Append one example in one write."""
+        """Append one example in one write. Raises OutputError."""
         self.write_row(example.to_json())
 
     def write_row(self, row: Mapping[str, Any]) -> None:
-        """Append one row of another shape in one write."""
+        """Append one row of any keys in one write. Raises OutputError."""
         self.counts["written"] += 1
         if self.output == files.STREAM:
             files.write_stdout(dumps(row))
@@ -88,13 +91,13 @@ class ResumableWriter:
             self._synced = time.monotonic()
 
     def reject(self, where: Where | str, reason: str, row: object) -> None:
-        """Set one row aside with the reason."""
+        """Write one row to the rejected rows, with the reason. Raises OutputError."""
         self.counts["rejected"] += 1
         if self.output != files.STREAM:
             _append(self._rejects, rejection(where, reason, row), self.output)
 
     def append(self, rows: bytes | bytearray, rejects: bytes | bytearray, counts: Mapping[str, int]) -> None:
-        """Append what was made elsewhere, several rows in one write, for an output that is not resumed."""
+        """Append several encoded rows in one write, for an output that is not resumable. Raises OutputError."""
         self.counts.update(counts)
         if self.output == files.STREAM:
             files.write_stdout(rows)
@@ -103,16 +106,16 @@ class ResumableWriter:
         _append(self._rejects, rejects, self.output)
 
     def summary(self) -> dict[str, Any]:
-        """Return what was done, for `--json` and for the closing line."""
+        """Return the output and the counts, for `--json` and the final note."""
         return {"output": str(self.output), "finished": self.finished, **self.counts}
 
 
 @contextmanager
 def resumable_output(output: Path, manifest: RunManifest, resumable: bool = True) -> Iterator[ResumableWriter]:
-    """Open an output of rows. Leaving the block well completes it; leaving it otherwise keeps the rows.
+    """Yield a writer of rows. The output is completed if the block succeeds; after an error the rows are kept.
 
-    With `resumable` False (work cheaper to do again than to check) nothing is kept; neither is it where an
-    input is a stream, because nobody can tell whether it is the same one.
+    Nothing is kept if `resumable` is False (for work that is cheap to repeat) or if an input is stdin, whose rows
+    cannot be compared. Raises ConfigError if the output belongs to another run, and OutputError.
     """
     resumable = resumable and files.STREAM not in manifest.inputs.values()
     if output == files.STREAM:
@@ -122,28 +125,28 @@ def resumable_output(output: Path, manifest: RunManifest, resumable: bool = True
     _check_kind(output, manifest)
     with lock(output):
         made = manifest.to_json()
-        book = ResumableWriter(output, _resumable=resumable)
+        writer = ResumableWriter(output, _resumable=resumable)
         if is_finished(output, made, manifest.afresh):
-            book.finished = True
-            beside(output, PARTIAL).unlink(missing_ok=True)  # a kill may have left it behind a packed output
-            book.counts.update(files.read_json(beside(output, ".run.json")).get("counts", {}))
-            yield book
+            writer.finished = True
+            beside(output, PARTIAL).unlink(missing_ok=True)  # a killed run may have left it beside a compressed output
+            writer.counts.update(files.read_json(beside(output, ".run.json")).get("counts", {}))
+            yield writer
             return
-        _begin(book, made)
+        _begin(writer, made)
         try:
-            yield book
+            yield writer
         except BaseException:
-            _keep(book)
+            _keep(writer)
             raise
-        _complete(book, made)
+        _complete(writer, made)
 
 
 @contextmanager
 def resumable_folder(output: Path, manifest: RunManifest, worth: str = "") -> Iterator[Path | None]:
-    """Give the folder `<output>.partial` to build `output` in; None where an earlier run completed it.
+    """Yield the folder `<output>.partial`, which becomes `output`; None if an earlier run completed it.
 
-    After a failure the folder is kept if it holds a file like `worth`, from which the same command goes on; without
-    `worth` nothing is kept.
+    After a failure the folder is kept if it has a file that matches the glob `worth`, from which the same command
+    resumes. Without `worth` nothing is kept. Raises ConfigError if the output belongs to another run, and OutputError.
     """
     files.check_output(output, manifest.inputs)
     with lock(output):
@@ -152,7 +155,7 @@ def resumable_folder(output: Path, manifest: RunManifest, worth: str = "") -> It
             yield None
             return
         if files.STREAM in manifest.inputs.values() and beside(output, PARTIAL).is_dir():
-            shutil.rmtree(beside(output, PARTIAL))  # of other rows, for all we know
+            shutil.rmtree(beside(output, PARTIAL))  # its rows may differ from those on stdin
         _sweep(output)
         files.sweep(beside(output, PARTIAL))
         files.write_json(beside(output, ".run.json"), made)
@@ -169,60 +172,60 @@ def resumable_folder(output: Path, manifest: RunManifest, worth: str = "") -> It
 
 @contextmanager
 def lock(output: Path) -> Iterator[None]:
-    """Hold the output for this process. Raises OutputError at once where another process holds it."""
+    """Lock the output for this process. Raises OutputError at once if another process holds the lock."""
     path = beside(output, ".lock")
     held = filelock.FileLock(path, timeout=0)
     try:
         held.acquire()
     except filelock.Timeout as error:
-        raise OutputError(f"{output}: another irlhf process is writing it; wait for it or name another") from error
+        raise OutputError(f"{output}: another irlhf process is writing it; wait, or choose another output") from error
     except OSError as error:
         raise files.disk_error(output, error) from error
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is held: a waiter sees that its file has no name and starts over
+        path.unlink(missing_ok=True)  # while locked: a waiting process notices the removed file and retries
         held.release()
 
 
 def is_finished(output: Path, made: Mapping[str, Any], afresh: str = "", parts: Path | None = None) -> bool:
-    """Return whether this very run is complete already. Raises ConfigError where another one is there.
+    """Return whether the run with this manifest is complete. Raises ConfigError if the output belongs to another run.
 
-    `parts` is where there is more of the output than one `.partial`.
+    `parts` is the path of the unfinished output if it is not the usual `.partial`.
     """
     manifest_file = beside(output, ".run.json")
     partial = parts or beside(output, PARTIAL)
     if output.exists() and not manifest_file.exists():
-        raise ConfigError(f"{output} exists and no irlhf run wrote it; name another output or move it away")
+        raise ConfigError(f"{output} exists but was not written by irlhf; choose another output, or move the file")
     if not output.exists() and not partial.exists():
         return False
     if manifest_file.exists():
         changed = _differences(_current(files.read_json(manifest_file)), made)
         whole = output if output.exists() and not parts else partial
-        mend = f"name another output, or delete {whole} to start afresh"
-        mend += f" ({afresh})" if afresh else ""
+        fix = f"choose another output, or delete {whole} to start over"
+        fix += f" ({afresh})" if afresh else ""
         if changed:
-            raise ConfigError(f"{output} was begun otherwise: {'; '.join(changed)}; {mend}")
+            raise ConfigError(f"{output} belongs to a different run: {'; '.join(changed)}; {fix}")
         if output.exists() and any(entry["sha256"] == str(files.STREAM) for entry in made["inputs"].values()):
-            raise ConfigError(f"{output} exists, and whether stdin holds the same rows cannot be told; {mend}")
+            raise ConfigError(f"{output} exists, but the rows on stdin cannot be compared with its input; {fix}")
     return output.exists()
 
 
 def recorded_setting(output: Path, name: str) -> Any:
-    """Return a setting of the run that began or completed this output; None where there is no such run or setting."""
+    """Return a setting of the run that started or completed this output; None if there is no such run or setting."""
     manifest = beside(output, ".run.json")
     begun = output != files.STREAM and (output.exists() or beside(output, PARTIAL).exists())
     return files.read_json(manifest).get("settings", {}).get(name) if begun and manifest.is_file() else None
 
 
 def counts_of(output: Path) -> dict[str, int]:
-    """Return what was counted while an output was written."""
+    """Return the counts in an output's manifest. Raises ConfigError if it cannot be read."""
     counts: dict[str, int] = files.read_json(beside(output, ".run.json"))["counts"]
     return counts
 
 
 def rejection(where: Where | str, reason: str, row: object) -> bytes:
-    """Return the line of a row that is set aside."""
+    """Return the JSONL line of a rejected row."""
     return dumps({"where": str(where), "reason": reason, "row": row})
 
 
@@ -231,34 +234,34 @@ def beside(output: Path, suffix: str) -> Path:
     return output.with_name(output.name + suffix)
 
 
-def _begin(book: ResumableWriter, made: Mapping[str, Any]) -> None:
-    partial = beside(book.output, PARTIAL)
+def _begin(writer: ResumableWriter, made: Mapping[str, Any]) -> None:
+    partial = beside(writer.output, PARTIAL)
     try:
-        _sweep(book.output)
-        if partial.exists() and book._resumable and beside(book.output, ".run.json").exists():
-            book.done = _recover(partial)
+        _sweep(writer.output)
+        if partial.exists() and writer._resumable and beside(writer.output, ".run.json").exists():
+            writer.done = _recover(partial)
         elif partial.exists():
             partial.unlink()
-        files.write_json(beside(book.output, ".run.json"), made)
+        files.write_json(beside(writer.output, ".run.json"), made)
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        book._rows = os.open(partial, append, 0o666)
-        # Every run reads its input from the start, so it meets every reject again.
-        book._rejects = os.open(beside(book.output, ".rejected.partial"), append | os.O_TRUNC, 0o666)
+        writer._rows = os.open(partial, append, 0o666)
+        # Every run reads its input from the start, so it finds every rejected row again.
+        writer._rejects = os.open(beside(writer.output, ".rejected.partial"), append | os.O_TRUNC, 0o666)
     except OSError as error:
-        raise files.disk_error(book.output, error) from error
-    book.counts["resumed"] = len(book.done)
-    book._synced = time.monotonic()
+        raise files.disk_error(writer.output, error) from error
+    writer.counts["resumed"] = len(writer.done)
+    writer._synced = time.monotonic()
 
 
 def _sweep(output: Path) -> None:
-    """Remove the unfinished files that a kill left of this output and its card. The lock is held."""
+    """Remove the temporary files that a killed run left for this output and its manifest. Needs the lock."""
     for path in (output, beside(output, ".run.json")):
         for stale in output.parent.glob(f"{files.TEMPORARY}{glob.escape(path.name)}.????????{path.suffix}"):
             stale.unlink(missing_ok=True)
 
 
 def _recover(partial: Path) -> set[int]:
-    """Cut the row that a kill tore, and return the fingerprints of the ids before it."""
+    """Truncate an incomplete last row, and return the fingerprints of the ids before it. Raises DataError."""
     done: set[int] = set()
     whole = 0
     with partial.open("r+b") as stream:
@@ -268,47 +271,47 @@ def _recover(partial: Path) -> set[int]:
             where = Where(str(partial), number)
             identifier = parse_row(line, where).get("id")
             if not isinstance(identifier, str) or not add_new(done, identifier):
-                raise DataError(f"{where}: damaged; delete {partial} to start afresh")
+                raise DataError(f"{where}: damaged; delete {partial} to start over")
             whole += len(line)
         stream.truncate(whole)
     return done
 
 
-def _keep(book: ResumableWriter) -> None:
-    os.close(book._rows)
-    os.close(book._rejects)
-    beside(book.output, ".rejected.partial").unlink(missing_ok=True)
-    partial = beside(book.output, PARTIAL)
-    if not book._resumable or partial.stat().st_size == 0:
+def _keep(writer: ResumableWriter) -> None:
+    os.close(writer._rows)
+    os.close(writer._rejects)
+    beside(writer.output, ".rejected.partial").unlink(missing_ok=True)
+    partial = beside(writer.output, PARTIAL)
+    if not writer._resumable or partial.stat().st_size == 0:
         partial.unlink()
-        beside(book.output, ".run.json").unlink(missing_ok=True)
+        beside(writer.output, ".run.json").unlink(missing_ok=True)
 
 
-def _complete(book: ResumableWriter, made: Mapping[str, Any]) -> None:
-    """Turn `.partial` into the output: rejects first, the output last, so that it vouches for the rest."""
-    partial, rejected = beside(book.output, PARTIAL), beside(book.output, ".rejected.jsonl")
+def _complete(writer: ResumableWriter, made: Mapping[str, Any]) -> None:
+    """Rename `.partial` to the output. The output comes last, so that its existence means that all is complete."""
+    partial, rejected = beside(writer.output, PARTIAL), beside(writer.output, ".rejected.jsonl")
     try:
-        for handle in (book._rows, book._rejects):
+        for handle in (writer._rows, writer._rejects):
             os.fsync(handle)
             os.close(handle)
-        files.write_json(beside(book.output, ".run.json"), {**made, "counts": dict(book.counts)})
-        if book.counts["rejected"]:
-            beside(book.output, ".rejected.partial").replace(rejected)
+        files.write_json(beside(writer.output, ".run.json"), {**made, "counts": dict(writer.counts)})
+        if writer.counts["rejected"]:
+            beside(writer.output, ".rejected.partial").replace(rejected)
         else:
-            beside(book.output, ".rejected.partial").unlink()
+            beside(writer.output, ".rejected.partial").unlink()
             rejected.unlink(missing_ok=True)
-        if book.output.suffix in (*COMPRESSED_SUFFIXES, PARQUET):
-            with files.whole_file(book.output) as temporary:
-                _convert(partial, temporary, book.output)
+        if writer.output.suffix in (*COMPRESSED_SUFFIXES, PARQUET):
+            with files.whole_file(writer.output) as temporary:
+                _convert(partial, temporary, writer.output)
             partial.unlink()
         else:
-            partial.replace(book.output)
+            partial.replace(writer.output)
     except OSError as error:
-        raise files.disk_error(book.output, error) from error
+        raise files.disk_error(writer.output, error) from error
 
 
 def _convert(partial: Path, temporary: Path, output: Path) -> None:
-    """Write the rows as the output's name says."""
+    """Write the rows in the format given by the suffix of the output."""
     if output.suffix in COMPRESSED_SUFFIXES:
         compress(partial, temporary)
         return
@@ -316,19 +319,21 @@ def _convert(partial: Path, temporary: Path, output: Path) -> None:
 
     untyped = write(partial, temporary)
     for name, reason in untyped.items():
-        console.note(f"{output}: column '{name:.40}' is JSON text, because {reason}")
+        console.note(f"{output}: column '{name:.40}' is written as JSON text: {reason}")
 
 
 def _check_kind(output: Path, manifest: RunManifest) -> None:
-    """Refuse a name that says of the rows what they are not, and parquet where it is of no use."""
+    """Raise ConfigError for an output suffix that is not supported."""
     kind = Path(bare(output.name)).suffix
     if kind in SEPARATORS or (kind == PARQUET and output.suffix in COMPRESSED_SUFFIXES):
-        raise ConfigError(f"{output}: rows are written as JSONL, packed or not, or as parquet; end it on .jsonl or so")
+        raise ConfigError(f"{output}: unsupported suffix; use .jsonl, .jsonl.gz, .jsonl.zst or .parquet")
     if kind == PARQUET:
         import irlhf.io.parquet  # noqa: F401 - fails here if pyarrow is not installed
 
         if manifest.settings.get("shard"):
-            raise ConfigError(f"{output}: cat cannot put parts in parquet together; name the part .jsonl")
+            raise ConfigError(
+                f"{output}: parquet shards cannot be concatenated with cat; use an output that ends in .jsonl"
+            )
 
 
 def _append(handle: int, row: bytes | bytearray, output: Path) -> None:
@@ -341,7 +346,7 @@ def _append(handle: int, row: bytes | bytearray, output: Path) -> None:
 
 
 def _current(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a manifest with the names of today for what an earlier version called otherwise."""
+    """Return a manifest with the names of earlier versions replaced by the current ones."""
     command, settings = str(manifest.get("command", "")), dict(manifest.get("settings", {}))
     for before, now in _COMMANDS.items():
         command = command.replace(before, now)
@@ -351,7 +356,7 @@ def _current(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Name what differs between two cards, where it is and where it was."""
+    """Return a description of each difference between two manifests."""
     changed = []
     if before.get("command") != now["command"]:
         changed.append(f"by `irlhf {before.get('command')}`")
@@ -384,12 +389,12 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def digest_of(path: Path) -> str:
-    """Return a file's digest; for a policy that of its card, which vouches for the weights."""
+    """Return the sha256 of a file, of a policy's policy.json or of a model folder's files. Raises ConfigError."""
     if not path.is_dir():
         return files.digest(path)
     if (path / "policy.json").is_file():
         return files.digest(path / "policy.json")
     inside = sorted([*path.glob("*.json"), *path.glob("*.jinja"), *path.glob("*.safetensors")])
     if not inside:
-        raise ConfigError(f"{path} is a folder without a model in it")
+        raise ConfigError(f"{path} is a folder without a model")
     return hashlib.sha256("".join(files.digest(path) for path in inside).encode()).hexdigest()

@@ -1,10 +1,10 @@
-"""Rows of text files: tables with a header, read here, and JSON (irlhf/io/jsonl.py); and what tells them apart.
+"""Detect the format of text files, and read tables with a header. irlhf/io/jsonl.py reads the JSON formats.
 
-first character [                     one list of objects
-.json and {                           an object a line; or an object with one list; or one object, which is one row
-.csv, .tsv                            a header and a row of cells for each row
-a name that says nothing, as stdin    the same, where the first line is a header for certain
-else                                  JSONL
+first character [              one list of objects
+.json and {                    one object per line; or an object with one list; or a single object, which is one row
+.csv, .tsv                     a header, then one row of cells per row
+no known suffix, as on stdin   the same, if the first line is clearly a header
+else                           JSONL
 """
 
 import csv
@@ -21,46 +21,46 @@ from irlhf.core.example import Where
 from irlhf.io.compression import COMPRESSED_SUFFIXES
 from irlhf.io.jsonl import BOM, LINE_LIMIT, Broken, Given, Numbered, document, numbered_lines, objects, parse_lines
 
-SEPARATORS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}  # of cells, by what tables are called
+SEPARATORS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}  # cell separators by file suffix
 
-_HEAD = 1024  # bytes, among which the first character stands
-_JSON = (".json", ".jsonl", ".ndjson")  # names of files that are no tables, whatever they begin with
-_DELIMITERS = {"\t": "tabs", ";": "semicolons", ",": "commas"}  # the surest first
-_NAME = re.compile(r"[\w .\-/()#%]+")  # a column's, where nothing but the header says that there is a table
+_HEAD = 1024  # bytes searched for the first character
+_JSON = (".json", ".jsonl", ".ndjson")  # suffixes of files that are never read as tables
+_DELIMITERS = {"\t": "tabs", ";": "semicolons", ",": "commas"}  # the least ambiguous first
+_NAME = re.compile(r"[\w .\-/()#%]+")  # a column name, if only the header indicates a table
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,307})(?:\.[0-9]{1,308})?(?:[eE][+-]?[0-9]{1,3})?")
-_GROUPED = re.compile(r"-?[1-9][0-9]{0,2},[0-9]{3}")  # a fraction in one country, over a thousand in another
+_GROUPED = re.compile(r"-?[1-9][0-9]{0,2},[0-9]{3}")  # a decimal comma or a thousands separator
 _COMMA = re.compile(r"-?[0-9]{1,308},[0-9]{1,308}(?:[eE][+-]?[0-9]{1,3})?")
-# Columns whose cells are text whatever they look like: an answer may be 42.
+# Columns whose cells are always text: an answer may be 42.
 _TEXTS = frozenset(
     {"id", "group", "prompt", "completion", "label", "split", "source", "finish", "policy", "kept", "chosen"}
     | {"rejected", "instruction", "input", "output", "system", "response", "question", "answer", "query", "history"}
     | {"context", "response_0", "response_1", "response_2", "response1", "response2", "title", "text"}
 )
 
-csv.field_size_limit(max(csv.field_size_limit(), LINE_LIMIT))  # Python's own is 128 KiB, for the whole process
+csv.field_size_limit(max(csv.field_size_limit(), LINE_LIMIT))  # process-wide; Python's default is 128 KiB
 
 
 Tell = Callable[[str], None]
 
 
 class Reading(NamedTuple):
-    """How a file of rows is read."""
+    """Options for reading a file of rows."""
 
-    tell: Tell  # is told how the file was taken where its name does not say it
-    delimiter: str = ""  # of the cells of a table; empty: as the name and the header say
+    tell: Tell  # called with the reason if a file without a table's suffix is read as a table
+    delimiter: str = ""  # cell separator of a table; if empty, inferred from the name and the header
 
 
 class _Cells(NamedTuple):
-    """One row of a table as it stands in the file."""
+    """One row of a table as in the file."""
 
     cells: list[str]
     given: bytes
-    wrong: str  # why it is none
+    problem: str  # the reason if the row is invalid
 
 
 def rows_of(stream: Any, path: Path, how: Reading) -> Iterator[tuple[Where, Given]]:
-    """Yield the rows of an unpacked stream, in the shape that its first character and the file's name show."""
-    suffix, first = _looks(stream, path)
+    """Yield the rows of a decompressed stream; its first character and the file name determine the format."""
+    suffix, first = _format_hints(stream, path)
     if suffix in SEPARATORS:
         return _table(numbered_lines(stream, path), path, SEPARATORS[suffix], how)
     if first == b"[":
@@ -73,23 +73,23 @@ def rows_of(stream: Any, path: Path, how: Reading) -> Iterator[tuple[Where, Give
 
 
 def is_jsonl(stream: Any, path: Path) -> bool:
-    """Return whether an unpacked stream is taken for an object a line at once."""
-    suffix, first = _looks(stream, path)
+    """Return whether a decompressed stream is read as one object per line."""
+    suffix, first = _format_hints(stream, path)
     return suffix not in (*SEPARATORS, ".json") and first == b"{"
 
 
-def _looks(stream: Any, path: Path) -> tuple[str, bytes]:
-    """Return what the shape of a stream is told by: the suffix of its name, and its first character."""
+def _format_hints(stream: Any, path: Path) -> tuple[str, bytes]:
+    """Return the suffix of the name and the first character of the stream."""
     return Path(bare(path.name)).suffix.lower(), stream.peek(_HEAD)[:_HEAD].removeprefix(BOM).lstrip()[:1]
 
 
 def bare(name: str) -> str:
-    """Return the name of a file without what says that it is packed."""
+    """Return a file name without its compression suffix."""
     return name[: name.rindex(".")] if name.lower().endswith(COMPRESSED_SUFFIXES) else name
 
 
 class _Record:
-    """Lines handed to the reader of cells as text, with those of the present row kept."""
+    """Decodes lines for csv.reader and keeps the raw lines of the current row."""
 
     def __init__(self, numbered: Numbered, path: Path) -> None:
         self._numbered = numbered
@@ -103,55 +103,55 @@ class _Record:
             self._taken.append(line.removeprefix(BOM) if number == 1 else line)
             if size > LINE_LIMIT:
                 start = number - len(self._taken) + 1
-                over = f"a row of over {LINE_LIMIT >> 20} MiB begins on this line; is a quotation mark left open?"
+                over = f"the row that starts here exceeds {LINE_LIMIT >> 20} MiB; check for an unclosed quotation mark"
                 raise DataError(f"{self._path}:{start}: {over}")
             yield self._taken[-1].decode("utf-8", "replace")
 
     def take(self) -> bytes:
-        """Return the lines of the present row, and begin the next."""
+        """Return the lines of the current row, and start the next."""
         given = b"".join(self._taken)
         self._taken.clear()
         return given
 
 
 def _table(numbered: Numbered, path: Path, usual: str, how: Reading) -> Iterator[tuple[Where, Given]]:
-    """Read what is called a table, or looks like one where `usual` is empty; anything else is JSONL."""
-    first, numbered = _begun(numbered)
+    """Yield the rows of a table; without `usual`, only if the first line is clearly a header, else those of JSONL."""
+    first, numbered = _peeked(numbered)
     header = first.removeprefix(BOM).decode("utf-8", "replace")
     delimiter = how.delimiter or (_by_name(header, usual, path) if usual else _by_content(header))
     if not delimiter:
         return parse_lines(numbered, path)
     if delimiter not in (usual, how.delimiter):
-        how.tell(f"as a table, because its first line is names separated by {_DELIMITERS[delimiter]}")
+        how.tell(f"as a table, because its first line has names separated by {_DELIMITERS[delimiter]}")
     return _cells(numbered, path, delimiter)
 
 
 def _by_name(header: str, usual: str, path: Path) -> str:
-    """Return what separates the cells of a file that is called a table. Raises DataError where it may be either."""
-    fitting = [sign for sign in _DELIMITERS if len(_cut(header, sign)) > 1]
+    """Return the cell separator of a file with a table's suffix. Raises DataError if it is ambiguous."""
+    fitting = [sign for sign in _DELIMITERS if len(_split(header, sign)) > 1]
     if len(fitting) > 1 and "\t" not in fitting:
         raise DataError(f"{path}: the header holds semicolons and commas; choose with irlhf prepare --delimiter")
     return fitting[0] if fitting else usual
 
 
 def _by_content(header: str) -> str:
-    """Return what separates the names where the line is the header of a table for certain, else nothing."""
+    """Return the separator of the names if the line is clearly the header of a table, else ""."""
     for sign in _DELIMITERS:
-        names = _cut(header, sign)
+        names = _split(header, sign)
         if len(names) > 1 and len(set(names)) == len(names) and all(_NAME.fullmatch(name) for name in names):
             return sign
     return ""
 
 
-def _cut(line: str, sign: str) -> list[str]:
+def _split(line: str, sign: str) -> list[str]:
     try:
         return next(csv.reader([line.rstrip("\r\n")], delimiter=sign, strict=True), [])
-    except csv.Error:  # no line of cells, as the reader of rows will say
+    except csv.Error:  # not a row of cells; the reader of the rows reports it
         return []
 
 
-def _begun(numbered: Numbered) -> tuple[bytes, Numbered]:
-    """Return the first line that is not blank, and it with all behind it."""
+def _peeked(numbered: Numbered) -> tuple[bytes, Numbered]:
+    """Return the first line that is not blank, and an iterator over it and all later lines."""
     for number, line in numbered:
         if line.removeprefix(BOM).strip():
             return line, chain([(number, line)], numbered)
@@ -159,12 +159,12 @@ def _begun(numbered: Numbered) -> tuple[bytes, Numbered]:
 
 
 def _cells(numbered: Numbered, path: Path, delimiter: str) -> Iterator[tuple[Where, Given]]:
-    """Yield the rows of a table, counted from 1 behind its header; rows of empty cells are none."""
+    """Yield the rows of a table, numbered from 1 after the header; rows of empty cells are skipped."""
     records = _records(numbered, path, delimiter)
     try:
         header = next((_header(*record) for record in records), [])
     except ValueError as error:
-        raise DataError(f"{path}: the header is {error}") from error
+        raise DataError(f"{path}: invalid header: {error}") from error
     for number, record in enumerate(records, 1):
         where = Where(str(path), number)
         try:
@@ -175,25 +175,25 @@ def _cells(numbered: Numbered, path: Path, delimiter: str) -> Iterator[tuple[Whe
 
 
 def _records(numbered: Numbered, path: Path, delimiter: str) -> Iterator[_Cells]:
-    """Yield what stands in a table row by row, without rows of empty cells."""
+    """Yield the rows of a table as cells, without rows of empty cells."""
     record = _Record(numbered, path)
     reader = csv.reader(record, delimiter=delimiter, strict=True)
     while True:
-        wrong = ""
+        problem = ""
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            cells, wrong = [], f"not a row of cells ({error})"
+            cells, problem = [], f"not a row of cells ({error})"
         given = record.take()
-        if any(cells) or wrong:
-            yield _Cells(cells, given, wrong)
+        if any(cells) or problem:
+            yield _Cells(cells, given, problem)
 
 
-def _checked(cells: list[str], given: bytes, wrong: str) -> None:
-    if wrong:
-        raise ValueError(wrong)
+def _checked(cells: list[str], given: bytes, problem: str) -> None:
+    if problem:
+        raise ValueError(problem)
     if any("\ufffd" in cell for cell in cells):
         try:
             given.decode()
@@ -201,17 +201,17 @@ def _checked(cells: list[str], given: bytes, wrong: str) -> None:
             raise ValueError(f"not UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
 
 
-def _header(cells: list[str], given: bytes, wrong: str) -> list[str]:
+def _header(cells: list[str], given: bytes, problem: str) -> list[str]:
     """Return the names of the columns. Raises ValueError."""
-    _checked(cells, given, wrong)
-    again = repeated(cells)
-    if again:
-        raise ValueError(f"no row of names: '{again[0]:.40}' stands twice")
+    _checked(cells, given, problem)
+    duplicates = repeated(cells)
+    if duplicates:
+        raise ValueError(f"'{duplicates[0]:.40}' occurs twice")
     return cells
 
 
 def repeated(names: Iterable[str]) -> list[str]:
-    """Return the names that stand more than once."""
+    """Return the names that occur more than once."""
     return [name for name, count in Counter(names).items() if count > 1]
 
 
@@ -219,18 +219,18 @@ def _row(header: Sequence[str], record: _Cells, delimiter: str) -> dict[str, Any
     """Return one row of a table without its empty cells. Raises ValueError."""
     _checked(*record)
     if len(record.cells) != len(header):
-        raise ValueError(f"{len(record.cells)} cells, and {len(header)} columns; quote what holds separators")
+        raise ValueError(f"{len(record.cells)} cells but {len(header)} columns; quote cells that contain separators")
     return {name: _value(name, cell, delimiter) for name, cell in zip(header, record.cells, strict=True) if cell}
 
 
 def _value(name: str, cell: str, delimiter: str) -> str | float:
-    """Return a cell as text or as a number. Raises ValueError for a number with a comma that it does not read."""
+    """Return a cell as text or as a number. Raises ValueError for a number with a comma."""
     if name.lower() in _TEXTS:
         return cell
     if _GROUPED.fullmatch(cell):
         point, whole = cell.replace(",", "."), cell.replace(",", "")
         raise ValueError(f"'{cell}' is ambiguous: decimal comma or thousands separator? Write {point} or {whole}")
-    if delimiter != "," and _COMMA.fullmatch(cell):  # beside commas, '1,5' in quotation marks may be a list
+    if delimiter != "," and _COMMA.fullmatch(cell):  # in a comma-separated table, a quoted '1,5' may be a list
         raise ValueError(f"'{cell:.40}' has a decimal comma; write {cell.replace(',', '.'):.40}")
     if not _NUMBER.fullmatch(cell):
         return cell
