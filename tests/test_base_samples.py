@@ -224,4 +224,4 @@ def test_what_needs_targets_or_scales_says_so_of_a_bases_samples(command: list[s
     name, *options = command
     outcome = call(name, "scored.jsonl", *options, "-o", "out.json")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "they have no target: if a base model drew them, they are for finetune" in outcome.err
+    assert "they have no target; samples of a base model are for finetune" in outcome.err

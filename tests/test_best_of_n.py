@@ -147,7 +147,7 @@ def changed(rows: list[Row], **fields: Any) -> list[Row]:
         ("nearest", {"rewards": {"colour": 1.0}}, 1, "p/POLICY/0/1: no reward 'short'"),
         ("best", {"kept": "best", "candidates": 4}, 1, "p/POLICY/0/1 was kept from 4 samples already"),
         ("best", {"policy": None}, 1, "p/POLICY/0/1 has no 'policy'"),
-        ("best", {"policy": "abcdef"}, 2, "the policy abcdef of these samples is not here"),
+        ("best", {"policy": "abcdef"}, 2, "no folder of the policy abcdef of these samples was found"),
         ("nearest", {"target": {"short": "2*"}}, 1, "p/POLICY/0/1 was asked by weights, so nothing can be nearest"),
         ("nearest", {"asked": None, "target": None}, 1, "p/POLICY/0/1 was asked for nothing"),
         ("best", {"target": {"shrot": "2*"}}, 2, "no reward 'shrot'; did you mean 'short'?"),

@@ -85,17 +85,17 @@ def test_measuring_a_policy_makes_no_other_of_it(bench: Bench) -> None:
     [
         (("reach",), [], "reach: Input should be a valid dictionary"),
         (("reach", "short", "high"), 0.1, "a reach from 0.1 to 0.1"),
-        (("reach", "short", "low"), "0", "'0' is no number"),
-        (("reach", "short", "xs"), [0.1, 0.4], "does not rise"),
-        (("reach", "short", "xs"), [0.1, 0.1, 0.4], "does not rise"),
-        (("reach", "short", "ys"), [0.2, 0.5, 0.4], "does not rise"),
+        (("reach", "short", "low"), "0", "'0' is not a number"),
+        (("reach", "short", "xs"), [0.1, 0.4], "is not increasing"),
+        (("reach", "short", "xs"), [0.1, 0.1, 0.4], "is not increasing"),
+        (("reach", "short", "ys"), [0.2, 0.5, 0.4], "is not increasing"),
         (("reach", "shirt"), {"low": 0, "high": 1, "xs": [], "ys": []}, "unknown reward 'shirt'"),
         (("achieved", 0, "asked"), {"shirt": 1}, "unknown reward"),
         (("achieved", 0, "rewards"), {}, "brought nothing"),
-        (("achieved", 0, "n"), True, "True is no count"),
-        (("decoding",), {"temperature": None}, "None is no number"),
-        (("splits",), {"validation": -1}, "-1 is no count"),
-        (("prompts",), 0.5, "0.5 is no count"),
+        (("achieved", 0, "n"), True, "True is not a count"),
+        (("decoding",), {"temperature": None}, "None is not a number"),
+        (("splits",), {"validation": -1}, "-1 is not a count"),
+        (("prompts",), 0.5, "0.5 is not a count"),
     ],
 )
 def test_a_damaged_calibration_says_what_to_do(
@@ -106,7 +106,7 @@ def test_a_damaged_calibration_says_what_to_do(
     for step in path[:-1]:
         inner = inner[step]
     inner[path[-1]] = value
-    with pytest.raises(DataError, match=r"delete that key, then measure again") as raised:
+    with pytest.raises(DataError, match=r"delete the key and run eval --calibrate again") as raised:
         changed(copied(bench), {"calibration": tree})
     assert told in str(raised.value)
     assert "\n" not in str(raised.value)

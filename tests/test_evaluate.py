@@ -315,8 +315,8 @@ def test_invalid_outputs_and_tolerances_are_rejected_first(options: tuple[str, .
         ({"rewards": {"short": 1.7e308}}, "rewards.short is 1.7e+308"),
         ({"gold": {"short": -1e300}}, "gold.short is -1e+300"),
         ({"entropy": 1e308}, "'entropy' is 1e+308"),
-        ({"target": {"short": "whatever"}}, "target 'short=whatever': not understood"),
-        ({"target": {"short": "1e999*"}}, "a number too large"),
+        ({"target": {"short": "whatever"}}, "target 'short=whatever': invalid"),
+        ({"target": {"short": "1e999*"}}, "the number is too large"),
         ({"target": {"short": "-1*"}}, "not understood"),
     ],
 )

@@ -375,7 +375,7 @@ def test_other_rows_in_the_same_folder_are_refused(host: OpenAIServer) -> None:
     assert train(host, "--yes", "--no-wait").code == 0
     outcome = train(host, "--yes", given=rows(50))
     assert outcome.code == 2
-    assert "begun otherwise" in outcome.err
+    assert "belongs to a different run" in outcome.err
     assert len(host.jobs) == 1
 
 

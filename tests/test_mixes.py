@@ -38,10 +38,10 @@ def test_weights_are_read(text: str, weights: dict[str, float]) -> None:
         ("short+", "'' is no term"),
         ("short*2", "'short*2' is no term"),
         ("short - colour", "is no term"),
-        ("-1*short", "a weight below 0"),
-        ("short+short", "short stands twice"),
-        ("0*short", "at least one must be above 0"),
-        ("1e999*short", "a weight beyond 1e+100"),
+        ("-1*short", "a weight is negative"),
+        ("short+short", "short occurs twice"),
+        ("0*short", "at least one weight must be above 0"),
+        ("1e999*short", "a weight exceeds 1e+100"),
     ],
 )
 def test_a_slip_in_the_weights_is_named(text: str, reason: str) -> None:

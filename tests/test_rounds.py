@@ -213,7 +213,7 @@ def test_the_same_rounds_again_have_nothing_to_do(home: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (home / "out").rglob("*.jsonl")} == before
     done = call(*rounds(home, "-o", home / "out", "--replay", "0.3"))
     assert done.code == 2
-    assert "was begun otherwise" in done.err
+    assert "belongs to a different run" in done.err
 
 
 @pytest.mark.parametrize("ask", slow_after(2, ["past", "uniform", "data", "high"]))

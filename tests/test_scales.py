@@ -68,7 +68,7 @@ def test_no_scale_passes_the_oriented_number_on() -> None:
 
 @pytest.mark.parametrize("kind", ["quantile", "zscore", "linear", "none"])
 def test_a_constant_reward_is_refused(kind: str) -> None:
-    with pytest.raises(DataError, match=r"reward 'a' is 2\.0 in all 3 training rows: nothing to steer"):
+    with pytest.raises(DataError, match=r"reward 'a' is 2\.0 in all 3 training rows, so it cannot be steered"):
         fit("a", spec(kind), [2.0] * 3)
 
 

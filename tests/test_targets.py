@@ -65,13 +65,13 @@ def test_each_form_is_read(text: str, kind: str, low: float, high: float, step: 
         ("h=inf", "column 3"),
         ("h=0x1", "column 4"),
         ("h=p", "column 3"),
-        ("h=p101", "between p0 and p100"),
+        ("h=p101", "from p0 to p100"),
         ("h=..", "a range needs a number on one side"),
         ("h=~..", "a range needs a number on one side"),
         ("h=0.9..0.2", "write 0.2..0.9"),
         ("h=1:0:0.1", "LOW:HIGH:STEP"),
-        ("h=0:1:0", "a step above 0"),
-        ("h=0:1:-0.1", "a step above 0"),
+        ("h=0:1:0", "STEP > 0"),
+        ("h=0:1:-0.1", "STEP > 0"),
         ("h=0:1:0.0001", "over 1000 points"),
         ("h=1e999", "too large"),
         ("h=0..1e999", "too large"),
@@ -105,7 +105,7 @@ def test_the_points_of_a_target(text: str, points: list[float]) -> None:
 
 
 def test_a_reward_asked_for_twice_is_refused() -> None:
-    with pytest.raises(ConfigError, match="h is asked for twice"):
+    with pytest.raises(ConfigError, match="h has two targets"):
         parse_targets(["h=0.1", "k=0.2", "h=0.3"])
 
 

@@ -112,8 +112,8 @@ def test_a_sum_has_the_scale_that_its_parts_share(
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("rewards: {reward: {column: a}, b: {column: b}}\ncombine: sum\n", "call the reward reward otherwise"),
-        ("rewards: {a: {column: a, weight: 0}}\ncombine: sum\n", "every weight is 0"),
+        ("rewards: {reward: {column: a}, b: {column: b}}\ncombine: sum\n", "rename the reward reward"),
+        ("rewards: {a: {column: a, weight: 0}}\ncombine: sum\n", "all weights are 0"),
     ],
 )
 def test_what_has_no_sum_is_refused(text: str, reason: str, scored: Path, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_row_that_is_alone_keeps_the_lines_of_its_other_rewards() -> None:
     ("change", "message"),
     [
         ({"group": ""}, "no row to train on: no other completion of their prompt"),
-        ({"rewards": {"helpful": 1.0, "short": 1.0}}, "in all 160 training rows: nothing to steer"),
+        ({"rewards": {"helpful": 1.0, "short": 1.0}}, "in all 160 training rows, so it cannot be steered"),
     ],
 )
 def test_data_that_no_rank_can_be_read_from_is_one_line(change: Row, message: str) -> None:
@@ -139,7 +139,7 @@ def test_rewards_that_differ_between_prompts_alone_steer_nothing() -> None:
     scored, rewards = files(
         [{**row, "rewards": {"helpful": len(row["prompt"]), "short": row["rewards"]["short"]}} for row in rows()]
     )
-    with pytest.raises(DataError, match="'helpful' is the same in all completions of each prompt"):
+    with pytest.raises(DataError, match="'helpful' is equal in all completions of each prompt"):
         read_training_set(scored, str(rewards), 0).policy("", SETTINGS)
 
 
@@ -175,7 +175,7 @@ def test_a_policy_keeps_its_ranks_on_the_disk(policy: Policy) -> None:
     tree = json.loads(Path("policy/policy.json").read_text())
     tree["reservoir"][0][0] = 117.0
     Path("policy/policy.json").write_text(json.dumps(tree))
-    with pytest.raises(DataError, match=r"policy\.json: damaged \(a rank beyond 0 and 1"):
+    with pytest.raises(DataError, match=r"policy\.json: damaged \(a rank outside \[0, 1\]"):
         read_policy(Path("policy"))
 
 

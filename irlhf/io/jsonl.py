@@ -106,7 +106,7 @@ def numbered_lines(stream: Any, path: Path) -> Numbered:
         number += 1
         if len(line) > LINE_LIMIT:
             raise DataError(
-                f"{path}:{number}: the line is longer than {LINE_LIMIT >> 20} MiB; check that the file is JSONL or a table"
+                f"{path}:{number}: the line is longer than {LINE_LIMIT >> 20} MiB; is the file JSONL or a table?"
             )
         yield number, line
 

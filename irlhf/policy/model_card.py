@@ -1,4 +1,4 @@
-"""README.md: the model card of a policy's or a reward model's folder, as a hub shows it, with its figures."""
+"""Write README.md, the model card in the folder of a policy or a reward model."""
 
 import json
 import re
@@ -17,7 +17,7 @@ FILE = "README.md"
 
 _TEMPLATE, _REWARD_TEMPLATE = "policy/model-card.md.jinja", "policy/reward-model-card.md.jinja"
 _BEGIN, _END = "<!-- irlhf: figures -->", "<!-- end -->"
-# The last block counts: what stands in quoted prompts above it may look like one.
+# The last block is used: quoted prompts above it may look like one.
 _BLOCK = re.compile(rf"^{_BEGIN}\r?\n(?P<figures>(?:(?!^{_BEGIN}).)*?)^{_END}".encode(), re.MULTILINE | re.DOTALL)
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _QUESTION = "How do I repot a fern?"
@@ -51,17 +51,17 @@ _LEGEND = (
 
 
 class _Base(NamedTuple):
-    """How a base model is named where everybody reads it: never by a path of this machine."""
+    """The public name of a base model, never a local path."""
 
     name: str
     description: str
-    hub: str = ""  # its id, where it has one
+    hub: str = ""  # its id on the hub, if it has one
 
 
 def write_model_card(folder: Path, policy: Policy, dial: bool = False) -> None:
     """Write the model card of a policy that was read from its folder. Equal policies get equal cards.
 
-    With `dial` its chat template knows the rewards.
+    `dial` says whether the chat template of the policy accepts rewards. Raises OutputError.
     """
     base = _base(policy.base)
     requested = {reward.name: _wish(policy, reward) for reward in policy.rewards}
@@ -89,7 +89,7 @@ def write_model_card(folder: Path, policy: Policy, dial: bool = False) -> None:
 
 
 def write_reward_model_card(folder: Path, description: Mapping[str, Any]) -> None:
-    """Write the model card of a reward model's folder from its reward.json. Raises OutputError."""
+    """Write the model card of a reward model from its reward.json. Raises OutputError."""
     base, figures = _base(description["base"]), description.get("validation")
     write_page(
         folder / FILE,
@@ -107,9 +107,9 @@ def write_reward_model_card(folder: Path, description: Mapping[str, Any]) -> Non
 
 
 def fill_model_card(folder: Path, evaluation: Mapping[str, Any], digest: str) -> bool:
-    """Write the figures of one policy between the card's markers; return whether the card had a place for them.
+    """Write the figures of one policy between the markers of its card; return whether the card has markers.
 
-    A card without the markers is its owner's own and stays as it is. Raises OutputError.
+    A card without markers was edited by its owner and is not changed. Raises OutputError.
     """
     path = folder / FILE
     content = path.read_bytes() if path.is_file() else b""
@@ -137,7 +137,7 @@ def _base(given: str) -> _Base:
 
 
 def _wish(policy: Policy, reward: PolicyReward) -> float:
-    """Return a number to ask for in an example: high, one that training rows have, and not beyond their data."""
+    """Return the target of the example in the card: high, but within the training data."""
     if reward.scale.kind in UNIT:
         known = policy.known(reward.name)
         return policy.template.spelling.centre(nearest(0.9, known)) if known else 0.9
@@ -163,14 +163,14 @@ def _snippet(messages: list[dict[str, Any]], requested: Mapping[str, float]) -> 
 
 
 def _request(requested: Mapping[str, float]) -> str:
-    """Return a request to a server that speaks OpenAI's protocol."""
+    """Return an example request for a server with the OpenAI API."""
     messages = [{"role": "user", "content": _QUESTION}]
     body = {"model": "POLICY", "messages": messages, "chat_template_kwargs": {"rewards": requested}}
     return fenced(_shown(body, indent=2), "json")
 
 
 def _shown(value: object, indent: int | None = None) -> str:
-    # JSON of texts is Python too; control characters could rewrite what a terminal shows of it.
+    # JSON of texts is valid Python. Control characters are escaped because they affect terminals.
     return CONTROL_CHARACTERS.sub(
         lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(value, ensure_ascii=False, indent=indent)
     )
@@ -251,7 +251,7 @@ def _limits(policy: Policy, dial: bool) -> Iterator[str]:
 
 
 def _figure_rows(arm_figures: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Yield the cells of one line of figures for each reward that was asked for by itself."""
+    """Yield the table row of each reward with a target of its own."""
     name = escaped(arm_figures["name"]) + (" (not shown its targets)" if arm_figures.get("blind") else "")
     if not arm_figures["rewards"]:
         yield [name, "asked by weights alone", f"{arm_figures['samples']:,}", *["not available"] * (len(_HEAD) - 3)]

@@ -1,4 +1,4 @@
-"""policy.json: what travels with the weights, so that sampling spells rewards as training did."""
+"""Read and write policy.json: the scales, the template and the calibration of a policy."""
 
 import hashlib
 import json
@@ -33,11 +33,11 @@ from irlhf.policy.targets import parse_weights
 from irlhf.policy.templates import Template, parse_template
 
 FILE = "policy.json"
-METRICS = "metrics.jsonl"  # beside it, the training curve
-VERSION = 1  # of the file's shape
-TINY = "tiny"  # the built-in base model, which starts from random weights
-RESERVOIR = 1000  # joint reward vectors of training rows that are kept
-CALIBRATION = "calibration"  # the key of policy.json that `eval --calibrate` writes, and that its digest leaves out
+METRICS = "metrics.jsonl"  # the training curve, in the same folder
+VERSION = 1  # of the file format
+TINY = "tiny"  # the built-in base model, with random initial weights
+RESERVOIR = 1000  # number of joint reward vectors of training rows kept
+CALIBRATION = "calibration"  # key of policy.json written by `eval --calibrate`, and excluded from the digest
 
 
 def _positive(value: float) -> float:
@@ -48,7 +48,7 @@ def _positive(value: float) -> float:
 
 def _count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{value!r:.40} is no count")
+        raise ValueError(f"{value!r:.40} is not a count")
     return value
 
 
@@ -67,7 +67,7 @@ def _fitted(scale: Scale) -> Scale:
         WITHIN: lambda: not xs and len(ys) > 1 and ys[0] >= 0 and ys[-1] <= 1 and all(a < b for a, b in pairwise(ys)),
     }.get(scale.kind, lambda: False)()
     if not fitted or scale.direction not in ("higher", "lower"):
-        raise ValueError("a scale that no training fitted")
+        raise ValueError("an invalid scale")
     return scale
 
 
@@ -79,7 +79,7 @@ Fitted = Annotated[Scale, AfterValidator(_fitted)]
 
 @dataclass(frozen=True)
 class Part:
-    """One term of a sum of rewards: `weight` times its oriented z-score over the training rows."""
+    """One term of a weighted sum of rewards: `weight` times the reward's oriented z-score."""
 
     name: StrictStr
     weight: Number
@@ -88,51 +88,51 @@ class Part:
     deviation: Positive
 
     def zscore(self, reward: float) -> float:
-        """Return a raw reward in standard deviations above the training mean; more is better."""
+        """Return a raw reward as standard deviations from the training mean; higher is better."""
         return _zscore(reward, self.mean, self.deviation, self.direction)
 
 
 @dataclass(frozen=True)
 class PolicyReward:
-    """One reward as the policy learnt it."""
+    """One reward of a policy: its scale, and statistics of the training rows."""
 
     name: Annotated[StrictStr, AfterValidator(_name)]
     weight: Number
     scale: Fitted
-    mean: Number  # of the raw rewards of the training rows, as are the next two
+    mean: Number  # this and the next two: of the raw rewards of the training rows
     deviation: Positive
     percentiles: Mapping[str, Number]  # "p1" to "p99"
-    parts: tuple[Part, ...] = ()  # of a sum, which no scorer gives
+    parts: tuple[Part, ...] = ()  # the terms, if this reward is a weighted sum
 
     def read(self, rewards: Mapping[str, float]) -> float | None:
-        """Return a row's raw reward; of a sum, the sum of its parts. None where the row lacks it."""
+        """Return a row's raw reward, or the weighted sum of the parts. None if the row lacks a reward."""
         return sum_of(self.parts, rewards) if self.parts else rewards.get(self.name)
 
     def zscore(self, reward: float) -> float:
-        """Return a raw reward in standard deviations above the training mean; more is better."""
+        """Return a raw reward as standard deviations from the training mean; higher is better."""
         return _zscore(reward, self.mean, self.deviation, self.scale.direction)
 
 
 @dataclass(frozen=True)
 class Reach:
-    """What one reward can be asked for, in the units of its scale, as measured.
+    """The measured range of one reward that the policy can reach, in the units of its scale.
 
-    `xs` and `ys` are the knots of a rising map from the number in the prompt to the mean actual; there are
-    none where the numbers are best put into the prompt as they are wanted.
+    `xs` and `ys` are the knots of an increasing map from the number in the prompt to the mean actual reward. They are
+    empty if the target itself is the best number for the prompt.
     """
 
-    low: Number  # asking for less than this brings no less
-    high: Number  # asking for more than this brings no more
+    low: Number  # lower targets do not give lower rewards
+    high: Number  # higher targets do not give higher rewards
     xs: tuple[Number, ...] = ()
     ys: tuple[Number, ...] = ()
 
     def __call__(self, wanted: float) -> float:
-        """Return the number to put into the prompt for a wanted actual."""
+        """Return the number for the prompt that gives the wanted mean actual reward, clipped to [low, high]."""
         number = interpolate(wanted, self.ys, self.xs, self.low, self.high) if self.xs else wanted
         return min(self.high, max(self.low, number))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the reach as policy.json keeps it."""
+        """Return the reach as stored in policy.json."""
         return {"low": self.low, "high": self.high, "xs": list(self.xs), "ys": list(self.ys)}
 
 
@@ -145,13 +145,13 @@ def _rising(reach: Reach) -> Reach:
         or len(reach.xs) == 1
         or any(a >= b for values in knots for a, b in pairwise(values))
     ):
-        raise ValueError("a map that does not rise")
+        raise ValueError("a map that is not increasing")
     return reach
 
 
 @dataclass(frozen=True)
 class Achieved:
-    """A request, and the mean raw rewards that it brought."""
+    """A measured request and the mean raw rewards of its samples."""
 
     prompt_numbers: Annotated[Mapping[str, Number], Field(alias="asked")]  # in the units of the scales
     rewards: Mapping[str, Number]
@@ -160,23 +160,25 @@ class Achieved:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a policy can reach and how to ask it, measured on prompts that it was not trained on."""
+    """The reach of a policy and the results of requests, measured on prompts it was not trained on."""
 
-    reach: Mapping[str, Annotated[Reach, AfterValidator(_rising)]]  # where asking for more was shown to bring more
+    reach: Mapping[
+        str, Annotated[Reach, AfterValidator(_rising)]
+    ]  # only rewards whose targets have a significant effect
     achieved: tuple[Achieved, ...]
-    decoding: Mapping[str, Number]  # how the tokens of the samples were drawn; empty where they do not say
+    decoding: Mapping[str, Number]  # sampling parameters of the samples; empty if unknown
     samples: Count
     prompts: Count
-    splits: Mapping[str, Count]  # samples of each; "none" where the prompts have no split
+    splits: Mapping[str, Count]  # number of samples by split; "none" for prompts without a split
 
     def to_json(self) -> dict[str, Any]:
-        """Return the calibration as policy.json keeps it."""
+        """Return the calibration as stored in policy.json."""
         kept: dict[str, Any] = json.loads(json.dumps(_CALIBRATION.dump_python(self, by_alias=True)))
         return kept
 
 
 class _File(BaseModel):
-    """policy.json, but for the host and the calibration, which are read by themselves."""
+    """policy.json without the host and the calibration, which are read separately."""
 
     base: StrictStr
     baseline: StrictStr
@@ -190,10 +192,10 @@ class _File(BaseModel):
     def _check_reservoir(self) -> "_File":
         due = len(self.rewards)
         if odd := next((vector for vector in self.reservoir if len(vector) != due), None):
-            raise ValueError(f"{len(odd)} numbers where {due} are due")
+            raise ValueError(f"a vector of {len(odd)} numbers for {due} rewards")
         ranked = [i for i, reward in enumerate(self.rewards) if reward.scale.kind == WITHIN]
         if any(not 0 <= vector[i] <= 1 for vector in self.reservoir for i in ranked):
-            raise ValueError("a rank beyond 0 and 1 in the reservoir")
+            raise ValueError("a rank outside [0, 1] in the reservoir")
         return self
 
 
@@ -202,64 +204,64 @@ _CALIBRATION = TypeAdapter(Calibration)
 
 @dataclass(frozen=True)
 class Policy:
-    """All that `sample` and `eval` need to know of a policy besides its weights."""
+    """Everything that `sample` and `eval` need from a policy except its weights."""
 
     base: str
     template: Template
     rewards: tuple[PolicyReward, ...]
-    # Raw rewards of training rows, in the order of `rewards`; on the scale `within` their numbers on the scale.
+    # Raw rewards of training rows, in the order of `rewards`; for the scale `within`, the scaled numbers.
     reservoir: tuple[tuple[float, ...], ...]
-    context: int  # tokens that prompt and completion may fill together
-    baseline: str = ""  # plain, chosen, top: trained without rewards; prompted: not trained, merely asked
+    context: int  # maximum tokens of prompt and completion together
+    baseline: str = ""  # plain, chosen, top: trained without rewards; prompted: not trained, asked in English
     training: Mapping[str, Any] = field(default_factory=dict)  # settings, seed, rows, digests, versions
-    calibration: Calibration | None = None  # once it is measured
-    digest: str = ""  # of the file without the calibration; not in it
-    hosted: RemoteModel | None = None  # where the weights are, if not in the folder
+    calibration: Calibration | None = None  # None before `eval --calibrate`
+    digest: str = ""  # of the file without the calibration; not stored in it
+    hosted: RemoteModel | None = None  # the host of the weights, if they are not in the folder
 
     @property
     def blind(self) -> bool:
-        """Whether its prompts hold no reward, so that it is held to targets that it was not shown."""
+        """Whether the prompts have no reward line, so that targets are only used for evaluation."""
         return self.template.position == "none"
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the rewards, in the order of their lines."""
+        """The names of the rewards, in the order of their lines in the prompt."""
         return tuple(reward.name for reward in self.rewards)
 
     def reward(self, name: str) -> PolicyReward:
-        """Return one reward. Raises ConfigError for a name that the policy does not know."""
+        """Return one reward by name. Raises ConfigError if the policy has no such reward."""
         for reward in self.rewards:
             if reward.name == name:
                 return reward
-        raise ConfigError(f"the policy knows no reward '{name}'{did_you_mean(name, self.names)}")
+        raise ConfigError(f"the policy has no reward '{name}'{did_you_mean(name, self.names)}")
 
     def weighted(self, rewards: Mapping[str, float], weights: Mapping[str, float]) -> float:
-        """Return the weighted mean of a row's oriented z-scores: 0 is the mean of the training data."""
+        """Return the weighted mean of a row's oriented z-scores; the mean of the training data is 0."""
         return _weighted_mean(
             {name: self.reward(name).zscore(rewards[name]) for name in weights if weights[name]}, weights
         )
 
     def own(self, rewards: Mapping[str, float]) -> dict[str, float]:
-        """Return a row's raw rewards by the names of the policy's lines; those that it does not know are left out."""
+        """Return the row's raw rewards that the policy knows, by name."""
         read = {reward.name: reward.read(rewards) for reward in self.rewards}
         return {name: number for name, number in read.items() if number is not None}
 
     def scaled(self, rewards: Mapping[str, float]) -> dict[str, float]:
-        """Return a row's raw rewards in the units of the prompt; those that it does not know are left out.
+        """Return the row's rewards that the policy knows, in the units of the prompt.
 
-        For policies without a scale `within`: `actual` and `scaled_rows` serve all.
+        Not for policies with a scale `within`; use `actual` or `scaled_rows` for those.
         """
         return {name: self.reward(name).scale(number) for name, number in self.own(rewards).items()}
 
     @property
     def ranked(self) -> tuple[str, ...]:
-        """The names of the rewards on the scale `within`, whose numbers depend on other completions of the prompt."""
+        """The names of the rewards with scale `within`, which depends on other completions of the prompt."""
         return tuple(reward.name for reward in self.rewards if reward.scale.kind == WITHIN)
 
     def actual(self, name: str, rows: Sequence[Example]) -> list[float | None]:
-        """Return one reward of each row in the units of the prompt; None where a row has none.
+        """Return one reward of each row in the units of the prompt; None if a row lacks it.
 
-        On the scale `within` a row is ranked among the given rows of its prompt, and alone it has no number.
+        With scale `within`, a row is ranked among the given rows of its prompt; a single row of a prompt gets None.
         """
         reward = self.reward(name)
         raw = [reward.read(row.rewards) for row in rows]
@@ -268,18 +270,18 @@ class Policy:
         return [None if number is None else reward.scale(number) for number in raw]
 
     def scaled_rows(self, rows: Sequence[Example]) -> list[dict[str, float]]:
-        """Return all rewards of each row in the units of the prompt, as `actual` does; those without are left out."""
+        """Return the rewards of each row in the units of the prompt, without missing ones (see `actual`)."""
         columns = {name: self.actual(name, rows) for name in self.names}
         pairs = [[(name, column[i]) for name, column in columns.items()] for i in range(len(rows))]
         return [{name: number for name, number in row if number is not None} for row in pairs]
 
     def numbers(self, vector: Sequence[float]) -> dict[str, float]:
-        """Return a vector of the reservoir in the units of the prompt."""
+        """Return a reservoir vector in the units of the prompt, by reward name."""
         pairs = zip(self.rewards, vector, strict=True)
         return {reward.name: x if reward.scale.kind == WITHIN else reward.scale(x) for reward, x in pairs}
 
     def weighted_vector(self, vector: Sequence[float], weights: Mapping[str, float]) -> float:
-        """Return the weighted mean of a reservoir vector's z-scores; on the scale `within` those of its ranks."""
+        """Return the weighted mean of a reservoir vector's z-scores; for scale `within`, of its ranks' z-scores."""
         zscores = {}
         for reward, x in zip(self.rewards, vector, strict=True):
             mean, deviation = self._rank_moments.get(reward.name, (0.0, 1.0))
@@ -288,25 +290,26 @@ class Policy:
 
     @cached_property
     def _rank_moments(self) -> dict[str, tuple[float, float]]:
-        """The mean and the deviation of the reservoir's ranks of each reward on the scale `within`."""
+        """The mean and standard deviation of the reservoir's ranks, for each reward with scale `within`."""
         columns = dict(zip(self.names, zip(*self.reservoir, strict=True), strict=True))
         return {name: (fmean(columns[name]), pstdev(columns[name]) or 1.0) for name in self.ranked}
 
     def held(self, name: str, number: float) -> float:
-        """Hold a number to its reward's scale where the scale has ends."""
+        """Return a number clipped to [0, 1] if the reward's scale is bounded, else unchanged."""
         return min(1.0, max(0.0, number)) if self.reward(name).scale.kind in UNIT else number
 
     def shown(self, name: str, number: float) -> float:
-        """Return the number, held to its scale, if some training row is spelled so, else the nearest that a row has.
+        """Return the number clipped to its scale or, if no training row has this spelling, the nearest one that does.
 
-        Of a count of words, say, only some shares of the rows exist, and a prompt with another was never learnt.
+        A reward with few distinct values, such as a word count, has only some numbers in the training prompts. The
+        policy never saw the others.
         """
         known, spelled = self._known[name]
         spelling, held = self.template.spelling, self.held(name, number)
         return held if not known or spelling(held) in spelled else nearest(spelling.centre(held), known)
 
     def known(self, name: str) -> list[float]:
-        """Return the numbers that training rows have, in order, on a scale between 0 and 1; of another scale none."""
+        """Return the sorted numbers of the training rows if the scale is bounded to [0, 1], else an empty list."""
         scale, column = self.reward(name).scale, self.names.index(name)
         if scale.kind not in UNIT:
             return []
@@ -317,14 +320,14 @@ class Policy:
 
     @cached_property
     def _known(self) -> dict[str, tuple[list[float], set[str]]]:
-        """Those numbers of each reward, and how they are spelled."""
+        """The known numbers of each reward, and their spellings."""
         known = {name: self.known(name) for name in self.names}
         return {name: (numbers, set(map(self.template.spelling, numbers))) for name, numbers in known.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the policy as it stands in policy.json."""
-        cards: list[dict[str, Any]] = json.loads(json.dumps([asdict(reward) for reward in self.rewards]))
-        for reward in cards:
+        """Return the policy as stored in policy.json."""
+        rewards: list[dict[str, Any]] = json.loads(json.dumps([asdict(reward) for reward in self.rewards]))
+        for reward in rewards:
             if not reward["parts"]:
                 del reward["parts"]
         measured = {CALIBRATION: self.calibration.to_json()} if self.calibration else {}
@@ -333,7 +336,7 @@ class Policy:
             "base": self.base,
             "baseline": self.baseline,
             "template": self.template.model_dump(mode="json", exclude_defaults=False),
-            "rewards": cards,
+            "rewards": rewards,
             "reservoir": [list(vector) for vector in self.reservoir],
             "context": self.context,
             "training": dict(self.training),
@@ -344,32 +347,32 @@ class Policy:
 
 def _weighted_mean(zscores: Mapping[str, float], weights: Mapping[str, float]) -> float:
     if not any(weights.values()):
-        raise ConfigError("every weight is 0, so no row is better than another; give one a weight above 0")
+        raise ConfigError("all weights are 0; set at least one above 0")
     return sum(weight * zscores[name] for name, weight in weights.items() if weight) / sum(weights.values())
 
 
 def sum_of(parts: Sequence[Part], rewards: Mapping[str, float]) -> float | None:
-    """Return the weighted sum of a row's oriented z-scores; None where it lacks one."""
-    there = [part.weight * part.zscore(rewards[part.name]) for part in parts if part.name in rewards]
-    return sum(there) if len(there) == len(parts) else None
+    """Return the weighted sum of a row's oriented z-scores; None if the row lacks a reward."""
+    terms = [part.weight * part.zscore(rewards[part.name]) for part in parts if part.name in rewards]
+    return sum(terms) if len(terms) == len(parts) else None
 
 
 def write_policy(folder: Path, policy: Policy) -> None:
-    """Write policy.json into a policy's folder."""
+    """Write policy.json into a policy's folder. Raises OutputError."""
     files.write_json(folder / FILE, policy.to_json())
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:
-    """Write into a policy's policy.json what was measured of it. All else stays as it stands, and so its digest."""
+    """Write the calibration into policy.json. The rest of the file and its digest do not change."""
     path = folder / FILE
     files.write_json(path, {**files.read_json(path), CALIBRATION: calibration.to_json()})
 
 
 def read_policy(folder: Path) -> Policy:
-    """Read a policy's folder. Raises ConfigError where it is none."""
+    """Read the policy in a folder. Raises ConfigError if there is none, and DataError if policy.json is damaged."""
     path = folder / FILE
     if not path.is_file():
-        raise ConfigError(f"{folder}: no {FILE} in it; name the folder that `irlhf finetune` wrote")
+        raise ConfigError(f"{folder}: no {FILE} in this folder; use a folder written by `irlhf finetune`")
     tree = files.read_json(path)
     if tree.get("version") != VERSION:
         given = tree.get("version")
@@ -378,7 +381,7 @@ def read_policy(folder: Path) -> Policy:
         file = _File.model_validate(tree)
         policy = Policy(
             base=file.base,
-            baseline=file.baseline.replace("untouched", "prompted"),  # its earlier name
+            baseline=file.baseline.replace("untouched", "prompted"),  # name in earlier versions
             template=parse_template(file.template, str(path)),
             rewards=file.rewards,
             reservoir=file.reservoir,
@@ -394,14 +397,14 @@ def read_policy(folder: Path) -> Policy:
     try:
         return replace(policy, calibration=_calibration(tree[CALIBRATION], policy))
     except ValueError as error:
-        problem = f"the '{CALIBRATION}' in it is damaged ({_problem(error)})"
-        raise DataError(f"{path}: {problem}; delete that key, then measure again with eval --calibrate") from error
+        problem = f"the key '{CALIBRATION}' is damaged ({_problem(error)})"
+        raise DataError(f"{path}: {problem}; delete the key and run eval --calibrate again") from error
 
 
 def _calibration(tree: Any, policy: Policy) -> Calibration:
-    """Return what was measured of a policy. Raises ValueError."""
+    """Return the validated calibration of a policy. Raises ValueError."""
     if policy.ranked:
-        raise ValueError(f"the scale of {policy.ranked[0]} has none")
+        raise ValueError(f"a policy with scale within ({policy.ranked[0]}) cannot have one")
     parsed, known = _CALIBRATION.validate_python(tree), set(policy.names)
     if strange := set(parsed.reach) - known:
         raise ValueError(f"the reach of an unknown reward {min(strange)!r:.40}")
@@ -409,12 +412,12 @@ def _calibration(tree: Any, policy: Policy) -> Calibration:
         not entry.prompt_numbers or not entry.rewards or not {*entry.prompt_numbers, *entry.rewards} <= known
         for entry in parsed.achieved
     ):
-        raise ValueError("a request that asks for nothing, brought nothing, or names an unknown reward")
+        raise ValueError("a request without targets, without rewards, or with an unknown reward")
     return parsed
 
 
 def _problem(error: Exception) -> str:
-    """Return what is wrong, and in a file of ours where, in one line."""
+    """Return the first problem of an error in one line, with its key if there is one."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_url=False)[0]
@@ -423,7 +426,7 @@ def _problem(error: Exception) -> str:
 
 
 def find_policies(files: Iterable[Path], folders: Sequence[str | Path] = ()) -> dict[str, tuple[Path, Policy]]:
-    """Return by digest the folder and the card of every policy named, or standing beside the files."""
+    """Return the folder and the policy of each given folder, or of those beside the files, by digest."""
     named = [Path(folder) for folder in folders]
     if not named:
         named = sorted({policy_file.parent for path in files for policy_file in path.parent.glob(f"*/{FILE}")})
@@ -431,19 +434,19 @@ def find_policies(files: Iterable[Path], folders: Sequence[str | Path] = ()) -> 
 
 
 def check_known_policies(rows: Iterable[Example], known: Collection[str]) -> None:
-    """Raise ConfigError where samples come from a policy, or a base model, that is not among the digests `known`."""
+    """Raise ConfigError if samples come from a policy or base model whose digest is not in `known`."""
     missing = [row for row in rows if row.policy not in known]
     if not missing:
         return
     digest = missing[0].policy
-    problem = f"the policy {digest} of these samples is not here; name its folder with --policy"
+    problem = f"no folder of the policy {digest} of these samples was found; pass it with --policy"
     if not any(row.target or row.prompt_numbers for row in missing if row.policy == digest):
-        problem += " (they have no target: if a base model drew them, they are for finetune, not for this)"
+        problem += " (they have no target; samples of a base model are for finetune only)"
     raise ConfigError(problem)
 
 
 def read_weights(text: str, policy: Policy) -> dict[str, float]:
-    """Read --weights: an expression, or a rewards.yaml. Raises ConfigError for an unknown reward."""
+    """Return the weights in an expression or a rewards.yaml, by name. Raises ConfigError for an unknown reward."""
     if text.endswith((".yaml", ".yml")):
         weights = {name: reward.weight for name, reward in read_rewards(Path(text)).rewards.items()}
     else:
@@ -454,9 +457,9 @@ def read_weights(text: str, policy: Policy) -> dict[str, float]:
 
 
 def digest(tree: Mapping[str, Any]) -> str:
-    """Return the short name of a policy: 12 hex digits over policy.json, which holds the weights' digest.
+    """Return the id of a policy: 12 hex digits of the sha256 of policy.json, which has the weights' digest.
 
-    Measuring a policy makes no other policy of it, so samples drawn before are still its own.
+    The calibration is excluded, so that samples drawn before it still belong to the policy.
     """
     trained = {key: value for key, value in tree.items() if key != CALIBRATION}
     return hashlib.sha256(json.dumps(trained, sort_keys=True).encode()).hexdigest()[:12]

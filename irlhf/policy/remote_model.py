@@ -1,4 +1,4 @@
-"""Where a model lives whose weights a host keeps: the part of its folder's card that says how it is asked."""
+"""The entry `hosted` of policy.json or reward.json: the address of a model whose weights are at a host."""
 
 import os
 from collections.abc import Mapping
@@ -9,44 +9,44 @@ from typing import Any
 from irlhf.core.errors import DataError
 from irlhf.io.files import read_json
 
-PREFIX = "openai:"  # before the name of a base that is trained at a host
-HOSTED_KEY = "hosted"  # of policy.json and reward.json
-REWARD_FILE = "reward.json"  # what a reward model's folder has in place of a policy.json
+PREFIX = "openai:"  # prefix of the names of bases that are trained at a host
+HOSTED_KEY = "hosted"  # key in policy.json and reward.json
+REWARD_FILE = "reward.json"  # the description in a reward model's folder
 
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """A model at a host that speaks OpenAI's protocol."""
+    """A model at a host with the OpenAI API."""
 
-    model: str  # the name to sample; empty until somebody has deployed what was trained
-    base_url: str  # up to and with /v1
-    host: str  # a name of the table of hosts, or the path of a YAML
-    job: str  # empty where nothing was trained
-    trained: str  # as the host calls what the job made
+    model: str  # the name for requests; empty until the model is deployed
+    base_url: str  # including /v1
+    host: str  # a known host, or the path of a YAML file
+    job: str  # id of the training job; empty if nothing was trained
+    trained: str  # the host's name for the trained model
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as the card keeps it."""
+        """Return the entry as stored in the file."""
         return asdict(self)
 
 
 def read_remote_model(tree: Mapping[str, Any]) -> RemoteModel | None:
-    """Return where the model of a card lives; None where its weights stand beside it. Raises ValueError."""
+    """Return the entry `hosted` of a file; None if the weights are in the folder. Raises KeyError and ValueError."""
     given = tree.get(HOSTED_KEY)
     if given is None:
         return None
     names = ("model", "base_url", "host", "job", "trained")
     if any(not isinstance(given[name], str) for name in names):
-        raise ValueError(f"what it says of the host is no text ({given!r:.80})")
+        raise ValueError(f"the values in 'hosted' must be text ({given!r:.80})")
     return RemoteModel(*(given[name] for name in names))
 
 
 def find_reward_model(name: str, beside: Path) -> RemoteModel | None:
-    """Return where the reward model lives that is named by its folder, here or in `beside`; None if not at a host.
+    """Return the host entry of the reward model in a folder, relative to here or to `beside`; None if it has none.
 
-    Raises DataError for a folder whose card is damaged.
+    Raises DataError if its reward.json is damaged.
     """
-    places = (Path(os.path.expanduser(name)) / REWARD_FILE, beside / name / REWARD_FILE)
-    reward_file = next((path for path in places if path.is_file()), None)
+    candidates = (Path(os.path.expanduser(name)) / REWARD_FILE, beside / name / REWARD_FILE)
+    reward_file = next((path for path in candidates if path.is_file()), None)
     if reward_file is None:
         return None
     try:

@@ -1,6 +1,6 @@
-"""Map a raw reward onto the number that the prompt carries, fitted once on the training split.
+"""Map raw rewards to the numbers in the prompt. Scales are fitted once, on the training split.
 
-More is always better on a scale: a reward with `direction: lower` is negated before anything else.
+Higher is always better on a scale: a reward with `direction: lower` is negated first.
 """
 
 from bisect import bisect_left, bisect_right
@@ -15,20 +15,20 @@ from irlhf.core.errors import ConfigError, DataError
 from irlhf.core.example import finite
 from irlhf.policy.rewards_file import Reward
 
-KNOTS = 1000  # at most; enough for a tenth of a per cent of the data
+KNOTS = 1000  # maximum; resolves 0.1% of the data
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
-WITHIN = "within"  # the kind whose numbers are ranks among the completions of one prompt
-UNIT = ("quantile", "linear", WITHIN)  # the kinds whose numbers lie in [0, 1]
+WITHIN = "within"  # kind: ranks among the completions of one prompt
+UNIT = ("quantile", "linear", WITHIN)  # kinds with numbers in [0, 1]
 
 
 def _number(value: Any) -> float:
     if not finite(value):
-        raise ValueError(f"{value!r:.40} is no number")
-    number: float = value  # as it was written: an integer stays one, or the digest of what is written back differs
+        raise ValueError(f"{value!r:.40} is not a number")
+    number: float = value  # keep integers: converting them would change the digest of the file
     return number
 
 
-Number = Annotated[float, PlainValidator(_number)]  # in a JSON file of ours
+Number = Annotated[float, PlainValidator(_number)]  # in a JSON file written by irlhf
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Scale:
 
     quantile  the share of the training data that is worse, ties at their mid-rank, in [0, 1]
     zscore    (x - mean) / standard deviation, unbounded
-    linear    (x - low) / (high - low), held to [0, 1]
+    linear    (x - low) / (high - low), clipped to [0, 1]
     none      x itself
     within    the share of the completions of the same prompt that are worse, ties at their mid-rank, in [0, 1]
 
-    `xs` are oriented raw rewards (negated where lower is better). For quantile they are the distinct
-    values and `ys` their mid-ranks; for zscore `xs` is (mean, deviation), for linear (low, high). For within
-    `xs` is empty and `ys` are the distinct numbers of the training rows: a raw reward alone has no number on this
-    scale, see `within_ranks`.
+    `xs` holds oriented raw rewards (negated if lower is better). For quantile, `xs` holds the distinct values and `ys`
+    their mid-ranks. For zscore, `xs` is (mean, standard deviation); for linear, (low, high). For within, `xs` is empty
+    and `ys` holds the distinct numbers of the training rows, because a single raw reward has no rank (see
+    `within_ranks`).
     """
 
     kind: StrictStr
@@ -54,7 +54,7 @@ class Scale:
 
     def __call__(self, reward: float) -> float:
         """Return the scaled number of a raw reward. Not for `within`."""
-        assert self.kind != WITHIN, "a reward has a rank among the completions of its prompt only"
+        assert self.kind != WITHIN, "ranks need the other completions of the prompt"
         x = -reward if self.direction == "lower" else reward
         if self.kind == "quantile":
             return interpolate(x, self.xs, self.ys, 0.0, 1.0)
@@ -65,8 +65,8 @@ class Scale:
         return x
 
     def inverse(self, number: float) -> float:
-        """Return the raw reward that a scaled number stands for, held to what the scale knows. Not for `within`."""
-        assert self.kind != WITHIN, "each prompt has another reward at a rank"
+        """Return the raw reward for a scaled number; quantile clips to the training data. Not for `within`."""
+        assert self.kind != WITHIN, "the reward at a rank differs by prompt"
         if self.kind == "quantile":
             x = interpolate(number, self.ys, self.xs, self.xs[0], self.xs[-1])
         elif self.kind == "zscore":
@@ -78,20 +78,22 @@ class Scale:
         return -x if self.direction == "lower" else x
 
     def to_json(self) -> dict[str, Any]:
-        """Return the scale as policy.json keeps it."""
+        """Return the scale as stored in policy.json."""
         return {"kind": self.kind, "direction": self.direction, "xs": list(self.xs), "ys": list(self.ys)}
 
 
 def fit(name: str, spec: Reward, rewards: Sequence[float], prompts: Sequence[str] = ()) -> Scale:
-    """Fit a reward's scale on the raw rewards of the training split; `within` needs the prompt of each.
+    """Return a reward's scale, fitted on the raw rewards of the training split; `within` needs their prompts.
 
-    Raises DataError for a constant reward: no target could be told from another.
+    Raises DataError for a reward that is missing or constant, and ConfigError if a linear scale has no range.
     """
     if not rewards:
         raise DataError(f"no training row has the reward '{name}'")
     oriented = sorted(-reward if spec.direction == "lower" else reward for reward in rewards)
     if oriented[0] == oriented[-1]:
-        raise DataError(f"reward '{name}' is {rewards[0]} in all {len(rewards):,} training rows: nothing to steer")
+        raise DataError(
+            f"reward '{name}' is {rewards[0]} in all {len(rewards):,} training rows, so it cannot be steered"
+        )
     kind = spec.scale.kind
     if kind == "quantile":
         xs, ys = _mid_ranks(oriented)
@@ -105,7 +107,7 @@ def fit(name: str, spec: Reward, rewards: Sequence[float], prompts: Sequence[str
     if kind == WITHIN:
         ranks = sorted({rank for rank in within_ranks(rewards, prompts, spec.direction) if rank is not None})
         if len(ranks) < 2:
-            raise DataError(f"reward '{name}' is the same in all completions of each prompt: nothing to steer")
+            raise DataError(f"reward '{name}' is equal in all completions of each prompt, so it cannot be steered")
         return Scale(kind, spec.direction, (), tuple(ranks))
     return Scale(kind, spec.direction)
 
@@ -113,7 +115,7 @@ def fit(name: str, spec: Reward, rewards: Sequence[float], prompts: Sequence[str
 def within_ranks(rewards: Sequence[float | None], prompts: Sequence[str], direction: str) -> list[float | None]:
     """Return for each reward the share of its prompt's rewards that are worse, ties at their mid-rank, in [0, 1].
 
-    None where there is no reward, or no other of the same prompt.
+    None for a missing reward, and for the only reward of a prompt.
     """
     sign = -1 if direction == "lower" else 1
     groups: dict[str, list[float]] = {}
@@ -132,18 +134,18 @@ def within_ranks(rewards: Sequence[float | None], prompts: Sequence[str], direct
 
 
 def mid_rank(x: float, ordered: Sequence[float]) -> float:
-    """Return the share of sorted numbers that are below x, those equal to it counted half."""
+    """Return the share of sorted numbers below x, in [0, 1]; numbers equal to x count one half."""
     return (bisect_left(ordered, x) + bisect_right(ordered, x)) / (2 * len(ordered))
 
 
 def nearest(number: float, ordered: Sequence[float]) -> float:
-    """Return the one of these numbers, in order, that lies nearest; of two the smaller."""
+    """Return the nearest of the sorted numbers; the smaller one in a tie."""
     right = bisect_left(ordered, number)
     return min(ordered[max(0, right - 1) : right + 1], key=lambda known: abs(known - number))
 
 
 def percentile(ordered: Sequence[float], per_cent: float) -> float:
-    """Return a percentile of sorted numbers, linear between neighbours."""
+    """Return a percentile (in [0, 100]) of sorted numbers, by linear interpolation."""
     position = per_cent / 100 * (len(ordered) - 1)
     below = int(position)
     above = min(below + 1, len(ordered) - 1)
@@ -155,14 +157,14 @@ def _bounds(name: str, spec: Reward, oriented: Sequence[float]) -> tuple[float, 
     if low is None or high is None:
         bounds = percentile(oriented, 1), percentile(oriented, 99)
         if bounds[0] == bounds[1]:
-            raise ConfigError(f"reward '{name}': p1 and p99 are equal, give the linear scale low and high")
+            raise ConfigError(f"reward '{name}': p1 and p99 are equal; set low and high of the linear scale")
         return bounds
-    # `low` and `high` are written on the reward's own scale; better must still be more.
+    # `low` and `high` are raw rewards; orient them.
     return (-high, -low) if spec.direction == "lower" else (low, high)
 
 
 def _mid_ranks(ordered: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the distinct values with the middle of the ranks that each holds, thinned to KNOTS."""
+    """Return the distinct values and their mid-ranks, thinned to KNOTS."""
     xs = sorted(set(ordered))
     if len(xs) > KNOTS:
         last = len(xs) - 1
@@ -171,7 +173,7 @@ def _mid_ranks(ordered: Sequence[float]) -> tuple[tuple[float, ...], tuple[float
 
 
 def interpolate(x: float, xs: Sequence[float], ys: Sequence[float], below: float, above: float) -> float:
-    """Return y at x on the line through the knots; `below` and `above` where x lies outside them."""
+    """Return y at x by linear interpolation between the knots; `below` or `above` if x is outside them."""
     if x < xs[0]:
         return below
     if x > xs[-1]:

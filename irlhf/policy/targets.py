@@ -1,4 +1,4 @@
-"""What a user asks for: one grammar for --target, files and Python, safe in a shell without quotes.
+"""Parse targets and weights. The syntax is the same for --target, files and Python, and needs no shell quotes.
 
     helpful=0.8         exactly              helpful=~0.6..    drawn from the training data above 0.6
     helpful=0.6..       at least             helpful=p90       a percentile of the training data
@@ -6,9 +6,9 @@
     helpful=0.2..0.9    between              helpful=uniform   anywhere on the scale
     helpful=data        joint vectors of the training data, together with every other `data`
 
-A reward left out is not asked for. Quoted 'helpful>=0.6' and 'helpful<=0.4' are taken too.
+A reward without a target gets no reward line. 'helpful>=0.6' and 'helpful<=0.4' in quotes are also accepted.
 
-Weights, as in "2*helpful + 3*harmless", ask for the best mix in place of single numbers. A sample keeps a
+Weights, as in "2*helpful + 3*harmless", request the best weighted mix instead of single numbers. A sample stores a
 weight as the target "2*".
 """
 
@@ -23,8 +23,8 @@ from irlhf.core.example import LARGEST
 
 Kind = Literal["exact", "at-least", "at-most", "between", "draw", "percentile", "sweep", "uniform", "data"]
 
-TEXT_LIMIT = 200  # characters behind the equals sign
-SWEEP_LIMIT = 1000  # points; more is a slip of the finger
+TEXT_LIMIT = 200  # characters after the equals sign
+SWEEP_LIMIT = 1000  # points; more is probably a typing error
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"(?P<low>{_NUMBER})?\.\.(?P<high>{_NUMBER})?")
@@ -36,26 +36,26 @@ _ASSIGNMENT = re.compile(r"(?P<name>[^=<>]+)(?P<operator>>=|<=|=)(?P<value>.*)",
 
 @dataclass(frozen=True)
 class Target:
-    """One request for one reward, in the units of its scale (for a percentile, in per cent)."""
+    """The target of one reward, in the units of its scale (in percent for a percentile)."""
 
     name: str
     kind: Kind
-    low: float | None = None  # the number itself where the kind has but one
+    low: float | None = None  # the number itself if the kind has only one
     high: float | None = None
     step: float | None = None
-    text: str = ""  # as the user wrote it, behind the equals sign
+    text: str = ""  # the user's text after the equals sign
 
     @property
     def ranged(self) -> bool:
-        """Whether any number between `low` and `high` is as good as another."""
+        """Whether the target is a range from `low` to `high`."""
         return self.kind in ("at-least", "at-most", "between", "draw")
 
     def holds(self, number: float) -> bool:
-        """Return whether a number lies between `low` and `high`."""
+        """Return whether a number is between `low` and `high`, both included."""
         return (self.low is None or number >= self.low) and (self.high is None or number <= self.high)
 
     def points(self) -> list[float]:
-        """Return the numbers that an exact target or a sweep asks for."""
+        """Return the numbers of an exact target or a sweep."""
         if self.low is None or self.high is None or self.step is None:
             return [] if self.low is None else [self.low]
         count = int((self.high - self.low) / self.step + 1e-9) + 1
@@ -63,7 +63,7 @@ class Target:
 
 
 def parse_target(text: str) -> Target:
-    """Read NAME=VALUE. Raises ConfigError that shows the place."""
+    """Parse NAME=VALUE. Raises ConfigError with the column of the problem."""
     match = _ASSIGNMENT.fullmatch(text.strip())
     if match is None:
         raise ConfigError(f"target '{text}': write NAME=VALUE, like helpful=0.8")
@@ -76,27 +76,27 @@ def parse_target(text: str) -> Target:
 
 
 def parse_targets(texts: Iterable[str]) -> dict[str, Target]:
-    """Read several NAME=VALUE. Raises ConfigError where a name stands twice."""
+    """Parse several NAME=VALUE. Raises ConfigError if a name occurs twice."""
     targets: dict[str, Target] = {}
     for text in texts:
         target = parse_target(text)
         if target.name in targets:
-            raise ConfigError(f"target '{text}': {target.name} is asked for twice")
+            raise ConfigError(f"target '{text}': {target.name} has two targets; give one")
         targets[target.name] = target
     return targets
 
 
 def parse_value(name: str, text: str) -> Target:
-    """Read what stands behind the equals sign."""
+    """Parse the text after the equals sign. Raises ConfigError."""
     if any(abs(float(number)) > LARGEST for number in re.findall(_NUMBER, text[:TEXT_LIMIT])) or len(text) > TEXT_LIMIT:
-        raise ConfigError(f"target '{name}={text:.40}': a number too large to ask for")
+        raise ConfigError(f"target '{name}={text:.40}': the number is too large")
     if text in ("uniform", "data"):
         return Target(name, "uniform" if text == "uniform" else "data", text=text)
     if re.fullmatch(_NUMBER, text):
         return Target(name, "exact", float(text), text=text)
     if match := _PERCENTILE.fullmatch(text):
         if float(match["low"]) > 100:
-            raise ConfigError(f"target '{name}={text}': a percentile lies between p0 and p100")
+            raise ConfigError(f"target '{name}={text}': use a percentile from p0 to p100")
         return Target(name, "percentile", float(match["low"]), text=text)
     if match := _SWEEP.fullmatch(text):
         return _sweep(name, text, *(float(match[part]) for part in ("low", "high", "step")))
@@ -104,42 +104,44 @@ def parse_value(name: str, text: str) -> Target:
         return _range(name, text, match["low"], match["high"])
     column = len(name) + 1 + _good_length(text)
     raise ConfigError(
-        f"target '{name}={text}': not understood from column {column + 1} on; write a number, 0.6.., ..0.4,"
+        f"target '{name}={text}': invalid from column {column + 1}; write a number, 0.6.., ..0.4,"
         " 0.2..0.9, ~0.6.., p90, 0:1:0.1, uniform or data"
     )
 
 
 def parse_weights(text: str) -> dict[str, float]:
-    """Read "2*helpful + 3*harmless" (a bare name weighs 1). Raises ConfigError; zero means don't care."""
+    """Parse "2*helpful + 3*harmless" (a name alone has weight 1; 0 ignores a reward). Raises ConfigError."""
     weights: dict[str, float] = {}
     for term in text.split("+"):
         match = _TERM.fullmatch(term.strip())
         if match is None:
-            raise ConfigError(f"weights '{text}': '{term.strip()}' is no term; write 2*helpful + 3*harmless")
+            raise ConfigError(f"weights '{text}': '{term.strip()}' is invalid; write 2*helpful + 3*harmless")
         if float(match["weight"] or 1) < 0:
-            raise ConfigError(f"weights '{text}': a weight below 0; say `direction: lower` in rewards.yaml instead")
+            raise ConfigError(f"weights '{text}': a weight is negative; use `direction: lower` in rewards.yaml instead")
         if float(match["weight"] or 1) > LARGEST:
-            raise ConfigError(f"weights '{text:.80}': a weight beyond {LARGEST:g}; weights are shares of each other")
+            raise ConfigError(
+                f"weights '{text:.80}': a weight exceeds {LARGEST:g}; only their ratios matter, so use smaller ones"
+            )
         if match["name"] in weights:
-            raise ConfigError(f"weights '{text}': {match['name']} stands twice")
+            raise ConfigError(f"weights '{text}': {match['name']} occurs twice")
         weights[match["name"]] = float(match["weight"] or 1)
     if not any(weights.values()):
-        raise ConfigError(f"weights '{text}': at least one must be above 0")
+        raise ConfigError(f"weights '{text}': at least one weight must be above 0")
     return weights
 
 
 def weight_text(weight: float) -> str:
-    """Return how a sample's `target` keeps a weight."""
+    """Return the text of a weight in a sample's `target`."""
     return f"{weight:g}*"
 
 
 def weighs(text: str) -> bool:
-    """Return whether a sample's target is the weight of a mix."""
+    """Return whether a sample's target is a weight."""
     return bool(re.fullmatch(rf"{_NUMBER}\*", text)) and 0 <= float(text.removesuffix("*")) < math.inf
 
 
 def weights_of(target: Mapping[str, str]) -> dict[str, float]:
-    """Return the weights that a sample was asked with; none where it was asked otherwise."""
+    """Return the weights that a sample was drawn with; empty if it has other targets."""
     if not target or not all(map(weighs, target.values())):
         return {}
     return {name: float(text.removesuffix("*")) for name, text in target.items()}
@@ -147,9 +149,9 @@ def weights_of(target: Mapping[str, str]) -> dict[str, float]:
 
 def _sweep(name: str, text: str, low: float, high: float, step: float) -> Target:
     if step <= 0 or high < low:
-        raise ConfigError(f"target '{name}={text}': a sweep is LOW:HIGH:STEP with LOW below HIGH and a step above 0")
+        raise ConfigError(f"target '{name}={text}': a sweep is LOW:HIGH:STEP with LOW < HIGH and STEP > 0")
     if (high - low) / step >= SWEEP_LIMIT:
-        raise ConfigError(f"target '{name}={text}': over {SWEEP_LIMIT} points; take a larger step")
+        raise ConfigError(f"target '{name}={text}': over {SWEEP_LIMIT} points; use a larger step")
     return Target(name, "sweep", low, high, step, text)
 
 
@@ -159,7 +161,7 @@ def _range(name: str, text: str, low: str | None, high: str | None) -> Target:
     below = float(low) if low is not None else None
     above = float(high) if high is not None else None
     if below is not None and above is not None and below > above:
-        raise ConfigError(f"target '{name}={text}': the range is upside down; write {high}..{low}")
+        raise ConfigError(f"target '{name}={text}': the range is reversed; write {high}..{low}")
     if text.startswith("~"):
         return Target(name, "draw", below, above, text=text)
     kind: Kind = "between" if low and high else "at-least" if low else "at-most"
@@ -167,6 +169,6 @@ def _range(name: str, text: str, low: str | None, high: str | None) -> Target:
 
 
 def _good_length(text: str) -> int:
-    """Return how many characters could still begin a value, for an error that points."""
+    """Return the length of the longest prefix that a valid value could have, for the error's column."""
     match = re.match(rf"~?(?:{_NUMBER})?(?:\.\.|:)?(?:{_NUMBER})?(?::(?:{_NUMBER})?)?", text)
     return match.end() if match else 0
