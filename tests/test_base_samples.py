@@ -150,8 +150,8 @@ def test_what_needs_rewards_is_refused_for_a_base_in_one_line(
 ) -> None:
     outcome = call("sample", base, prompts, *options)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "no policy.json there, so it is sampled as a base model, which follows no rewards" in outcome.err
-    assert f"; leave out {refused}, or name the folder that `irlhf finetune` wrote" in outcome.err
+    assert "without a policy.json, this is a base model, which has no rewards" in outcome.err
+    assert f"; remove {refused}, or use a folder written by `irlhf finetune`" in outcome.err
 
 
 def test_a_folder_without_a_model_and_a_name_of_nothing_are_one_line(prompts: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_folder_without_a_model_and_a_name_of_nothing_are_one_line(prompts: Pa
         ("empty", "empty: no config.json in this folder, so it holds no model"),
         ("/nowhere/polcy", "/nowhere/polcy: no such folder"),
         ("polcy", "polcy: no causal language model of this name on the hub, and no such folder"),
-        ("tiny", "tiny starts from random weights, so its samples say nothing"),
+        ("tiny", "tiny has random weights, so its samples are meaningless"),
     ):
         outcome = call("sample", name, prompts)
         assert (outcome.code, outcome.err.count("\n")) == (2, 1)

@@ -122,7 +122,7 @@ def test_a_hosted_policy_is_asked_where_it_lives_and_says_what_it_takes(host: Op
     assert done.returncode == 0, done.stderr
     found, told = rows(), done.stderr.decode()
     assert len({row["id"] for row in found}) == 18
-    assert f"asking {host.url} for 18 samples: about " in told
+    assert f"requesting 18 samples from {host.url}: about " in told
     assert "the server does not accept min_p, repetition_penalty, top_k; its own defaults apply" in told
     assert "prompt tokens " in told
     assert " were cached\n" in told
@@ -192,7 +192,9 @@ def test_a_logprob_that_is_kept_back_is_counted_and_no_number(host: OpenAIServer
     outcome = run()
     total = sum(row["censored"] for row in rows())
     assert total > 0
-    assert warnings(outcome) == [f"warning: the server left out the logprobs of {total} tokens; their rows have none"]
+    assert warnings(outcome) == [
+        f"warning: the server returned no logprob for {total} tokens; their rows have no `logprob`"
+    ]
     assert not any("logprob" in row for row in rows())
 
 
@@ -415,7 +417,7 @@ def test_a_chat_template_that_writes_otherwise_is_told_of(bench: Bench, scripted
 def test_an_api_is_a_servers(bench: Bench, scored: Path) -> None:
     outcome = call("sample", bench.policy, scored, "--api", "chat")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "--api belongs to --base-url; leave it out" in outcome.err
+    assert "--api is for --base-url only; remove it" in outcome.err
 
 
 def echo(asked: Asked) -> Reply:
@@ -458,11 +460,11 @@ HTTP = ("--base-url", "http://127.0.0.1:9/v1")
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        (("--api", "completions"), "--api completions sends token ids, and this policy's tokenizer is at its host"),
-        (("--guidance", "2"), "--guidance parts two answers of the model, which a server gives one of; leave it out\n"),
-        (("--reference", "gpt"), "--reference reads tokens"),
-        (("--executor", "ray"), "--executor ray has workers of its own"),
-        (("--base-url", "http://a:b@c/v1"), "--base-url is no address"),
+        (("--api", "completions"), "--api completions needs a local tokenizer"),
+        (("--guidance", "2"), "--guidance needs the logits of two prompts, which an API does not return; remove it\n"),
+        (("--reference", "gpt"), "--reference needs token ids"),
+        (("--executor", "ray"), "--executor ray does not apply to a server"),
+        (("--base-url", "http://a:b@c/v1"), "--base-url needs an address"),
         (("--api-key-env", "NOBODYS_KEY"), "there is no environment variable NOBODYS_KEY with its key"),
     ],
 )
@@ -478,7 +480,9 @@ def test_a_model_that_is_not_deployed_is_named_once_it_is(host: OpenAIServer) ->
     policy_at(host.url, model="")
     outcome = call(*line())
     assert outcome.code == 2
-    assert f"{MODEL} is not deployed yet; once it is, name it with --served-name, or for good with" in outcome.err
+    assert (
+        f"{MODEL} is not deployed yet; deploy it, then pass its name with --served-name or store it with" in outcome.err
+    )
     run("--served-name", MODEL)
     assert host.kinds("chat")[-1]["model"] == MODEL
 

@@ -178,7 +178,7 @@ def test_what_is_quoted_from_data_cannot_command_the_terminal(command: Command) 
         (["sample", "POLICY", "SCORED", "--split", "tset"], CONFIG, "did you mean 'test'"),
         (["sample", "POLICY", "SCORED", "--top-p", "0"], CONFIG, "--top-p"),
         (["sample", "POLICY", "SCORED", "--max-tokens", "128"], CONFIG, "leaves no room"),
-        (["sample", "POLICY", "training.jsonl"], DATA, "no prompt of the test split"),
+        (["sample", "POLICY", "training.jsonl"], DATA, "no prompt has the split test"),
         (["sample", ".", "SCORED", "-t", "short=0.5"], CONFIG, ".: no policy.json there"),
         (["sample", "none", "SCORED", "-t", "short=0.5"], CONFIG, "none: no policy.json there"),
         (["eval", "SCORED", "--policy", "POLICY"], DATA, "neither a 'policy' nor such a label"),

@@ -258,13 +258,13 @@ def test_what_is_no_guidance_is_refused(guidance: str, bench: Bench) -> None:
     outcome = call("sample", bench.policy, bench.examples, "-t", "short=1", f"--guidance={guidance}")
     assert outcome.code == 2
     assert "guidance" in outcome.err
-    with pytest.raises(ConfigError, match="write a number from 0 to 20; 1 is none"):
+    with pytest.raises(ConfigError, match="write a number from 0 to 20; 1 means no guidance"):
         sampled(bench, guidance=float(guidance))
 
 
 @pytest.mark.parametrize(
     ("blind", "asked", "why"),
-    [(False, [], "nothing is asked for"), (True, ["-t", "short=0.9"], "this policy's prompts hold no reward")],
+    [(False, [], "there are no targets"), (True, ["-t", "short=0.9"], "this policy's prompts have no rewards")],
 )
 def test_where_nothing_is_asked_guidance_is_refused(blind: bool, asked: list[str], why: str, bench: Bench) -> None:
     card = json.loads((bench.policy / FILE).read_text())
@@ -272,7 +272,7 @@ def test_where_nothing_is_asked_guidance_is_refused(blind: bool, asked: list[str
     Path("policy", FILE).write_text(json.dumps(card | ({"template": {"place": "none"}} if blind else {})))
     outcome = call("sample", "policy", bench.examples, *asked, "--guidance", "2")
     assert outcome.code == 2
-    assert outcome.err == f"irlhf: --guidance 2 parts asking from not asking, and {why}; leave it at 1\n"
+    assert outcome.err == f"irlhf: --guidance 2 compares prompts with and without targets, but {why}; remove it\n"
 
 
 def test_a_policy_with_another_memory_is_refused_in_one_line(bench: Bench) -> None:

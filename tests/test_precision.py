@@ -141,4 +141,4 @@ def test_logprobs_and_entropies_of_bfloat16_weights_are_close_to_those_of_float3
 def test_a_server_has_a_precision_of_its_own(bench: Bench) -> None:
     outcome = call(*command(bench, "--base-url", "http://127.0.0.1:9/v1", "--precision", "bf16"))
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "--precision is of weights that are loaded here, not by a server" in outcome.err
+    assert "--precision applies to local weights, not to a server" in outcome.err

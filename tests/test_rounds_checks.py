@@ -84,7 +84,7 @@ OTHER_COLUMN = REWARDS.replace('scorer: "regex: [aeiou]"', "column: colour")
         ({"rewards": OTHER_COLUMN}, (), "varied: the column colour is in the data alone, and new samples have none"),
         ({"rewards": REWARDS + "gold: {short: {column: colour}}"}, (), "short: the column colour is in the data alone"),
         ({"rewards": REWARDS.replace("length", "lenght")}, (), "unknown scorer 'lenght'; did you mean 'length'?"),
-        ({"rows": of("validation", 0)}, (), "scored.jsonl: no prompt of the validation split"),
+        ({"rows": of("validation", 0)}, (), "scored.jsonl: no prompt has the split validation"),
         ({"rows": of("train", 0)}, (), "scored.jsonl: no row of the training split with one of the rewards"),
         ({}, ("-o", "-"), "rounds are a folder; name it with -o"),
         ({}, ("-o", "no/such"), "no: the folder of the output does not exist"),

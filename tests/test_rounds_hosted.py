@@ -206,7 +206,7 @@ def test_what_a_host_trained_is_deployed_between_rounds(host: OpenAIServer, fork
     host.quirks.name = ""
     asks = rounds(forks)
     assert asks.code == CONFIG
-    assert "is not deployed yet; once it is, name it with --served-name" in asks.err
+    assert "is not deployed yet; deploy it, then pass its name with --served-name" in asks.err
     for number, code in ((1, CONFIG), (2, 0)):
         host.add_model(f"mine-{number}")
         assert forks("jobs", "deployed", f"out/round-{number}/policy", f"mine-{number}").code == 0

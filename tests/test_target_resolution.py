@@ -154,13 +154,13 @@ def test_what_was_achieved_decides_where_it_is_measured(policy: Policy) -> None:
 
 def test_what_was_achieved_keeps_ranges(policy: Policy) -> None:
     known = measured(policy, {}, LOW, HIGH)
-    with pytest.raises(ConfigError, match="no request is known to have brought that"):
+    with pytest.raises(ConfigError, match="no measured request fits"):
         asked(known, "colour=0.99..", weights={"short": 1.0}, pick="achieved")
     assert asked(known, "colour=0.99..", weights={"short": 1.0})[0]["colour"] >= 0.99  # left open, a row is found
 
 
 def test_what_was_not_measured_cannot_decide(policy: Policy) -> None:
-    with pytest.raises(ConfigError, match="not measured; see `irlhf eval --calibrate`, or use --mix-from front"):
+    with pytest.raises(ConfigError, match="not calibrated; run `irlhf eval --calibrate`, or use --mix-from front"):
         asked(policy, weights=WEIGHTS, pick="achieved")
 
 
@@ -170,14 +170,14 @@ def test_numbers_go_through_what_was_measured(policy: Policy) -> None:
     assert put == pytest.approx({"short": 0.8, "colour": 0.5})
     assert asked(policy, "short=0.95", "colour=0.45", reach=reach, raw=True)[0] == {"short": 0.95, "colour": 0.45}
     told = list(wanted(policy, "short=0.95", "colour=0.45", reach=reach).beyond())
-    assert told == ["short=0.95 lies beyond what this policy was measured to reach; asked for 0.80"]
+    assert told == ["short=0.95 is outside the measured reach of this policy; the prompt has 0.80"]
 
 
 def test_raw_numbers_are_held_to_nothing(policy: Policy) -> None:
     assert asked(policy, "short=1.5")[0] == {"short": 1.0}
     assert asked(policy, "short=1.5", raw=True)[0] == {"short": 1.5}
     assert list(wanted(policy, "short=1.5").beyond()) == [
-        "short=1.5 lies beyond the training data; held to the scale's end"
+        "short=1.5 is outside the training data; clipped to the end of the scale"
     ]
     assert list(wanted(policy, "short=1.5", raw=True).beyond()) == []
 
@@ -243,9 +243,9 @@ def test_every_way_of_asking_goes_through_the_line(options: tuple[str, ...], ben
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--mix-from", "best"), "name the mix with --weights"),
+        (("--mix-from", "best"), "add --weights"),
         (("-t", "short=0.5", "--weights", "short"), "short has a target and a weight"),
-        (("--weights", "short", "--mix-from", "achieved"), "was not measured"),
+        (("--weights", "short", "--mix-from", "achieved"), "not calibrated"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(options: tuple[str, ...], reason: str, bench: Bench) -> None:

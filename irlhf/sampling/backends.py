@@ -1,4 +1,4 @@
-"""Where samples are drawn: by the model here, or by a server that holds it."""
+"""Choose the backend that draws samples: a local model, or a server."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Set
@@ -19,58 +19,59 @@ from irlhf.sampling.types import SampleRequest
 
 COMPLETIONS, CHAT = "completions", "chat"
 APIS = (COMPLETIONS, CHAT)
-MEANS = ("api_key_env", "concurrency")  # of reaching a server, which decide nothing about the rows
+MEANS = ("api_key_env", "concurrency")  # settings for reaching a server, which do not change the rows
 
-_POOL = 4  # batches that are sorted by length together; a kill costs at most their drawing
-_CHARACTERS = 4  # a token, in English
-_CHOICES = 16  # completions of one request at most, which a kill may cost as well
+_POOL = 4  # batches sorted by length together; a killed run repeats at most these
+_CHARACTERS = 4  # per token, in English
+_CHOICES = 16  # maximum completions of one request; a killed run may lose these
 
 
 def reached(settings: SampleSettings, policy: Policy, engine: Engine) -> SampleSettings:
-    """Return the settings with the server that they lead to, if they do. Raises ConfigError where it cannot do this."""
-    there = policy.hosted
-    if not settings.base_url and not there:
-        _check_here(settings)
+    """Return the settings completed with the server to use, if any. Raises ConfigError for options it lacks."""
+    hosted = policy.hosted
+    if not settings.base_url and not hosted:
+        _check_local(settings)
         return settings
-    url = settings.base_url or (there.base_url if there else "")
-    name = settings.served_name or (there.model if there else "")
-    api = settings.api or (CHAT if there else COMPLETIONS)
+    url = settings.base_url or (hosted.base_url if hosted else "")
+    name = settings.served_name or (hosted.model if hosted else "")
+    api = settings.api or (CHAT if hosted else COMPLETIONS)
     if api not in APIS:
         raise ConfigError(f"unknown --api '{api}'{did_you_mean(api, APIS)}")
-    if there and not name:
+    if hosted and not name:
         raise ConfigError(
-            f"{there.trained or policy.base} is not deployed yet; once it is, name it with --served-name,"
-            " or for good with `irlhf jobs deployed`"
+            f"{hosted.trained or policy.base} is not deployed yet; deploy it, then pass its name with --served-name"
+            " or store it with `irlhf jobs deployed`"
         )
-    if there and api == COMPLETIONS:
-        raise ConfigError("--api completions sends token ids, and this policy's tokenizer is at its host; leave it out")
-    mend = "leave it out" if there else "leave it out, or leave --base-url out"
+    if hosted and api == COMPLETIONS:
+        raise ConfigError("--api completions needs a local tokenizer, which a hosted policy does not have; remove it")
+    fix = "; remove it" if hosted else "; remove it, or remove --base-url"
     for flag, idle, why in (
-        ("--guidance", settings.guidance == 1, "parts two answers of the model, which a server gives one of"),
-        ("--reference", not settings.reference, "reads tokens, of which a server gives the text"),
-        (f"--executor {engine.name}", engine == LOCAL, "has workers of its own, where a server does the work"),
-        ("--precision", settings.precision == "auto", "is of weights that are loaded here, not by a server"),
-        ("--concurrency", settings.concurrency >= 1, "is at least 1"),
+        ("--guidance", settings.guidance == 1, "needs the logits of two prompts, which an API does not return"),
+        ("--reference", not settings.reference, "needs token ids, but an API returns text"),
+        (f"--executor {engine.name}", engine == LOCAL, "does not apply to a server, which does the work itself"),
+        ("--precision", settings.precision == "auto", "applies to local weights, not to a server"),
     ):
         if not idle:
-            raise ConfigError(f"{flag} {why}; {mend}")
+            raise ConfigError(f"{flag} {why}{fix}")
+    if settings.concurrency < 1:
+        raise ConfigError("--concurrency must be at least 1")
     if not is_address(url):
-        # Not repeated: it may hold a password.
-        raise ConfigError("--base-url is no address like http://127.0.0.1:8000/v1 (keys come from the environment)")
+        # The message does not repeat the address, which may contain a password.
+        raise ConfigError("--base-url needs an address like http://127.0.0.1:8000/v1 (keys come from the environment)")
     return replace(settings, base_url=url, served_name=name, api=api)
 
 
-def _check_here(settings: SampleSettings) -> None:
-    usual = {setting.name: setting.default for setting in fields(settings)}
+def _check_local(settings: SampleSettings) -> None:
+    defaults = {setting.name: setting.default for setting in fields(settings)}
     for name in ("served_name", "api", *MEANS):
-        if getattr(settings, name) != usual[name]:
-            raise ConfigError(f"--{name.replace('_', '-')} belongs to --base-url; leave it out")
+        if getattr(settings, name) != defaults[name]:
+            raise ConfigError(f"--{name.replace('_', '-')} is for --base-url only; remove it")
 
 
 def task_and_executor(
     arguments: tuple[Path, Policy, SampleSettings], engine: Engine, spent: Counter[str]
 ) -> tuple[Work, Engine]:
-    """Return the task that samples, and its executor. Servers add the tokens that they read to `spent`."""
+    """Return the sampling task and its executor. With a server, the task counts its tokens in `spent`."""
     settings = arguments[-1]
     threads = Engine("threads", settings.concurrency)
     if settings.api == CHAT:
@@ -80,40 +81,42 @@ def task_and_executor(
     return Work("irlhf.sampling.local:LocalBackend", arguments), engine
 
 
-def pools(asks: Iterator[SampleRequest], settings: SampleSettings, written: Set[int]) -> Iterator[list[SampleRequest]]:
-    """Part asks, in their order, into those that are taken together: for a chat, what is the same request.
+def pools(
+    requests: Iterator[SampleRequest], settings: SampleSettings, written: Set[int]
+) -> Iterator[list[SampleRequest]]:
+    """Split requests, in order, into pools: for a chat, the requests with the same prompt and targets.
 
-    A server is asked for the missing samples alone; the model here draws a pool that misses one as a whole.
+    A server draws only the missing samples. A local model draws every pool that misses a sample as a whole.
     """
     if not settings.base_url:
-        return fixed_pools(asks, _POOL * settings.batch, written)
-    missing = (ask for ask in asks if fingerprint(ask.id) not in written)
-    return _alike(missing) if settings.api == CHAT else pooled(missing, 1)
+        return fixed_pools(requests, _POOL * settings.batch, written)
+    missing = (request for request in requests if fingerprint(request.id) not in written)
+    return _equal_requests(missing) if settings.api == CHAT else pooled(missing, 1)
 
 
 def remaining(total: int, written: int, settings: SampleSettings) -> int:
-    """Return how many of all samples are still to be drawn, those of a pool that misses some among them."""
+    """Return the number of samples still to draw, counting incomplete pools as a whole."""
     pool = 1 if settings.base_url else _POOL * settings.batch
     return total - written // pool * pool
 
 
-def _alike(asks: Iterable[SampleRequest]) -> Iterator[list[SampleRequest]]:
-    for _, same in groupby(asks, lambda ask: (ask.source.cluster, ask.prompt_values)):
-        while some := list(islice(same, _CHOICES)):
-            yield some
+def _equal_requests(requests: Iterable[SampleRequest]) -> Iterator[list[SampleRequest]]:
+    for _, same in groupby(requests, lambda request: (request.source.cluster, request.prompt_values)):
+        while chunk := list(islice(same, _CHOICES)):
+            yield chunk
 
 
 def tell_size(samples: int, characters: int, settings: SampleSettings) -> None:
-    """Say what a paid host is about to be asked."""
-    size_text = f"about {characters // _CHARACTERS:,} tokens of prompts (estimated, each request anew)"
-    most = samples * settings.max_tokens
-    console.note(f"asking {settings.base_url} for {samples:,} samples: {size_text} and at most {most:,} of completions")
+    """Print the size of the work for a paid host."""
+    size_text = f"about {characters // _CHARACTERS:,} prompt tokens (estimated, counted for each request)"
+    limit = f"at most {samples * settings.max_tokens:,} completion tokens"
+    console.note(f"requesting {samples:,} samples from {settings.base_url}: {size_text} and {limit}")
 
 
 def account(spent: Counter[str]) -> dict[str, Any]:
-    """Return what a server has counted, and report it."""
+    """Return the token counts of a server, and print those that matter."""
     if spent[CACHED]:
-        console.note(f"of {spent[PROMPT]:,} prompt tokens {spent[CACHED]:,} were cached")
+        console.note(f"{spent[CACHED]:,} of {spent[PROMPT]:,} prompt tokens were cached")
     if spent[CENSORED]:
-        console.warn(f"the server left out the logprobs of {spent[CENSORED]:,} tokens; their rows have none")
+        console.warn(f"the server returned no logprob for {spent[CENSORED]:,} tokens; their rows have no `logprob`")
     return dict(+spent)

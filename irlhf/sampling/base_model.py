@@ -1,4 +1,4 @@
-"""Sample a base model: a policy that knows no rewards, whose prompts stay as they are."""
+"""Sample a base model: a policy without rewards, whose prompts are not changed."""
 
 import hashlib
 from pathlib import Path
@@ -9,24 +9,24 @@ from irlhf.policy.policy_file import FILE, TINY, Policy
 from irlhf.policy.templates import PLAIN, find_template
 from irlhf.sampling.settings import SampleSettings
 
-_DIGITS = 12  # of a digest, as a policy's has
+_DIGITS = 12  # of a digest, as for policies
 
 
 def is_policy(folder: Path) -> bool:
-    """Return whether the folder holds a policy; any other is taken for a base model, as is a name on the hub."""
+    """Return whether a folder has a policy.json; otherwise it is a base model or a name on the hub."""
     return (folder / FILE).is_file()
 
 
 def read_base(name: str, settings: SampleSettings) -> Policy:
     """Return the base model in a folder or on the hub as a policy without rewards.
 
-    Its digest is that of the folder's files, or the commit on the hub. Raises ConfigError where there is no model,
-    or where the settings request rewards.
+    Its digest is that of the folder's files, or the commit on the hub. Raises ConfigError if there is no model, or if
+    the settings request rewards.
     """
     from irlhf.models.description import describe
 
     if name == TINY and not Path(name).is_dir():
-        raise ConfigError(f"{TINY} starts from random weights, so its samples say nothing; name a pretrained base")
+        raise ConfigError(f"{TINY} has random weights, so its samples are meaningless; use a pretrained base")
     _check(name, settings)
     model = describe(name)
     version = digest_of(Path(name)) if Path(name).is_dir() else model.commit or _digest(name)
@@ -41,7 +41,7 @@ def read_base(name: str, settings: SampleSettings) -> Policy:
 
 
 def _check(name: str, settings: SampleSettings) -> None:
-    """Raise ConfigError for options that only mean something with rewards."""
+    """Raise ConfigError for options that need rewards."""
     given = {
         "--target": bool(settings.target),
         "--weights": bool(settings.weights),
@@ -50,10 +50,10 @@ def _check(name: str, settings: SampleSettings) -> None:
         "--guidance": settings.guidance != 1,
         "--against": settings.against != "none",
     }
-    if refused := [option for option, there in given.items() if there]:
-        why = f"no {FILE} there, so it is sampled as a base model, which follows no rewards"
-        mend = f"leave out {', '.join(refused)}, or name the folder that `irlhf finetune` wrote"
-        raise ConfigError(f"{name}: {why}; {mend}")
+    if invalid := [option for option, is_set in given.items() if is_set]:
+        why = f"without a {FILE}, this is a base model, which has no rewards"
+        fix = f"remove {', '.join(invalid)}, or use a folder written by `irlhf finetune`"
+        raise ConfigError(f"{name}: {why}; {fix}")
 
 
 def _digest(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Sample a policy on a server with chat messages: the rewards are written into them here, as in training."""
+"""Sample a policy through a chat API. The rewards are written into the messages here, as in training."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +14,12 @@ from irlhf.sampling.messages import MessageWriter, PromptMessages, served_by
 from irlhf.sampling.settings import SampleSettings
 from irlhf.sampling.types import SampleRequest
 
-_LONG = 4000  # characters, about the 1,024 tokens from which hosts cache the beginning of a prompt
-_PROMPTS = 1000  # that are remembered; requests for one prompt follow each other
+_LONG = 4000  # characters, about 1,024 tokens, the minimum that hosts cache
+_PROMPTS = 1000  # number of prompts remembered; the requests of one prompt are consecutive
 
 
 class Ahead:
-    """Sends one request for a prompt before the others, so that these find its beginning in the server's cache."""
+    """Sends the first request of a prompt before the others, so that these hit the server's prompt cache."""
 
     def __init__(self) -> None:
         self.answered: dict[str, Event] = {}
@@ -27,7 +27,7 @@ class Ahead:
 
     @contextmanager
     def turn(self, prompt: str) -> Iterator[None]:
-        """Go first, or wait until the first request is answered."""
+        """Return at once for the first request of a prompt; for the others, wait until it is answered."""
         with self.lock:
             first = prompt not in self.answered
             event = self.answered.setdefault(prompt, Event())
@@ -42,7 +42,7 @@ class Ahead:
 
 
 class ChatBackend:
-    """A policy on a server. Its policy.json and, if there is one, its tokenizer are read; its weights are not."""
+    """A policy on a server. Reads its policy.json and its tokenizer, if there is one, but no weights."""
 
     def __init__(self, folder: Path, policy: Policy, settings: SampleSettings, spent: Counter[str]) -> None:
         writer = hosted_writer(policy, settings) if policy.hosted else _local_writer(folder, policy, settings)
@@ -50,18 +50,18 @@ class ChatBackend:
         self.write = writer.write
         self.client = ModelClient(served, settings.concurrency, spent, extra=writer.extra)
         self.ahead = Ahead()
-        self.lock = Lock()  # tokenizers are for one thread at a time
+        self.lock = Lock()  # tokenizers are not thread-safe
 
     def __call__(
-        self, asks: Sequence[SampleRequest], advance: Callable[[int], None]
+        self, requests: Sequence[SampleRequest], advance: Callable[[int], None]
     ) -> list[Completion | FailedCompletion]:
-        """Return the result of each request, in order. All share one prompt, and are one request."""
+        """Return the result of each request, in order. All have the same prompt and are sent as one API request."""
         with self.lock:
-            written = self.write(asks[0])
+            written = self.write(requests[0])
         long = sum(len(message.get("content") or "") for message in written.messages) >= _LONG
-        with self.ahead.turn(asks[0].source.cluster) if long else nullcontext():
-            completions = self.client.chat(written.messages, [ask.seed for ask in asks], written.size)
-        advance(len(asks))
+        with self.ahead.turn(requests[0].source.cluster) if long else nullcontext():
+            completions = self.client.chat(written.messages, [request.seed for request in requests], written.size)
+        advance(len(requests))
         return completions
 
 
@@ -72,6 +72,8 @@ def _local_writer(folder: Path, policy: Policy, settings: SampleSettings) -> Mes
 
 
 def hosted_writer(policy: Policy, settings: SampleSettings) -> MessageWriter:
-    """Return the writer for a host that trained the policy: it writes the messages of the training file."""
+    """Return the writer for a hosted policy, whose messages are those of the training file."""
     names = () if settings.spoof == ALLOWED else policy.names
-    return MessageWriter(lambda ask: PromptMessages(policy.template.render(ask.prompt, ask.prompt_values, names)))
+    return MessageWriter(
+        lambda request: PromptMessages(policy.template.render(request.prompt, request.prompt_values, names))
+    )

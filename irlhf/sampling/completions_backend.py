@@ -1,4 +1,4 @@
-"""Sample a policy on a server with token ids: prompts are rendered, escaped and cut here, as for a local policy."""
+"""Sample a policy through a completions API with token ids. Prompts are encoded here, as for a local policy."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,24 +18,24 @@ from irlhf.sampling.types import SampleRequest
 
 
 def writer(folder: Path, policy: Policy, settings: SampleSettings) -> MessageWriter:
-    """Return the writer for a chat server that runs the folder: messages as for a local policy, cut to its context.
+    """Return the writer for a chat server that serves the folder: messages as for a local policy, cut to its context.
 
-    The server may use the chat template of the folder, which escapes user text that looks like a reward.
+    If the folder's chat template accepts rewards, the request turns off its own reward lines and escaping.
     """
     name = str(folder)
     speaker = load_speaker(name)
     prompts = prompts_for(name, speaker, policy, policy.context, settings)
 
-    def write(ask: SampleRequest) -> PromptMessages:
-        turns, size = prompts.fitted(ask)
-        return PromptMessages(prompts.chat.messages(turns, ask.prompt_values), size)
+    def write(request: SampleRequest) -> PromptMessages:
+        turns, size = prompts.fitted(request)
+        return PromptMessages(prompts.chat.messages(turns, request.prompt_values), size)
 
     extra = {"chat_template_kwargs": dict(AS_WRITTEN)} if knows_rewards(folder) else {}
     return MessageWriter(write, vocabulary_of(name, speaker), extra)
 
 
 class CompletionsBackend:
-    """A policy on a server. Its policy.json and its tokenizer are read; its weights are not."""
+    """A policy on a server. Reads its policy.json and its tokenizer, but no weights."""
 
     def __init__(self, folder: Path, policy: Policy, settings: SampleSettings, spent: Counter[str]) -> None:
         name = str(folder)
@@ -43,14 +43,14 @@ class CompletionsBackend:
         self.prompts = prompts_for(name, speaker, policy, policy.context, settings)
         served = served_by(settings, vocabulary_of(name, speaker))
         self.client = ModelClient(served, settings.concurrency, spent, chat=False)
-        self.lock = Lock()  # tokenizers are not safe to share between threads
+        self.lock = Lock()  # tokenizers are not thread-safe
 
-    def __call__(self, asks: Sequence[SampleRequest], advance: Callable[[int], None]) -> list[Completion]:
-        """Return one completion for each request, in order; `advance` counts them."""
+    def __call__(self, requests: Sequence[SampleRequest], advance: Callable[[int], None]) -> list[Completion]:
+        """Return one completion per request, in order; `advance` is called for each."""
         completions = []
-        for ask in asks:
+        for request in requests:
             with self.lock:
-                prompt = self.prompts(ask, ask.prompt_values)
-            completions.append(self.client.complete(prompt, ask.seed))
+                prompt = self.prompts(request, request.prompt_values)
+            completions.append(self.client.complete(prompt, request.seed))
             advance(1)
         return completions

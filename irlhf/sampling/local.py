@@ -1,4 +1,4 @@
-"""Draw from the weights of a policy or base, and read what was drawn with a reference that is asked for nothing."""
+"""Sample from a local policy or base model, and compute the logprobs under a reference without rewards."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from irlhf.sampling.types import SampleRequest
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A model in this process, and how prompts are put to it."""
+    """A model in this process and the encoder of its prompts."""
 
     model: Any
     prompts: Prompts
@@ -34,7 +34,7 @@ class _Loaded:
 
 
 class LocalBackend:
-    """A policy, or a base model, loaded into this process."""
+    """A policy or a base model, loaded into this process."""
 
     def __init__(self, folder: Path, policy: Policy, settings: SampleSettings) -> None:
         self.policy_file = policy
@@ -45,43 +45,45 @@ class LocalBackend:
         self.raw = settings.raw
         self.decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens, settings.guidance)
 
-    def __call__(self, asks: Sequence[SampleRequest], advance: Callable[[int], None]) -> list[Drawn]:
-        """Return one completion for each ask, in their order; `advance` counts them as they come."""
-        prompts = [self.policy.prompts(ask, ask.prompt_values) for ask in asks]
-        order = _order(asks, prompts)
+    def __call__(self, requests: Sequence[SampleRequest], advance: Callable[[int], None]) -> list[Drawn]:
+        """Return one completion per request, in order; `advance` is called after each batch."""
+        prompts = [self.policy.prompts(request, request.prompt_values) for request in requests]
+        order = _order(requests, prompts)
         drawn: dict[int, Drawn] = {}
         for start in range(0, len(order), self.batch):
             batch = order[start : start + self.batch]
-            rows = self._draw([asks[i] for i in batch], [prompts[i] for i in batch])
+            rows = self._draw([requests[i] for i in batch], [prompts[i] for i in batch])
             drawn.update(zip(batch, rows, strict=True))
             advance(len(batch))
-        return [drawn[i] for i in range(len(asks))]
+        return [drawn[i] for i in range(len(requests))]
 
-    def _draw(self, asks: Sequence[SampleRequest], prompts: Sequence[Sequence[int]]) -> list[Drawn]:
+    def _draw(self, requests: Sequence[SampleRequest], prompts: Sequence[Sequence[int]]) -> list[Drawn]:
         model, tokenizer = self.policy.model, self.policy.tokenizer
         if self.decoding.sides > 1:
-            other = [self.policy.prompts(ask, self._other(ask)) for ask in asks]
+            other = [self.policy.prompts(request, self._other(request)) for request in requests]
             prompts = [prompt for both in zip(prompts, other, strict=True) for prompt in both]
         with fitting_threads(model):
-            rows = generate(model, tokenizer, prompts, [ask.seed for ask in asks], self.decoding)
-        return _read(self.reference, asks, rows) if self.reference else rows
+            rows = generate(model, tokenizer, prompts, [request.seed for request in requests], self.decoding)
+        return _read(self.reference, requests, rows) if self.reference else rows
 
-    def _other(self, ask: SampleRequest) -> dict[str, RequestedValue]:
-        """Return what the prompt requests that guidance draws away from."""
-        return opposite(self.policy_file, ask.prompt_values, self.raw) if self.against == OPPOSITE else {}
+    def _other(self, request: SampleRequest) -> dict[str, RequestedValue]:
+        """Return the rewards of the second prompt of guidance."""
+        return opposite(self.policy_file, request.prompt_values, self.raw) if self.against == OPPOSITE else {}
 
 
-def _order(asks: Sequence[SampleRequest], prompts: Sequence[Sequence[int]]) -> list[int]:
-    """Put like lengths together, so that little is padding, and what asks one prompt side by side."""
+def _order(requests: Sequence[SampleRequest], prompts: Sequence[Sequence[int]]) -> list[int]:
+    """Return an order by prompt length, to reduce padding, with the requests of one prompt side by side."""
     longest: dict[str, int] = {}
-    for ask, prompt in zip(asks, prompts, strict=True):
-        longest[ask.source.cluster] = max(len(prompt), longest.get(ask.source.cluster, 0))
-    return sorted(range(len(asks)), key=lambda i: (longest[asks[i].source.cluster], asks[i].source.cluster, i))
+    for request, prompt in zip(requests, prompts, strict=True):
+        longest[request.source.cluster] = max(len(prompt), longest.get(request.source.cluster, 0))
+    return sorted(
+        range(len(requests)), key=lambda i: (longest[requests[i].source.cluster], requests[i].source.cluster, i)
+    )
 
 
-def _read(reference: _Loaded, asks: Sequence[SampleRequest], drawn: Sequence[Drawn]) -> list[Drawn]:
-    """Add how likely the reference finds the very tokens that were drawn."""
-    prompts = [reference.prompts(ask, {}) for ask in asks]
+def _read(reference: _Loaded, requests: Sequence[SampleRequest], drawn: Sequence[Drawn]) -> list[Drawn]:
+    """Add the logprob of the drawn tokens under the reference, and the k3 estimate."""
+    prompts = [reference.prompts(request, {}) for request in requests]
     with fitting_threads(reference.model):
         logprobs_by_row = logprobs(
             reference.model, [(prompt, row.ids) for prompt, row in zip(prompts, drawn, strict=True)]
@@ -93,9 +95,9 @@ def _read(reference: _Loaded, asks: Sequence[SampleRequest], drawn: Sequence[Dra
 
 
 def _reference(policy: _Loaded, folder: Path, settings: SampleSettings) -> _Loaded:
-    """Return what the samples are read with: the policy itself where it is named, else another policy or base.
+    """Return the reference model: the policy itself, if it is named, else another policy or base.
 
-    Raises ConfigError where its token ids mean other tokens.
+    Raises ConfigError if its vocabulary differs.
     """
     name = settings.reference
     if Path(name).resolve() == folder.resolve():
@@ -104,16 +106,16 @@ def _reference(policy: _Loaded, folder: Path, settings: SampleSettings) -> _Load
     loaded = _load(name, reference_policy, settings)
     if loaded.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise ConfigError(
-            f"--reference {name}: its vocabulary is another one than {folder}'s, so token ids mean other tokens;"
-            f" name {folder} itself or the base that it was trained from"
+            f"--reference {name}: its vocabulary differs from that of {folder};"
+            f" use {folder} itself or the base that it was trained from"
         )
     return loaded
 
 
 def _load(name: str, policy: Policy | None, settings: SampleSettings) -> _Loaded:
-    """Load a policy, or a base, which has no card and gets plain prompts.
+    """Return a loaded policy or, if `policy` is None, a base model with plain prompts.
 
-    Where the settings leave the precision open, weights keep the format that they were saved in.
+    With automatic precision, the weights keep the format in which they are stored.
     """
     model, tokenizer = load_causal(name, DTYPES.get(settings.precision))
     context = policy.context if policy else context_of(model)

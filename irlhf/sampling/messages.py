@@ -1,4 +1,4 @@
-"""What is sent to a server that holds a policy: the messages of a request and the name of the model."""
+"""Messages and model settings of requests to a server."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,23 +11,23 @@ from irlhf.sampling.types import SampleRequest
 
 
 class PromptMessages(NamedTuple):
-    """What is sent of one ask."""
+    """The messages of one request."""
 
     messages: list[Message]
-    size: int | None = None  # tokens that the model sees of them, where its tokenizer is here
+    size: int | None = None  # prompt tokens, if the tokenizer is local
 
 
 @dataclass(frozen=True)
 class MessageWriter:
-    """How asks become messages, and what else a server is to know."""
+    """Writes the messages of a request, with extra fields for the server."""
 
     write: Callable[[SampleRequest], PromptMessages]
-    vocabulary: int | None = None  # tokens that the model can say at most; None where nobody tells
-    extra: Mapping[str, object] = field(default_factory=dict)  # fields of a request
+    vocabulary: int | None = None  # size of the vocabulary; None if unknown
+    extra: Mapping[str, object] = field(default_factory=dict)  # extra fields of a request
 
 
 def served_by(settings: SampleSettings, vocabulary: int | None) -> ServedModel:
-    """Return which model of which server is asked, and how it draws."""
+    """Return the server, the model and the sampling parameters of the settings."""
     return ServedModel(
         settings.base_url,
         settings.served_name,

@@ -1,4 +1,4 @@
-"""The opposite of requested rewards, which guidance can draw away from."""
+"""The opposite of requested rewards, for guidance with `--against opposite`."""
 
 from collections.abc import Mapping
 
@@ -8,11 +8,11 @@ from irlhf.policy.templates import Bound, RequestedValue
 
 
 def opposite(policy: Policy, requested: Mapping[str, RequestedValue], raw: bool = False) -> dict[str, RequestedValue]:
-    """Return every request mirrored on its scale, as the prompt shall spell it.
+    """Return every target mirrored on its scale.
 
     A number x becomes 1 - x on a scale from 0 to 1, and 2m - x on any other, where m is the scaled mean of the
-    training rows. At least x becomes at most x, and the reverse, where the policy's template has a line for it, else
-    the mirrored number. Numbers that no training row has are replaced by the nearest that one has, unless `raw`.
+    training rows. At least x becomes at most x, and the reverse, if the policy's template has a line for it; otherwise
+    it becomes the mirrored number. Numbers that no training row has are replaced by the nearest one, unless `raw`.
     """
     return {name: _opposite(policy, name, wish, raw) for name, wish in requested.items()}
 

@@ -1,4 +1,4 @@
-"""What is asked as token ids, whoever draws from a policy whose tokenizer is here."""
+"""Encode requests as token ids, for every backend with a local tokenizer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,29 +16,29 @@ from irlhf.sampling.types import SampleRequest
 
 @dataclass(frozen=True)
 class Prompts:
-    """How prompts are put to one policy or base."""
+    """Encodes prompts for one policy or base model."""
 
     chat: PromptEncoder
-    room: int  # tokens that a prompt may fill
+    room: int  # maximum prompt tokens
 
-    def __call__(self, ask: SampleRequest, requested: Mapping[str, RequestedValue]) -> list[int]:
-        """Return the ask's prompt as token ids, with these rewards in it."""
-        return self._fitted(ask, requested).ids
+    def __call__(self, request: SampleRequest, requested: Mapping[str, RequestedValue]) -> list[int]:
+        """Return the prompt of a request as token ids, with these rewards. Raises DataError."""
+        return self._fitted(request, requested).ids
 
-    def fitted(self, ask: SampleRequest) -> tuple[list[Message], int]:
-        """Return what fits of the ask's conversation, without rewards, and how many tokens it is with them."""
-        tokens = self._fitted(ask, ask.prompt_values)
+    def fitted(self, request: SampleRequest) -> tuple[list[Message], int]:
+        """Return the turns that fit, without rewards, and the prompt tokens with rewards. Raises DataError."""
+        tokens = self._fitted(request, request.prompt_values)
         return tokens.turns, len(tokens.ids)
 
-    def _fitted(self, ask: SampleRequest, requested: Mapping[str, RequestedValue]) -> Tokens:
+    def _fitted(self, request: SampleRequest, requested: Mapping[str, RequestedValue]) -> Tokens:
         try:
-            return self.chat.prompt(ask.prompt, requested, self.room)
+            return self.chat.prompt(request.prompt, requested, self.room)
         except DataError as error:
-            raise DataError(f"{ask.id}: {error}") from error
+            raise DataError(f"{request.id}: {error}") from error
 
 
 def prompts_for(name: str, tokenizer: Any, policy: Policy | None, context: int, settings: SampleSettings) -> Prompts:
-    """Return the way to ask a policy, or a base, which has no card and gets plain prompts. Raises ConfigError."""
+    """Return the prompt encoder of a policy or, if `policy` is None, of a base model. Raises ConfigError."""
     template, names = (policy.template, policy.names) if policy else (find_template(PLAIN), ())
     room = context - settings.max_tokens
     if room <= 0:

@@ -5,50 +5,53 @@ from dataclasses import dataclass
 from irlhf.core.example import TRAIN, VALIDATION
 from irlhf.policy.escaping import ESCAPED
 
-AGAINST = NOTHING, OPPOSITE = ("none", "opposite")  # what guidance draws away from
+AGAINST = NOTHING, OPPOSITE = ("none", "opposite")  # the second prompt of guidance
 ALL = "all"
-BASE_SPLITS = f"{TRAIN},{VALIDATION}"  # what a policy can be trained on
+BASE_SPLITS = f"{TRAIN},{VALIDATION}"  # the splits for training
 
 
 MOST_GUIDANCE = 20
 
 
-OPPOSITE_KEY = "against_opposite"  # in `decoding`, whose values are numbers: 1 where guidance drew so
+OPPOSITE_KEY = (
+    "against_opposite"  # key in `decoding`, whose values are numbers: 1 if guidance used the opposite targets
+)
 
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """What is asked, of which prompts, and how tokens are drawn.
+    """Targets, prompts and decoding parameters of `irlhf sample`.
 
-    `target` holds NAME=VALUE texts; `weights` asks for a mix of other rewards ("2*helpful + 3*harmless", or a
-    rewards.yaml whose weights are taken), within the ranges that the targets leave. `pick` says how a mix finds its
-    targets: from the `best` training rows, from the one row at the `front`, or as the request that `achieved` most
-    on validation prompts; empty, as was measured to be best. With `raw` numbers stand in the prompt as they were
-    written, neither held to the scale nor put through what was measured.
+    `target` holds NAME=VALUE texts. `weights` requests a weighted mix of other rewards ("2*helpful + 3*harmless", or a
+    rewards.yaml with weights), within the ranges given by the targets. `pick` chooses the targets of a mix: those of
+    the `best` training rows, of the single best row (`front`), or of the request that `achieved` most on validation
+    prompts. If empty, the best available method is used. With `raw`, numbers are written into the prompt unchanged:
+    they are not clipped to the scale, and the calibration is not applied.
 
-    `n` samples are drawn for every prompt and every point of a sweep. Of prompts with a split only those of `split`
-    are asked, one or several parted by commas; prompts without one always are. Left open it is the test split, and
-    for a base, whose samples a policy is trained on, the training and validation splits. `reference` is a policy's
-    folder, or a base's folder or hub id, that reads every completion behind a prompt without rewards. `guidance`
-    above 1 draws away from what the policy says when it is asked for nothing (`against` is `none`), or for the
-    opposite (`opposite`, see irlhf/sampling/opposite_target.py); 1 is none. `precision` is the format of the
-    weights: `bf16`, `fp32`, or `auto`, which is what an interrupted run had recorded, else what is faster here.
+    `n` samples are drawn for every prompt and every point of a sweep. Prompts with a split are used only if `split`
+    (one or several, separated by commas) includes it; prompts without a split are always used. The default is the test
+    split; for a base model, whose samples are training data, the training and validation splits. `reference` is a
+    policy's folder, or a base model's folder or hub id, which computes the logprob of every completion after a prompt
+    without rewards. `guidance` above 1 moves the logits away from those of a prompt without targets (`against="none"`)
+    or with opposite targets (`against="opposite"`, see irlhf/sampling/opposite_target.py); 1 means no guidance.
+    `precision` is the format of the weights: `bf16`, `fp32` or `auto`, which is the format of an interrupted run, else
+    the faster one.
 
-    `shard` ("2/8") leaves all but one part of the prompts to other runs: those whose ids fall into it. `spoof` says
-    what becomes of user text that looks like a reward: it is read as text (`escape`), its prompt is set aside
-    (`refuse`), or it is let through (`allow`).
+    `shard` ("2/8") selects the part of the prompts whose ids fall into this shard. `spoof` says how user text that
+    looks like a reward line is handled: it is escaped (`escape`), its prompt is rejected (`refuse`), or it is left
+    unchanged (`allow`).
 
-    With `base_url` no weights are loaded: a server that holds the policy under `served_name` (left out: the one model
-    that it holds) draws, at most `concurrency` samples at a time; its key is in the environment variable
-    `api_key_env`. It is asked with token ids, or with messages (`api` is `completions` or `chat`). A policy whose
-    weights a host keeps is always drawn by a server: by that host in a chat, where nothing else is said.
+    With `base_url`, no weights are loaded. A server draws the samples, at most `concurrency` at a time, from the model
+    `served_name` (by default the server's only model). Its key is in the environment variable `api_key_env`. `api` is
+    `completions` (token ids) or `chat` (messages). Hosted policies are always sampled remotely; the default is the
+    provider's chat API.
     """
 
     target: tuple[str, ...] = ()
     weights: str = ""
     n: int = 1
     split: str = ""
-    limit: int = 0  # prompts; 0 is all
+    limit: int = 0  # number of prompts; 0 means all
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 128
@@ -60,9 +63,9 @@ class SampleSettings:
     pick: str = ""
     raw: bool = False
     spoof: str = ESCAPED
-    base_url: str = ""  # up to and with /v1
+    base_url: str = ""  # including /v1
     served_name: str = ""
-    api_key_env: str = ""  # OPENAI_API_KEY
+    api_key_env: str = ""  # empty means OPENAI_API_KEY
     concurrency: int = 16
     api: str = ""
     precision: str = "auto"
@@ -70,6 +73,6 @@ class SampleSettings:
 
     @property
     def decoding(self) -> dict[str, float]:
-        """How tokens are drawn, as every row says it."""
+        """The sampling parameters, as stored in every row."""
         drawn = {name: getattr(self, name) for name in ("temperature", "top_p", "max_tokens", "guidance")}
         return drawn | ({OPPOSITE_KEY: 1.0} if self.against == OPPOSITE else {})

@@ -1,4 +1,4 @@
-"""From what a user asks for to the numbers, or thresholds, that each sample's prompt spells."""
+"""Resolve targets and weights to the numbers or thresholds in each sample's prompt."""
 
 import math
 import random
@@ -15,33 +15,33 @@ from irlhf.policy.targets import Target, parse_targets, weight_text
 from irlhf.policy.templates import Bound, RequestedValue
 
 BEST, FRONT, ACHIEVED = "best", "front", "achieved"
-PICKS = (BEST, FRONT, ACHIEVED)  # how a mix finds its targets
+PICKS = (BEST, FRONT, ACHIEVED)  # methods that choose the targets of a mix
 
-_NO_RESERVOIR = "the policy kept no joint vectors of its training data (no row has every reward)"
-_TRIES = 64  # sets of joint vectors of which the most even is taken
-_BEST = 0.02  # share of the training rows, by weighted reward, that a mix draws its vectors from
-_FEWEST = 10  # of them, so that one odd row does not stand for the mix
-_MOST_LISTED = 5  # numbers that no training row has
-_SPAN = (1, 99)  # percentiles that `uniform` lies between where the scale has no ends
+_NO_RESERVOIR = "the policy has no joint reward vectors, because no training row has all rewards; use other targets"
+_TRIES = 64  # random sets of joint vectors; the most even one is used
+_BEST = 0.02  # share of the training rows with the highest weighted reward, from which a mix draws
+_FEWEST = 10  # minimum number of these rows, to limit the effect of outliers
+_MOST_LISTED = 5  # maximum numbers listed in a note
+_SPAN = (1, 99)  # percentiles that bound `uniform` on unbounded scales
 
 Vector = Sequence[float]  # of the policy's reservoir
 
 
 class RequestedRewards(NamedTuple):
-    """What one sample is asked for, in the units of the scales, and the user's own words for it."""
+    """The targets of one sample in the units of the scales, and the user's texts for them."""
 
     prompt_values: dict[str, RequestedValue]
     target: dict[str, str]
-    wanted: dict[str, float]  # the numbers that another one is asked for, to get them
+    wanted: dict[str, float]  # the user's numbers, where calibration put another into the prompt
 
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """What a user wants of a policy: targets for some rewards, and weights for a mix of others.
+    """The targets for some rewards of a policy, and the weights for a mix of others.
 
-    `pick` says how the mix finds its targets; left open, it is `achieved` where a fitting request was measured and
-    `front` elsewhere, the better ones in docs/asking.md. `reach` is what numbers are put through and held to, where it
-    was measured. With `raw` they stand in the prompt as they were written, whether the scale knows them or not.
+    `pick` chooses the targets of the mix. If empty, it is `achieved` if a suitable request was measured, else `front`
+    (docs/asking.md compares them). `reach` is the calibration that maps and clips numbers, if measured. With `raw`,
+    numbers are written into the prompt unchanged.
     """
 
     policy: Policy
@@ -52,14 +52,14 @@ class TargetSpec:
     raw: bool = False
 
     def size(self, count: int) -> int:
-        """Return how many samples of one prompt are asked for."""
+        """Return the number of samples per prompt."""
         return count * math.prod(map(len, self._fixed.values()))
 
     def requests(self, count: int, seed: str) -> Iterator[RequestedRewards]:
-        """Yield what each sample of one prompt is asked for: every point of every sweep, `count` times each.
+        """Yield the targets of each sample of one prompt: every point of every sweep, `count` times each.
 
-        What is drawn from the training data comes from one row for all rewards, so that it is possible together.
-        `seed` names the prompt's draw.
+        Targets drawn from the training data come from one row for all rewards, so that they are jointly feasible.
+        `seed` seeds the random choices. Raises ConfigError if no training row fits.
         """
         texts = {name: target.text for name, target in self.targets.items()}
         texts |= {name: weight_text(weight) for name, weight in self.weights.items()}
@@ -70,23 +70,25 @@ class TargetSpec:
             rng = random.Random(f"{at}/uniform")
             for i in range(count):
                 wishes = {**dict(zip(self._fixed, points, strict=True)), **drawn[i], **self._anywhere(rng)}
-                prompt_values = {name: self._put(name, wishes[name]) for name in self.policy.names if name in wishes}
+                prompt_values = {
+                    name: self._calibrated(name, wishes[name]) for name in self.policy.names if name in wishes
+                }
                 yield RequestedRewards(prompt_values, texts, self._others(wishes, prompt_values))
 
     def beyond(self) -> Iterator[str]:
-        """Yield, for each number that lies too far out to be asked for, why and what is asked for instead."""
+        """Yield a warning for each number outside the scale or the measured reach, with its replacement."""
         if self.raw:
             return
         for name, number in ((name, number_of(wish)) for name, wishes in self._fixed.items() for wish in wishes):
             text = f"{name}={self.targets[name].text}"
             if self.policy.held(name, number) != number:
-                yield f"{text} lies beyond the training data; held to the scale's end"
+                yield f"{text} is outside the training data; clipped to the end of the scale"
             elif self._reaches(name) and not _within(number, self.reach[name]):
-                put = number_of(self._put(name, number))
-                yield f"{text} lies beyond what this policy was measured to reach; asked for {put:.2f}"
+                replacement = number_of(self._calibrated(name, number))
+                yield f"{text} is outside the measured reach of this policy; the prompt has {replacement:.2f}"
 
     def unseen(self) -> Iterator[str]:
-        """Yield, for each reward, the numbers that no training row has, and those that are asked for instead."""
+        """Yield a note for each reward with numbers that no training row has, with their replacements."""
         if self.raw:
             return
         for name, wishes in self._fixed.items():
@@ -96,11 +98,11 @@ class TargetSpec:
             if missing:
                 more = f" and {len(missing) - _MOST_LISTED} more" if len(missing) > _MOST_LISTED else ""
                 listed = ", ".join(missing[:_MOST_LISTED])
-                yield f"{name}: no training row has {listed}{more}; asked for the nearest, in brackets"
+                yield f"{name}: no training row has {listed}{more}; the prompt has the nearest one, in brackets"
 
     @cached_property
     def _fixed(self) -> dict[str, list[RequestedValue]]:
-        """The rewards that are asked for with wishes of their own, not with what training rows have."""
+        """The rewards with explicit targets, which are not drawn from training rows."""
         fixed = {name: self._wishes(target) for name, target in self.targets.items()}
         return {name: wishes for name, wishes in fixed.items() if wishes}
 
@@ -114,13 +116,13 @@ class TargetSpec:
         return list(target.points()) if target.kind in ("exact", "sweep") else []
 
     def _percentile(self, name: str, per_cent: float) -> float:
-        """Return what so many per cent of the training rows do not exceed, in the units of the scale."""
+        """Return a percentile of the training rows, in the units of the scale."""
         if self.policy.reward(name).scale.kind in ("quantile", WITHIN):
             return per_cent / 100
         return percentile(sorted(self.policy.numbers(vector)[name] for vector in self._rows), per_cent)
 
     def _anywhere(self, rng: random.Random) -> dict[str, RequestedValue]:
-        """Draw the rewards that are asked for `uniform`."""
+        """Draw the rewards with the target `uniform`."""
         values: dict[str, RequestedValue] = {}
         for name, target in self.targets.items():
             if target.kind == "uniform":
@@ -137,7 +139,7 @@ class TargetSpec:
 
     @cached_property
     def _pool(self) -> Sequence[Vector]:
-        """The training rows that keep every range that is asked for. Raises ConfigError where none does."""
+        """The training rows inside all requested ranges. Raises ConfigError if there are none."""
         ranges = {name: target for name, target in self.targets.items() if target.ranged}
         if not ranges:
             return self._rows
@@ -145,7 +147,9 @@ class TargetSpec:
         if not vectors:
             ranges_text = " and ".join(f"{name}={target.text}" for name, target in ranges.items())
             together = " together" if len(ranges) > 1 else ""
-            raise ConfigError(f"none of {len(self._rows):,} training rows has {ranges_text}{together}; ask for less")
+            raise ConfigError(
+                f"none of {len(self._rows):,} training rows has {ranges_text}{together}; use wider ranges"
+            )
         return vectors
 
     def _keeps(self, numbers: Mapping[str, float], ranges: Mapping[str, Target]) -> bool:
@@ -153,11 +157,11 @@ class TargetSpec:
 
     @property
     def _joint(self) -> list[str]:
-        """The rewards that are asked for with what training rows have."""
+        """The rewards whose targets are drawn from training rows."""
         return [name for name, target in self.targets.items() if name not in self._fixed and target.kind != "uniform"]
 
     def _drawn(self, count: int, seed: str) -> Sequence[Mapping[str, RequestedValue]]:
-        """Draw joint vectors of the pool, spread evenly over each reward's range within it."""
+        """Draw joint vectors from the pool, spread evenly over the range of each reward."""
         if not self._joint:
             return [{}] * count
         columns = [self.policy.names.index(name) for name in self._joint]
@@ -165,8 +169,8 @@ class TargetSpec:
         return [{name: row[name] for name in self._joint} for row in drawn]
 
     def _mixed(self, count: int, seed: str) -> Sequence[Mapping[str, RequestedValue]]:
-        """Return targets for the mix: the rewards of good training rows, or what is known to have worked."""
-        if self._asks_again:
+        """Return targets for the mix: the rewards of good training rows, or the best measured request."""
+        if self._uses_measured:
             return [self._achieved()] * count
         wanted = [*(name for name, weight in self.weights.items() if weight), *self._joint]
         rows = [self.policy.numbers(vector) for vector in self._best]
@@ -175,7 +179,7 @@ class TargetSpec:
 
     @cached_property
     def _best(self) -> Sequence[Vector]:
-        """The best rows of the pool by weighted reward; they exist, so what is asked is possible together."""
+        """The rows of the pool with the highest weighted reward; as they exist, they are jointly feasible."""
 
         def weighted(vector: Vector) -> float:
             return self.policy.weighted_vector(vector, self.weights)
@@ -184,13 +188,13 @@ class TargetSpec:
         return ordered[: max(_FEWEST, round(_BEST * len(ordered))) if self.pick == BEST else 1]
 
     @property
-    def _asks_again(self) -> bool:
-        """Whether the mix is asked for as it was asked for before."""
+    def _uses_measured(self) -> bool:
+        """Whether the mix uses a measured request."""
         return bool(self.weights) and (self.pick == ACHIEVED or (not self.pick and bool(self._requests)))
 
     @cached_property
     def _requests(self) -> list[Achieved]:
-        """The requests whose rewards on validation prompts are known, and within the ranges."""
+        """The measured requests whose rewards on validation prompts are inside the ranges."""
         measured = self.policy.calibration
         ranges = {name: target for name, target in self.targets.items() if target.ranged}
         return [
@@ -201,18 +205,18 @@ class TargetSpec:
         ]
 
     def _achieved(self) -> Mapping[str, RequestedValue]:
-        """Return the request that brought the best weighted reward on validation prompts. Raises ConfigError."""
+        """Return the measured request with the highest weighted reward on validation prompts. Raises ConfigError."""
         if not self._requests:
             known = self.policy.calibration and self.policy.calibration.achieved
-            reason = "no request is known to have brought that" if known else "what requests bring was not measured"
+            reason = "no measured request fits" if known else "this policy is not calibrated"
             raise ConfigError(
-                f"--mix-from {ACHIEVED}: {reason}; see `irlhf eval --calibrate`, or use --mix-from {FRONT}"
+                f"--mix-from {ACHIEVED}: {reason}; run `irlhf eval --calibrate`, or use --mix-from {FRONT}"
             )
         best = max(self._requests, key=lambda request: self.policy.weighted(request.rewards, self.weights))
         return {name: number for name, number in best.prompt_numbers.items() if name not in self._fixed}
 
-    def _put(self, name: str, wish: RequestedValue) -> RequestedValue:
-        """Return what stands in the prompt for a wish."""
+    def _calibrated(self, name: str, wish: RequestedValue) -> RequestedValue:
+        """Return the number or threshold in the prompt for a target."""
         if self.raw:
             return wish
         if isinstance(wish, Bound):
@@ -222,20 +226,20 @@ class TargetSpec:
     def _others(
         self, wishes: Mapping[str, RequestedValue], prompt_values: Mapping[str, RequestedValue]
     ) -> dict[str, float]:
-        """Return the numbers that are wanted where the prompt asks for another, because of what was measured."""
+        """Return the user's numbers, where calibration put another number into the prompt."""
         numbers = {name: wish for name, wish in wishes.items() if not isinstance(wish, Bound) and not self.raw}
         plain = {name: self.policy.shown(name, number) for name, number in numbers.items()}
         return {name: number for name, number in plain.items() if prompt_values[name] != number}
 
     def _reaches(self, name: str) -> bool:
-        # What a request is known to have brought, it brought as it was asked.
-        return name in self.reach and not self._asks_again
+        # A measured request must be repeated unchanged.
+        return name in self.reach and not self._uses_measured
 
 
 def read_targets(texts: Sequence[str], policy: Policy) -> dict[str, Target]:
-    """Read --target texts against a policy, in the order of its reward lines.
+    """Return the parsed --target texts by reward, in the order of the policy's reward lines.
 
-    Raises ConfigError for a reward that the policy does not know.
+    Raises ConfigError for an invalid target, and for a reward that the policy does not have.
     """
     targets = parse_targets(texts)
     for name in targets:
@@ -244,7 +248,7 @@ def read_targets(texts: Sequence[str], policy: Policy) -> dict[str, Target]:
 
 
 def number_of(wish: RequestedValue) -> float:
-    """Return the number that a wish names."""
+    """Return the number of a target or threshold."""
     return wish.number if isinstance(wish, Bound) else wish
 
 
@@ -254,10 +258,10 @@ def _within(number: float, reach: Reach) -> bool:
 
 
 def _spread(rows: Sequence[Vector], columns: Sequence[int], count: int, seed: str) -> Sequence[Vector]:
-    """Draw `count` of the rows that cover each column's range evenly.
+    """Draw `count` rows that cover the range of each column evenly.
 
-    Of _TRIES random sets the one is taken whose sorted values lie nearest to the middles of `count`
-    equal strata of the rows, summed over the columns.
+    Of _TRIES random sets, this returns the one whose sorted values are nearest to the midpoints of `count` equal strata
+    of the rows, summed over the columns.
     """
     rng = random.Random(seed)
     ranks = [sorted(vector[column] for vector in rows) for column in columns]

@@ -1,4 +1,4 @@
-"""One sample to draw, and one completion that was drawn."""
+"""The request for one sample, and one generated completion."""
 
 from typing import NamedTuple, Protocol
 
@@ -7,7 +7,7 @@ from irlhf.policy.templates import RequestedValue
 
 
 class SampleRequest(NamedTuple):
-    """One sample that is to be drawn, all but the completion known."""
+    """The request for one sample."""
 
     id: str
     seed: int
@@ -18,12 +18,12 @@ class SampleRequest(NamedTuple):
 
     @property
     def prompt(self) -> Content:
-        """The prompt, without rewards."""
+        """The prompt without rewards."""
         return self.source.prompt
 
 
 class Generation(Protocol):
-    """What an engine says of one completion; None is what it does not know."""
+    """One completion; values that the engine does not know are None."""
 
     text: str
     finish: str
