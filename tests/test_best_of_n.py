@@ -145,11 +145,16 @@ def changed(rows: list[Row], **fields: Any) -> list[Row]:
     [
         ("best", {"rewards": {"colour": 1.0}}, 1, "p/POLICY/0/1: no reward 'short'"),
         ("nearest", {"rewards": {"colour": 1.0}}, 1, "p/POLICY/0/1: no reward 'short'"),
-        ("best", {"kept": "best", "candidates": 4}, 1, "p/POLICY/0/1 was kept from 4 samples already"),
+        ("best", {"kept": "best", "candidates": 4}, 1, "p/POLICY/0/1 was already kept from 4 samples"),
         ("best", {"policy": None}, 1, "p/POLICY/0/1 has no 'policy'"),
         ("best", {"policy": "abcdef"}, 2, "no folder of the policy abcdef of these samples was found"),
-        ("nearest", {"target": {"short": "2*"}}, 1, "p/POLICY/0/1 was asked by weights, so nothing can be nearest"),
-        ("nearest", {"asked": None, "target": None}, 1, "p/POLICY/0/1 was asked for nothing"),
+        (
+            "nearest",
+            {"target": {"short": "2*"}},
+            1,
+            "p/POLICY/0/1 has weights instead of targets, so no sample is nearest",
+        ),
+        ("nearest", {"asked": None, "target": None}, 1, "p/POLICY/0/1 has no target"),
         ("best", {"target": {"shrot": "2*"}}, 2, "no reward 'shrot'; did you mean 'short'?"),
         ("bset", {}, 2, "--keep bset: unknown rule 'bset'; did you mean 'best'?"),
     ],
@@ -175,11 +180,11 @@ def test_a_file_without_a_choice_is_refused(bench: Bench, policy: Policy) -> Non
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ([], "name the rewards.yaml that says who is asked with -r"),
+        ([], "pass a rewards.yaml with -r"),
         (["--keep", "best", "-r", "rewards.yaml"], "-r asks a scorer, and --keep asks none; leave it out"),
         (["--keep", "best", "--gold"], "--gold asks a scorer"),
         (["--keep", "best", "--on-bad-row", "skip"], "--on-bad-row skip asks a scorer"),
-        (["--keep", "nearest", "--weights", "short"], "leave them out of --keep nearest"),
+        (["--keep", "nearest", "--weights", "short"], "--weights does not apply to --keep nearest"),
         (["-r", "rewards.yaml", "--weights", "short"], "--weights belongs to --keep"),
         (["-r", "rewards.yaml", "--policy", "policy"], "--policy belongs to --keep"),
     ],

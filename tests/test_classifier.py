@@ -118,7 +118,7 @@ def test_a_label_names_the_output_that_is_read(label: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("spec", "reason"), [({}, r"3 numbers \(.*; name one as `label:`"), ({"label": "godo"}, "did you mean 'good'")]
+    ("spec", "reason"), [({}, r"3 numbers \(.*; choose one with `label:`"), ({"label": "godo"}, "did you mean 'good'")]
 )
 def test_a_label_that_is_missing_is_asked_for(spec: dict[str, str], reason: str, tmp_path: Path) -> None:
     folder = bert(tmp_path / "rm", **LABELS)

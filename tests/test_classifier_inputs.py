@@ -246,7 +246,7 @@ def test_a_model_without_a_name_is_asked_for(scorer: str) -> None:
     from irlhf.policy.rewards_file import Reward
     from irlhf.scoring.lookup import find
 
-    with pytest.raises(ConfigError, match="a: hf needs a folder or a model of the hub"):
+    with pytest.raises(ConfigError, match="a: hf needs a folder or a model on the hub"):
         find("a", Reward(scorer=scorer), Path())
 
 

@@ -65,8 +65,8 @@ def test_correlations_are_spearmans_over_the_rows_that_have_both() -> None:
 WARNED = {
     "constant": ([(str(n // 2), {"a": 3.0}) for n in range(60)], "every row has 3"),
     "mostly ties": ([(str(n // 2), {"a": float(n % 20 == 0)}) for n in range(60)], "90% of all pairs of rows tie"),
-    "the prompt": ([(str(n // 2), {"a": float(n // 2)}) for n in range(60)], "the prompt decides it: 0%"),
-    "the same": ([(str(n % 30), {"b": float(n), "a": -n * 2.0}) for n in range(60)], "a: it is almost b again"),
+    "the prompt": ([(str(n // 2), {"a": float(n // 2)}) for n in range(60)], "the prompt determines it: only 0%"),
+    "the same": ([(str(n % 30), {"b": float(n), "a": -n * 2.0}) for n in range(60)], "a: it is almost equal to b"),
 }
 
 

@@ -159,7 +159,7 @@ def test_what_is_quoted_from_data_cannot_command_the_terminal(command: Command) 
         (["score", "SCORED", "-r", "none.yaml"], CONFIG, "none.yaml: cannot be read"),
         (["score", "SCORED", "-r", "SCORED"], CONFIG, "scored.jsonl"),
         (["score", "SCORED", "-r", "column.yaml"], DATA, "no column 'colors'"),
-        (["score", "SCORED", "-r", "column.yaml", "--gold"], CONFIG, "no `gold:` in it"),
+        (["score", "SCORED", "-r", "column.yaml", "--gold"], CONFIG, "no `gold:` in this file"),
         (["finetune", "SCORED", "-r", "typo.yaml"], CONFIG, "did you mean 'weight'?"),
         (["finetune", "SCORED", "-r", "column.yaml"], DATA, "no row to train on"),
         (["finetune", "SCORED", "--template", "reward-edn"], CONFIG, "did you mean 'reward-end'"),

@@ -170,7 +170,7 @@ def test_a_rule_keeps_what_it_says(case: str, policy: Policy) -> None:
 def test_a_mean_that_nothing_has_is_told(case: str, policy: Policy) -> None:
     rules, given, _ = CASES[case]
     outcome = run(samples(policy, given), rules, "-q")
-    assert f"{rules.partition('=')[2]} together; the nearest to it is kept, alone" in outcome.err
+    assert f"{rules.partition('=')[2]}; only the nearest sample is kept" in outcome.err
 
 
 def test_every_rule_says_how_many_it_saw_and_dropped(policy: Policy) -> None:
@@ -212,27 +212,32 @@ WHOLE = {"short": 1, "colour": 1, "entropy": 1.0, "logprob": -3.0, "reference": 
 @pytest.mark.parametrize(
     ("rules", "changed", "code", "said"),
     [
-        ("front", {"short": None}, 1, "s1: no reward 'short', so samples cannot be compared; score them all first"),
+        (
+            "front",
+            {"short": None},
+            1,
+            "s1: no reward 'short', so the samples cannot be compared; score all of them first",
+        ),
         ("top=0.5", {"colour": None}, 1, "s1: no reward 'colour'"),
-        ("entropy=1", {"entropy": None}, 1, "s1: no entropy, which the guard goes by; no server tells it"),
+        ("entropy=1", {"entropy": None}, 1, "s1: no entropy, which the guard needs; servers do not return it"),
         ("entropy-floor=1", {"entropy": None}, 1, "s1: no entropy"),
         ("entropy-share=0.5", {"entropy": None}, 1, "s1: no entropy"),
-        ("kl=1", {"reference": None}, 1, "s1: no reference, which the guard goes by; sample with --reference"),
+        ("kl=1", {"reference": None}, 1, "s1: no reference, which the guard needs; sample with --reference"),
         ("kl=1", {"logprob": None}, 1, "s1: no logprob"),
         ("distinct", {"policy": ""}, 1, "in.jsonl: s1 has no 'policy'"),
-        ("distinct", {"policy": "abcdef"}, 2, "the policy abcdef of these samples is not here; name its folder"),
-        ("distinct", {"id": "s0"}, 1, "in.jsonl:2: id 's0' stands twice"),
-        ("entropy-floor=2", {}, 1, "in.jsonl: no sample is left after entropy-floor=2; keep more"),
-        ("entropy-floor=2,front", {}, 1, "no sample is left after entropy-floor=2; keep more"),
+        ("distinct", {"policy": "abcdef"}, 2, "no folder of the policy abcdef of these samples was found; pass it"),
+        ("distinct", {"id": "s0"}, 1, "in.jsonl:2: id 's0' occurs twice"),
+        ("entropy-floor=2", {}, 1, "in.jsonl: no sample is left after entropy-floor=2; use a weaker rule"),
+        ("entropy-floor=2,front", {}, 1, "no sample is left after entropy-floor=2; use a weaker rule"),
         ("frnt", {}, 2, "--keep frnt: unknown rule 'frnt'; did you mean 'front'?"),
         ("bst", {}, 2, "unknown rule 'bst'; did you mean 'best'?"),
         ("distinct,", {}, 2, "--keep distinct,: unknown rule ''"),
-        ("best,front", {}, 2, "--keep best,front: best stands alone, for it keeps one sample"),
-        ("front=1", {}, 2, "--keep front=1: front takes no number; write front"),
-        ("top", {}, 2, "--keep top: write top= and a number from 0 to 1"),
-        ("top=1.1", {}, 2, "write top= and a number from 0 to 1"),
-        ("kl=nan", {}, 2, "write kl= and a number from 0 to 1000"),
-        ("entropy=1,distinct,entropy=2", {}, 2, "entropy stands twice; write each rule once"),
+        ("best,front", {}, 2, "--keep best,front: best keeps one sample"),
+        ("front=1", {}, 2, "--keep front=1: front has no number; write front"),
+        ("top", {}, 2, "--keep top: write top= with a number from 0 to 1"),
+        ("top=1.1", {}, 2, "write top= with a number from 0 to 1"),
+        ("kl=nan", {}, 2, "write kl= with a number from 0 to 1000"),
+        ("entropy=1,distinct,entropy=2", {}, 2, "entropy occurs twice; write each rule once"),
     ],
 )
 def test_what_cannot_be_chosen_is_told_in_one_line(
@@ -262,7 +267,7 @@ def test_samples_of_policies_that_measure_otherwise_are_not_compared(
     rows[1]["policy"] = other.digest
     outcome = run(rows, rules)
     assert outcome.code == code, outcome.err
-    assert ("drew these samples, so they cannot be compared" in outcome.err) == (code == 2)
+    assert ("so they cannot be compared" in outcome.err) == (code == 2)
 
 
 def test_messages_and_text_that_say_the_same_are_equal(policy: Policy) -> None:

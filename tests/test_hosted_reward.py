@@ -185,8 +185,8 @@ def test_a_folder_is_found_beside_the_rewards_yaml(host: OpenAIServer) -> None:
     ("there", "keys", "told"),
     [
         ({"model": ""}, {}, "helpful: m must be deployed at http://127.0.0.1:9/v1; then record its name"),
-        ({"model": "", "trained": ""}, {}, "what job ftjob-1 made must be deployed"),
-        ({}, {"input": "pair"}, "`input:` means nothing to this scorer (it takes base_url,"),
+        ({"model": "", "trained": ""}, {}, "the model of job ftjob-1 must be deployed"),
+        ({}, {"input": "pair"}, "this scorer does not accept `input:` (it accepts base_url,"),
     ],
 )
 def test_a_folder_that_cannot_be_asked_says_why(there: dict[str, str], keys: dict[str, str], told: str) -> None:

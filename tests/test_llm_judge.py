@@ -66,7 +66,7 @@ THOUGHT = [place("1", {"1": 1.0}), place(".", {".": 1.0}), place(" The", {" The"
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (chat("8"), "the server returned no logprobs; `votes: 5` takes the mean of five drawn answers"),
+        (chat("8"), "the server returned no logprobs; `votes: 5` uses the mean of five sampled answers"),
         (chat("8", BARE), "the server returned no logprobs; `votes: 5`"),
         (chat("8", {**BARE, "top_logprobs": []}), "the server returned no logprobs; `votes: 5`"),
         (
@@ -84,9 +84,9 @@ THOUGHT = [place("1", {"1": 1.0}), place(".", {".": 1.0}), place(" The", {" The"
         (chat("-3", place("-", {"-": 1.0})), "answered '-3', expected"),
         (chat("10", place("10", {"10": 1.0})), "answered '10', expected"),
         (chat("w" * 999, place("w", {"w": 1.0})), f"answered '{'w' * 80}', expected"),
-        (chat(None, place("Hmm", {"Hmm": 1.0}), finish_reason="length"), "it ended with 'length' before there was any"),
-        (chat("", place("", {"": 1.0})), "no answer: it ended with 'stop' before there was any"),
-        (chat(None, refusal="I will not\njudge."), "the model refuses: 'I will not judge.'"),
+        (chat(None, place("Hmm", {"Hmm": 1.0}), finish_reason="length"), "no answer (finish reason 'length')"),
+        (chat("", place("", {"": 1.0})), "no answer (finish reason 'stop')"),
+        (chat(None, refusal="I will not\njudge."), "the model refused: 'I will not judge.'"),
         (chat("", finish_reason="content_filter"), "the server's filter withheld the answer (content_filter)"),
         ({"choices": []}, "the reply has an unexpected shape (choices: list should have at least 1 item"),
     ],
@@ -177,7 +177,7 @@ def test_a_server_that_draws_more_than_were_asked_for_is_asked_once() -> None:
     [
         (several("7", "I cannot", "3"), "answered 'I cannot', expected one digit from 0 to 9"),
         (several("7", "77", "3"), "answered '77', expected"),
-        ({"choices": [*several("7", "8")["choices"], *chat(None, refusal="no")["choices"]]}, "the model refuses: 'no'"),
+        ({"choices": [*several("7", "8")["choices"], *chat(None, refusal="no")["choices"]]}, "the model refused: 'no'"),
     ],
 )
 def test_one_vote_that_is_no_digit_is_a_failure(answer: Row, reason: str) -> None:
@@ -233,7 +233,7 @@ def test_a_verdict_is_the_share_of_the_1(listed: dict[str, float], reward: float
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (chat("1"), "the server returned no logprobs, which a verdict is read from"),
+        (chat("1"), "the server returned no logprobs, which this scorer needs"),
         (chat("1", place("1", {"1": 0.9, "yes": 0.01})), "0 is not among the 2 tokens that the server lists, and may"),
         (chat("0", place("0", {"0": 1.0})), "1 is not among the 1 tokens"),
         (
@@ -241,7 +241,7 @@ def test_a_verdict_is_the_share_of_the_1(listed: dict[str, float], reward: float
             "1 and 0 together have a probability of 0.05: the model was not",
         ),
         (chat("The", place("The", {"The": 0.9})), "1 and 0 together have a probability of 0: the model was not"),
-        (chat(None, refusal="no"), "the model refuses: 'no'"),
+        (chat(None, refusal="no"), "the model refused: 'no'"),
     ],
 )
 def test_an_answer_that_is_no_verdict_is_a_failure(answer: Row, reason: str) -> None:
@@ -265,7 +265,7 @@ def test_an_answer_that_is_no_verdict_is_a_failure(answer: Row, reason: str) -> 
         ),
         ({"scorer": "openai", "rubric": "rubric.md"}, "name the model behind the colon, as in openai:qwen3-8b"),
         ({"scorer": "binary:"}, "name the model behind the colon"),
-        ({"scorer": "binary:m", "rubric": "rubric.md"}, "`rubric:` means nothing to this scorer (it takes base_url,"),
+        ({"scorer": "binary:m", "rubric": "rubric.md"}, "this scorer does not accept `rubric:` (it accepts base_url,"),
         ({"scorer": "binary:m", "base_url": f"http://me:{KEY}@h/v1"}, "a server's address is like http://127.0.0.1"),
         ({"scorer": "binary:m", "base_url": f"http://h/v1?key={KEY}"}, "a server's address is like http://127.0.0.1"),
         ({"scorer": "binary:m"}, "https://api.openai.com/v1 requires a key: set OPENAI_API_KEY, or name a"),
@@ -273,7 +273,7 @@ def test_an_answer_that_is_no_verdict_is_a_failure(answer: Row, reason: str) -> 
             {"scorer": "binary:m", "api_key_env": "NOBODYS_KEY"},
             "there is no environment variable NOBODYS_KEY with its key",
         ),
-        ({"scorer": "binary:m", "read": "probability"}, "a: `read: probability` belongs to a scorer that gives logits"),
+        ({"scorer": "binary:m", "read": "probability"}, "a: `read: probability` is for scorers that return logits"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_line(spec: Row, reason: str) -> None:

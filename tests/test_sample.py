@@ -143,7 +143,7 @@ def test_what_lies_beyond_the_scale_is_held_to_it_visibly(bench: Bench) -> None:
     policy = read_policy(bench.policy)
     ends = {"short": policy.reward("short").scale.ys[-1], "colour": policy.reward("colour").scale.ys[0]}
     assert [row["asked"] for row in read(Path("samples.jsonl"))] == [pytest.approx(ends, abs=1e-6)]
-    assert "warning: short=1.5 lies beyond" in outcome.err
+    assert "warning: short=1.5 is outside" in outcome.err
 
 
 def test_what_is_not_asked_for_has_no_line(bench: Bench) -> None:

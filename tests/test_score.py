@@ -121,7 +121,7 @@ def test_a_function_may_give_several_numbers_and_is_asked_once_for_all() -> None
 
 
 @pytest.mark.parametrize(
-    ("label", "reason"), [("", r"2 numbers \(one, half\); name one as `label:`"), ("ohne", "did you mean 'one'")]
+    ("label", "reason"), [("", r"2 numbers \(one, half\); choose one with `label:`"), ("ohne", "did you mean 'one'")]
 )
 def test_one_of_several_numbers_is_named(label: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
@@ -141,13 +141,13 @@ def test_one_of_several_numbers_is_named(label: str, reason: str) -> None:
         ("mine:NUMBER", {}, ConfigError, "neither a function nor a class"),
         ("mine:Offset", {"bye": 1}, ConfigError, "unexpected keyword argument 'bye'"),
         ("mine:few", {}, BackendError, "gave 1 answers to 3 examples"),
-        ("mine:nothing", {}, BackendError, "the scorer stopped with TypeError"),
+        ("mine:nothing", {}, BackendError, "the scorer failed with TypeError"),
         ("mine:times", {}, BackendError, "missing 1 required positional argument: 'factor'"),
         ("mine:broken", {}, BackendError, "ZeroDivisionError: division by zero (mine.py:"),
         ("mine:nan", {}, BackendError, "e1: reward 'a' is nan, not a finite number"),
         ("mine:yes", {}, BackendError, "e0: reward 'a' is True"),
         ("mine:text", {}, BackendError, "e0: reward 'a' is 'good'"),
-        ("mine:failing", {}, BackendError, "e1: too rude; --on-bad-row skip"),
+        ("mine:failing", {}, BackendError, "e1: too rude; use --on-bad-row skip"),
     ],
 )
 def test_a_scorer_that_cannot_answer_stops_the_run(
@@ -165,7 +165,7 @@ def test_a_scorer_of_an_installed_package_has_its_name_alone(tmp_path: Path) -> 
     (offered / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
     (offered / "entry_points.txt").write_text("[irlhf.scorers]\nwordy = mine:words\n")
     assert rewards_of(ROWS, scorer="wordy") == [1, 2, 3]
-    with pytest.raises(ConfigError, match="a: scorer 'wordy' takes nothing behind its name; its settings stand in"):
+    with pytest.raises(ConfigError, match="a: scorer 'wordy' accepts nothing after its name; set its parameters in"):
         rewards_of(ROWS, scorer="wordy:fast")
 
 
@@ -218,7 +218,7 @@ def test_gold_fills_gold_alone() -> None:
 
 
 def test_gold_without_gold_scorers_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no `gold:` in it"):
+    with pytest.raises(ConfigError, match="no `gold:` in this file"):
         scored([example()], {"a": {"scorer": "length"}}, gold=True)
 
 

@@ -37,7 +37,7 @@ class Kind:
     own_address: bool = False
 
 
-REFUSES = (chat(None, refusal="I will not judge this."), "the model refuses: 'I will not judge this.'")
+REFUSES = (chat(None, refusal="I will not judge this."), "the model refused: 'I will not judge this.'")
 KINDS = {
     "judge": Kind(
         {"scorer": "openai:m", "rubric": "rubric.md"},

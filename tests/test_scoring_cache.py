@@ -173,7 +173,7 @@ def test_other_weights_in_the_same_folder_are_asked_again_and_refuse_the_old_out
     outcome = call("score", "in.jsonl", "-r", "rewards.yaml", "-o", "out.jsonl")
     assert outcome.code == 2
     assert "scorers.a was" in outcome.err
-    assert "only what has changed is asked" in outcome.err
+    assert "only changes are scored" in outcome.err
     assert scored(spec, "more.jsonl") != first
 
 
@@ -188,7 +188,7 @@ def test_a_file_that_is_no_cache_is_one_line() -> None:
     Path("rewards.yaml").write_text(json.dumps({"rewards": {"a": MINE}}))
     outcome = call("score", "in.jsonl", "-r", "rewards.yaml", "-o", "out.jsonl")
     assert outcome.code == 4
-    assert "name another with --cache" in outcome.err
+    assert "choose another file with --cache" in outcome.err
 
 
 def test_keys_part_scorers_prompts_and_completions() -> None:
@@ -236,5 +236,5 @@ def test_a_damaged_file_is_an_output_error(tmp_path: Path) -> None:
     base.execute("DROP TABLE replies")
     base.execute("CREATE TABLE replies (key BLOB PRIMARY KEY)")
     base.close()
-    with pytest.raises(OutputError, match="cannot be kept there"):
+    with pytest.raises(OutputError, match="the cache cannot be used"):
         Replies(tmp_path / NAME).get([b"a"])

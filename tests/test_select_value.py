@@ -178,10 +178,10 @@ def test_what_the_model_is_shown_otherwise_is_another_pass(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        ({"rubric": "a.md"}, "a: `rubric:` means nothing to this scorer (it takes input, revision); leave it out"),
-        ({"votes": 3}, "a: `votes:` means nothing to this scorer"),
-        ({"options": {"x": 1}}, "a: `options:` means nothing to this scorer"),
-        ({"revision": "main"}, "a folder has no `revision:`; leave it out"),
+        ({"rubric": "a.md"}, "a: this scorer does not accept `rubric:` (it accepts input, revision); remove it"),
+        ({"votes": 3}, "a: this scorer does not accept `votes:`"),
+        ({"options": {"x": 1}}, "a: this scorer does not accept `options:`"),
+        ({"revision": "main"}, "a folder has no `revision:`; remove it"),
         ({"input": "chat"}, "no chat template; say `input: pair` or `input: completion`"),
     ],
 )
@@ -194,7 +194,7 @@ def test_a_key_that_means_nothing_to_a_classifier_is_refused(spec: Any, told: st
 
 @pytest.mark.parametrize("scorer", ["length", "distinct", "sentiment", "command: cat", "mine:f"])
 def test_only_what_gives_logits_is_read_as_a_probability(scorer: str) -> None:
-    with pytest.raises(ConfigError, match="a: `read: probability` belongs to a scorer that gives logits; leave it out"):
+    with pytest.raises(ConfigError, match="a: `read: probability` is for scorers that return logits; remove it"):
         scorer_groups({"a": Reward(scorer=scorer, read="probability")}, Path())
 
 

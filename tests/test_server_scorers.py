@@ -86,7 +86,9 @@ def test_a_label_that_is_not_there_ends_the_run(label: str) -> None:
         outcome = scored(ONE, "--on-bad-row", "skip", scorer="vllm:rm", base_url=server.url, label=label)
     assert outcome.code == 2
     told = (
-        f"a: the scorer has no label '{label}'" if label else "a: the scorer gives 2 numbers (0, 1); name one as `label"
+        f"a: the scorer has no label '{label}'"
+        if label
+        else "a: the scorer returns 2 numbers (0, 1); choose one with `label"
     )
     assert told in outcome.err
 
@@ -196,7 +198,7 @@ def test_a_server_of_yours_gives_a_number_or_several(answer: Any, label: str, re
         ([0.5], "", "an object of numbers): [0.5]"),
         (None, "", "an object of numbers): None"),
         ({}, "", "an object of numbers): {}"),
-        ({"kind": 1, "short": 2}, "", "the scorer gives 2 numbers (kind, short); name one as `label:`"),
+        ({"kind": 1, "short": 2}, "", "the scorer returns 2 numbers (kind, short); choose one with `label:`"),
         ({"kind": 1, "short": 2}, "kin", "the scorer has no label 'kin'; did you mean 'kind'?"),
         (math.nan, "", "reward 'a' is nan, not a finite number"),
         ({"reward": -math.inf}, "", "reward 'a' is -inf, not a finite number"),
@@ -241,13 +243,13 @@ def test_a_key_goes_where_it_is_named_for_and_nowhere_else(scorer: str, monkeypa
         ({"scorer": "vllm:rm", "base_url": "http://h", "input": "pair"}, "`input: pair` is unknown to this scorer"),
         ({"scorer": "moderation", "input": "pair"}, "`input: pair` is unknown to this scorer; use"),
         ({"scorer": "moderation"}, "https://api.openai.com/v1 requires a key: set OPENAI_API_KEY"),
-        ({"scorer": "moderation", "read": "logit"}, "`read: logit` belongs to a scorer that gives logits"),
+        ({"scorer": "moderation", "read": "logit"}, "`read: logit` is for scorers that return logits"),
         ({"scorer": "http:nowhere"}, "a server's address is like http://127.0.0.1:8000/v1, without a key"),
         ({"scorer": f"https://h/score?key={KEY}"}, "a server's address is like"),
         ({"scorer": f"http://me:{KEY}@h/score"}, "a server's address is like"),
         (
             {"scorer": "http://h/score", "base_url": "http://h"},
-            "`base_url:` means nothing to this scorer (it takes api_",
+            "this scorer does not accept `base_url:` (it accepts api_",
         ),
     ],
 )

@@ -87,7 +87,7 @@ def test_several_numbers_are_read_in_one_run_by_their_labels() -> None:
 
 
 def test_one_of_several_numbers_is_asked_for() -> None:
-    with pytest.raises(ConfigError, match=r"2 numbers \(x, y\); name one as `label:`"):
+    with pytest.raises(ConfigError, match=r"2 numbers \(x, y\); choose one with `label:`"):
         rewards_of(each("{'x': 1, 'y': 2}"))
 
 
@@ -136,17 +136,17 @@ def test_a_program_that_does_not_read_its_rows_may_still_answer() -> None:
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ("say(1)", "1 answers to 3 rows; one each is due"),
+        ("say(1)", "1 answers for 3 rows; the program must print one for each"),
         ("for row in rows * 2: say(1)", "6 answers to 3 rows"),
         ("", "0 answers to 3 rows"),
-        ("print('loading the model')\nfor row in rows: say(1)", "'loading the model' on stdout is no JSON"),
-        ("print('[' * 100_000)\nsay(1)\nsay(1)", "[[[…' on stdout is no JSON"),
-        ("sys.stdout.buffer.write(b'1\\n\\xff\\n1\\n')", "on stdout is no JSON"),
-        ("for name in ('e0', 'e0', 'e1'): say({'id': name, 'n': 1})", "answer 2: the id 'e0' stands twice"),
-        ("for name in ('e0', 'e1', 'x'): say({'id': name, 'n': 1})", "answer 3: the id 'x' is that of no row"),
-        ("say({'id': 'e0', 'n': 1})\nsay(1)\nsay(1)", "answer 2 has no id, and others have"),
+        ("print('loading the model')\nfor row in rows: say(1)", "'loading the model' on stdout is not JSON"),
+        ("print('[' * 100_000)\nsay(1)\nsay(1)", "[[[…' on stdout is not JSON"),
+        ("sys.stdout.buffer.write(b'1\\n\\xff\\n1\\n')", "on stdout is not JSON"),
+        ("for name in ('e0', 'e0', 'e1'): say({'id': name, 'n': 1})", "answer 2: the id 'e0' occurs twice"),
+        ("for name in ('e0', 'e1', 'x'): say({'id': name, 'n': 1})", "answer 3: the id 'x' is not the id of a row"),
+        ("say({'id': 'e0', 'n': 1})\nsay(1)\nsay(1)", "answer 2 has no id, but others have"),
         ("print('a\\nno\\x1b[2J\\tkey\\n', file=sys.stderr)\nsys.exit(7)", "ended with exit code 7: no\x1b[2J key"),
-        ("sys.exit(7)", "ended with exit code 7, and said nothing on stderr"),
+        ("sys.exit(7)", "ended with exit code 7, with nothing on stderr"),
         (
             "for row in rows: say(1)\nsys.stdout.flush()\n1 / 0",
             "ended with exit code 1: ZeroDivisionError: division by",
@@ -199,11 +199,11 @@ def _outcome(scorer: str) -> Any:
         ("True", "reward 'a' is True, not a finite number"),
         ("'0.5'", "reward 'a' is '0.5', not a finite number"),
         ("[0.5]", "reward 'a' is [0.5], not a finite number"),
-        ("{}", "no number of its own in the answer (keys: none)"),
-        ("{'tokens': 41}", "no number of its own in the answer (keys: tokens)"),
-        ("{'reward': None}", "no number of its own in the answer (keys: reward)"),
-        ("{'reward': '0.5'}", "no number of its own in the answer (keys: reward)"),
-        ("{'tokens': 3}", "no number of its own in the answer (keys: tokens)"),
+        ("{}", "no number in the answer that is not in the row (keys: none)"),
+        ("{'tokens': 41}", "no number in the answer that is not in the row (keys: tokens)"),
+        ("{'reward': None}", "no number in the answer that is not in the row (keys: reward)"),
+        ("{'reward': '0.5'}", "no number in the answer that is not in the row (keys: reward)"),
+        ("{'tokens': 3}", "no number in the answer that is not in the row (keys: tokens)"),
         ("{'rewards': {'a': None}}", "reward 'a' is None, not a finite number"),
         ("{'rewards': {'a': {'b': 1}}}", "reward 'a' is {'b': 1}, not a finite number"),
     ],
@@ -237,10 +237,10 @@ def test_replies_of_a_program_without_a_revision_are_not_kept() -> None:
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        ({"scorer": "command"}, "command needs what the shell is to run"),
-        ({"scorer": "command: "}, "command needs what the shell is to run"),
-        ({"scorer": "command: cat", "rubric": "a.md"}, "`rubric:` means nothing to this scorer (it takes revision)"),
-        ({"scorer": "command: cat", "read": "probability"}, "belongs to a scorer that gives logits"),
+        ({"scorer": "command"}, "command needs a shell command"),
+        ({"scorer": "command: "}, "command needs a shell command"),
+        ({"scorer": "command: cat", "rubric": "a.md"}, "this scorer does not accept `rubric:` (it accepts revision)"),
+        ({"scorer": "command: cat", "read": "probability"}, "is for scorers that return logits"),
     ],
 )
 def test_what_a_command_does_not_take_is_refused(spec: dict[str, str], told: str) -> None:

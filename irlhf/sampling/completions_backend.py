@@ -20,7 +20,7 @@ from irlhf.sampling.types import SampleRequest
 def writer(folder: Path, policy: Policy, settings: SampleSettings) -> MessageWriter:
     """Return the writer for a chat server that serves the folder: messages as for a local policy, cut to its context.
 
-    If the folder's chat template accepts rewards, the request turns off its own reward lines and escaping.
+    If the folder's chat template accepts rewards, each request tells it that they are already written.
     """
     name = str(folder)
     speaker = load_speaker(name)

@@ -1,4 +1,4 @@
-"""Of several samples that were asked for the same, keep one: best-of-n from samples that are scored already."""
+"""Best-of-n: keep one of several scored samples that have the same prompt and target."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,50 +17,50 @@ from irlhf.policy.targets import weights_of
 from irlhf.scoring.samples import policies_of, read_samples, reward_of, selection_manifest
 from irlhf.scoring.settings import BEST, NEAREST, KeepSettings
 
-GroupKey = tuple[Any, ...]  # what the samples of one group have in common
+GroupKey = tuple[Any, ...]  # equal for all samples of a group
 
 
 def keep(samples: str | Path, output: str | Path, settings: KeepSettings = KeepSettings()) -> dict[str, Any]:
-    """Write one sample of every group and return what was done; no scorer is asked.
+    """Write one sample of every group and return the counts. No scorer runs.
 
-    A group is what one policy drew for one prompt and one target. What is kept says from how many
-    `candidates`, and how many tokens were `spent` on them. Of equals the first is kept. Raises ConfigError
-    where a policy is missing and DataError where a reward is, or where there is nothing to choose from.
+    A group has the samples of one policy for one prompt and one target. A kept sample records the number of
+    `candidates` and the tokens `spent` on them. The first of equally good samples is kept. Raises ConfigError if a
+    policy is missing, and DataError if a reward is missing or if every group has a single sample.
     """
     source, out = Path(samples), Path(output)
     _check(settings)
-    with resumable_output(out, selection_manifest(source, settings), resumable=False) as book:
-        if not book.finished:
+    with resumable_output(out, selection_manifest(source, settings), resumable=False) as writer:
+        if not writer.finished:
             rows = _read(source, settings)
             groups = _groups(rows)
             rankings = _rankings(source, rows, settings)
             kept = {
                 best.id: best for best in (_best(group, rankings[group[0].policy], settings.keep) for group in groups)
             }
-            _tell_sizes(source, groups)
+            _check_sizes(source, groups)
             for row in rows:
                 if row.id in kept:
-                    book.write(kept[row.id])
-            book.counts["candidates"] = len(rows)
-    return book.summary()
+                    writer.write(kept[row.id])
+            writer.counts["candidates"] = len(rows)
+    return writer.summary()
 
 
 def _check(settings: KeepSettings) -> None:
     if settings.keep not in (BEST, NEAREST):
         raise ConfigError(f"unknown --keep '{settings.keep}'{did_you_mean(settings.keep, (BEST, NEAREST))}")
     if settings.keep == NEAREST and settings.weights:
-        raise ConfigError("--weights say which sample is best; leave them out of --keep nearest")
+        raise ConfigError("--weights does not apply to --keep nearest; remove it")
 
 
 def _read(source: Path, settings: KeepSettings) -> list[Example]:
     examples = read_samples(source, settings.limit)
     for example in examples:
         if example.kept:
-            was = f"{example.id} was kept from {example.candidates} samples already"
-            raise DataError(f"{source}: {was}; keep from the samples themselves")
+            was = f"{example.id} was already kept from {example.candidates} samples"
+            raise DataError(f"{source}: {was}; use the original samples")
         if settings.keep == NEAREST and (weights_of(example.target) or not example.prompt_numbers):
-            how = "by weights" if example.prompt_numbers else "for nothing"
-            raise DataError(f"{source}: {example.id} was asked {how}, so nothing can be nearest; use --keep best")
+            how = "weights instead of targets" if example.prompt_numbers else "no target"
+            raise DataError(f"{source}: {example.id} has {how}, so no sample is nearest; use --keep best")
     return examples
 
 
@@ -72,31 +72,33 @@ def _groups(rows: Sequence[Example]) -> list[list[Example]]:
 
 
 def _group_key(row: Example) -> GroupKey:
-    # Asked by weights, the samples of one prompt are shown different rows of the training data for one wish.
+    # With weights, the samples of one prompt have different numbers in their prompts for the same request.
     numbers = () if weights_of(row.target) else tuple(sorted(row.wishes.items()))
     return row.policy, row.cluster, tuple(sorted(row.target.items())), numbers
 
 
-def _tell_sizes(source: Path, groups: Sequence[Sequence[Example]]) -> None:
-    """Refuse groups that leave no choice, and say where some leave more choice than others."""
+def _check_sizes(source: Path, groups: Sequence[Sequence[Example]]) -> None:
+    """Raise DataError if all groups have one sample; warn if the sizes differ."""
     sizes = Counter(map(len, groups))
     if set(sizes) == {1}:
-        raise DataError(f"{source}: nothing to choose from: no two samples were asked for the same; sample with -n 4")
+        raise DataError(
+            f"{source}: nothing to choose from: no two samples have the same prompt and target; sample with -n 4"
+        )
     if len(sizes) > 1:
         sizes_text = ", ".join(f"{count:,} of {size}" for size, count in sorted(sizes.items(), reverse=True))
-        console.warn(f"{source}: groups of unequal size ({sizes_text} samples); one kept from more has had more luck")
+        console.warn(f"{source}: groups of unequal size ({sizes_text} samples); larger groups have an advantage")
 
 
 @dataclass(frozen=True)
 class _Ranking:
-    """Says how good a sample of one policy is."""
+    """Ranks the samples of one policy."""
 
     policy: Policy
-    weights: Mapping[str, float]  # that the user gave
+    weights: Mapping[str, float]  # given by the user
     keep: str
 
     def __call__(self, row: Example) -> float:
-        """Return a number of which more is better. Raises DataError where a reward is missing."""
+        """Return a number that is higher for better samples. Raises DataError if a reward is missing."""
         return self._nearness(row) if self.keep == NEAREST else self._weighted(row)
 
     def _weighted(self, row: Example) -> float:
@@ -108,7 +110,7 @@ class _Ranking:
         return self.policy.weighted(self.policy.own(row.rewards), weights)
 
     def _nearness(self, row: Example) -> float:
-        """Return the mean absolute distance between asked and actual, negated."""
+        """Return the negative mean absolute distance between target and actual reward."""
         actual = {
             name: self.policy.reward(name).scale(reward_of(row, self.policy, name)) for name in row.prompt_numbers
         }
@@ -118,13 +120,13 @@ class _Ranking:
 def _check_nearest(policy: Policy) -> None:
     if policy.ranked:
         raise ConfigError(
-            f"--keep {NEAREST}: {', '.join(policy.ranked)} has scale within, which ranks the samples of a prompt, so no"
-            f" sample alone is near a target; use --keep {BEST}"
+            f"--keep {NEAREST}: {', '.join(policy.ranked)} has scale within, which has no number for a single sample;"
+            f" use --keep {BEST}"
         )
 
 
 def _rankings(source: Path, rows: Sequence[Example], settings: KeepSettings) -> dict[str, _Ranking]:
-    """Return by digest who judges the samples of each policy."""
+    """Return the ranking of each policy's samples, by digest. Raises ConfigError."""
     policies = policies_of(source, rows, settings.policies)
     for policy in policies.values() if settings.keep == NEAREST else ():
         _check_nearest(policy)

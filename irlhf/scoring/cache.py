@@ -1,7 +1,7 @@
-"""What scorers said before, so that nobody is asked the same twice.
+"""Cache of scorer replies in SQLite.
 
-A row of the table is a key, which is a hash of the scorer's identity and of the text, and the reply as JSON. No text
-of anybody's stands in it, and nothing that could run.
+A row has a key, which is a hash of the scorer's identity and the text, and the reply as JSON. The file contains no
+user text and no code.
 """
 
 import json
@@ -20,66 +20,68 @@ from irlhf.scoring.scorers.base import Reply, Traits
 
 NAME = "replies.sqlite"
 
-_AT_ONCE = 500  # keys a question; SQLite takes 999 in its older builds
-_PATIENCE = 60.0  # seconds that one process waits for another to write
-_JUDGEMENTS = ("rewards", "gold")  # what no scorer looks at
+_AT_ONCE = 500  # keys per query; older versions of SQLite accept up to 999
+_PATIENCE = 60.0  # seconds to wait for another process's write
+_JUDGEMENTS = ("rewards", "gold")  # keys that scorers do not read
 
 
 def key(traits: Traits, example: Example) -> bytes:
-    """Return what two questions have in common when their replies must be equal."""
+    """Return the cache key of an example: equal keys have equal replies."""
     row = example.to_json()
-    seen = (
+    hashed_fields = (
         {name: value for name, value in row.items() if name not in _JUDGEMENTS}
         if traits.whole_row
         else {"prompt": example.prompt, "completion": example.completion}
     )
     hashed = blake2b(traits.identity.encode(errors="replace"), digest_size=16)
-    hashed.update(b"\0" + dumps(seen))
+    hashed.update(b"\0" + dumps(hashed_fields))
     return hashed.digest()
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Where replies are kept. A worker on another machine does without: SQLite's locks do not reach over a network."""
+    """The file of the cache. Workers on other machines do not use it: SQLite's locks do not work over a network."""
 
     path: Path
     machine: str = field(default_factory=socket.gethostname)
 
     def open(self) -> "Replies | None":
-        """Open the file, or return None on another machine."""
+        """Return the opened cache, or None on another machine. Raises OutputError."""
         return Replies(self.path) if socket.gethostname() == self.machine else None
 
     def settle(self) -> None:
-        """Put into the file what a kill left beside it in SQLite's journal, where nobody else is at it."""
+        """Merge the write-ahead log that a killed run left into the file, if no other process uses it."""
         if self.path.with_name(f"{self.path.name}-wal").exists() and (replies := self.open()):
             replies.base.close()
 
 
 class Replies:
-    """A file of replies, for any number of threads and processes of one machine. Raises OutputError."""
+    """An open cache, for any number of threads and processes on one machine. Raises OutputError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.turn = threading.Lock()
+        self.lock = threading.Lock()
         with self._guarded():
             self.base = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
             self.base.execute("PRAGMA journal_mode=WAL")  # readers do not wait for a writer
-            self.base.execute("PRAGMA synchronous=NORMAL")  # a kill loses nothing; a power cut some replies
+            self.base.execute(
+                "PRAGMA synchronous=NORMAL"
+            )  # a kill loses nothing; a power failure may lose some replies
             self.base.execute("CREATE TABLE IF NOT EXISTS replies (key BLOB PRIMARY KEY, reply TEXT) WITHOUT ROWID")
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Reply]:
-        """Return the replies that are known."""
+        """Return the known replies by key."""
         replies: dict[bytes, Reply] = {}
         with self._guarded():
             for start in range(0, len(keys), _AT_ONCE):
-                some = keys[start : start + _AT_ONCE]
-                marks = ",".join("?" * len(some))
-                rows = self.base.execute(f"SELECT key, reply FROM replies WHERE key IN ({marks})", some)
+                chunk = keys[start : start + _AT_ONCE]
+                marks = ",".join("?" * len(chunk))
+                rows = self.base.execute(f"SELECT key, reply FROM replies WHERE key IN ({marks})", chunk)
                 replies |= {known: json.loads(reply) for known, reply in rows}
         return replies
 
     def put(self, replies: Mapping[bytes, Reply]) -> None:
-        """Keep replies at once. One that holds a NaN, or another number that no reward can be, is asked for again."""
+        """Store replies in one transaction. Replies with numbers that are not valid rewards are not stored."""
         rows = [(known, json.dumps(reply)) for known, reply in replies.items() if all(map(finite, reply.values()))]
         with self._guarded():
             self.base.execute("BEGIN IMMEDIATE")
@@ -89,9 +91,9 @@ class Replies:
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         try:
-            with self.turn:
+            with self.lock:
                 yield
         except sqlite3.Error as error:
             raise OutputError(
-                f"{self.path}: replies cannot be kept there ({error}); name another with --cache"
+                f"{self.path}: the cache cannot be used ({error}); choose another file with --cache"
             ) from error

@@ -1,4 +1,4 @@
-"""Can a policy be steered by these rewards? A short look at the numbers before anybody trains on them."""
+"""Statistics and warnings about rewards that a policy cannot be steered by."""
 
 import math
 from array import array
@@ -14,31 +14,31 @@ from irlhf.core.hashing import fingerprint
 
 Floats = NDArray[np.float64]
 
-WORDS = "(words)"  # what correlations call the completion's length, which no reward can be called
+WORDS = "(words)"  # name of the completion's length in correlations; not a valid reward name
 
-_MOST = 50_000  # rows that are looked at; of more, those of some of the prompts
-_TIED = 0.75  # share of pairs of rows with equal rewards from which little is left to ask for
-_WITHIN = 0.1  # share of the variance within prompts below which the prompt has decided
-_SAME = 0.95  # rank correlation from which two rewards are one
-_MOST_LISTED = 3  # correlations of a reward in a line; all of them are in `--json`
-_FEW = 10  # prompts with several completions, below which their variance says nothing
+_MOST = 50_000  # maximum rows; with more, a random subset of the prompts is used
+_TIED = 0.75  # share of tied pairs of rows above which a reward has few distinct targets
+_WITHIN = 0.1  # share of the variance within prompts below which the prompt determines the reward
+_SAME = 0.95  # rank correlation above which two rewards are redundant
+_MOST_LISTED = 3  # correlations printed per reward; `--json` has all of them
+_FEW = 10  # minimum prompts with several completions for the variance within prompts
 
 
 class RewardStatistics:
-    """Collects the rewards of rows as they pass, in 8 bytes a number.
+    """Collects the rewards of rows, in 8 bytes per number.
 
-    Of too many rows those of half the prompts are let go, then of half of these, by a hash of the prompt: what is
-    left is a fair draw of whole prompts, whatever the order of the file.
+    If there are too many rows, those of half of the prompts are dropped, repeatedly, by a hash of the prompt. The rest
+    is an unbiased sample of whole prompts that does not depend on the order of the file.
     """
 
     def __init__(self) -> None:
         self.prompts = array("Q")
         self.words = array("d")
         self.rewards: dict[str, array[float]] = {}
-        self.below = 2**64  # fingerprints of the prompts that are looked at
+        self.below = 2**64  # only prompts with smaller fingerprints are used
 
     def add(self, example: Example) -> None:
-        """Look at one scored row."""
+        """Add one scored row."""
         prompt = fingerprint(example.group or str(example.prompt))
         if prompt >= self.below:
             return
@@ -60,7 +60,7 @@ class RewardStatistics:
         self.rewards = {name: array("d", (numbers[i] for i in kept)) for name, numbers in self.rewards.items()}
 
     def report(self, names: Iterable[str]) -> dict[str, Any]:
-        """Return for each of these rewards what can be said of it; {} where no row has one."""
+        """Return the statistics of each of these rewards that some row has."""
         prompts = np.frombuffer(self.prompts, dtype=np.uint64)
         columns = {WORDS: np.array(self.words)} | {name: np.array(numbers) for name, numbers in self.rewards.items()}
         seen = [name for name in names if name in columns and not np.isnan(columns[name]).all()]
@@ -68,10 +68,10 @@ class RewardStatistics:
 
 
 def tell(report: Mapping[str, Mapping[str, Any]]) -> None:
-    """Say the report, a line for each reward, and warn of what cannot be steered.
+    """Print one line per reward, and warnings about rewards that cannot be steered.
 
-    After the spread: the share of ties, the share of the variance within prompts, and rank correlations with the
-    number of words and the rewards that are most like it.
+    A line has the mean, the standard deviation and the 5% to 95% range, the share of ties, the share of the variance
+    within prompts, and the rank correlations with the number of words and with the most similar rewards.
     """
     width = max(map(len, report), default=0)
     for name, statistics in report.items():
@@ -88,8 +88,8 @@ def tell(report: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _reward_statistics(name: str, prompts: NDArray[np.uint64], columns: Mapping[str, Floats]) -> dict[str, Any]:
-    there = ~np.isnan(columns[name])
-    numbers = columns[name][there]
+    valid = ~np.isnan(columns[name])
+    numbers = columns[name][valid]
     statistics: dict[str, Any] = {
         "rows": len(numbers),
         "mean": float(numbers.mean()),
@@ -97,7 +97,7 @@ def _reward_statistics(name: str, prompts: NDArray[np.uint64], columns: Mapping[
         "p5": float(np.percentile(numbers, 5)),
         "p95": float(np.percentile(numbers, 95)),
         "ties": _ties(numbers),
-        **_variance(numbers, prompts[there]),
+        **_variance(numbers, prompts[valid]),
         "correlations": {
             other: value
             for other, more in columns.items()
@@ -116,10 +116,10 @@ def _ties(numbers: Floats) -> float:
 
 
 def _variance(numbers: Floats, prompts: NDArray[np.uint64]) -> dict[str, Any]:
-    """Return the share of the variance that lies within prompts, over those with several completions.
+    """Return the share of the variance within prompts, in [0, 1], over prompts with several completions.
 
-    The components are those of the one-way analysis of variance (Searle, Casella and McCulloch 1992, section 3.6):
-    1 less the intraclass correlation. None where there are too few such prompts, or no variance.
+    The variance components are those of the one-way analysis of variance (Searle, Casella and McCulloch 1992, section
+    3.6); the share is 1 minus the intraclass correlation. None if there are too few such prompts, or no variance.
     """
     _, places, counts = np.unique(prompts, return_inverse=True, return_counts=True)
     several = counts[places] > 1
@@ -136,7 +136,7 @@ def _variance(numbers: Floats, prompts: NDArray[np.uint64]) -> dict[str, Any]:
 
 
 def _spearman(left: Floats, right: Floats) -> float | None:
-    """Return the rank correlation over the rows that have both, or None where one does not vary."""
+    """Return the rank correlation over the rows with both numbers; None if one is constant or rows are too few."""
     from scipy.stats import spearmanr
 
     both = ~np.isnan(left) & ~np.isnan(right)
@@ -148,17 +148,17 @@ def _spearman(left: Floats, right: Floats) -> float | None:
 
 def _warnings(statistics: Mapping[str, Any], earlier: Iterable[str]) -> Iterable[str]:
     if statistics["rows"] > 1 and statistics["ties"] == 1:
-        yield f"every row has {statistics['mean']:g}, so there is nothing to ask for"
+        yield f"every row has {statistics['mean']:g}, so a policy cannot be steered by it"
         return
     if statistics["ties"] > _TIED:
-        yield f"{statistics['ties']:.0%} of all pairs of rows tie, so most of what can be asked for is one number"
+        yield f"{statistics['ties']:.0%} of all pairs of rows tie, so there are few distinct targets"
     within = statistics["within_prompts"]
     if within is not None and within < _WITHIN:
         yield (
-            f"the prompt decides it: {within:.0%} of its variance lies between completions of one prompt"
+            f"the prompt determines it: only {within:.0%} of its variance is between completions of one prompt"
             f" ({statistics['prompts']:,} prompts), so a policy cannot change it much"
         )
     for other in earlier:
         value = statistics["correlations"].get(other, 0.0)
         if abs(value) > _SAME:
-            yield f"it is almost {other} again (rank correlation {value:+.2f}), so the two cannot be asked for apart"
+            yield f"it is almost equal to {other} (rank correlation {value:+.2f}), so they cannot be steered separately"

@@ -1,4 +1,4 @@
-"""All scorers of a run, asked together: each once for all the rewards that it gives, and for equal texts once."""
+"""Run all scorers on pools of examples. Each scorer runs once for all its rewards, and once for equal texts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, as_completed
@@ -17,18 +17,18 @@ from irlhf.scoring.select_value import read
 Answer = Mapping[str, float]  # reward name → raw reward
 ReplyOrFailure = Reply | Failure
 
-_THREADS = 64  # that wait for somebody else's answers; how many requests are under way is the host's affair
+_THREADS = 64  # threads that wait for servers; openai_api limits the concurrent requests
 
 
 @dataclass(frozen=True)
 class ScorerGroup:
-    """One scorer, and the rewards that are read off its replies."""
+    """One scorer, and the rewards that are read from its replies."""
 
     scorer: Scorer
     rewards: Mapping[str, Reward]
 
     def answer(self, reply: ReplyOrFailure) -> Answer | Failure:
-        """Return the rewards that stand in a reply."""
+        """Return the rewards in a reply, or the failure. Raises ConfigError for a missing label."""
         if isinstance(reply, Failure):
             return reply
         rewards: dict[str, float] = {}
@@ -41,27 +41,27 @@ class ScorerGroup:
 
 
 def scorer_groups(wanted: Mapping[str, Reward], beside: Path) -> list[ScorerGroup]:
-    """Return whom to ask for these rewards, each scorer once. Raises ConfigError."""
+    """Return the scorers of these rewards, without duplicates. Raises ConfigError."""
     shared: dict[str, dict[str, Reward]] = {}
     for name, reward in wanted.items():
         shared.setdefault(reward.asks, {})[name] = reward
-    made = [ScorerGroup(find(*next(iter(some.items())), beside), some) for some in shared.values()]
-    for group in made:
+    groups = [ScorerGroup(find(*next(iter(rewards.items())), beside), rewards) for rewards in shared.values()]
+    for group in groups:
         for name, reward in group.rewards.items():
             if reward.read and not group.scorer.traits.link:
-                raise ConfigError(f"{name}: `read: {reward.read}` belongs to a scorer that gives logits; leave it out")
-    return made
+                raise ConfigError(f"{name}: `read: {reward.read}` is for scorers that return logits; remove it")
+    return groups
 
 
 @dataclass(frozen=True)
 class AlreadyWritten:
-    """An example that an interrupted run wrote: it keeps its place in its pool, and no server is asked about it."""
+    """An example written by an interrupted run. It stays in its pool, but no request is sent for it."""
 
     example: Example
 
     @property
     def id(self) -> str:
-        """The example's own id."""
+        """The id of the example."""
         return self.example.id
 
 
@@ -69,16 +69,16 @@ PoolRow = Example | AlreadyWritten
 
 
 class ScorerRunner:
-    """Asks the scorers about one pool of examples after another."""
+    """Runs the scorers on one pool of examples after another."""
 
     def __init__(self, groups: Sequence[ScorerGroup], cache: Cache) -> None:
         self.sources = groups
-        keeps = any(group.scorer.traits.identity for group in groups)
-        self.replies = cache.open() if keeps else None
+        cached = any(group.scorer.traits.identity for group in groups)
+        self.replies = cache.open() if cached else None
         self.threads = DaemonThreadPool(_THREADS)
 
     def __call__(self, pool: Sequence[PoolRow], advance: Callable[[int], None]) -> list[Answer | Failure]:
-        """Return what all of them together say of each example. Of a row that was written some may say nothing."""
+        """Return all rewards of each example, or its failure. Already written rows may lack some rewards."""
         rounds = [_Batch(batch, pool, self.replies) for batch in self.sources]
         waited = [self.threads.submit(batch.ask, [each]) for batch in rounds if batch.waits for each in batch.open]
         try:
@@ -96,7 +96,7 @@ class ScorerRunner:
 
 
 class _Batch:
-    """One scorer and one pool: what it said before, and what it has to be asked."""
+    """One scorer and one pool: the cached replies, and the examples still to score."""
 
     def __init__(self, source: ScorerGroup, pool: Sequence[PoolRow], replies: Replies | None) -> None:
         self.source = source
@@ -104,11 +104,11 @@ class _Batch:
         traits = source.scorer.traits
         self.waits = traits.waits
         self.replies = replies if traits.identity else None
-        # Without an identity equal texts may have different replies.
+        # Without an identity, equal texts may have different replies.
         self.keys = [key(traits, example) if traits.identity else example.id.encode() for example in examples]
         self.known_replies: dict[bytes, ReplyOrFailure] = {**self.replies.get(self.keys)} if self.replies else {}
         self.distinct = dict(zip(self.keys, examples, strict=True))
-        # Servers are paid for each request. All others get whole pools, as in a run that was not interrupted.
+        # Requests to servers cost money. Other scorers get whole pools, as in a run without interruption.
         due = {
             each
             for each, example in zip(self.keys, pool, strict=True)
@@ -119,7 +119,7 @@ class _Batch:
         }
 
     def ask(self, keys: Sequence[bytes]) -> None:
-        """Ask about some of the examples, and keep what is said at once."""
+        """Score some of the examples, and cache the replies at once."""
         replies = self._replies(keys)
         if self.replies:
             self.replies.put({each: reply for each, reply in replies.items() if not isinstance(reply, Failure)})
@@ -133,18 +133,20 @@ class _Batch:
             return {known[i]: reply for i, reply in scorer.replies_at(list(self.distinct.values()), wanted).items()}
         replies = scorer([self.open[each] for each in keys])
         if len(replies) != len(keys):
-            raise BackendError(f"a scorer gave {len(replies)} answers to {len(keys)} examples; one each is due")
+            raise BackendError(
+                f"a scorer returned {len(replies)} replies for {len(keys)} examples; it must return one for each"
+            )
         return dict(zip(keys, replies, strict=True))
 
     def answers(self) -> list[Answer | Failure]:
-        """Return the rewards of every example of the pool, none for one that nobody was asked about."""
+        """Return the rewards of every example of the pool; empty for an example that was not scored."""
         return [
             self.source.answer(self.known_replies[each]) if each in self.known_replies else {} for each in self.keys
         ]
 
 
 def _collect(waited: Sequence[Future[None]], rows: int, advance: Callable[[int], None]) -> None:
-    """Wait for all, raise what one of them raised, and count rows as their share of the answers comes."""
+    """Wait for all calls, raise the first error, and advance by the share of finished calls."""
     counted = 0
     for number, call in enumerate(as_completed(waited), 1):
         call.result()

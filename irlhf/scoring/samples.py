@@ -1,4 +1,4 @@
-"""The scored samples that `score --keep` chooses among, and the policies that drew them."""
+"""Read the scored samples for `score --keep`, and the policies that drew them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,32 +14,32 @@ from irlhf.scoring.settings import KeepSettings, SelectSettings
 
 
 def selection_manifest(source: Path, settings: "KeepSettings | SelectSettings") -> RunManifest:
-    """Return what a run makes."""
+    """Return the manifest of a run."""
     weights = {"weights": Path(settings.weights)} if Path(settings.weights).is_file() else {}
     return RunManifest("score --keep", {"samples": source, **weights}, asdict(settings))
 
 
 def read_samples(source: Path, limit: int) -> list[Example]:
-    """Read samples; 0 is no limit. Raises DataError for a row that no policy drew."""
+    """Return up to `limit` samples (0 means all). Raises DataError for a row that was not drawn by a policy."""
     rows = islice(read_rows(source), limit or None)
     examples = list(unique((where, from_json(row, where)) for where, row in rows))
     for example in examples:
         if not example.policy:
-            raise DataError(f"{source}: {example.id} has no 'policy'; --keep reads what `irlhf sample` wrote")
+            raise DataError(f"{source}: {example.id} has no 'policy'; --keep needs samples from `irlhf sample`")
     return examples
 
 
 def policies_of(source: Path, rows: Sequence[Example], folders: Sequence[str]) -> dict[str, Policy]:
-    """Return by digest the policies that drew the rows, in their order. Raises ConfigError where one is not here."""
+    """Return the policies that drew the rows, by digest, in order. Raises ConfigError if one is missing."""
     known = find_policies([source], folders)
     check_known_policies(rows, known)
     return {digest: known[digest][1] for digest in dict.fromkeys(row.policy for row in rows)}
 
 
 def reward_of(row: Example, policy: Policy, name: str) -> float:
-    """Return a row's raw reward. Raises DataError where it has none, and ConfigError for one that nobody knows."""
-    # A name that the policy does not know is another mistake than a row that was not scored.
+    """Return a row's raw reward. Raises DataError if it is missing, ConfigError if the policy lacks it."""
+    # An unknown name is a ConfigError, a missing reward a DataError.
     reward = policy.reward(name).read(row.rewards)
     if reward is None:
-        raise DataError(f"{row.id}: no reward '{name}', so samples cannot be compared; score them all first")
+        raise DataError(f"{row.id}: no reward '{name}', so the samples cannot be compared; score all of them first")
     return reward

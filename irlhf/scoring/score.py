@@ -1,4 +1,4 @@
-"""Give every completion its rewards."""
+"""Score completions: write their rewards into the rows."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +22,8 @@ from irlhf.scoring.runner import AlreadyWritten, Answer, PoolRow, ScorerGroup, s
 from irlhf.scoring.scorers.base import Failure
 from irlhf.scoring.settings import ScoreSettings
 
-_POOL = 256  # rows that a scorer sees at once; a kill costs at most their scoring
-_WAITED = 1024  # where answers are waited for, which are kept one by one: few pools, and few ends of pools to wait for
+_POOL = 256  # rows per pool; a killed run repeats at most one pool
+_WAITED = 1024  # rows per pool for servers, whose replies are cached one by one
 
 
 def score(
@@ -33,56 +33,56 @@ def score(
     settings: ScoreSettings = ScoreSettings(),
     engine: Engine = LOCAL,
 ) -> dict[str, Any]:
-    """Write the same rows with `rewards` (or `gold`) filled, and return what was done.
+    """Write the rows with their `rewards` (or `gold`), and return the counts.
 
-    Rewards that a row has already are kept where this rewards.yaml does not name them. A reward that
-    cannot be had stops the run with the scorer's reason, or sets its row aside (`on_bad_row="skip"`).
-    Raises ConfigError, DataError and BackendError.
+    Existing rewards of a row that this rewards.yaml does not name are kept. If a scorer fails on a row, the run stops
+    with its reason or, with `on_bad_row="skip"`, the row is rejected. Raises ConfigError, DataError, BackendError and
+    OutputError.
     """
     if not rewards:
-        raise ConfigError("name the rewards.yaml that says who is asked with -r (only --keep needs none)")
+        raise ConfigError("pass a rewards.yaml with -r (only --keep works without one)")
     source, out = Path(examples), Path(output)
-    wanted = _wanted(Path(rewards), settings)
-    groups = scorer_groups(wanted, Path(rewards).parent.resolve())
-    manifest = _manifest(source, wanted, groups, settings)
-    with resumable_output(out, manifest) as book:
-        if not book.finished:
-            # A bad row is found before any scorer is asked, not after an hour of asking.
+    rewards_by_name = _read_rewards(Path(rewards), settings)
+    groups = scorer_groups(rewards_by_name, Path(rewards).parent.resolve())
+    manifest = _manifest(source, rewards_by_name, groups, settings)
+    with resumable_output(out, manifest) as writer:
+        if not writer.finished:
+            # Read all rows first, to find invalid ones before any scorer runs.
             total = (
                 None
                 if source == STREAM
-                else sum(map(len, fixed_pools(_read(source, settings, None), _pool(groups), book.done)))
+                else sum(map(len, fixed_pools(_read(source, settings, None), _pool(groups), writer.done)))
             )
             work = Work("irlhf.scoring.runner:ScorerRunner", (groups, Cache(_cache(out, settings))))
-            survey = _survey(book)
+            statistics = _reward_statistics(writer)
             with (
                 console.progress("scoring", total) as advance,
-                closing(run_pools(_pools(source, settings, groups, book), work, engine, advance)) as pools,
+                closing(run_pools(_pools(source, settings, groups, writer), work, engine, advance)) as pools,
             ):
                 for example, answer in (pair for pool in pools for pair in zip(*pool, strict=True)):
-                    if isinstance(example, Example) and (row := _settle(example, answer, settings, book)):
-                        survey.add(row)
-    if book.finished:
+                    if isinstance(example, Example) and (row := _write(example, answer, settings, writer)):
+                        statistics.add(row)
+    if writer.finished:
         Cache(_cache(out, settings)).settle()
-    if book.finished or settings.gold:
-        return book.summary()
-    report = survey.report(wanted)
+    if writer.finished or settings.gold:
+        return writer.summary()
+    report = statistics.report(rewards_by_name)
     from irlhf.scoring.diagnostics import tell
 
     tell(report)
-    return {**book.summary(), "steerable": report}
+    return {**writer.summary(), "steerable": report}
 
 
 def _manifest(
-    source: Path, wanted: Mapping[str, Reward], groups: Sequence[ScorerGroup], settings: ScoreSettings
+    source: Path, rewards_by_name: Mapping[str, Reward], groups: Sequence[ScorerGroup], settings: ScoreSettings
 ) -> RunManifest:
-    """Return what the run makes. Where replies are kept, and how a server is reached, changes no row."""
-    specs = {name: reward.model_dump(exclude_defaults=True, exclude=REACH) for name, reward in wanted.items()}
+    """Return the run's manifest, without the cache file and connection settings, which do not affect the rows."""
+    specs = {name: reward.model_dump(exclude_defaults=True, exclude=REACH) for name, reward in rewards_by_name.items()}
     known = {name: group.scorer.traits.identity for group in groups for name in group.rewards}
     scorers = {name: hashlib.sha256(identity.encode()).hexdigest() for name, identity in known.items() if identity}
-    made = {name: value for name, value in asdict(settings).items() if name != "cache"}
-    afresh = "what was said before is kept: only what has changed is asked" if scorers else ""
-    return RunManifest("score", {"examples": source}, {**made, "rewards": specs, "scorers": scorers}, afresh)
+    kept = {name: value for name, value in asdict(settings).items() if name != "cache"}
+    afresh = "cached replies are reused; only changes are scored" if scorers else ""
+    return RunManifest("score", {"examples": source}, {**kept, "rewards": specs, "scorers": scorers}, afresh)
 
 
 def _cache(out: Path, settings: ScoreSettings) -> Path:
@@ -94,22 +94,22 @@ def _pool(groups: Sequence[ScorerGroup]) -> int:
 
 
 def _pools(
-    source: Path, settings: ScoreSettings, groups: Sequence[ScorerGroup], book: ResumableWriter
+    source: Path, settings: ScoreSettings, groups: Sequence[ScorerGroup], writer: ResumableWriter
 ) -> Iterator[list[PoolRow]]:
-    """Yield the pools that miss a row; in one of them the rows that are written already are marked."""
-    for pool in fixed_pools(_read(source, settings, book), _pool(groups), book.done):
-        yield [AlreadyWritten(example) if fingerprint(example.id) in book.done else example for example in pool]
+    """Yield the pools with missing rows. Rows that are already written are marked."""
+    for pool in fixed_pools(_read(source, settings, writer), _pool(groups), writer.done):
+        yield [AlreadyWritten(example) if fingerprint(example.id) in writer.done else example for example in pool]
 
 
-def _wanted(path: Path, settings: ScoreSettings) -> Mapping[str, Reward]:
+def _read_rewards(path: Path, settings: ScoreSettings) -> Mapping[str, Reward]:
     read = read_rewards(path)
     if settings.gold and not read.gold:
-        raise ConfigError(f"{path}: no `gold:` in it, so --gold has nobody to ask")
+        raise ConfigError(f"{path}: no `gold:` in this file, which --gold needs")
     return read.gold if settings.gold else read.rewards
 
 
-def _read(source: Path, settings: ScoreSettings, book: ResumableWriter | None) -> Iterator[Example]:
-    """Yield the shard's examples. With `on_bad_row="skip"` a row that cannot be read joins the rejected ones."""
+def _read(source: Path, settings: ScoreSettings, writer: ResumableWriter | None) -> Iterator[Example]:
+    """Yield the shard's examples. With `on_bad_row="skip"`, invalid rows are rejected instead of raising DataError."""
     shard = parse_shard(settings.shard)
 
     def rows() -> Iterator[tuple[Any, Example]]:
@@ -122,35 +122,35 @@ def _read(source: Path, settings: ScoreSettings, book: ResumableWriter | None) -
             except DataError as error:
                 if settings.on_bad_row == "stop":
                     raise
-                if book is not None and shard.holds(f"{given}"):  # it has no prompt, and still one shard alone
-                    book.reject(where, str(error).removeprefix(f"{where}: "), given)
+                if writer is not None and shard.holds(f"{given}"):  # exactly one shard rejects it
+                    writer.reject(where, str(error).removeprefix(f"{where}: "), given)
 
     return (example for example in unique(rows()) if shard.holds(example.cluster))
 
 
-def _survey(book: ResumableWriter) -> Any:
-    """Return what looks at the rewards as they pass, with those that an interrupted run wrote."""
+def _reward_statistics(writer: ResumableWriter) -> Any:
+    """Return the reward statistics, including the rows of an interrupted run."""
     from irlhf.scoring.diagnostics import RewardStatistics
 
-    survey = RewardStatistics()
-    if book.done:
-        for where, row in read_rows(beside(book.output, PARTIAL)):
-            survey.add(from_json(row, where))
-    return survey
+    statistics = RewardStatistics()
+    if writer.done:
+        for where, row in read_rows(beside(writer.output, PARTIAL)):
+            statistics.add(from_json(row, where))
+    return statistics
 
 
-def _settle(
-    example: Example, answer: Answer | Failure, settings: ScoreSettings, book: ResumableWriter
+def _write(
+    example: Example, answer: Answer | Failure, settings: ScoreSettings, writer: ResumableWriter
 ) -> Example | None:
-    """Write the row with its rewards and return it, or set it aside."""
+    """Write the row with its rewards and return it, or reject it."""
     if isinstance(answer, Failure):
         if settings.on_bad_row == "stop":
-            raise answer.error(f"{example.id}: {answer.reason}; --on-bad-row skip sets such rows aside")
-        book.reject(example.id, answer.reason, example.to_json())
+            raise answer.error(f"{example.id}: {answer.reason}; use --on-bad-row skip to reject such rows")
+        writer.reject(example.id, answer.reason, example.to_json())
         return None
     if settings.gold:
         row = replace(example, gold={**example.gold, **answer})
     else:
         row = replace(example, rewards={**example.rewards, **answer})
-    book.write(row)
+    writer.write(row)
     return row

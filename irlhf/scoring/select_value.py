@@ -1,4 +1,4 @@
-"""Which number of a scorer's reply is the reward."""
+"""Select the reward from the numbers of a scorer's reply."""
 
 import numpy as np
 
@@ -10,14 +10,14 @@ from irlhf.scoring.scorers.base import Failure, Reply, Traits
 
 
 def read(name: str, reward: Reward, reply: Reply, traits: Traits) -> float | Failure:
-    """Return the number that `label:` and `read:` point at.
+    """Return the number selected by `label:` and `read:`.
 
-    logit        as the model says it
-    probability  the softmax over all labels, or the logistic function of each where they do not exclude each other
-    difference   the logit less the log of the summed exponentials of all others: the log-odds of the label, and of
-                 two labels the difference of their logits
+    logit        the model's output, unchanged
+    probability  the softmax over all labels, or the logistic function if labels do not exclude each other
+    difference   the log-odds of the label: its logit minus the log-sum-exp of all others (for two labels, the
+                 difference of their logits)
 
-    Raises ConfigError where the scorer has no such number.
+    Returns a Failure if a number is not finite. Raises ConfigError if the scorer has no such label.
     """
     label = _label(reward.label, reply, traits)
     if isinstance(label, Failure):
@@ -31,7 +31,7 @@ def read(name: str, reward: Reward, reply: Reply, traits: Traits) -> float | Fai
         return number
     others = [other for key, other in reply.items() if key != label]
     if not all(map(finite, others)):
-        return Failure(f"reward '{name}': one of the logits beside it is not a finite number")
+        return Failure(f"reward '{name}': another logit is not a finite number")
     odds = number if traits.link == "sigmoid" or not others else number - float(np.logaddexp.reduce(others))
     if reward.read == "difference":
         return odds
@@ -48,5 +48,5 @@ def _label(label: str, reply: Reply, traits: Traits) -> str | Failure:
         return wanted
     if label:
         return Failure(f"the scorer has no label '{label}'{did_you_mean(label, reply)}", ConfigError)
-    several = ", ".join(reply)
-    return Failure(f"the scorer gives {len(reply)} numbers ({several}); name one as `label:`", ConfigError)
+    labels = ", ".join(reply)
+    return Failure(f"the scorer returns {len(reply)} numbers ({labels}); choose one with `label:`", ConfigError)

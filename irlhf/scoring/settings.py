@@ -6,14 +6,14 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """How rewards are asked for. With `gold` the gold scorers are asked, and `gold` is filled instead.
+    """Settings of scoring. With `gold`, the gold scorers run and fill `gold` instead of `rewards`.
 
-    `shard` ("2/8") leaves all but one part of the rows to other runs: those of the prompts whose ids fall into it.
-    `cache` is the file that keeps what models and servers said; empty is replies.sqlite beside the output.
+    `shard` ("2/8") selects the rows of the prompts whose ids fall into this shard. `cache` is the file with cached
+    replies of models and servers; if empty, replies.sqlite in the folder of the output.
     """
 
     gold: bool = False
-    limit: int = 0  # rows; 0 is all
+    limit: int = 0  # number of rows; 0 means all
     on_bad_row: Literal["stop", "skip"] = "stop"
     shard: str = ""
     cache: str = ""
@@ -24,24 +24,24 @@ BEST, NEAREST = "best", "nearest"
 
 @dataclass(frozen=True)
 class KeepSettings:
-    """Which sample of a group is kept.
+    """The sample of each group to keep.
 
-    best     the highest weighted reward: by `weights`, else by those the sample was asked with, else by the policy's
-    nearest  the smallest mean distance between asked and actual reward, in the units of the prompt
+    best     the highest weighted reward, by `weights`, else by the sample's weights, else by the policy's
+    nearest  the smallest mean distance between target and actual reward, in the units of the prompt
     """
 
     keep: str = BEST
     weights: str = ""
-    policies: tuple[str, ...] = ()  # folders; empty: those that stand beside the samples
-    limit: int = 0  # rows; 0 is all
+    policies: tuple[str, ...] = ()  # folders; if empty, those beside the samples
+    limit: int = 0  # number of rows; 0 means all
 
 
 @dataclass(frozen=True)
 class SelectSettings:
-    """Which rules choose, and by which weights samples are compared; empty: by the policy's own."""
+    """The rules that filter samples, and the weights of rewards (if empty, those of the policy)."""
 
     rules: str
     weights: str = ""
-    policies: tuple[str, ...] = ()  # folders; empty: those that stand beside the samples
-    limit: int = 0  # rows; 0 is all
+    policies: tuple[str, ...] = ()  # folders; if empty, those beside the samples
+    limit: int = 0  # number of rows; 0 means all
     seed: int = 0

@@ -1,4 +1,4 @@
-"""What a scorer is: examples in, numbers out, or the reason why there are none."""
+"""The protocol of scorers: they return numbers for each example, or a failure."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,27 +7,27 @@ from typing import Literal, Protocol, runtime_checkable
 from irlhf.core.errors import BackendError, IrlhfError
 from irlhf.core.example import Example
 
-Reply = Mapping[str, float]  # what the scorer calls its numbers → the numbers
+Reply = Mapping[str, float]  # numbers by the scorer's labels
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an example has no reward. It is counted and reported, never replaced by a number."""
+    """The reason why an example has no reward. It is reported, never replaced by a number."""
 
     reason: str
-    error: type[IrlhfError] = BackendError  # what stops the run where such rows are not set aside
+    error: type[IrlhfError] = BackendError  # raised unless such rows are rejected
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What is known of a scorer before it is asked.
+    """Properties of a scorer that are known before it runs.
 
-    Two scorers of one `identity` give equal texts equal replies, so that a reply can be kept and used again: it holds
-    the weights' digest, the rubric, the address, whatever a reply depends on besides the text. Empty: too cheap to
-    keep, or unknown. `link` says how the numbers become probabilities, where they are logits. A scorer that `waits`
-    for somebody else's answers may be called by many threads at a time, an example each. One that sees the
-    `whole_row` may read more than prompt and completion. `usual` is the number that is read where a reward names no
-    label. Where it `varies` which numbers there are, a label that is not among them is a row's failure, not the run's.
+    `identity` contains everything that a reply depends on besides the text, such as the digest of the weights, the
+    rubric or the address. Scorers of equal identity return equal replies for equal texts, so that replies can be
+    cached. It is empty if the scorer is too cheap to cache, or if its state is unknown. `link` converts numbers to
+    probabilities, if they are logits. A scorer with `waits` waits for a server, and is called by many threads with one
+    example each. `whole_row` means that the scorer may read more than prompt and completion. `usual` is the default
+    label. `varies`: the set of labels differs by row, so a missing label fails the row instead of the run.
     """
 
     identity: str = ""
@@ -39,26 +39,26 @@ class Traits:
 
 
 class Scorer(Protocol):
-    """Gives each example numbers, or says why not.
+    """Returns numbers for each example, or a failure.
 
-    Making one is quick: a model is loaded, and a server asked, when the first example comes. It travels to the
-    workers of a cluster before that.
+    Creating a scorer is cheap and it can be pickled for the workers of a cluster: models are loaded, and servers are
+    called, on the first example.
     """
 
     @property
     def traits(self) -> Traits:
-        """What is known of it before it is asked."""
+        """The properties of the scorer."""
 
     def __call__(self, examples: Sequence[Example]) -> Sequence[Reply | Failure]:
-        """Return one reply for each example, in their order."""
+        """Return one reply or failure per example, in order."""
 
 
 @runtime_checkable
 class BatchScorer(Protocol):
-    """A scorer that forms batches, by which its last digits depend on the other examples of a pool.
+    """A scorer that forms batches, so that rounding makes its numbers depend on the other examples of a pool.
 
-    It sees all examples of the pool, those with a kept reply too, so that its batches depend on the input alone.
+    It gets all examples of the pool, including those with cached replies, so that batches depend on the input only.
     """
 
     def replies_at(self, examples: Sequence[Example], missing: Collection[int]) -> Mapping[int, Reply | Failure]:
-        """Return the replies to the examples at these indices."""
+        """Return the replies to the examples at the indices `missing`, by index."""

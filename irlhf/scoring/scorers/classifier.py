@@ -13,9 +13,10 @@ from irlhf.scoring.scorers.base import Failure, Reply, Traits
 
 
 class Classifier:
-    """All logits of a sequence classifier, on the model's own scale, by the names of its labels.
+    """Returns all logits of a sequence classifier by label.
 
-    `input` says what it is shown, see irlhf/models/classifier.py; `revision` is a commit, a branch or a tag of the hub.
+    `input` is the format of its input (see irlhf/models/classifier.py). `revision` is a commit, branch or tag on the
+    hub. Raises ConfigError if there is no such model.
     """
 
     def __init__(self, name: str, *, input: str = "", revision: str = "") -> None:
@@ -23,8 +24,8 @@ class Classifier:
         folder = _folder(name, revision)
         here = Path(name).expanduser().is_dir()
         if here and revision:
-            raise ConfigError(f"{name}: a folder has no `revision:`; leave it out")
-        # Of the hub the very commit is loaded whose name the replies are kept under.
+            raise ConfigError(f"{name}: a folder has no `revision:`; remove it")
+        # For a model on the hub, load the commit that is part of the cache key.
         self.name, self.revision = (str(folder.absolute()), "") if here else (name, folder.name)
         known = digest_of(folder) if here else f"{name} {folder.name}"
         self.traits = Traits(f"hf {known} {input}", link=_link(read_json(folder / "config.json")))
@@ -35,7 +36,7 @@ class Classifier:
         return [replies[i] for i in range(len(examples))]
 
     def replies_at(self, examples: Sequence[Example], missing: Collection[int]) -> dict[int, Reply | Failure]:
-        """Return the logits of some of the examples by their indices; batches are formed of all of them."""
+        """Return the logits of the examples at the indices `missing`; batches include all examples."""
         shown = [self._shown(example) for example in examples]
         readable = [i for i, row in enumerate(shown) if not isinstance(row, Failure)]
         wanted = [position for position, i in enumerate(readable) if i in missing]
@@ -59,15 +60,15 @@ class Classifier:
 
 
 def _folder(name: str, revision: str) -> Path:
-    """Return where the model's files lie; of one on the hub its configuration is fetched, which names the commit."""
+    """Return the folder of the model's files; for the hub, download config.json to learn the commit."""
     if not name:
-        raise ConfigError("hf needs a folder or a model of the hub behind its name, as in hf:some/reward-model")
+        raise ConfigError("hf needs a folder or a model on the hub, as in hf:some/reward-model")
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return folder
     if folder.is_dir() or name.startswith((".", "/", "~")):
-        what = "a folder without a model in it" if folder.is_dir() else "no such folder"
-        raise ConfigError(f"{name}: {what}")
+        problem = "this folder has no model" if folder.is_dir() else "no such folder"
+        raise ConfigError(f"{name}: {problem}")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HFValidationError
 
@@ -79,7 +80,7 @@ def _folder(name: str, revision: str) -> Path:
 
 
 def _link(config: dict[str, Any]) -> Any:
-    """Return what makes probabilities of the logits: labels exclude each other unless the model says otherwise."""
-    labels = len(config.get("id2label") or (0, 1))  # two are not written down
+    """Return the link from logits to probabilities: softmax, unless the config says that labels are independent."""
+    labels = len(config.get("id2label") or (0, 1))  # two labels are the default of config.json
     excluding = config.get("problem_type") in (None, "single_label_classification")
     return "softmax" if excluding and labels > 1 else "sigmoid"

@@ -1,4 +1,4 @@
-"""Numbers that the data holds already: what people gave, or another program."""
+"""Rewards that are columns of the data, such as human ratings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from irlhf.scoring.scorers.base import Failure, Reply, Traits
 
 
 class Column:
-    """Reads a number of the row; `scores.humour` looks inside an object."""
+    """Reads a number from the row; `scores.humour` selects a key inside an object."""
 
     traits = Traits()
 
@@ -18,7 +18,7 @@ class Column:
         self.column = column
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Return each row's number."""
+        """Return the number of each row."""
         return [self._read(example) for example in examples]
 
     def _read(self, example: Example) -> Reply | Failure:

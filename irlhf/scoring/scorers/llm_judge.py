@@ -83,14 +83,14 @@ class ChatScorer:
         """Return the error for an answer other than the expected one."""
         if not choice.stripped:
             end = self.client.cleaned(str(choice.finish_reason))
-            return NoReward(f"no answer: it ended with '{end}' before there was any, expected {expected}")
+            return NoReward(f"no answer (finish reason '{end}'), expected {expected}")
         return NoReward(f"answered '{self.client.cleaned(choice.stripped)[:_SHOWN]}', expected {expected}")
 
     def _choices(self, body: Callable[[ServerCapabilities], dict[str, Any]]) -> list[Choice]:
         choices = self.server.ask(body, CompletionReply)[0].choices
         for choice in choices:
             if choice.refusal:
-                raise NoReward(f"the model refuses: '{self.client.cleaned(choice.refusal)[:_SHOWN]}'")
+                raise NoReward(f"the model refused: '{self.client.cleaned(choice.refusal)[:_SHOWN]}'")
             if choice.finish_reason == "content_filter":
                 raise NoReward("the server's filter withheld the answer (content_filter)")
         return choices
@@ -155,7 +155,7 @@ class LLMJudge:
         return {"points": self._mean(messages) if self.votes else self._expectation(messages)}
 
     def _expectation(self, messages: Sequence[Message]) -> float:
-        choice, first = self.chat.likeliest(messages, "; `votes: 5` takes the mean of five drawn answers")
+        choice, first = self.chat.likeliest(messages, "; `votes: 5` uses the mean of five sampled answers")
         self._point(choice)
         shares = {token: share for token, share in first.items() if token in self._digits}
         mass = math.fsum(shares.values())
@@ -206,7 +206,7 @@ class Verdict:
 
     def _reply(self, example: Example) -> Reply:
         messages = verdict_messages(example.prompt, example.completion)
-        _, first = self.chat.likeliest(messages, ", which a verdict is read from")
+        _, first = self.chat.likeliest(messages, ", which this scorer needs")
         return {"probability": _probability(first)}
 
 
@@ -222,7 +222,9 @@ def _probability(first: Mapping[str, float]) -> float:
     width = most / (mass + most)
     if width > _WIDTH:
         missing = NO if YES in first else YES
-        raise NoReward(f"{missing} is not among the {len(first)} tokens that the server lists, and may have {most:.2g}")
+        raise NoReward(
+            f"{missing} is not among the {len(first)} tokens that the server lists, but may have up to {most:.2g}"
+        )
     return 1 - width if YES in first else width
 
 

@@ -1,4 +1,4 @@
-"""A function or a class of yours, from a module beside the rewards.yaml or from an installed package."""
+"""A Python function or class as a scorer, from a module beside the rewards.yaml or an installed package."""
 
 import importlib
 import inspect
@@ -16,35 +16,35 @@ from irlhf.scoring.scorers.base import Failure, Reply, Traits
 
 
 class PythonFunction:
-    """Calls a function of yours, or an object made of a class of yours.
+    """Calls a user's function, or an instance of a user's class.
 
-    Examples go in; for each a number comes out, a mapping of names to numbers, or a Failure. Its replies are kept
-    only where `revision` names the state of the code, which nobody else can know.
+    It gets a list of examples and returns, for each, a number, a mapping of names to numbers, or a Failure. Replies are
+    cached only if `revision` identifies the version of the code.
     """
 
     def __init__(
-        self, door: str, *, beside: Path, options: Mapping[str, Any] | None = None, revision: str = ""
+        self, import_path: str, *, beside: Path, options: Mapping[str, Any] | None = None, revision: str = ""
     ) -> None:
-        self.door, self.beside, self.options = door, beside, options or {}
-        kept = f"function {door} {sorted(self.options.items())!r} {revision}" if revision else ""
-        self.traits = Traits(identity=kept, whole_row=True)
+        self.import_path, self.beside, self.options = import_path, beside, options or {}
+        identity = f"function {import_path} {sorted(self.options.items())!r} {revision}" if revision else ""
+        self.traits = Traits(identity=identity, whole_row=True)
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Return what the function says of each example."""
+        """Return the function's reply for each example. Raises BackendError if it fails."""
         try:
             return [_reply(result) for result in self._function(examples)]
         except IrlhfError:
             raise
-        except Exception as error:  # somebody else's code, which may fail in any way
-            raise BackendError(f"{self.door}: the scorer stopped with {_error_line(error)}") from error
+        except Exception as error:  # user code can raise any exception
+            raise BackendError(f"{self.import_path}: the scorer failed with {_error_line(error)}") from error
 
     @cached_property
     def _function(self) -> Callable[[Sequence[Example]], Iterable[Any]]:
-        target = _import(self.door, self.beside)
+        target = _import(self.import_path, self.beside)
         if inspect.isclass(target):
             return self._object(target)
         if not callable(target):
-            raise ConfigError(f"{self.door} is neither a function nor a class")
+            raise ConfigError(f"{self.import_path} is neither a function nor a class")
         return partial(target, **self.options) if self.options else target
 
     def _object(self, target: Any) -> Callable[[Sequence[Example]], Iterable[Any]]:
@@ -53,7 +53,9 @@ class PythonFunction:
         except IrlhfError:
             raise
         except Exception as error:
-            raise ConfigError(f"{self.door} cannot be made of these options: {_error_line(error)}") from error
+            raise ConfigError(
+                f"{self.import_path} cannot be created with these options: {_error_line(error)}"
+            ) from error
 
 
 def _reply(given: Any) -> Reply | Failure:
@@ -65,22 +67,22 @@ def _reply(given: Any) -> Reply | Failure:
     }  # numpy, torch
 
 
-def _import(door: str, beside: Path) -> Any:
-    # A module of yours stands where you are, as with `python -m`, or beside the rewards.yaml that names it.
+def _import(import_path: str, beside: Path) -> Any:
+    # Search the working directory first, as `python -m` does, then the folder of the rewards.yaml.
     for folder in (str(beside.resolve()), str(Path.cwd())):
         if folder not in sys.path:
             sys.path.insert(0, folder)
-    module, _, attribute = door.partition(":")
+    module, _, attribute = import_path.partition(":")
     try:
         loaded = importlib.import_module(module)
-    except Exception as error:  # the module is somebody else's code
-        raise ConfigError(f"scorer '{door}': {_error_line(error)}{did_you_mean(module, SCORERS)}") from error
+    except Exception as error:  # user code can raise any exception
+        raise ConfigError(f"scorer '{import_path}': {_error_line(error)}{did_you_mean(module, SCORERS)}") from error
     if not hasattr(loaded, attribute):
         raise ConfigError(f"module {module} has no '{attribute}'")
     return getattr(loaded, attribute)
 
 
 def _error_line(error: Exception) -> str:
-    """Say in one line what somebody else's code raised, and where."""
+    """Return the exception of user code and its location, in one line."""
     *_, last = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"

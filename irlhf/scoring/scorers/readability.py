@@ -1,4 +1,4 @@
-"""The reward `readability`, by indices that others keep."""
+"""The reward `readability`: an index of textstat."""
 
 from collections.abc import Sequence
 
@@ -11,23 +11,23 @@ try:
 except ModuleNotFoundError as missing:
     raise ConfigError("readability needs textstat: pip install 'irlhf[text]'") from missing
 
-# What textstat computes of letters, words and sentences. Flesch's and its kin count syllables, for which textstat
-# fetches a dictionary from the network, and nothing here may need one.
+# Indices of textstat that count letters, words and sentences. Those that count syllables, such as Flesch's, are left
+# out because textstat downloads a dictionary for them.
 _INDICES = ("automated_readability_index", "coleman_liau_index", "lix", "mcalpine_eflaw", "rix")
 
 
 class Readability:
-    """How hard the completion is to read by an index of textstat: the higher, the harder.
+    """A readability index of textstat; higher means harder to read.
 
-    Sentences of one or two words do not count as sentences there, and the indices were made for English (lix and rix:
-    for many languages) and for texts of some sentences. A text without words fails.
+    textstat does not count sentences of one or two words. The indices are for English (lix and rix: for many languages)
+    and for texts of several sentences. A text without words fails.
     """
 
     traits = Traits()
 
     def __init__(self, index: str) -> None:
         if index not in _INDICES:
-            raise ConfigError(f"readability:INDEX takes one of {', '.join(_INDICES)}, not '{index}'")
+            raise ConfigError(f"readability:INDEX must be one of {', '.join(_INDICES)}, not '{index}'")
         self.index = index
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:

@@ -1,4 +1,4 @@
-"""What the scorers on servers share: an example whose request fails, or whose reply holds no reward, is a `Failure`."""
+"""Shared by scorers on servers: a failed request, or a reply without a reward, becomes a `Failure`."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from irlhf.scoring.scorers.base import Failure, Reply
 
 
 class NoReward(Exception):
-    """The reply to one example holds no reward."""
+    """The reply to one example has no reward."""
 
     def __init__(self, reason: str, error: type[IrlhfError] = BackendError) -> None:
         super().__init__(reason)
@@ -17,7 +17,7 @@ class NoReward(Exception):
 
 
 def score_each(score: Callable[[Example], Reply], examples: Sequence[Example]) -> list[Reply | Failure]:
-    """Return the reply to each example, or why it has none. Raises ConfigError and BackendError for the run."""
+    """Return a reply or a failure per example. Raises ConfigError and BackendError if the run cannot continue."""
     replies: list[Reply | Failure] = []
     for example in examples:
         try:

@@ -10,8 +10,8 @@ from irlhf.core.example import Example, as_text
 from irlhf.core.registry import did_you_mean
 from irlhf.scoring.scorers.base import Failure, Reply, Traits
 
-_LONGEST = 9  # words of an n-gram
-_PATIENCE = 2.0  # seconds that a pattern has for one text; an honest one takes microseconds
+_LONGEST = 9  # largest n of n-grams
+_PATIENCE = 2.0  # time limit in seconds of a pattern on one text; usual patterns take microseconds
 
 _WORD = regex.compile(r"\w+(?:['\u2019]\w+)*")
 
@@ -22,16 +22,16 @@ class Length:
     traits = Traits()
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Count the words, parted by white space."""
+        """Return the number of words, separated by white space."""
         return [{"words": float(len(as_text(example.completion).split()))} for example in examples]
 
 
 class Distinct:
-    """The share of different n-grams among the completion's n-grams of words: 1 where none stands twice.
+    """The share of distinct n-grams among all n-grams of words, in (0, 1]; 1 if none is repeated.
 
-    distinct-n after Li et al. 2016 (who divide by the words of a whole corpus). `distinct:1` looks at words and
-    `distinct:2`, the default, at pairs, in lower case and without punctuation. A text of fewer than n words has no
-    n-gram: 1 would reward silence, 0 punish it, and neither was measured, so it fails.
+    distinct-n of Li et al. (2016), who divide by the number of words of a corpus. `distinct:1` counts words and
+    `distinct:2`, the default, pairs of words, in lower case and without punctuation. A text of fewer than n words has
+    no n-grams and fails.
     """
 
     traits = Traits()
@@ -39,11 +39,11 @@ class Distinct:
     def __init__(self, size: str) -> None:
         sizes = {str(size): size for size in range(1, _LONGEST + 1)}
         if size and size not in sizes:
-            raise ConfigError(f"distinct takes how many words are looked at together, 1 to {_LONGEST}, not '{size}'")
+            raise ConfigError(f"distinct needs the size of the n-grams, 1 to {_LONGEST}, not '{size}'")
         self.size = sizes.get(size, 2)
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Return each completion's share."""
+        """Return the share of each completion."""
         return [self._share(as_text(example.completion)) for example in examples]
 
     def _share(self, text: str) -> Reply | Failure:
@@ -55,11 +55,10 @@ class Distinct:
 
 
 class Regex:
-    """How many times a pattern is found in the completion, places that do not overlap.
+    """The number of non-overlapping matches of a pattern in the completion.
 
-    Patterns are those of the regex package: Python's, and some more. White space before the pattern is not part of
-    it. A pattern of nested repeats can take years on a text that somebody made for it, so a text that it takes too
-    long on fails.
+    The syntax is that of the regex package, an extension of Python's. White space before the pattern is ignored. A
+    pattern with nested repeats can take exponential time on some texts; such a text fails after a time limit.
     """
 
     traits = Traits()
@@ -69,28 +68,28 @@ class Regex:
         if not written:
             raise ConfigError("regex needs the pattern to count, as in 'regex:(?i)sorry'")
         if "\b" in written:
-            raise ConfigError(r"a backspace stands in the pattern; in YAML, \b wants 'single quotes'")
+            raise ConfigError(r"the pattern contains a backspace; in YAML, put \b in 'single quotes'")
         try:
             self.pattern = regex.compile(written)
         except (regex.error, RecursionError, OverflowError) as error:
-            raise ConfigError(f"the pattern cannot be read: {error}") from error
+            raise ConfigError(f"invalid pattern: {error}") from error
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Count the places in each completion."""
+        """Return the number of matches in each completion."""
         return [self._count(as_text(example.completion)) for example in examples]
 
     def _count(self, text: str) -> Reply | Failure:
         try:
             return {"found": float(sum(1 for _ in self.pattern.finditer(text, timeout=_PATIENCE)))}
         except TimeoutError:
-            return Failure(f"the pattern takes over {_PATIENCE:g} s on this text; write it without nested repeats")
+            return Failure(f"the pattern takes over {_PATIENCE:g} s on this text; remove nested repeats")
 
 
 class Format:
-    """1 where the whole completion is of a format, else 0.
+    """1 if the whole completion is valid in a format, else 0.
 
-    `format:json` is one JSON value with nothing but white space about it: a fence or a word before it makes it 0, and
-    so does NaN, which Python's own parser takes. A bare number is JSON too.
+    `format:json` requires one JSON value (a plain number is one) surrounded only by white space. A code fence or text
+    before it gives 0, and so does NaN, which Python's parser accepts.
     """
 
     traits = Traits()
@@ -101,21 +100,21 @@ class Format:
         self.name = name
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Look at each completion."""
+        """Return 1.0 or 0.0 for each completion."""
         return [{self.name: float(_FORMATS[self.name](as_text(example.completion)))} for example in examples]
 
 
 def _is_json(text: str) -> bool:
     try:
-        # Numbers stay text: how many digits Python would take is not the question.
+        # Keep numbers as text, because Python limits the digits of integers.
         json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
-    except (ValueError, RecursionError):  # nested beyond what most readers take
+    except (ValueError, RecursionError):  # RecursionError: nested too deeply
         return False
     return True
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 _FORMATS: Mapping[str, Callable[[str], bool]] = {"json": _is_json}

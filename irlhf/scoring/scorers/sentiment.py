@@ -1,4 +1,4 @@
-"""The reward `sentiment`, from a lexicon that others keep."""
+"""The reward `sentiment`, from the VADER lexicon."""
 
 import re
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 class Sentiment:
-    """How positive the completion's sentences are on average, from -1 to 1.
+    """The mean sentiment of the completion's sentences, from -1 (negative) to 1 (positive).
 
-    Each sentence's compound score by VADER (Hutto and Gilbert 2014), a lexicon with rules for negation and
-    emphasis. The mean over sentences does not run into the ends as a whole text's compound does.
+    The compound score of VADER (Hutto and Gilbert 2014), a lexicon with rules for negation and emphasis. The mean over
+    sentences does not saturate as the compound score of a long text does.
     """
 
     traits = Traits()
@@ -24,7 +24,7 @@ class Sentiment:
         self.vader = SentimentIntensityAnalyzer()
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Score each completion; an empty one is neutral."""
+        """Return the score of each completion; an empty one is neutral (0)."""
         return [{"compound": self._mean(as_text(example.completion))} for example in examples]
 
     def _mean(self, text: str) -> float:
