@@ -234,7 +234,7 @@ def test_a_verdict_is_the_share_of_the_1(listed: dict[str, float], reward: float
     ("answer", "reason"),
     [
         (chat("1"), "the server returned no logprobs, which this scorer needs"),
-        (chat("1", place("1", {"1": 0.9, "yes": 0.01})), "0 is not among the 2 tokens that the server lists, and may"),
+        (chat("1", place("1", {"1": 0.9, "yes": 0.01})), "0 is not among the 2 tokens that the server lists, but may"),
         (chat("0", place("0", {"0": 1.0})), "1 is not among the 1 tokens"),
         (
             chat("The", place("The", {"The": 0.9, "1": 0.05})),

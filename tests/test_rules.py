@@ -187,8 +187,8 @@ def test_without_textstat_the_error_names_what_to_install(monkeypatch: pytest.Mo
         ("regex:\bI\b", r"the pattern contains a backspace; in YAML, put \b in 'single quotes'"),
         ("format", "no format '' (available: json)"),
         ("format:jsn", "no format 'jsn'; did you mean 'json'?"),
-        ("readability", "takes one of automated_readability_index, coleman_liau_index, lix"),
-        ("readability:flesch_reading_ease", "takes one of automated_readability_index"),
+        ("readability", "must be one of automated_readability_index, coleman_liau_index, lix"),
+        ("readability:flesch_reading_ease", "must be one of automated_readability_index"),
     ],
 )
 def test_what_stands_behind_a_name_is_looked_at_before_anything_is_read(scorer: str, told: str) -> None:

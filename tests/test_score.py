@@ -140,7 +140,7 @@ def test_one_of_several_numbers_is_named(label: str, reason: str) -> None:
         ("mine:wrods", {}, ConfigError, "module mine has no 'wrods'"),
         ("mine:NUMBER", {}, ConfigError, "neither a function nor a class"),
         ("mine:Offset", {"bye": 1}, ConfigError, "unexpected keyword argument 'bye'"),
-        ("mine:few", {}, BackendError, "gave 1 answers to 3 examples"),
+        ("mine:few", {}, BackendError, "returned 1 replies for 3 examples"),
         ("mine:nothing", {}, BackendError, "the scorer failed with TypeError"),
         ("mine:times", {}, BackendError, "missing 1 required positional argument: 'factor'"),
         ("mine:broken", {}, BackendError, "ZeroDivisionError: division by zero (mine.py:"),

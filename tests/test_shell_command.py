@@ -137,8 +137,8 @@ def test_a_program_that_does_not_read_its_rows_may_still_answer() -> None:
     ("body", "told"),
     [
         ("say(1)", "1 answers for 3 rows; the program must print one for each"),
-        ("for row in rows * 2: say(1)", "6 answers to 3 rows"),
-        ("", "0 answers to 3 rows"),
+        ("for row in rows * 2: say(1)", "6 answers for 3 rows"),
+        ("", "0 answers for 3 rows"),
         ("print('loading the model')\nfor row in rows: say(1)", "'loading the model' on stdout is not JSON"),
         ("print('[' * 100_000)\nsay(1)\nsay(1)", "[[[…' on stdout is not JSON"),
         ("sys.stdout.buffer.write(b'1\\n\\xff\\n1\\n')", "on stdout is not JSON"),

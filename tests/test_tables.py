@@ -252,8 +252,8 @@ def test_blank_lines_and_rows_of_empty_cells_are_no_rows() -> None:
         (b"a,a\n1,2\n", "rows.csv: invalid header: 'a' occurs twice"),
         (b'a,"b\n1,2\n', "rows.csv: invalid header: not a row of cells"),
         (b"a,\xff\n1,2\n", "rows.csv: invalid header: not UTF-8"),
-        (b"a,b\n", "rows.csv: no rows"),
-        (b"", "rows.csv: no rows"),
+        (b"a,b\n", "rows.csv: the file has no rows"),
+        (b"", "rows.csv: the file has no rows"),
     ],
 )
 def test_a_damaged_table_is_named_by_row(text: bytes, told: str) -> None:
@@ -277,7 +277,7 @@ def test_a_damaged_table_is_named_by_row(text: bytes, told: str) -> None:
         (b'{"data": [{"a": 1}, 2]}', "rows.json:2: not a JSON object"),
         (b'{\n"data": [{"a": 1}', "rows.json: not JSON"),
         (b'{\n"a": 1}\n{"a": 2}', "rows.json: more text follows the object"),
-        (b"[]", "rows.json: no rows"),
+        (b"[]", "rows.json: the file has no rows"),
     ],
 )
 def test_a_damaged_list_is_named_by_row(text: bytes, told: str) -> None:
@@ -345,7 +345,9 @@ def test_files_packed_in_parts_are_read_to_the_end() -> None:
 def test_a_parquet_file_cut_short_is_named(size: int) -> None:
     whole = arrow(FLAT)
     told = refusal("rows.parquet", whole[:size])
-    assert told.startswith("rows.parquet:1: the parquet file cannot be read" if size else "rows.parquet: no rows")
+    assert told.startswith(
+        "rows.parquet:1: the parquet file cannot be read" if size else "rows.parquet: the file has no rows"
+    )
 
 
 def test_a_parquet_file_damaged_in_the_middle_never_gives_a_traceback() -> None:
