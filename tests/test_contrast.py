@@ -324,6 +324,16 @@ def test_a_killed_contrast_ends_with_the_weights_of_an_uninterrupted_one(tmp_pat
     assert figures[0] == figures[1]
 
 
+def test_keep_best_without_validation_rows_or_reward_lines_is_refused(tmp_path: Path) -> None:
+    rows = [{**row, "split": "train"} for row in read(colours(tmp_path / "scored.jsonl"))]
+    write(tmp_path / "train.jsonl", rows)
+    outcome = call("finetune", tmp_path / "train.jsonl", "--keep-best", "--context", "64", "-o", "policy")
+    assert outcome.code == 2
+    assert "--keep-best needs rows of the validation split" in outcome.err.splitlines()[-1]
+    outcome = call("finetune", tmp_path / "scored.jsonl", "--keep-best", "--baseline", "plain", "-o", "policy")
+    assert "--keep-best needs reward lines" in outcome.err
+
+
 def test_keep_best_keeps_the_checkpoint_with_the_most_information(tmp_path: Path) -> None:
     scored = colours(tmp_path / "scored.jsonl")
     options = ["--objective", "contrast", "--epochs", "10", "--context", "64", "--keep-best"]

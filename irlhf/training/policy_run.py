@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig, set_seed
 
 from irlhf.core import console
-from irlhf.core.errors import DataError
+from irlhf.core.errors import ConfigError, DataError
 from irlhf.core.example import LENGTH, Example, as_messages
 from irlhf.models.chat_template_writer import write_chat_template
 from irlhf.models.description import describe
@@ -26,7 +26,7 @@ from irlhf.policy.policy_file import TINY, Policy, read_policy, write_policy
 from irlhf.policy.scales import UNIT
 from irlhf.policy.steering_report import JOINT, SIBLING, STEERING, Figures, ignored, ignores, spelled
 from irlhf.policy.templates import INSTRUCTION, RequestedValue, find_template
-from irlhf.training.baselines import PROMPTED
+from irlhf.training.baselines import BLIND, PROMPTED
 from irlhf.training.batching import Collator, Encoded, Family, alone, together
 from irlhf.training.callbacks import TrainingPlan, check_tracker, forget_checkpoints, newest_complete
 from irlhf.training.checkpoints import digest, disk_errors_as_output_errors, refuse_broken, save, versions
@@ -57,6 +57,7 @@ _WIDEST = 2  # times the longest row that a family may be
 def train(training: TrainingSet, base: str, folder: Path, settings: FinetuneSettings) -> dict[str, Any]:
     """Fill `folder` with a trained policy and return its figures."""
     check_tracker(settings.report_to)
+    _check_keep_best(training, settings)
     model, tokenizer, policy = _start(training, base, settings)
     room = policy.context - _reserve(tokenizer, policy, settings)
     encoder = RowEncoder(PromptEncoder(tokenizer, policy.template, policy.names), end_tokens(model, tokenizer), room)
@@ -101,6 +102,14 @@ def train(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
     report_steering(steering, policy.names)
     # Not in policy.json: equal runs make equal policies.
     return {**figures, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _check_keep_best(training: TrainingSet, settings: FinetuneSettings) -> None:
+    """Raise ConfigError if there is nothing to choose the best checkpoint by."""
+    if settings.keep_best and settings.baseline in BLIND:
+        raise ConfigError(f"--keep-best needs reward lines, which the baseline {settings.baseline} lacks; remove it")
+    if settings.keep_best and not training.validation:
+        raise ConfigError("--keep-best needs rows of the validation split; make some with `irlhf prepare --validation`")
 
 
 def leave(training: TrainingSet, base: str, folder: Path, settings: FinetuneSettings) -> dict[str, Any]:
