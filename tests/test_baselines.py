@@ -93,9 +93,9 @@ def test_an_untouched_base_walks_the_line(untouched: Path, bench: Bench) -> None
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--model", "tiny"], "tiny starts from random weights, so without training it can say nothing"),
-        (["--model", "POLICY", "--render-only"], "the baseline prompted trains on nothing"),
-        (["--model", "POLICY", "--preview", "1"], "the baseline prompted trains on nothing"),
+        (["--model", "tiny"], "tiny has random weights and cannot be used without training"),
+        (["--model", "POLICY", "--render-only"], "the baseline prompted is not trained"),
+        (["--model", "POLICY", "--preview", "1"], "the baseline prompted is not trained"),
     ],
 )
 def test_where_untouched_means_nothing_it_is_refused(arguments: list[str], reason: str, bench: Bench) -> None:
@@ -110,7 +110,7 @@ def test_a_scale_that_the_instruction_does_not_speak_of_is_told(bench: Bench) ->
     rewards = "rewards:\n  short: {scorer: length, direction: lower, scale: {kind: zscore}}\n"
     Path("rewards.yaml").write_text(rewards + "  colour: {column: colour}\n")
     command = ["finetune", bench.scored, "-r", "rewards.yaml", "--model", bench.policy, "--baseline", "prompted"]
-    assert "warning: instruction speaks of 0 to 1, not so the scale of short" in call(*command).err
+    assert "warning: template instruction describes rewards from 0 to 1, but the scale of short" in call(*command).err
 
 
 @pytest.mark.parametrize("kind", ["plain", "chosen", "top"])
@@ -137,4 +137,4 @@ def test_without_labels_the_better_of_two_random_rows_is_chosen_and_it_is_said(
     # Of two random rows the better lies a sixth of the range of ranks above the middle, on average.
     ranks = {name: place for place, name in enumerate(sorted(value, key=lambda name: value[name]))}
     assert sum(ranks[name] for name in chosen) / 100 == pytest.approx(2 / 3 * 200, abs=10)
-    assert "no labels, so the better of two random rows by weighted reward" in capsys.readouterr().err
+    assert "no labels; using the better of two random rows by weighted reward" in capsys.readouterr().err

@@ -46,7 +46,7 @@ def test_two_processes_have_the_losses_of_one(options: str, bench: Bench) -> Non
     made = subprocess.run([*TORCHRUN, *asked, "two"], capture_output=True, text=True, timeout=120, check=False)
     assert made.returncode == 0, made.stderr[-2000:]
     assert made.stderr.count("wrote the policy") == 1
-    assert ("completions of one prompt share it" in made.stderr) == shared
+    assert ("prompts are computed once for all their completions" in made.stderr) == shared
     assert call(*asked, "one").code == 0
     assert losses("two") == pytest.approx(losses("one"), abs=1e-4)
     one, two = (load_file(Path(folder) / "model.safetensors") for folder in ("one", "two"))
@@ -79,6 +79,6 @@ def test_a_killed_worker_costs_no_more_than_the_way_from_the_last_checkpoint(ben
     assert "two" not in names(Path.cwd())
     again = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
     assert again.returncode == 0, again.stderr[-2000:]
-    assert "going on behind checkpoint-" in again.stderr
+    assert "resuming from checkpoint-" in again.stderr
     assert call(*command(bench, 4), "one").code == 0
     assert losses("two") == pytest.approx(losses("one"), abs=1e-3)

@@ -31,7 +31,7 @@ def test_test_prompts_cannot_leak_through_the_loop(bench: Bench) -> None:
     call("score", "samples.jsonl", "-r", "short.yaml", "-o", "scored.jsonl")
     outcome = call("finetune", "scored.jsonl", "-r", "short.yaml", "-o", "next")
     assert outcome.code == 1
-    assert "no row to train on" in outcome.err
+    assert "no rows to train on" in outcome.err
 
 
 def test_the_documented_script_runs(tmp_path: Path) -> None:

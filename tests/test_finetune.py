@@ -182,10 +182,10 @@ def test_training_on_keeps_what_every_number_means(bench: Bench) -> None:
     [
         (
             ("--template", "words"),
-            "--template words: with --keep-scales-of, that policy decides it; remove one of them",
+            "--template words: --keep-scales-of takes it from that policy; remove one of the two options",
         ),
-        (("--baseline", "plain"), "--baseline plain: with --keep-scales-of"),
-        (("-r", "other.yaml"), "knows short (lower), colour (higher); name the same, or leave -r out"),
+        (("--baseline", "plain"), "--baseline plain: --keep-scales-of"),
+        (("-r", "other.yaml"), "has the rewards short (lower), colour (higher); use the same rewards or remove -r"),
     ],
 )
 def test_what_training_on_keeps_cannot_be_changed(arguments: tuple[str, ...], said: str, bench: Bench) -> None:

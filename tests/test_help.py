@@ -92,10 +92,10 @@ def test_an_old_spelling_is_answered_with_the_new_one(command: str, old: str, ne
     [
         ("weigth=2", "write KEY=VALUE, where KEY is one of weight, alternatives, one-reward, whole-targets"),
         ("weight=much", "--contrast weight=much: 'much' is not a number"),
-        ("alternatives=0", "a contrast needs at least 1"),
-        ("one-reward=2", "it is a probability, from 0 to 1"),
-        ("whole-targets=7", "it is a share of the training, from 0 to 1"),
-        ("weight=-1", "it is at least 0"),
+        ("alternatives=0", "it must be from 1 to 64"),
+        ("one-reward=2", "it must be a probability from 0 to 1"),
+        ("whole-targets=7", "it must be a share of the training from 0 to 1"),
+        ("weight=-1", "it must be at least 0"),
     ],
 )
 def test_a_setting_of_the_contrast_that_is_none_is_refused_in_one_line(given: str, said: str) -> None:

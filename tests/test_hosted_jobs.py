@@ -92,7 +92,7 @@ def case(name: str, kind: str, *faults: Fault | None, **more: Any) -> Case:
 
 
 CREATES = (
-    case("the reply is lost", "jobs.create", LOST, said="looking whether the job is there"),
+    case("the reply is lost", "jobs.create", LOST, said="checking whether the job was created"),
     case("the reply is lost twice over", "jobs.create", BAD, LOST),
     case("the connection breaks once the job is there", "jobs.create", TORN),
     case("the reply comes too late", "jobs.create", replace(LATE, after=True)),
@@ -193,17 +193,15 @@ FILES = (
 )
 FOLLOWING = (
     case("an outage", "jobs.retrieve", BAD, RESET, BAD, told(503, wait="60")),
-    case("a long outage", "jobs.retrieve", *[BAD] * 50, codes=(BACKEND, 0), said="it goes on there"),
+    case("a long outage", "jobs.retrieve", *[BAD] * 50, codes=(BACKEND, 0), said="it may still be running"),
     case("a slow answer", "jobs.retrieve", LATE),
     case("a login page for a moment", "jobs.retrieve", HTML, HTML),
-    case("a key that expired", "jobs.retrieve", *[told(401)] * 5, codes=(BACKEND, 0), said="it goes on there"),
+    case("a key that expired", "jobs.retrieve", *[told(401)] * 5, codes=(BACKEND, 0), said="it may still be running"),
     case("a job that is not known yet", "jobs.retrieve", told(404), told(404)),
-    case("a job that is not known", "jobs.retrieve", *[told(404)] * 5, codes=(BACKEND, 0), said="knows no job"),
+    case("a job that is not known", "jobs.retrieve", *[told(404)] * 5, codes=(BACKEND, 0), said="no longer has job"),
     case("a detail for a job", "jobs.retrieve", DETAIL, Fault(500, {"detail": "no"})),
     Case("a job that is paused", quirks={"statuses": ("queued", "paused", "paused", "running", "succeeded")}),
-    Case(
-        "a status nobody knows", said="irlhf does not know", quirks={"statuses": ("dreaming", "dreaming", "succeeded")}
-    ),
+    Case("a status nobody knows", said="unknown status", quirks={"statuses": ("dreaming", "dreaming", "succeeded")}),
     Case("an error that is none", quirks={"error": {}}),
     Case("an error of nothing", quirks={"error": {"code": None, "message": None, "param": None}}),
     Case(

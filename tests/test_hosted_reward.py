@@ -213,7 +213,7 @@ def test_what_is_deployed_later_is_asked_by_its_name(host: OpenAIServer) -> None
     assert outcome.code == 0
     assert "must be deployed" in outcome.err
     named = call("jobs", "deployed", "reward-model", "mine")
-    assert "the model is sampled as mine from now on" in named.err
+    assert "the model name for sampling is now mine" in named.err
     assert card()["hosted"]["model"] == "mine"
     host.add_model("mine")
     host.state.trained["mine"] = judging(b"")
@@ -236,7 +236,7 @@ def test_a_dry_run_counts_and_asks_nobody(host: OpenAIServer) -> None:
 def test_a_job_is_left_alone_cancelled_and_paid_for_again(host: OpenAIServer) -> None:
     prepared()
     host.quirks.statuses = ("queued",)
-    assert "--yes submits it" in train(host).err
+    assert "confirm with --yes" in train(host).err
     assert train(host, "--yes", "--no-wait").code == 0
     assert call("jobs", "cancel", "reward-model").code == 0
     assert train(host, "--yes").code == BACKEND
@@ -249,12 +249,12 @@ def test_a_job_is_left_alone_cancelled_and_paid_for_again(host: OpenAIServer) ->
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--batch", "8"), "--batch means nothing at a host: say --hyperparameter batch_size=N"),
-        (("--report-to", "wandb"), "--report-to means nothing at a host"),
-        (("--epochs", "1.5"), "whole passes"),
+        (("--batch", "8"), "--batch has no effect in hosted training: use --hyperparameter batch_size=N"),
+        (("--report-to", "wandb"), "--report-to has no effect in hosted training"),
+        (("--epochs", "1.5"), "whole number of epochs"),
         (("--half", "prox"), "did you mean 'proxy'"),
-        (("--render-only",), "--base-url is for a host that trains"),
-        (("--model", "tiny"), "--base-url is for a host that trains"),
+        (("--render-only",), "--base-url needs hosted training"),
+        (("--model", "tiny"), "--base-url needs hosted training"),
     ],
 )
 def test_what_a_host_does_not_take_is_refused_by_name(host: OpenAIServer, options: tuple[str, ...], told: str) -> None:
@@ -270,7 +270,7 @@ def test_what_a_host_does_not_take_is_refused_by_name(host: OpenAIServer, option
 # ── one job and one charge, as for a policy ────────────────────────────────────────────────────────────────────────
 
 TABLE = (
-    case("the reply is lost", "jobs.create", LOST, said="looking whether the job is there"),
+    case("the reply is lost", "jobs.create", LOST, said="checking whether the job was created"),
     Case("the connection breaks, and metadata is forgotten", {"jobs.create": [TORN]}, quirks={"remembers": False}),
     case("kill -9 after the job is asked for", "jobs.create", kill(after=True), codes=(KILLED, 0)),
     case("kill -9 over and over", "jobs.create", kill(), kill(), kill(after=True), codes=(KILLED, KILLED, KILLED, 0)),

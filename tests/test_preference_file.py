@@ -143,11 +143,11 @@ HOSTED = ["--model", f"openai:{BASE}"]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*HOSTED, "--objective", "contrast"], "at a host use --objective ra-dpo"),
-        ([*HOSTED, "--objective", "contrast", "--preview", "1"], "at a host use --objective ra-dpo"),
-        (["--objective", "contrast", "--render-only"], "at a host use --objective ra-dpo"),
-        ([*HOSTED, "--objective", "ra-dpo", "--host", "nebius"], "host nebius is not known to train by DPO"),
-        ([*HOSTED, "--contrast", "alternatives=2"], "--contrast alternatives means nothing at a host"),
+        ([*HOSTED, "--objective", "contrast"], "training use --objective ra-dpo"),
+        ([*HOSTED, "--objective", "contrast", "--preview", "1"], "training use --objective ra-dpo"),
+        (["--objective", "contrast", "--render-only"], "training use --objective ra-dpo"),
+        ([*HOSTED, "--objective", "ra-dpo", "--host", "nebius"], "host nebius does not support DPO"),
+        ([*HOSTED, "--contrast", "alternatives=2"], "--contrast alternatives has no effect in hosted training"),
         ([*HOSTED, "--objective", "ra-dpo", "--baseline", "plain"], "--baseline plain"),
         (["--objective", "ra-dpo", "--baseline", "chosen", "--render-only"], "--baseline chosen"),
         (["--objective", "contrast", "--baseline", "top"], "--baseline top"),
@@ -175,7 +175,7 @@ def test_a_host_of_ones_own_says_that_it_knows_dpo(host: OpenAIServer) -> None:
     ("change", "message"),
     [
         ({"group": ""}, "needs two completions of one prompt"),
-        ({"prompt": "another"}, "1 pairs left out: one group, but different prompts"),
+        ({"prompt": "another"}, "1 pairs skipped: DPO needs two completions of the same prompt"),
     ],
 )
 def test_rows_that_cannot_be_compared_are_counted_or_refused(change: Row, message: str) -> None:

@@ -200,7 +200,7 @@ def test_what_is_said_of_the_validation_pairs(tmp_path: Path) -> None:
     assert found["shorter"]["value"] == pytest.approx(1 - longer)
     assert f"validation: {told['accuracy']} [" in outcome.err
     assert f"always the longer {told['longer']}, always the shorter {told['shorter']}" in outcome.err
-    assert "a coin: 0.693" in outcome.err
+    assert "chance: 0.693" in outcome.err
     assert 'scorer: "./rm"' in outcome.err
     assert {"log_loss", "brier", "ece", "bins"} <= found["calibration"].keys()
 
@@ -243,7 +243,7 @@ def test_without_a_validation_split_a_tenth_of_the_prompts_is_held_out(seed: int
     held_out = found["validation"]["n"]
     assert 15 < held_out < 45
     assert found["data"]["pairs"] == 300 - held_out
-    assert f"{held_out} of a tenth of the training prompts to measure on" in outcome.err
+    assert f"{held_out} validation pairs from a tenth of the training prompts" in outcome.err
 
 
 @pytest.mark.slow
@@ -346,7 +346,7 @@ def test_rows_without_a_pair_are_one_line_that_says_why(name: str) -> None:
     outcome = call(*TRAIN)
     assert outcome.code == 1
     assert outcome.err.count("\n") == 1
-    assert "no pair to learn from in " in outcome.err
+    assert "no pairs to train on in " in outcome.err
     assert reason in outcome.err
     assert names(Path.cwd()) == {"pairs.jsonl"}
 
@@ -364,7 +364,7 @@ def test_the_preview_shows_both_completions_of_a_pair_as_the_model_reads_them() 
     ("options", "reason"),
     [
         (("--half", "prox"), "did you mean 'proxy'"),
-        (("--batch", "2", "--accumulate", "4"), "a batch of 2 pairs cannot be computed in 4 parts"),
+        (("--batch", "2", "--accumulate", "4"), "a batch of 2 pairs cannot be split into 4 parts"),
         (("--model", "./nowhere"), "no such folder"),
         (("-o", "-"), "name it with -o"),
     ],

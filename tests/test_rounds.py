@@ -237,7 +237,7 @@ def test_every_way_to_ask(ask: str, home: Path) -> None:
         (("--keep", "best"), "it keeps one sample a prompt"),
         (("--keep", "frnt"), "unknown rule 'frnt'; did you mean 'front'?"),
         (("--objective", "contrst"), "unknown objective 'contrst'"),
-        (("--max-spend", "3"), "is for a host that trains"),
+        (("--max-spend", "3"), "needs hosted training"),
         (("--fresh", "SCORED"), "stands in"),
     ],
 )

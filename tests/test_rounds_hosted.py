@@ -136,9 +136,7 @@ def test_a_loop_killed_at_a_request_of_each_round_pays_for_one_job_a_round(
 
 def test_what_is_allowed_is_not_exceeded_and_more_goes_on(host: OpenAIServer, forks: Forks) -> None:
     priced = ("--price-per-mtok", 1000)
-    assert_one_line(
-        rounds(forks, "-q", *priced, "--max-spend", 0.01), CONFIG, "more than --max-spend leaves (0.01); not"
-    )
+    assert_one_line(rounds(forks, "-q", *priced, "--max-spend", 0.01), CONFIG, "more than --max-spend 0.01; not")
     assert len(host.jobs) == 1
     # Enough for one round: the samples of the next are not paid for where nothing is left.
     done = rounds(forks, "-q", *priced, "--max-spend", spent_by_one(forks, host))
@@ -175,10 +173,10 @@ def spent_by_one(forks: Forks, host: OpenAIServer) -> float:
         ((), "every round pays http://127.0.0.1"),
         (("--yes", "--keep", "distinct,entropy=1"), "--keep entropy=1: a host tells neither a sample's entropy nor"),
         (("--yes", "--keep", "kl=1"), "--keep kl=1: a host tells neither"),
-        (("--yes", "--batch", 4), "--batch means nothing at a host"),
-        (("--yes", "--epochs", 1.5), "a host trains whole passes over the rows"),
-        (("--yes", "--learning-rate", 0.1), "--learning-rate: host openai takes no rate"),
-        (("--yes", "--max-spend", 3), "--max-spend 3: say what tokens cost, with --price-per-mtok"),
+        (("--yes", "--batch", 4), "--batch has no effect in hosted training"),
+        (("--yes", "--epochs", 1.5), "hosted training needs a whole number of epochs"),
+        (("--yes", "--learning-rate", 0.1), "--learning-rate: host openai does not accept a rate"),
+        (("--yes", "--max-spend", 3), "--max-spend 3 needs the price of tokens; add --price-per-mtok"),
         (("--yes", "--hyperparameter", "x"), "--hyperparameter x: write KEY=VALUE"),
     ],
 )

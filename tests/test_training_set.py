@@ -155,7 +155,7 @@ def test_a_description_stands_before_its_line(scored: Path, tmp_path: Path) -> N
 def test_what_spells_zero_to_one_refuses_a_scale_beyond(name: str, scored: Path, tmp_path: Path) -> None:
     rewards = tmp_path / "rewards.yaml"
     rewards.write_text("rewards: {a: {column: a, scale: {kind: zscore}}}\n")
-    with pytest.raises(ConfigError, match="the scale of a goes beyond"):
+    with pytest.raises(ConfigError, match="the scale of a exceeds"):
         asked(scored, str(rewards), template=name)
 
 
@@ -206,7 +206,7 @@ def test_a_base_too_small_for_digits_is_pointed_to_words(bench: Bench) -> None:
 def test_new_tokens_are_not_left_random(bench: Bench) -> None:
     outcome = call("finetune", bench.scored, "--model", bench.policy, "--template", "bins", "--lora", "4", "-o", "x")
     assert outcome.code == 2
-    assert "leaves its new tokens random" in outcome.err
+    assert "leaves its new tokens untrained" in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_a_row_without_siblings_is_left_out_and_counted() -> None:
         "finetune", *files([*rows(), *alone])[:1], "-r", "rewards.yaml", "--render-only", "-o", "train.jsonl"
     )
     assert outcome.code == 0, outcome.err
-    assert "warning: 3 training rows left out: no other completion of their prompt has the reward" in outcome.err
+    assert "warning: 3 training rows skipped: scale within needs another completion of the same prompt" in outcome.err
     assert len(read(Path("train.jsonl"))) == 32 * EACH
 
 
@@ -124,7 +124,7 @@ def test_a_row_that_is_alone_keeps_the_lines_of_its_other_rewards() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"group": ""}, "no row to train on: no other completion of their prompt"),
+        ({"group": ""}, "no rows to train on: scale within needs another completion"),
         ({"rewards": {"helpful": 1.0, "short": 1.0}}, "in all 160 training rows, so it cannot be steered"),
     ],
 )

@@ -1,18 +1,19 @@
-"""Rows into batches: what is alike in length stands side by side, what begins alike is computed once.
+"""Group rows into batches by length, and compute shared beginnings of prompts once.
 
     prompt, reward line, completion     one family of two members, in one row of a batch:
     prompt, reward line, completion     prompt | reward line, completion | reward line, completion
 
-Because the reward stands at the end of the prompt, all completions of a prompt begin alike. A member sees
-what is shared and itself, never another member, and its positions go on behind what is shared: its loss is
-the one it has alone. Members with the same prompt share all of it, so a family is a tree of depth three:
+The reward line is at the end of the prompt, so all completions of a prompt share their beginning. A member attends to
+the shared tokens and to itself, not to other members, and its positions continue after the shared tokens. Its loss
+therefore equals the loss of a separate row. Members with equal prompts share the whole prompt, so a family is a tree
+of depth three:
 
     prompt | reward line A | completion 1 | completion 2 | reward line B | completion 1 | completion 2
 
-    bucketed   rows of similar length, one in each row of a batch
-    shared     families of similar width, one in each row of a batch
+    bucketed   rows of similar length, one per row of a batch
+    shared     families of similar width, one per row of a batch
 
-The rows of a step have the same loss and gradient in both; which rows meet in a step is not the same.
+A row has the same loss and gradient in both layouts, but a step may contain different rows.
 """
 
 import random
@@ -24,9 +25,9 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Sampler
 
-IGNORED = -100  # the label that losses leave out
-_POOL = 50  # batches that are sorted by length together: enough to spare padding, few enough to mix
-_PADDING, _SHARED = -1, -2  # the member that a token belongs to, where it is none of a family's own
+IGNORED = -100  # label of tokens without a loss
+_POOL = 50  # batches sorted by length together: enough to limit padding, few enough to mix rows
+_PADDING, _SHARED = -1, -2  # member numbers of padding and of shared tokens
 
 
 class Encoded(NamedTuple):
@@ -34,28 +35,28 @@ class Encoded(NamedTuple):
 
     prompt: list[int]
     completion: list[int]
-    group: str = ""  # rows of one prompt share it
+    group: str = ""  # equal for rows of one prompt
 
     def __len__(self) -> int:
-        """Return the tokens of prompt and completion."""
+        """Return the number of tokens of prompt and completion."""
         return len(self.prompt) + len(self.completion)
 
 
 class Family(NamedTuple):
-    """Rows that begin with the same tokens; a family of one is a row by itself.
+    """Rows that begin with the same tokens; a family may have one member.
 
-    An objective that compares members lists them in `comparisons`: each is a tuple of member numbers of which the
-    first is the right one. `own` are the members whose completion has the target in their prompt; None is all.
+    Objectives that compare members list them in `comparisons`: each is a tuple of member numbers, the correct one
+    first. `own` holds the members whose completion satisfies the target of their prompt; None means all.
     """
 
-    shared: int  # tokens that all members begin with
+    shared: int  # number of tokens at the beginning of all members
     members: tuple[Encoded, ...]
     own: tuple[int, ...] | None = None
     comparisons: tuple[tuple[int, ...], ...] = ()
 
     @property
     def branches(self) -> dict[tuple[int, ...], list[int]]:
-        """The numbers of the members behind each distinct prompt."""
+        """The member numbers of each distinct prompt."""
         branches: dict[tuple[int, ...], list[int]] = {}
         for number, member in enumerate(self.members):
             branches.setdefault(tuple(member.prompt), []).append(number)
@@ -63,21 +64,21 @@ class Family(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Tokens that are computed."""
-        # The last token of a prompt predicts the first of the completion, so every member has one of its own.
+        """Number of tokens to compute."""
+        # The last prompt token predicts the first completion token, so every member has its own copy.
         prompts = sum(len(prompt) - 1 - self.shared for prompt in self.branches)
         return self.shared + prompts + sum(1 + len(member.completion) for member in self.members)
 
 
 def alone(rows: Sequence[Encoded]) -> list[Family]:
-    """Return every row as a family of its own."""
+    """Return each row as a family of one member."""
     return [Family(0, (row,)) for row in rows]
 
 
 def together(rows: Sequence[Encoded], widest: int, most: int) -> list[Family]:
-    """Return the rows of each prompt as families of at most `widest` tokens and `most` rows, in the rows' order.
+    """Return the rows of each prompt as families of at most `widest` tokens and `most` rows, in the order of the rows.
 
-    A row that stands several times never meets itself in one family: it would weigh double in one step.
+    Duplicates of a row are placed in different families, so that no step counts a row twice.
     """
     groups: dict[str, list[list[Encoded]]] = {}
     for number, row in enumerate(rows):
@@ -93,12 +94,11 @@ def together(rows: Sequence[Encoded], widest: int, most: int) -> list[Family]:
 
 
 def lay(families: Sequence[Family], padding: int) -> dict[str, torch.Tensor]:
-    """Return input_ids, labels and `sequences` [families, width]; where a family has several members, a mask too.
+    """Return input_ids, labels and `sequences` [families, width]; with shared prompts, also positions and a mask.
 
-    `sequences` is the number of the member, counted over the whole batch, that a label belongs to, and -1 elsewhere.
-    The mask is [families, 1, width, width], true where the later token sees the earlier one. A causal model never
-    looks at what comes later, so rows by themselves, padded behind their ends, need no mask, and attention
-    without one is faster.
+    `sequences` holds the member number of each label, counted over the whole batch, and -1 elsewhere. The mask
+    [families, 1, width, width] is true where the later token attends to the earlier one. Separate rows, padded at the
+    end, need no mask with a causal model, and attention without a mask is faster.
     """
     size = len(families), max(family.width for family in families)
     ids, labels = torch.full(size, padding), torch.full(size, IGNORED)
@@ -115,10 +115,10 @@ def lay(families: Sequence[Family], padding: int) -> dict[str, torch.Tensor]:
 
 
 def lay_comparisons(families: Sequence[Family]) -> dict[str, torch.Tensor]:
-    """Return which members of a batch are compared, each by its number over the whole batch.
+    """Return the compared members of a batch, by their number over the whole batch.
 
-    own           [members]                whether the likelihood counts the member
-    comparisons   [comparisons, options]   members, the right one first; -1 where there are fewer options
+    own           [members]                whether the member counts in the likelihood
+    comparisons   [comparisons, options]   member numbers, the correct one first, padded with -1
     """
     own: list[bool] = []
     comparisons: list[list[int]] = []
@@ -135,17 +135,17 @@ def lay_comparisons(families: Sequence[Family]) -> dict[str, torch.Tensor]:
 
 
 class Collator:
-    """Puts the families of one batch side by side.
+    """Turns a list of families into one batch.
 
-    Without `shares`, members of a family that are compared stand in rows of their own: not every model takes a mask
-    that hides one member from another.
+    Without `shares`, each compared member is a separate row, because not every model supports a mask that hides
+    members from each other.
     """
 
     def __init__(self, padding: int, shares: bool = True) -> None:
         self.padding, self.shares = padding, shares
 
     def __call__(self, families: Sequence[Family]) -> dict[str, torch.Tensor]:
-        """Return what the model is given and the labels, as `lay` does, and what is compared."""
+        """Return the tensors of `lay`, and those of `lay_comparisons` if members are compared."""
         compares = any(family.own is not None for family in families)
         rows = families
         if compares and not self.shares:
@@ -154,20 +154,21 @@ class Collator:
 
 
 class LengthBatches(Sampler[list[int]]):
-    """Batches of families of like width and, together, of about equally many tokens.
+    """Samples batches of families of similar width, each with about the same number of tokens.
 
-    There are as many batches as equal numbers of rows would make: short rows stand in large batches, long
-    ones in small. The order hangs on the seed and the epoch alone: a run that goes on from a checkpoint
-    meets the rows that it would have met. Of several processes each takes its share of every batch.
+    The number of batches is the same as with equal numbers of rows: batches of short rows are larger. The order depends
+    only on the seed and the epoch, so a resumed run sees the same rows. Each process takes its share of every batch.
     """
 
     def __init__(self, widths: Sequence[int], batch: float, seed: int, share: tuple[int, int] = (0, 1)) -> None:
         self.widths, self.batch, self.seed = widths, batch, seed
-        self.costs = widths  # what batches have equally much of
+        self.costs = widths  # balanced over batches
         self.process, self.processes = share
         self.epoch = 0
-        self.redraw: Callable[[int], Sequence[int]] | None = None  # draws an epoch's families, returns their widths
-        self.second_phase: int | None = None  # first batch of rows numbered behind the last
+        self.redraw: Callable[[int], Sequence[int]] | None = (
+            None  # draws the families of an epoch and returns their widths
+        )
+        self.second_phase: int | None = None  # from this batch on, row numbers are offset by the number of rows
 
     def __len__(self) -> int:
         return sum(self._parts(len(pool)) for pool in self._pools())
@@ -183,55 +184,55 @@ class LengthBatches(Sampler[list[int]]):
         return (batch[self.process :: self.processes] for batch in batches)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer before each pass over the rows."""
+        """Set the epoch; the Trainer calls this before each pass over the rows."""
         self.epoch = epoch
         if self.redraw:
             self.widths = self.costs = self.redraw(epoch)
 
     def _pools(self) -> list[range]:
-        """Return the stretches of the order that are sorted together."""
+        """Return the ranges of rows that are sorted together."""
         size = max(1, round(_POOL * self.batch))
         starts = list(range(0, len(self.widths), size))
         if len(starts) > 1 and len(self.widths) - starts[-1] < max(self.batch, self.processes):
-            starts.pop()  # too few for a batch of their own: they join those before
+            starts.pop()  # too few rows for a batch: merge them into the previous range
         return [range(start, end) for start, end in zip(starts, [*starts[1:], len(self.widths)], strict=True)]
 
     def _parts(self, rows: int) -> int:
-        """Return how many batches so many rows make; each process gets at least one row of each."""
+        """Return the number of batches of `rows` rows; each process gets at least one row of each batch."""
         return max(1, min(round(rows / self.batch), rows // self.processes))
 
     def _cut(self, rows: Sequence[int]) -> list[list[int]]:
-        """Return a pool's rows, by width, in parts of about equally many tokens."""
-        alike = sorted(rows, key=lambda i: self.widths[i])
-        parts = self._parts(len(alike))
-        costs = list(accumulate(self.costs[i] for i in alike))
+        """Return the rows of a pool, sorted by width, in batches of about the same number of tokens."""
+        by_width = sorted(rows, key=lambda i: self.widths[i])
+        parts = self._parts(len(by_width))
+        costs = list(accumulate(self.costs[i] for i in by_width))
         cuts = [0]
         for part in range(1, parts):
-            wanted = bisect_left(costs, part * costs[-1] / parts) + 1
-            least, most = cuts[-1] + self.processes, len(alike) - (parts - part) * self.processes
-            cuts.append(min(max(wanted, least), most))
-        return [alike[start:end] for start, end in zip(cuts, [*cuts[1:], len(alike)], strict=True)]
+            cut = bisect_left(costs, part * costs[-1] / parts) + 1
+            least, most = cuts[-1] + self.processes, len(by_width) - (parts - part) * self.processes
+            cuts.append(min(max(cut, least), most))
+        return [by_width[start:end] for start, end in zip(cuts, [*cuts[1:], len(by_width)], strict=True)]
 
 
 def family_of(rows: Sequence[Encoded]) -> Family:
-    """Return rows of one prompt as one family."""
+    """Return the rows of one prompt as a family."""
     if len(rows) == 1:
         return Family(0, tuple(rows))
     first, last = min(row.prompt for row in rows), max(row.prompt for row in rows)
-    # Between the first and the last in order every other begins as both do. One token stays a member's own,
-    # because it predicts the member's first token.
+    # The common prefix of the first and the last prompt in sorted order is common to all. The last prompt token stays
+    # separate, because it predicts the first completion token.
     most = min(len(row.prompt) for row in rows) - 1
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), most)
     return Family(min(same, most), tuple(rows))
 
 
 def compared(rows: Sequence[Encoded], own: Sequence[int], comparisons: Sequence[Sequence[int]]) -> Family:
-    """Return rows of one prompt as a family whose members are compared, see `Family`."""
+    """Return the rows of one prompt as a family with comparisons, see `Family`."""
     return family_of(rows)._replace(own=tuple(own), comparisons=tuple(map(tuple, comparisons)))
 
 
 def _lay(family: Family, first: int, tensors: tuple[torch.Tensor, ...]) -> None:
-    """Write a family into its row of ids, labels, positions, branches and members, numbered from `first`."""
+    """Fill the row of a family in ids, labels, positions, branches and members; members are numbered from `first`."""
     ids, labels, positions, branches, members = tensors
     shared = at = family.shared
     ids[:at] = torch.tensor(family.members[0].prompt[:at])
@@ -254,7 +255,7 @@ def _lay(family: Family, first: int, tensors: tuple[torch.Tensor, ...]) -> None:
 
 
 def _mask(branches: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
-    """Return which token sees which [families, 1, width, width], by the branch and member of each."""
+    """Return the attention mask [families, 1, width, width] from the branch and member of each token."""
     width = members.shape[1]
     causal = torch.ones((width, width), dtype=torch.bool).tril()
     branch = branches[:, :, None] == branches[:, None, :]

@@ -1,4 +1,4 @@
-"""What every training has, whatever it learns: a plan, checkpoints that outlive a kill, a curve, a bar."""
+"""Shared parts of all trainings: plan, Trainer arguments, checkpoints, metrics.jsonl and progress bar."""
 
 import json
 import math
@@ -24,44 +24,44 @@ from irlhf.policy.steering_report import STEERING
 from irlhf.training.batching import LengthBatches
 from irlhf.training.settings import BUCKETED, COMPLETE, DEFAULT_OBJECTIVE, Objective
 
-_CHECKPOINTS = 10  # a run; a kill costs at most a tenth of it
-_EVALUATIONS = 4  # a run
+_CHECKPOINTS = 10  # per run; a kill loses at most a tenth of it
+_EVALUATIONS = 4  # per run
 _LOGS = 50  # points on the training curve
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How long and how fast to learn."""
+    """Steps, batch size, learning rate and precision of a training."""
 
     steps: int
-    batch: float  # families, or pairs, a step, on average, over all processes
-    rate: float  # peak of the learning rate
+    batch: float  # mean number of families or pairs per step, over all processes
+    rate: float  # peak learning rate
     seed: int
-    accumulate: int = 1  # parts that a step is computed in, to spare memory
+    accumulate: int = 1  # parts per step, to save memory
     report_to: str = "none"
-    layout: str = BUCKETED  # how rows become batches
+    layout: str = BUCKETED  # BUCKETED or SHARED
     objective: Objective = DEFAULT_OBJECTIVE
-    bf16: bool = False  # whether matrix products are computed in bfloat16
-    keeps_best: bool = False  # the checkpoint with the most steering information, instead of the last
+    bf16: bool = False  # compute matrix products in bfloat16
+    keeps_best: bool = False  # keep the checkpoint with the highest steering information, not the last
 
 
 class EpochLoader(DataLoader[Any]):
-    """A DataLoader whose batches change with the epoch that the Trainer names."""
+    """A DataLoader that passes the epoch to its batch sampler."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer before each pass over the rows."""
+        """Set the epoch; the Trainer calls this before each pass over the rows."""
         cast(LengthBatches, self.batch_sampler).set_epoch(epoch)
 
 
 class TrainingCallback(TrainerCallback):  # type: ignore[misc]
-    """Keeps metrics.jsonl, shows progress, and vouches for checkpoints once they are whole."""
+    """Writes metrics.jsonl, shows a progress bar, and marks complete checkpoints."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / METRICS
         self.shown = ExitStack()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the bar, and forget what a killed run logged behind its last checkpoint."""
+        """Start the bar, and remove metrics logged after the checkpoint that training resumes from."""
         if not console.FIRST:
             return
         kept = [metrics for metrics in read_metrics(self.path) if metrics["step"] <= state.global_step]
@@ -77,20 +77,20 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
             self.advance(1)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        """Append what the Trainer measured. Raises ConfigError where a loss is no number any more."""
+        """Append the metrics to metrics.jsonl. Raises ConfigError if a loss is NaN or infinite."""
         names = {key: key.removeprefix("eval_") for key in logs if key.startswith(f"eval_{STEERING}")}
         names |= {key: key for key in ("loss", "contrast_loss", "learning_rate")} | {"eval_loss": "validation_loss"}
         metrics = {names[key]: value for key, value in logs.items() if key in names}
         if not all(map(math.isfinite, metrics.values())):
-            problem = f"training diverged at step {state.global_step:,}: the loss is no number any more"
-            raise ConfigError(f"{problem}; learn slower than {args.learning_rate:g}, with --learning-rate")
+            problem = f"training diverged at step {state.global_step:,}: the loss is NaN or infinite"
+            raise ConfigError(f"{problem}; set --learning-rate below {args.learning_rate:g}")
         if metrics and console.FIRST:
             seconds = round(self.seconds + time.monotonic() - self.started, 2)
             with self.path.open("a") as stream:
                 stream.write(json.dumps({"step": state.global_step, "seconds": seconds, **metrics}) + "\n")
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Mark the checkpoint as whole, when every process has written its part."""
+        """Mark the checkpoint as complete after every process has written its part."""
         wait_for_all()
         if not console.FIRST:
             return
@@ -99,12 +99,12 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]
         (checkpoint / COMPLETE).touch()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self.shown.close()
 
 
 def training_arguments(folder: Path, plan: TrainingPlan, validates: bool) -> TrainingArguments:
-    """Return what the Trainer is told, with a loss on held-out rows from time to time where it `validates`."""
+    """Return the arguments of the Trainer; `validates` turns on evaluation on held-out rows."""
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=plan.steps,
@@ -119,7 +119,7 @@ def training_arguments(folder: Path, plan: TrainingPlan, validates: bool) -> Tra
         remove_unused_columns=False,
         logging_steps=max(1, plan.steps // _LOGS),
         eval_strategy="steps" if validates else "no",
-        # Rounded up, the last evaluation is the one behind the last step; the best checkpoint must be an evaluated one.
+        # Rounding up puts the last evaluation after the last step; keeps_best needs an evaluation at every checkpoint.
         eval_steps=max(1, plan.steps // _EVALUATIONS) if plan.keeps_best else math.ceil(plan.steps / _EVALUATIONS),
         prediction_loss_only=True,
         save_steps=max(1, plan.steps // (_EVALUATIONS if plan.keeps_best else _CHECKPOINTS)),
@@ -137,7 +137,7 @@ def training_arguments(folder: Path, plan: TrainingPlan, validates: bool) -> Tra
 
 
 def check_tracker(name: str) -> None:
-    """Raise ConfigError for a tracker that transformers does not know, or whose package is not here."""
+    """Raise ConfigError if transformers does not know a tracker, or if its package is not installed."""
     try:
         for tracker in get_reporting_integration_callbacks(name):
             tracker()
@@ -146,34 +146,35 @@ def check_tracker(name: str) -> None:
 
 
 def newest_complete(folder: Path) -> str | None:
-    """Return the newest checkpoint that was written to its end; throw away what a kill cut short."""
-    whole = []
+    """Return the path of the newest complete checkpoint, or None; delete incomplete checkpoints."""
+    complete = []
     for checkpoint in folder.glob("checkpoint-*"):
         if (checkpoint / COMPLETE).exists():
-            whole.append(checkpoint)
+            complete.append(checkpoint)
         else:
             shutil.rmtree(checkpoint)
-    newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    newest = max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
     if newest is not None:
-        console.note(f"going on behind {newest.name}")
+        console.note(f"resuming from {newest.name}")
     return str(newest) if newest else None
 
 
 def forget_checkpoints(folder: Path) -> None:
     """Remove all checkpoints of a finished run."""
     for checkpoint in folder.glob("checkpoint-*"):
-        (checkpoint / COMPLETE).unlink(missing_ok=True)  # first, or a kill would leave half of one that is vouched for
+        # First, so that a kill leaves no incomplete checkpoint marked complete.
+        (checkpoint / COMPLETE).unlink(missing_ok=True)
         shutil.rmtree(checkpoint)
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Return the whole rows of a metrics.jsonl; a kill may have torn the last."""
+    """Return the complete rows of a metrics.jsonl; a kill may leave an incomplete last line."""
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return [json.loads(line) for line in lines]
 
 
 def held_out(trainer: Any, loss: float, figures: Mapping[str, float] | None = None) -> dict[str, float]:
-    """Log the loss and other figures on the held-out rows, call the callbacks as Trainer.evaluate does, return them."""
+    """Log held-out metrics, call the callbacks as Trainer.evaluate does, and return the metrics (prefix `eval_`)."""
     metrics = {"eval_loss": loss, **{f"eval_{name}": value for name, value in (figures or {}).items()}}
     trainer.log(metrics)
     trainer.control = trainer.callback_handler.on_evaluate(trainer.args, trainer.state, trainer.control, metrics)

@@ -1,4 +1,4 @@
-"""Weights that were trained: whether they are numbers, how they lie in a folder, what tells them from others."""
+"""Check, save and hash trained weights."""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,39 +10,39 @@ from typing import Any
 from irlhf.core.errors import ConfigError, OutputError
 
 _VERSIONS = ("irlhf", "torch", "transformers")
-# Stands in what libraries in Rust, and torch, say of a file that they cannot write.
-_REFUSED = ("os error", "inline_container", "PytorchStreamWriter")
+# Parts of the messages that Rust libraries and torch raise if a file cannot be written.
+_WRITE_ERRORS = ("os error", "inline_container", "PytorchStreamWriter")
 
 
 def refuse_broken(model: Any) -> None:
-    """Raise ConfigError where a weight is no number any more."""
+    """Raise ConfigError if a weight is NaN or infinite."""
     if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
-        raise ConfigError("training diverged: some weights are no numbers any more; learn slower, with --learning-rate")
+        raise ConfigError("training diverged: some weights are NaN or infinite; lower --learning-rate")
 
 
 @contextmanager
 def disk_errors_as_output_errors(folder: Path) -> Iterator[None]:
-    """Raise OutputError where the disk refuses weights: the libraries that write them say it in words of their own."""
+    """Raise OutputError if weights cannot be written to disk."""
     try:
         yield
-    except Exception as error:  # of safetensors, tokenizers and torch, which have no class for it in common
-        if not any(sign in str(error) for sign in _REFUSED):
+    except Exception as error:  # safetensors, tokenizers and torch share no exception class
+        if not any(sign in str(error) for sign in _WRITE_ERRORS):
             raise
         problem = f"{folder}: cannot be written ({str(error).splitlines()[0]})"
-        raise OutputError(f"{problem}; free some room or name another") from error
+        raise OutputError(f"{problem}; free disk space or choose another output") from error
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a model and its tokenizer as others load them."""
+    """Save a model and its tokenizer in the Hugging Face format."""
     with disk_errors_as_output_errors(folder):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):
-        file.chmod((folder / "tokenizer_config.json").stat().st_mode)  # safetensors makes them private
+        file.chmod((folder / "tokenizer_config.json").stat().st_mode)  # safetensors writes files with mode 0600
 
 
 def digest(folder: Path) -> str:
-    """Return the digest of the weights in a folder."""
+    """Return the SHA-256 of all .safetensors files in a folder, as hexadecimal digits."""
     hashed = hashlib.sha256()
     for shard in sorted(folder.glob("*.safetensors")):
         with shard.open("rb") as stream:
@@ -51,5 +51,5 @@ def digest(folder: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return what weights were made with."""
+    """Return the versions of irlhf, torch and transformers."""
     return {name: version(name) for name in _VERSIONS}

@@ -1,4 +1,4 @@
-"""Render the reward into the prompt, train on the completions, remember how."""
+"""Fine-tune a policy: render rewards into prompts and train on the completions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,17 +35,18 @@ def finetune(
     settings: FinetuneSettings = FinetuneSettings(),
     hosted: HostedSettings = NOWHERE,
 ) -> dict[str, Any]:
-    """Write a policy's folder, a plain Hugging Face one with a policy.json, and return what was done.
+    """Fine-tune a policy and return a summary.
 
-    Only rows of the training split (or of none) are trained on. The same command again goes on behind
-    the last complete checkpoint. The baseline `prompted` trains nothing: its folder holds the base's own
-    weights, and the rows give it the scales. A base called `openai:NAME` is trained at a host, as `hosted` says.
-    Raises ConfigError, DataError and BackendError.
+    The output folder is a Hugging Face model with a policy.json. Only rows of the training split, or without a split,
+    are trained on. An interrupted run resumes from its last complete checkpoint. The baseline `prompted` trains
+    nothing: its folder holds the weights of the base model, and the rows are used to fit the scales. A base named
+    `openai:NAME` is fine-tuned by a provider with the settings in `hosted`. Raises ConfigError, DataError and
+    BackendError.
     """
     settings = _checked(settings)
     source, out = Path(scored), Path(output)
     if out == STREAM:
-        raise ConfigError("a policy is a folder; name it with -o")
+        raise ConfigError("a policy is a folder and cannot go to stdout; choose an output with -o")
     if is_hosted(model):
         check_there(settings, FinetuneSettings())
         from irlhf.training.hosted.run import finetune as train_at_host
@@ -56,7 +57,7 @@ def finetune(
     _check_base(model, settings)
     settings = _with_precision(settings, model, out)
     manifest = finetune_manifest("finetune", source, model, settings)
-    with _joined(out, manifest) as folder:
+    with _shared_folder(out, manifest) as folder:
         if folder is None:
             return {"output": str(out), "finished": True}
         training = read_training(source, settings)
@@ -68,9 +69,9 @@ def finetune(
 
 
 def _with_precision(settings: FinetuneSettings, model: str, out: Path) -> FinetuneSettings:
-    """Return the settings with the arithmetic of training: as requested, as recorded, or as is faster here.
+    """Return the settings with the precision resolved: as requested, as recorded, or the faster one on this machine.
 
-    The manifest records it, so that a run goes on in the arithmetic that it began in.
+    The manifest records the precision, so a resumed run keeps it.
     """
     from irlhf.models.precision import AUTO, DTYPES, check_precision
 
@@ -88,8 +89,8 @@ def _with_precision(settings: FinetuneSettings, model: str, out: Path) -> Finetu
 
 
 @contextmanager
-def _joined(out: Path, manifest: RunManifest) -> Iterator[Path | None]:
-    """Open the workshop; of several processes the first opens it, and the others work in its folder."""
+def _shared_folder(out: Path, manifest: RunManifest) -> Iterator[Path | None]:
+    """Yield the run's working folder, or None if the run is complete. The first process opens it for all processes."""
     if console.PROCESSES == 1:
         with resumable_folder(out, manifest, CHECKPOINTS) as folder:
             yield folder
@@ -104,10 +105,10 @@ def _joined(out: Path, manifest: RunManifest) -> Iterator[Path | None]:
 
 
 def render(scored: str | Path, output: str | Path, settings: FinetuneSettings = FinetuneSettings()) -> dict[str, Any]:
-    """Write the training file that hosts and other trainers read: one {"messages": […]} a row.
+    """Write a training file for providers and other trainers, one {"messages": […]} per line; return the counts.
 
     With the objective ra-dpo it is a preference file, see irlhf/training/preference_file.py.
-    `<output>.meta.json` beside it holds what sampling needs: the policy's card, without weights.
+    `<output>.meta.json` holds the policy.json that sampling needs.
     """
     settings = _with_training(_checked(settings))
     refuse_contrast(settings)
@@ -116,20 +117,20 @@ def render(scored: str | Path, output: str | Path, settings: FinetuneSettings = 
 
     with resumable_output(
         out, finetune_manifest("finetune --render-only", source, "", settings), resumable=False
-    ) as book:
-        if book.finished:
-            return book.summary()
+    ) as writer:
+        if writer.finished:
+            return writer.summary()
         training = read_training(source, settings)
         policy = training.policy("", settings)
         if settings.objective == RA_DPO:
             for _, line in training_preferences(training, policy, settings):
-                book.write_row(line)
+                writer.write_row(line)
         else:
             for _, messages in training.messages(policy, training.learnt(policy, settings), settings):
-                book.write_row({"messages": messages})
+                writer.write_row({"messages": messages})
         if out != STREAM:
             write_json(out.with_name(f"{out.stem}.meta.json"), policy.to_json())
-    return {**training.counts, **book.summary()}
+    return {**training.counts, **writer.summary()}
 
 
 def preview(scored: str | Path, model: str, count: int, settings: FinetuneSettings = FinetuneSettings()) -> str:
@@ -142,53 +143,55 @@ def preview(scored: str | Path, model: str, count: int, settings: FinetuneSettin
         from irlhf.training.hosted.run import preview as preview_at_host
 
         return preview_at_host(training, model, count, settings)
-    from irlhf.training.policy_run import preview as preview_here
+    from irlhf.training.policy_run import preview as preview_locally
 
-    return preview_here(training, model, count, settings)
+    return preview_locally(training, model, count, settings)
 
 
 def _checked(settings: FinetuneSettings) -> FinetuneSettings:
-    """Return the settings with the template named. Raises ConfigError."""
-    _ = settings.objective_settings  # raises for an objective, or a setting of it, that cannot be
+    """Return the settings with the default template filled in. Raises ConfigError for invalid settings."""
+    _ = settings.objective_settings  # raises for an invalid objective
     if settings.baseline and settings.baseline not in BASELINES:
         raise ConfigError(f"unknown baseline '{settings.baseline}'{did_you_mean(settings.baseline, BASELINES)}")
     if settings.baseline and settings.objective != LIKELIHOOD:
         raise ConfigError(
-            f"--baseline {settings.baseline}: baselines are trained by likelihood or not at all; leave out --objective"
-            f" {settings.objective}"
+            f"--baseline {settings.baseline}: baselines do not support --objective"
+            f" {settings.objective}; remove one of the two options"
         )
-    for name, chance in (("drop", settings.drop), ("drop_all", settings.drop_all)):
-        if not 0 <= chance < 1:
-            raise ConfigError(f"{name} is {chance}; it is a chance from 0 to below 1")
+    for name, probability in (("drop", settings.drop), ("drop_all", settings.drop_all)):
+        if not 0 <= probability < 1:
+            raise ConfigError(f"{name} is {probability}; it must be a probability from 0 to below 1")
     if settings.batch < settings.accumulate * console.PROCESSES:
         parts = f"{settings.accumulate} parts" + f" of {console.PROCESSES} processes" * (console.PROCESSES > 1)
-        raise ConfigError(f"a batch of {settings.batch} rows cannot be computed in {parts}; each needs a row")
+        raise ConfigError(f"a batch of {settings.batch} rows cannot be split into {parts}; raise --batch")
     if settings.like:
         for flag, given in (("--template", settings.template), ("--baseline", settings.baseline)):
             if given:
-                raise ConfigError(f"{flag} {given}: with --keep-scales-of, that policy decides it; remove one of them")
+                raise ConfigError(
+                    f"{flag} {given}: --keep-scales-of takes it from that policy; remove one of the two options"
+                )
         return settings
-    usual = INSTRUCTION if settings.baseline == PROMPTED else DEFAULT
-    return replace(settings, template=settings.template or usual)
+    default = INSTRUCTION if settings.baseline == PROMPTED else DEFAULT
+    return replace(settings, template=settings.template or default)
 
 
 def _check_base(model: str, settings: FinetuneSettings) -> None:
-    """Refuse to leave at random what a random start, or a new token, has to learn."""
+    """Raise ConfigError if randomly initialized weights or tokens would stay untrained."""
     if settings.baseline == PROMPTED and model == TINY:
         raise ConfigError(
-            "tiny starts from random weights, so without training it can say nothing; name a base with --model"
+            "tiny has random weights and cannot be used without training; choose a pretrained base with --model"
         )
     if settings.lora and model == TINY:
-        raise ConfigError("tiny starts from random weights, which --lora would leave random; train them all")
+        raise ConfigError("tiny has random weights, which --lora would leave untrained; remove --lora")
     fixed = settings.lora or settings.baseline == PROMPTED
     if fixed and not settings.like and settings.baseline not in BLIND and find_template(settings.template).tokens:
         untrained = "--lora" if settings.lora else f"--baseline {PROMPTED}"
         raise ConfigError(
-            f"template {settings.template}: {untrained} leaves its new tokens random; say `tokens: false`"
+            f"template {settings.template}: {untrained} leaves its new tokens untrained; set `tokens: false`"
         )
 
 
 def _with_training(settings: FinetuneSettings) -> FinetuneSettings:
     if settings.baseline == PROMPTED:
-        raise ConfigError("the baseline prompted trains on nothing, so it has no training rows to show or to write")
+        raise ConfigError("the baseline prompted is not trained, so it has no training rows to preview or render")
     return settings

@@ -1,4 +1,4 @@
-"""Low-rank updates: train a hundredth of the parameters, and merge them into the weights at the end."""
+"""Low-rank adapters (LoRA): train about 1% of the parameters."""
 
 import warnings
 from pathlib import Path
@@ -6,19 +6,20 @@ from typing import Any
 
 from peft import LoraConfig, get_peft_model
 
-_ALPHA = 2  # times the rank: the usual strength
+_ALPHA = 2  # multiple of the rank; a common choice
 
 
 def with_lora(model: Any, rank: int, base: str) -> Any:
-    """Return the model with trainable low-rank updates beside every linear layer but the vocabulary's.
+    """Return the model with a trainable LoRA adapter on every linear layer except the output projection.
 
-    (Hu et al. 2021, arXiv 2106.09685.) The rest is frozen. Saved alone, the updates say where their base is.
+    All other weights are frozen. The adapter configuration records the base model. Source: Hu et al. 2021, arXiv
+    2106.09685.
     """
     config = LoraConfig(r=rank, lora_alpha=_ALPHA * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers, nothing a user can mend
-        made = get_peft_model(model, config)
-    # A relative path would hold for the folder that the training was started in, and for no other.
+        warnings.simplefilter("ignore", FutureWarning)  # raised between peft and transformers; users cannot fix it
+        adapted = get_peft_model(model, config)
+    # A relative path would be valid only in the current working directory.
     base_name = str(Path(base).resolve()) if Path(base).is_dir() else base
-    made.peft_config[made.active_adapter].base_model_name_or_path = base_name
-    return made
+    adapted.peft_config[adapted.active_adapter].base_model_name_or_path = base_name
+    return adapted

@@ -1,4 +1,4 @@
-"""Pair the completions of each prompt, and draw under which target which of a pair is preferred.
+"""Pair the completions of each prompt, and draw the targets under which each of a pair is preferred.
 
 target a: completion a preferred to b        target b: completion b preferred to a
 """
@@ -12,13 +12,13 @@ from irlhf.core.example import Example
 from irlhf.policy.templates import RequestedValue
 from irlhf.training.target_draw import TargetDraw
 
-_PAIRINGS = 3  # of a prompt's completions, of which that with the most different targets is taken
+_PAIRINGS = 3  # candidate pairings per prompt; the one whose targets differ most is used
 
 Wishes = Mapping[str, RequestedValue]
 
 
 class Rewarded(NamedTuple):
-    """A training row: its completion's token ids, and its rewards in the units of their scales."""
+    """A training row: its example, the token ids of the completion, and the rewards in the units of their scales."""
 
     example: Example
     completion: list[int]
@@ -26,7 +26,7 @@ class Rewarded(NamedTuple):
 
 
 class Preference(NamedTuple):
-    """`better` is preferred to `worse` behind a prompt that requests `wishes`."""
+    """`better` is preferred to `worse` after a prompt with the targets `wishes`."""
 
     wishes: Wishes
     better: Rewarded
@@ -34,9 +34,9 @@ class Preference(NamedTuple):
 
 
 def paired(rows: Iterable[Rewarded], seed: str) -> Iterator[list[Rewarded]]:
-    """Yield the rows in pairs of one prompt, and alone where one is left over.
+    """Yield pairs of rows of one prompt; the last row of an odd number is yielded alone.
 
-    Of several pairings the one whose targets differ most is taken.
+    Three random pairings are drawn per prompt. The one whose targets differ most is used.
     """
     prompts: dict[str, list[Rewarded]] = {}
     for row in rows:
@@ -49,17 +49,17 @@ def paired(rows: Iterable[Rewarded], seed: str) -> Iterator[list[Rewarded]]:
 
 
 def pair_random(pair: Sequence[Rewarded], seed: str) -> random.Random:
-    """Return the source of randomness of what is drawn for one pair."""
+    """Return the random generator of a pair."""
     return random.Random(f"{seed}/{pair[0].example.id}/contrast")
 
 
 def shared_names(rows: Sequence[Rewarded]) -> list[str]:
-    """Return the rewards that all of these rows have."""
+    """Return the names of the rewards that all rows have."""
     return [name for name in rows[0].actual if all(name in row.actual for row in rows)]
 
 
 def preferences(pair: Sequence[Rewarded], targets: TargetDraw, rng: random.Random) -> Iterator[Preference]:
-    """Yield each completion of a pair as preferred under its own target, unless the other has that target too."""
+    """Yield each completion of a pair as preferred under its own target, unless the other satisfies that target."""
     names = targets.names(shared_names(pair), rng)
     for better, worse in (pair, pair[::-1]):
         wishes = targets.wishes(better.actual, names, rng)
@@ -68,11 +68,11 @@ def preferences(pair: Sequence[Rewarded], targets: TargetDraw, rng: random.Rando
 
 
 def check_pairs(pairs: int, compared: int, objective: str) -> None:
-    """Raise DataError where no completions can be compared, given the pairs and how many of them are compared."""
+    """Raise DataError if there are no pairs, or if no pair has different targets (`compared` is 0)."""
     if not pairs:
-        raise DataError(f"--objective {objective} needs two completions of one prompt, and no prompt has two")
+        raise DataError(f"--objective {objective} needs two completions of one prompt; no prompt has two")
     if not compared:
-        raise DataError(f"--objective {objective} needs rows with different targets, and all rows have the same")
+        raise DataError(f"--objective {objective} needs rows with different targets; all targets are equal")
 
 
 def _distance(first: Rewarded, second: Rewarded) -> float:

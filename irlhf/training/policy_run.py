@@ -1,4 +1,4 @@
-"""Train locally with transformers: loss on the completion alone, checkpoints that survive a kill."""
+"""Train a policy locally with transformers; the loss covers the completion only."""
 
 import math
 import time
@@ -41,17 +41,17 @@ from irlhf.training.training_set import VALIDATION_ROWS, Row, TrainingSet
 _TINY_CONTEXT = 512  # tokens
 _TINY_EPOCHS = 8.0
 _DEFAULT_EPOCHS = 2.0
-# Parameters below which a learning rate fits: small models need large steps.
+# (parameters, learning rate): the rate of models with fewer parameters than the bound.
 _LEARNING_RATES = ((1e6, 3e-3), (1e8, 5e-4), (1e9, 5e-5), (math.inf, 1e-5))
-# Low-rank updates learn best at about ten times the rate of all weights (Schulman et al. 2025, "LoRA Without
-# Regret"); beyond the second number a small base was seen to diverge.
+# LoRA learns best at about ten times the rate of full fine-tuning (Schulman et al. 2025, "LoRA Without Regret");
+# above the second number a small base model diverged.
 _LORA_RATE, _LORA_FASTEST = 10, 1e-2
 _SHARES_FROM = 1_000_000  # parameters
 _DIGITS = ("decimal", "integer")
-_READS_DIGITS = 1_000_000  # parameters; a base of a quarter of them read none
-_SPARES = 0.1  # of the tokens, at least
+_READS_DIGITS = 1_000_000  # parameters; a base with a quarter of these did not learn to read digits
+_MIN_SAVED = 0.1  # smallest share of tokens worth saving
 _CUT_OFF = "cut off by the limit on new tokens: trained without an end of turn"
-_WIDEST = 2  # times the longest row that a family may be
+_WIDEST = 2  # largest width of a family, in multiples of the longest row
 
 
 def train(training: TrainingSet, base: str, folder: Path, settings: FinetuneSettings) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def train(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
     held_out = replace(encoder, counts=Counter())
     validation = held_out.rows(training.with_targets(policy, training.validation[:VALIDATION_ROWS], settings))
     if not rows:
-        raise DataError(f"no completion fits into the context of {policy.context} tokens")
+        raise DataError(f"no completion fits into the context of {policy.context} tokens; raise --context")
     encoder.warn(policy.context)
     if settings.lora:
         model = with_lora(model, settings.lora, base)
@@ -81,14 +81,16 @@ def train(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
     plan = replace(_plan(model, base, (len(rows), len(families)), settings), layout=layout)
     console.note(f"training on {device()}: {plan.steps:,} steps of {settings.batch} rows, learning rate {plan.rate:g}")
     started = time.monotonic()
-    made = trainer(model, tokenizer.pad_token_id, (families, alone([row for _, row in validation])), folder, plan)
+    policy_trainer = trainer(
+        model, tokenizer.pad_token_id, (families, alone([row for _, row in validation])), folder, plan
+    )
     if not policy.blind:
         measured = held_out.rows(training.with_targets(policy, measured_rows(training.validation), settings))
         compared = probes(held_out.rewarded(measured, actual), draw.rows, encoder.prompt, draw.targets, settings.seed)
-        made.monitor = _monitor(model, tokenizer.pad_token_id, compared)
+        policy_trainer.monitor = _monitor(model, tokenizer.pad_token_id, compared)
     with fitting_threads(model), disk_errors_as_output_errors(folder):
-        made.train(resume_from_checkpoint=from_first(newest_complete(folder) if console.FIRST else None))
-        steering = made.steering()
+        policy_trainer.train(resume_from_checkpoint=from_first(newest_complete(folder) if console.FIRST else None))
+        steering = policy_trainer.steering()
     refuse_broken(model)
     if not console.FIRST:
         return {}
@@ -96,8 +98,12 @@ def train(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
     figures = {"rows": len(rows), "steps": plan.steps, "completion tokens": completion, **counts}
     model = model.merge_and_unload() if settings.lora and settings.merge else model
     _save(model, tokenizer, folder)
-    made_of = {**_made(model, settings), "plan": asdict(plan), **({STEERING: steering} if steering else {})}
-    _remember(folder, policy, {**figures, **made_of})
+    details = {
+        **_settings_and_dtype(model, settings),
+        "plan": asdict(plan),
+        **({STEERING: steering} if steering else {}),
+    }
+    _write_descriptions(folder, policy, {**figures, **details})
     forget_checkpoints(folder)
     report_steering(steering, policy.names)
     # Not in policy.json: equal runs make equal policies.
@@ -113,21 +119,23 @@ def _check_keep_best(training: TrainingSet, settings: FinetuneSettings) -> None:
 
 
 def leave(training: TrainingSet, base: str, folder: Path, settings: FinetuneSettings) -> dict[str, Any]:
-    """Fill `folder` with the base as it is, and with the card by which it is asked; return its figures."""
+    """Fill `folder` with the untrained base model and a policy.json, and return its figures."""
     model, tokenizer, policy = _start(training, base, settings)
-    console.note("prompted: nothing is trained, so epochs, learning rate, batch and drop mean nothing")
+    console.note("baseline prompted: nothing is trained; epochs, learning rate, batch and drop have no effect")
     beyond = [reward.name for reward in policy.rewards if reward.scale.kind not in UNIT]
     if settings.template == INSTRUCTION and beyond:
-        console.warn(f"{INSTRUCTION} speaks of 0 to 1, not so the scale of {', '.join(beyond)}; write a template")
+        console.warn(
+            f"template {INSTRUCTION} describes rewards from 0 to 1, but the scale of {', '.join(beyond)} exceeds them"
+        )
     figures = {"steps": 0, "completion tokens": 0}
     _save(model, tokenizer, folder)
     plan = {"steps": 0, "seed": settings.seed}
-    _remember(folder, policy, {**figures, **_made(model, settings), "plan": plan})
+    _write_descriptions(folder, policy, {**figures, **_settings_and_dtype(model, settings), "plan": plan})
     return figures
 
 
 def preview(training: TrainingSet, base: str, count: int, settings: FinetuneSettings) -> str:
-    """Return the text, the tokens and the loss mask of the first rows: what trains stands in [brackets]."""
+    """Return the text, the tokens and the loss mask of the first rows; trained tokens are in [brackets]."""
     model, tokenizer, policy = _start(training, base, settings)
     encoder = RowEncoder(
         PromptEncoder(tokenizer, policy.template, policy.names), end_tokens(model, tokenizer), policy.context
@@ -153,37 +161,38 @@ def _start(training: TrainingSet, base: str, settings: FinetuneSettings) -> tupl
         )
         model, tokenizer = make_tiny(conversations, lines, settings.context or _TINY_CONTEXT, settings.seed)
     else:
-        # In bfloat16 most steps are smaller than a weight's last digit. Beside low-rank updates, which are in
-        # single precision themselves, a frozen base on an accelerator may stay as it was saved.
-        spare = settings.baseline == PROMPTED or (settings.lora and device() != "cpu")
-        model, tokenizer = load_causal(base, None if spare else torch.float32)
+        # In bfloat16 most updates are below the precision of a weight, so trained weights are float32. LoRA adapters
+        # are float32, so their frozen base keeps the saved dtype on an accelerator.
+        keeps_dtype = settings.baseline == PROMPTED or (settings.lora and device() != "cpu")
+        model, tokenizer = load_causal(base, None if keeps_dtype else torch.float32)
         if policy.template.tokens:
             add_tokens(model, tokenizer, policy.template.vocabulary(policy.names))
         elif size_of(model) < _READS_DIGITS and _spells_digits(policy, tokenizer):
-            console.note("a base this small hardly learns to read digits; --template words teaches it (docs/asking.md)")
+            console.note("models this small rarely learn to read digits; use --template words (docs/asking.md)")
     return model, tokenizer, replace(policy, context=min(policy.context or context_of(model), context_of(model)))
 
 
 def _spells_digits(policy: Policy, tokenizer: Any) -> bool:
-    """Return whether a reward stands in the prompt in digits that are tokens of their own."""
+    """Return whether reward lines are spelled in digits and are not single tokens."""
     lines = policy.template.vocabulary(policy.names)
     return policy.template.spelling.kind in _DIGITS and not set(lines[:1]) <= tokenizer.get_added_vocab().keys()
 
 
 @dataclass(frozen=True)
 class RowEncoder:
-    """Turns rows into token ids. `ends` end a turn; prompt and completion fit into `room` tokens together."""
+    """Turns rows into token ids. `ends` are end-of-turn ids; `room` is the limit for prompt plus completion."""
 
     chat: PromptEncoder
     ends: Sequence[int]
     room: int
     counts: Counter[str] = field(default_factory=Counter)
-    lengths: dict[str, int] = field(default_factory=dict)  # tokens of each completion, by the id of its row
+    lengths: dict[str, int] = field(default_factory=dict)  # completion tokens by example id
 
     def rows(self, rows: Iterable[Row]) -> list[tuple[Example, Encoded]]:
-        """Return the rows that fit. A long conversation loses its beginning; a completion that is too long is left out.
+        """Return the encoded rows that fit.
 
-        A completion that was cut off by the limit on new tokens is trained without an end of turn.
+        Long conversations are shortened at the beginning; rows with too long completions are skipped. A completion that
+        was cut off by the limit on new tokens is trained without an end of turn.
         """
         kept = []
         for example, requested in rows:
@@ -205,31 +214,31 @@ class RowEncoder:
         return kept
 
     def warn(self, context: int) -> None:
-        """Say what became of rows that are not trained as they are."""
+        """Warn about skipped and shortened rows."""
         for what, number in self.counts.items():
             if number:
                 console.warn(f"{number:,} rows {what} (context of {context} tokens)")
 
     def completion(self, example: Example) -> list[int]:
-        """Return the tokens of a row's completion."""
+        """Return the token ids of a completion."""
         ids = self.chat.completion(example.completion, example.prompt)
         if example.finish != LENGTH:
             return ids
         return ids[: next((i for i in range(len(ids) - 1, -1, -1) if ids[i] in self.ends), len(ids))]
 
     def prompt(self, example: Example, requested: Mapping[str, RequestedValue]) -> list[int]:
-        """Return the tokens of a row's prompt that requests this."""
+        """Return the token ids of a prompt with these targets."""
         return self.chat.prompt(example.prompt, requested, self.room - self.lengths[example.id]).ids
 
     def rewarded(
         self, kept: Iterable[tuple[Example, Encoded]], actual: Mapping[str, Mapping[str, float]]
     ) -> list[Rewarded]:
-        """Return rows with their rewards in the units of the scales, of which `actual` has each row's by its id."""
+        """Return the rows with their rewards; `actual` holds the scaled rewards by example id."""
         return [Rewarded(example, row.completion, actual[example.id]) for example, row in kept]
 
 
 def _reserve(tokenizer: Any, policy: Policy, settings: FinetuneSettings) -> int:
-    """Return the tokens that a baseline leaves free, so that it trains on the rows that fit beside rewards."""
+    """Return the tokens that a baseline reserves, so that it trains on the same rows as a policy with rewards."""
     if not settings.baseline:
         return 0
     block = find_template(settings.template).reward_block(dict.fromkeys(policy.names, 0.5))
@@ -237,47 +246,49 @@ def _reserve(tokenizer: Any, policy: Policy, settings: FinetuneSettings) -> int:
 
 
 def _compared_families(model: Any, padding: int, draw: ContrastDraw) -> tuple[ContrastFamilies, str]:
-    """Return the families that are compared, and their layout. Raises DataError where nothing can be compared."""
+    """Return the families to compare, and their layout. Raises DataError if no completions can be compared."""
     families = ContrastFamilies(draw)
     check_pairs(len(families), sum(bool(family.comparisons) for family in families), draw.objective.name)
     return families, SHARED if shares_prompts(model, padding, families) else BUCKETED
 
 
 def _families(model: Any, padding: int, rows: list[Encoded], settings: FinetuneSettings) -> tuple[list[Family], str]:
-    """Return the rows as families, and the layout: rows of a prompt share its beginning where that pays.
+    """Return the rows as families, and their layout; rows of a prompt share its beginning if that saves time.
 
-    Below a million parameters the mask costs more than the sharing spares. A family is small enough that each
-    part of a step holds one, or a step would be of more rows than it should.
+    Below a million parameters, the attention mask costs more than sharing saves. A family has at most as many rows as a
+    part of a step, so that steps do not exceed the batch size.
     """
     if size_of(model) < _SHARES_FROM:
         return alone(rows), BUCKETED
     most = settings.batch // (settings.accumulate * console.PROCESSES)
     families = together(rows, _WIDEST * max(map(len, rows)), most)
-    spared = 1 - sum(family.width for family in families) / sum(map(len, rows))
-    if spared < _SPARES or not sharing_agrees(model, padding, families):
+    saved = 1 - sum(family.width for family in families) / sum(map(len, rows))
+    if saved < _MIN_SAVED or not sharing_agrees(model, padding, families):
         return alone(rows), BUCKETED
-    console.note(f"completions of one prompt share it: {spared:.0%} fewer tokens to compute")
+    console.note(f"prompts are computed once for all their completions: {saved:.0%} fewer tokens")
     return families, SHARED
 
 
 def faster_precision(base: str) -> str:
-    """Return the arithmetic that trains this base faster on this machine, see irlhf/models/precision.py."""
+    """Return the precision that trains this base faster on this machine, see irlhf/models/precision.py."""
     if base == TINY:
         return FP32
     model = describe(base)
     chosen = precision_name(resolve_precision("auto", model.parameters, model.width, device()))
     if chosen == BF16:
-        console.note("matrix products are computed in bfloat16, which is faster here; --precision fp32 in float32")
+        console.note(
+            "training uses bfloat16 matrix products, which are faster on this machine; --precision fp32 turns them off"
+        )
     return chosen
 
 
 def shares_prompts(model: Any, padding: int, families: Iterable[Family]) -> bool:
-    """Return whether members that are compared share what they begin with, see `_families`."""
+    """Return whether compared members share their beginning in a batch, see `_families`."""
     return size_of(model) >= _SHARES_FROM and sharing_agrees(model, padding, list(families))
 
 
 def _monitor(model: Any, padding: int, measured: Probes) -> SteeringMonitor | None:
-    """Return what measures steering information, or None where no held-out row can be measured."""
+    """Return the monitor of steering information, or None if no held-out row can be measured."""
     if not measured.families:
         return None
     shares = shares_prompts(model, padding, measured.families)
@@ -285,29 +296,29 @@ def _monitor(model: Any, padding: int, measured: Probes) -> SteeringMonitor | No
 
 
 def report_steering(figures: Figures, names: Sequence[str]) -> None:
-    """Say how much each reward line tells about held-out completions, and warn of those that tell nothing."""
+    """Report the steering information of each reward line, and warn about lines that the policy ignores."""
     for kind, measured in figures.items():
         about = {JOINT: "all rewards", SIBLING: "another completion of the prompt"}.get(kind, kind)
         console.note(
-            f"steering information, {about}: {spelled(measured['information'])} nats a completion, at most"
+            f"steering information, {about}: {spelled(measured['information'])} nats per completion, at most"
             f" {math.log(measured['options']):.2f}; margin {spelled(measured['margin'])};"
             f" {measured['right']['value']:.0%} of {measured['n']} right"
         )
-    if none := ignored(figures, names):
-        console.warn(ignores(none))
+    if ignored_names := ignored(figures, names):
+        console.warn(ignores(ignored_names))
 
 
 def _plan(model: Any, base: str, sizes: tuple[int, int], settings: FinetuneSettings) -> TrainingPlan:
-    """Choose what the user left open, from the numbers of rows and of families."""
+    """Return the plan with defaults for unset settings; `sizes` are the numbers of rows and of families."""
     rows, families = sizes
     size = size_of(model)
     epochs = settings.epochs or (_TINY_EPOCHS if base == TINY else _DEFAULT_EPOCHS)
-    usual = next(rate for limit, rate in _LEARNING_RATES if size < limit)
-    usual = min(_LORA_RATE * usual, _LORA_FASTEST) if settings.lora else usual
+    default = next(rate for limit, rate in _LEARNING_RATES if size < limit)
+    default = min(_LORA_RATE * default, _LORA_FASTEST) if settings.lora else default
     return TrainingPlan(
         steps=math.ceil(rows / settings.batch * epochs),
         batch=settings.batch * families / rows,
-        rate=settings.learning_rate or usual,
+        rate=settings.learning_rate or default,
         seed=settings.seed,
         accumulate=settings.accumulate,
         report_to=settings.report_to,
@@ -318,7 +329,7 @@ def _plan(model: Any, base: str, sizes: tuple[int, int], settings: FinetuneSetti
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:
-    # A server that honours generation_config.json must sample, or every target gets one answer.
+    # Servers that read generation_config.json must sample; greedy decoding gives one completion per target.
     model.generation_config = GenerationConfig(
         do_sample=True,
         temperature=1.0,
@@ -330,12 +341,12 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> None:
     save(model, tokenizer, folder)
 
 
-def _made(model: Any, settings: FinetuneSettings) -> dict[str, Any]:
+def _settings_and_dtype(model: Any, settings: FinetuneSettings) -> dict[str, Any]:
     return {"settings": asdict(settings), "dtype": str(model.dtype).removeprefix("torch.")}
 
 
-def _remember(folder: Path, policy: Policy, figures: dict[str, Any]) -> None:
-    """Write policy.json, which vouches for the weights, what serves them, and the card that a hub shows."""
+def _write_descriptions(folder: Path, policy: Policy, figures: dict[str, Any]) -> None:
+    """Write policy.json with the digest of the weights, the chat template and the model card."""
     training = {**figures, "weights": digest(folder), "versions": versions()}
     write_policy(folder, replace(policy, training=training))
     kept = read_policy(folder)

@@ -1,4 +1,6 @@
-"""Write pairs for reward-augmented DPO in OpenAI's preference format, each completion preferred under its own target.
+"""Write pairs for reward-augmented DPO in OpenAI's preference format.
+
+Each completion is preferred under its own target:
 
 {"input": {"messages": [prompt with target a]}, "preferred_output": [a], "non_preferred_output": [b]}
 {"input": {"messages": [prompt with target b]}, "preferred_output": [b], "non_preferred_output": [a]}
@@ -18,10 +20,12 @@ PreferenceRow = tuple[str, dict[str, Any]]  # the id of the preferred example, a
 
 
 def training_preferences(training: TrainingSet, policy: Policy, settings: FinetuneSettings) -> Iterator[PreferenceRow]:
-    """Yield the lines of the training rows. Raises DataError where no completions can be compared."""
+    """Yield the preference rows of the training split. Raises DataError if no completions can be compared."""
     pairs, skipped = _pairs(training, policy, training.train, settings)
     if skipped:
-        console.warn(f"{skipped:,} pairs left out: one group, but different prompts, which DPO cannot compare")
+        console.warn(
+            f"{skipped:,} pairs skipped: DPO needs two completions of the same prompt, and these share only the group"
+        )
     compared = 0
     for row in _lines(training, policy, pairs, settings):
         compared += 1
@@ -32,7 +36,7 @@ def training_preferences(training: TrainingSet, policy: Policy, settings: Finetu
 def preference_rows(
     training: TrainingSet, policy: Policy, rows: Sequence[Example], settings: FinetuneSettings
 ) -> Iterator[PreferenceRow]:
-    """Yield the lines of any rows of the file, of validation rows for example."""
+    """Yield the preference rows of any examples, such as validation rows."""
     pairs, _ = _pairs(training, policy, rows, settings)
     return _lines(training, policy, pairs, settings)
 
@@ -40,7 +44,7 @@ def preference_rows(
 def _pairs(
     training: TrainingSet, policy: Policy, rows: Sequence[Example], settings: FinetuneSettings
 ) -> tuple[list[list[Rewarded]], int]:
-    """Return the pairs that training here compares in its first epoch, and how many have different prompts."""
+    """Return the pairs that local training compares in its first epoch, and the number with different prompts."""
     actual = training.actual(policy)
     rewarded = [Rewarded(example, [], actual[example.id]) for example in rows]
     pairs = [pair for pair in paired(rewarded, f"{settings.seed}/0") if len(pair) == 2]

@@ -1,30 +1,31 @@
-"""What a policy is trained for: likelihood, contrast over targets, reward-augmented DPO.
+"""Settings of policy training, and its objectives: likelihood, contrast over targets, reward-augmented DPO.
 
-All three read the log probabilities log p(c | x, r) of whole completions c behind prompts x with targets r.
+All three objectives use log p(c | x, r), the log probability of a completion c given a prompt x with targets r.
 """
 
 from dataclasses import dataclass
 
 from irlhf.core.errors import ConfigError
 
-BUCKETED, SHARED = "bucketed", "shared"  # how rows become batches, see irlhf/training/batching.py
-_MOST_ALTERNATIVES = 64  # of one completion, whose losses share a step
+BUCKETED, SHARED = "bucketed", "shared"  # batch layouts, see irlhf/training/batching.py
+_MOST_ALTERNATIVES = 64  # per completion; all are computed in the same step
 OBJECTIVES = LIKELIHOOD, CONTRAST, RA_DPO = ("likelihood", "contrast", "ra-dpo")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a policy is trained to do with the rewards in its prompt.
+    """The training objective.
 
     likelihood  -log p(c | x, r), the mean over completion tokens
-    contrast    the same, plus `weight` times the cross-entropy of a completion's own target among itself and
-                `alternatives` targets that it does not have, the summed log probabilities under each as logits. With
-                one alternative its value at chance is ln 2. It bounds the mutual information between target and
-                completion from below (van den Oord et al. 2018, arXiv 1807.03748). An alternative is another row's
-                target. After the first `whole_targets` of the training, with probability `one_reward` only one of
-                its rewards is another's, so that each reward is learnt on its own.
-    ra-dpo      DPO (Rafailov et al. 2023, arXiv 2305.18290) on each pair twice, each completion preferred under its
-                own target (Zhang et al. 2024, arXiv 2410.08067); `beta` is the strength of the tie to the base model
+    contrast    the same, plus `weight` times the cross-entropy of a completion's own target among that target and
+                `alternatives` targets that it does not satisfy; the logits are the log probabilities of the completion
+                under each target. With one alternative, its value at chance is ln 2. It gives a lower bound of the
+                mutual information between target and completion (van den Oord et al. 2018, arXiv 1807.03748). An
+                alternative is the target of another row. After the share `whole_targets` of the steps, with
+                probability `one_reward`, an alternative differs in one reward only, so that each reward is learned
+                separately.
+    ra-dpo      DPO (Rafailov et al. 2023, arXiv 2305.18290) on each pair twice: each completion is preferred under
+                its own target (Zhang et al. 2024, arXiv 2410.08067). `beta` is DPO's beta.
     """
 
     name: str = LIKELIHOOD
@@ -38,24 +39,24 @@ class Objective:
         if self.name not in OBJECTIVES:
             raise ConfigError(f"unknown objective '{self.name}'; choose from {', '.join(OBJECTIVES)}")
         if not 0 <= self.one_reward <= 1:
-            raise ConfigError(f"one-reward is {self.one_reward}; it is a probability, from 0 to 1")
+            raise ConfigError(f"one-reward is {self.one_reward}; it must be a probability from 0 to 1")
         if not 0 <= self.whole_targets <= 1:
-            raise ConfigError(f"whole-targets is {self.whole_targets}; it is a share of the training, from 0 to 1")
+            raise ConfigError(f"whole-targets is {self.whole_targets}; it must be a share of the training from 0 to 1")
         if not 1 <= self.alternatives <= _MOST_ALTERNATIVES:
-            raise ConfigError(f"alternatives is {self.alternatives}; a contrast needs at least 1, at most 64")
+            raise ConfigError(f"alternatives is {self.alternatives}; it must be from 1 to {_MOST_ALTERNATIVES}")
         if self.weight < 0:
-            raise ConfigError(f"the weight of the contrast is {self.weight}; it is at least 0")
+            raise ConfigError(f"the weight of the contrast is {self.weight}; it must be at least 0")
 
     @property
     def compares(self) -> bool:
-        """Whether its loss compares the members of a family."""
+        """Whether the loss compares the members of a family."""
         return self.name != LIKELIHOOD
 
 
 DEFAULT_OBJECTIVE = Objective()
 
 
-COMPLETE = "COMPLETE"  # written last into a checkpoint; one without it was cut short by a kill
+COMPLETE = "COMPLETE"  # written last into a checkpoint; a checkpoint without it is incomplete
 
 
 CHECKPOINTS = f"checkpoint-*/{COMPLETE}"
@@ -63,18 +64,18 @@ CHECKPOINTS = f"checkpoint-*/{COMPLETE}"
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """How a policy is trained. What is 0 is chosen to fit the base, and said.
+    """Settings of policy training. 0 selects a value that fits the base model; the value is reported.
 
-    `batch` is in rows a step, computed in `accumulate` parts to spare memory; `context` is in tokens; `drop`
-    is the chance in [0, 1] that a reward line is left out of a training row, so that every subset of the
-    rewards can be asked for, and `drop_all` the chance that all of them are. With `lora` only low-rank updates of
-    that rank are trained (Hu et al. 2021, arXiv 2106.09685); `merge` adds them to the weights at the end, else the
-    folder holds them alone. `report_to` names a tracker that transformers knows. `like` is a policy's
-    folder whose scales and template are kept, as when training on from it: no number changes its meaning.
+    `batch` is in rows per step, computed in `accumulate` parts to save memory. `context` is in tokens. `drop` is the
+    probability in [0, 1) of omitting a reward line of a training row, so that any subset of the rewards can be
+    requested; `drop_all` is the probability of omitting all lines. `lora` is the rank of a LoRA adapter (Hu et al.
+    2021, arXiv 2106.09685); 0 trains all weights. `merge` merges the adapter into the weights at the end; otherwise
+    the folder holds the adapter alone. `report_to` is a tracker known to transformers. `like` is a policy folder whose
+    scales and template are reused, for example to continue training from it.
     """
 
-    rewards: str = ""  # a rewards.yaml
-    template: str = ""  # a name or a YAML; empty: `reward-end`, or `instruction` for the baseline `prompted`
+    rewards: str = ""  # path of a rewards.yaml
+    template: str = ""  # name or YAML file; empty: `reward-end`, or `instruction` for the baseline `prompted`
     baseline: str = ""
     epochs: float = 0.0
     learning_rate: float = 0.0
@@ -100,7 +101,7 @@ class FinetuneSettings:
 
     @property
     def objective_settings(self) -> Objective:
-        """The objective with its own settings, see irlhf/training/settings.py."""
+        """The objective with its settings."""
         return Objective(
             name=self.objective,
             weight=self.contrast_weight,

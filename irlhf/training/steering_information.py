@@ -1,12 +1,12 @@
-"""How much the reward line tells about held-out completions, in nats a completion.
+"""Measure how much the reward line tells about held-out completions, in nats per completion.
 
-For a completion c with prompt x and target r, and K targets r_1 … r_K that c does not have:
+For a completion c with prompt x and target r, and K targets r_1 … r_K that c does not satisfy:
 
     information = ln(K + 1) + log( p(c | x, r) / (p(c | x, r) + sum over k of p(c | x, r_k)) )
     margin      = log p(c | x, r) - log p(c | x, r_1)         (one alternative)
 
-Their means are 0 for a model that ignores the reward line. The information is at most ln(K + 1), and in expectation
-a lower bound of the mutual information between target and completion (van den Oord et al. 2018, arXiv 1807.03748).
+Both means are 0 for a model that ignores the reward line. The information is at most ln(K + 1); its expectation is a
+lower bound of the mutual information between target and completion (van den Oord et al. 2018, arXiv 1807.03748).
 """
 
 import math
@@ -28,29 +28,29 @@ from irlhf.training.target_contrast import EncodePrompt
 from irlhf.training.target_draw import TargetDraw
 
 ROWS = 64
-ALTERNATIVES = 4  # targets of other rows that a completion's own is compared with
+ALTERNATIVES = 4  # number of targets of other rows
 
 _TRIES = 16
 _ROWS_A_PROMPT = 2
-_TOKENS = 4096  # that one forward pass reads
+_TOKENS = 4096  # per forward pass
 
 
 @dataclass
 class Probes:
-    """Held-out families, and what each of their comparisons measures, in order: a reward, JOINT or SIBLING."""
+    """Held-out families, and the kind (reward, JOINT or SIBLING) and prompt cluster of each comparison, in order."""
 
     families: list[Family] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     clusters: list[str] = field(default_factory=list)
 
     def first(self, families: int) -> "Probes":
-        """Return the first so many families."""
+        """Return the first `families` families."""
         comparisons = sum(len(family.comparisons) for family in self.families[:families])
         return Probes(self.families[:families], self.kinds[:comparisons], self.clusters[:comparisons])
 
 
 def measured_rows(examples: Iterable[Example]) -> list[Example]:
-    """Return up to ROWS examples to measure on, two of a prompt where there are as many, of the first prompts."""
+    """Return up to ROWS examples of the first prompts, at most two per prompt."""
     prompts: dict[str, list[Example]] = {}
     for example in examples:
         prompts.setdefault(example.cluster, []).append(example)
@@ -61,7 +61,7 @@ def measured_rows(examples: Iterable[Example]) -> list[Example]:
 def probes(
     rows: Sequence[Rewarded], others: Sequence[Rewarded], encode: EncodePrompt, targets: TargetDraw, seed: int
 ) -> Probes:
-    """Return what is measured on held-out rows; targets that they do not have are those of `others`."""
+    """Return the probes of held-out rows; their alternative targets are drawn from `others`."""
     drawn_probes = Probes()
     siblings: dict[str, list[Rewarded]] = {}
     for row in rows:
@@ -85,10 +85,10 @@ def probes(
 def _options(
     row: Rewarded, sibling: Rewarded | None, others: Sequence[Rewarded], targets: TargetDraw, rng: random.Random
 ) -> Iterator[tuple[str, list[Wishes]]]:
-    """Yield what is measured of a row, and the targets that it does not have."""
+    """Yield the kind of each comparison of a row, and its alternative targets."""
     own: Wishes = dict(row.actual)
-    lenders = [rng.choice(others).actual for _ in range(ALTERNATIVES + _TRIES)]
-    drawn: list[Wishes] = [{name: actual[name] for name in own} for actual in lenders if set(own) <= set(actual)]
+    donors = [rng.choice(others).actual for _ in range(ALTERNATIVES + _TRIES)]
+    drawn: list[Wishes] = [{name: actual[name] for name in own} for actual in donors if set(own) <= set(actual)]
     joint = [wishes for wishes in drawn if not targets.holds(wishes, row.actual)][:ALTERNATIVES]
     if len(joint) == ALTERNATIVES:
         yield JOINT, joint
@@ -104,9 +104,9 @@ def _options(
 
 
 def measure(model: Any, projection: Any, collator: Collator, measured: Probes) -> Figures:
-    """Return information, margin and the share of comparisons that are right, by what is compared, with intervals.
+    """Return information and margin in nats, and the share of correct comparisons, by kind of comparison.
 
-    The intervals are at 95%, from a bootstrap over prompts. Nothing where no held-out row can be compared.
+    Each value has a 95% interval from a bootstrap over prompts. The result is empty if no held-out row can be compared.
     """
     scores = [score for batch in _batches(measured.families) for score in _scores(model, projection, collator(batch))]
     figures: dict[str, dict[str, Any]] = {}
@@ -129,7 +129,7 @@ def _batches(families: Sequence[Family]) -> Iterator[list[Family]]:
 
 
 def _scores(model: Any, projection: Any, batch: Mapping[str, torch.Tensor]) -> list[list[float]]:
-    """Return the log probabilities of the options of each comparison of a batch, the own target's first."""
+    """Return the log probabilities of the options of each comparison of a batch; the own target is first."""
     moved = {name: value.to(model.device) for name, value in batch.items()}
     with torch.inference_mode():
         losses, owners = token_losses(model, projection, moved)
@@ -139,7 +139,7 @@ def _scores(model: Any, projection: Any, batch: Mapping[str, torch.Tensor]) -> l
 
 def _figures(scores: Sequence[Sequence[float]], clusters: Sequence[str]) -> dict[str, Any]:
     table = np.array(scores)
-    with np.errstate(invalid="ignore"):  # a training that diverged; its loss says so
+    with np.errstate(invalid="ignore"):  # infinite if training diverged; the loss reports it
         information = np.log(table.shape[1]) + table[:, 0] - np.logaddexp.reduce(table, axis=1)
     margin = table[:, 0] - table[:, 1:].max(axis=1)
     columns = {"information": information, "margin": margin, "right": (margin > 0).astype(float)}
@@ -151,12 +151,12 @@ def _figures(scores: Sequence[Sequence[float]], clusters: Sequence[str]) -> dict
 
 
 class SteeringMonitor:
-    """Measures a model's steering information: on half of the rows while it trains, on all of them at the end."""
+    """Measures steering information: on half of the probes during training, on all of them at the end."""
 
     def __init__(self, measured: Probes, collator: Collator) -> None:
         self.measured, self.collator = measured, collator
         self.half = measured.first(math.ceil(len(measured.families) / 2))
 
     def __call__(self, model: Any, projection: Any, ended: bool) -> Figures:
-        """Return the figures of a model in evaluation mode."""
+        """Return the steering information of a model in evaluation mode, see `measure`."""
         return measure(model, projection, self.collator, self.measured if ended else self.half)

@@ -1,7 +1,8 @@
-"""Draw, for each epoch, the targets that every completion is compared under.
+"""Draw, for each epoch, the targets under which each completion is compared.
 
-Completions of one prompt are paired. With the contrast each is read under its own target and under targets that it
-does not have, by default its sibling's; with ra-dpo each pair is read under both targets:
+Completions of one prompt are paired. `contrast` reads each completion under its own target and under targets that it
+does not satisfy, preferably the target of the other completion (the sibling). `ra-dpo` reads each pair under both
+targets:
 
     contrast    completion a: own target a | target b        completion b: own target b | target a
     ra-dpo      target a: completion a preferred to b        target b: completion b preferred to a
@@ -17,14 +18,14 @@ from irlhf.training.pairing import Rewarded, Wishes, pair_random, paired, prefer
 from irlhf.training.settings import RA_DPO, Objective
 from irlhf.training.target_draw import TargetDraw
 
-_TRIES = 16  # draws of another row's target before a completion is left without an alternative
+_TRIES = 16  # draws per alternative; after that, a completion has fewer alternatives
 
 EncodePrompt = Callable[[Example, Wishes], list[int]]  # token ids
 
 
 @dataclass(frozen=True)
 class ContrastDraw:
-    """How comparisons are drawn from the rows."""
+    """Draws comparisons from the training rows."""
 
     rows: Sequence[Rewarded]
     encode: EncodePrompt
@@ -33,18 +34,18 @@ class ContrastDraw:
     seed: int
 
     def family(self, group: Sequence[Rewarded], epoch: int, one_reward: float) -> Family:
-        """Return the family of a pair of completions, or of one; `one_reward` as in `Objective`."""
+        """Return the family of one or two completions of a prompt; `one_reward` as in `Objective`."""
         rng = pair_random(group, f"{self.seed}/{epoch}")
         return self._ra_dpo(group, rng) if self.objective.name == RA_DPO else self._contrast(group, rng, one_reward)
 
     def groups(self, epoch: int) -> Iterator[list[Rewarded]]:
-        """Yield the rows in pairs of one prompt; of several pairings the one whose targets differ most."""
+        """Yield the rows in pairs of one prompt, see `paired`; unpaired rows only if the objective is not ra-dpo."""
         for group in paired(self.rows, f"{self.seed}/{epoch}"):
             if len(group) == 2 or self.objective.name != RA_DPO:
                 yield group
 
     def _contrast(self, rows: Sequence[Rewarded], rng: random.Random, one_reward: float) -> Family:
-        """Return each completion under its own target and under targets that it does not have."""
+        """Return each completion under its own target and under targets that it does not satisfy."""
         names = self.targets.names(shared_names(rows), rng)
         own = [self.targets.wishes(row.actual, names, rng) for row in rows]
         members: list[Encoded] = []
@@ -63,35 +64,35 @@ class ContrastDraw:
     def _alternatives(
         self, row: Rewarded, own: Wishes, siblings: Sequence[Wishes], rng: random.Random, one_reward: float
     ) -> Iterator[Wishes]:
-        """Yield targets that the row does not have: a sibling's first, then those of rows drawn from the data."""
-        given: list[Wishes] = []
+        """Yield targets that the row does not satisfy: those of siblings first, then those of random rows."""
+        yielded: list[Wishes] = []
         for number in range(self.objective.alternatives * (1 + _TRIES) if own else 0):
-            if len(given) == self.objective.alternatives:
+            if len(yielded) == self.objective.alternatives:
                 return
             other = siblings[number] if number < len(siblings) else self._other(own, siblings, rng)
             wishes = {**own, **{name: wish for name, wish in other.items() if name in own}}
             if len(own) > 1 and rng.random() < one_reward:
                 name = rng.choice(list(own))
                 wishes = {**own, name: wishes[name]}
-            if wishes not in given and not self.targets.holds(wishes, row.actual):
-                given.append(wishes)
+            if wishes not in yielded and not self.targets.holds(wishes, row.actual):
+                yielded.append(wishes)
                 yield wishes
 
     def _other(self, own: Wishes, siblings: Sequence[Wishes], rng: random.Random) -> Wishes:
-        """Return what a row drawn from the data would request, or, half of the time, a sibling."""
+        """Return the target of a random row or, with probability 1/2, of a sibling."""
         if siblings and rng.random() < 1 / 2:
             return rng.choice(siblings)
         drawn = rng.choice(self.rows).actual
         return self.targets.wishes(drawn, [name for name in own if name in drawn], rng)
 
     def _ra_dpo(self, rows: Sequence[Rewarded], rng: random.Random) -> Family:
-        """Return both completions under both targets; each is preferred under its own."""
+        """Return both completions under both targets; each is preferred under its own target."""
         members: list[Encoded] = []
         comparisons = []
         for wishes, better, worse in preferences(rows, self.targets, rng):
             comparisons.append((len(members), len(members) + 1))
             members += [self._member(row, wishes) for row in (better, worse)]
-        # A pair with equal targets prefers nothing; one member stands for it, so that every epoch has as many families.
+        # A pair with equal targets has no preference; one member keeps the number of families equal in all epochs.
         return compared(members or [self._member(rows[0], {})], (), comparisons)
 
     def _member(self, row: Rewarded, wishes: Wishes) -> Encoded:
@@ -99,10 +100,10 @@ class ContrastDraw:
 
 
 class ContrastFamilies:
-    """The families of one epoch after another, as a data set of twice as many rows as there are families.
+    """A data set of the families of the current epoch, twice.
 
-    The first half compares whole targets; the second half holds the same completions, of whose targets some differ in
-    one reward only, with the probability of the objective.
+    The first half compares whole targets. In the second half, alternatives of the same completions differ in one
+    reward only, with probability `one_reward` of the objective.
     """
 
     def __init__(self, draw: ContrastDraw) -> None:
@@ -110,7 +111,7 @@ class ContrastFamilies:
         self.draw(0)
 
     def draw(self, epoch: int) -> list[int]:
-        """Draw the families of an epoch and return the widths of the first half."""
+        """Draw the families of an epoch and return the widths, in tokens, of the first half."""
         self.epoch = epoch
         self.groups = list(self._draw.groups(epoch))
         self.families = [self._draw.family(group, epoch, one_reward=0.0) for group in self.groups]

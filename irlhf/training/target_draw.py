@@ -1,4 +1,4 @@
-"""Draw what a training prompt requests, and whether a completion has what a prompt requests."""
+"""Draw the targets of training prompts, and check whether a completion satisfies a target."""
 
 import random
 from bisect import bisect_left, bisect_right
@@ -12,8 +12,8 @@ from irlhf.policy.templates import Bound, Kind, RequestedValue, Template
 class TargetDraw:
     """Draws the targets of training prompts. All rewards are in the units of their scales.
 
-    `known` are the rewards of the training rows by name, in order, from which thresholds are drawn; `drop` is the
-    probability that a reward line is left out, `drop_all` that all lines of a row are.
+    `known` holds the sorted rewards of the training rows by name; thresholds are drawn from it. `drop` is the
+    probability of omitting a reward line, `drop_all` the probability of omitting all lines of a row.
     """
 
     template: Template
@@ -22,14 +22,14 @@ class TargetDraw:
     drop_all: float
 
     def names(self, names: Iterable[str], rng: random.Random) -> list[str]:
-        """Return the rewards that a prompt requests: some are left out at random."""
+        """Return the names of the rewards to request; names are dropped at random."""
         kept = [name for name in names if rng.random() >= self.drop]
         return [] if self.drop_all and rng.random() < self.drop_all else kept
 
     def wishes(
         self, actual: Mapping[str, float], names: Iterable[str], rng: random.Random
     ) -> dict[str, RequestedValue]:
-        """Return what a prompt requests of a row: its actual rewards, or thresholds that they keep."""
+        """Return the targets of a row by name: its actual rewards, or thresholds that they satisfy."""
         kinds = [kind for kind in self.template.kinds if kind != "line"]
         values: dict[str, RequestedValue] = {}
         for name in names:
@@ -39,7 +39,7 @@ class TargetDraw:
         return values
 
     def holds(self, wishes: Mapping[str, RequestedValue], actual: Mapping[str, float]) -> bool:
-        """Return whether these rewards are all that a prompt requests, exactly or as it is spelled."""
+        """Return whether the actual rewards satisfy every target, exactly or after rounding to the spelling."""
         spelling = self.template.spelling
         for name, wish in wishes.items():
             if not isinstance(wish, Bound):
@@ -54,7 +54,7 @@ class TargetDraw:
 
 
 def _threshold(kind: Kind, actual: float, known: Sequence[float], rng: random.Random) -> Bound:
-    """Return a threshold that a row with this actual reward keeps: a training row's, not above it (or not below)."""
+    """Return a threshold that `actual` satisfies, drawn from the rewards of the training rows."""
     if kind == "at_least":
         return Bound("at_least", known[rng.randrange(bisect_right(known, actual) or 1)])
     first = min(bisect_left(known, actual), len(known) - 1)

@@ -1,4 +1,4 @@
-"""Reward models: learn from preference pairs which completion people choose."""
+"""Train reward models on preference pairs."""
 
 from dataclasses import replace
 from itertools import islice
@@ -25,17 +25,18 @@ def train_reward_model(
     settings: RewardModelSettings = RewardModelSettings(),
     hosted: HostedSettings = NOWHERE,
 ) -> dict[str, Any]:
-    """Write a reward model's folder, a plain Hugging Face classifier with a reward.json, and return what was done.
+    """Train a reward model and return a summary.
 
-    It learns from the pairs of the training split (or of none) and is measured on those of the validation split. The
-    same command again goes on behind the last complete checkpoint. A base called `openai:NAME` is taught at a host, as
-    `hosted` says, to answer 1 or 0; its folder holds all but the weights, and it is not measured. Raises ConfigError,
+    The output folder is a Hugging Face classifier with a reward.json. Pairs of the training split, or without a split,
+    are trained on; pairs of the validation split are measured. An interrupted run resumes from its last complete
+    checkpoint. A base named `openai:NAME` is fine-tuned by a provider with the settings in `hosted`: it learns to
+    answer 1 or 0, its folder holds everything except the weights, and it is not measured. Raises ConfigError,
     DataError and BackendError.
     """
     _check(settings)
     source, out = Path(pairs), Path(output)
     if out == STREAM:
-        raise ConfigError("a reward model is a folder; name it with -o")
+        raise ConfigError("a reward model is a folder and cannot go to stdout; choose an output with -o")
     if is_hosted(model):
         check_there(settings, RewardModelSettings())
         from irlhf.training.hosted.run import finetune as train_at_host
@@ -44,7 +45,7 @@ def train_reward_model(
         return train_at_host(reward_model(source, model, settings), out, model, hosted)
     refuse_hosted(hosted)
     if console.PROCESSES > 1:
-        raise ConfigError("a reward model is trained by one process; start irlhf without torchrun")
+        raise ConfigError("reward models are trained by one process; run irlhf without torchrun")
     manifest = reward_model_manifest(source, model, settings)
     with resumable_folder(out, manifest, CHECKPOINTS) as folder:
         if folder is None:
@@ -53,8 +54,8 @@ def train_reward_model(
         tell(preferences)
         from irlhf.training.reward_model.run import train
 
-        made = train(preferences, model, folder, settings, origin(manifest, preferences))
-    return {"output": str(out), "finished": False, **preferences.counts, **made}
+        figures = train(preferences, model, folder, settings, origin(manifest, preferences))
+    return {"output": str(out), "finished": False, **preferences.counts, **figures}
 
 
 def render_verdicts(
@@ -62,41 +63,40 @@ def render_verdicts(
 ) -> dict[str, Any]:
     """Write the training file of a model that answers 1 for a chosen completion and 0 for a rejected one.
 
-    One {"messages": […]} a row, of the pairs that `reward_model` would learn from, each completion once, in an order
-    drawn by the seed: a trainer that reads in file order meets neither labels in turns nor all of one prompt at a time.
-    `<output>.meta.json` beside it says what the rows are.
+    Each line is {"messages": […]}. Each completion of the training pairs occurs once, in random order, because some
+    trainers read in file order. `<output>.meta.json` describes the rows. Returns the counts.
     """
     _check(settings)
     source, out = Path(pairs), Path(output)
-    made = reward_model_manifest(source, "", settings)
-    manifest = replace(made, command=f"{made.command} --render-only")
-    with resumable_output(out, manifest, resumable=False) as book:
-        if book.finished:
-            return book.summary()
+    manifest = reward_model_manifest(source, "", settings)
+    manifest = replace(manifest, command=f"{manifest.command} --render-only")
+    with resumable_output(out, manifest, resumable=False) as writer:
+        if writer.finished:
+            return writer.summary()
         preferences = read_preferences(source, settings)
         tell(preferences)
         for _, messages in verdict_rows(preferences.train, settings.seed):
-            book.write_row({"messages": messages})
+            writer.write_row({"messages": messages})
         if out != STREAM:
             write_json(out.with_name(f"{out.stem}.meta.json"), origin(manifest, preferences))
-    return {**preferences.counts, **book.summary()}
+    return {**preferences.counts, **writer.summary()}
 
 
 def preview(pairs: str | Path, model: str, count: int, settings: RewardModelSettings = RewardModelSettings()) -> str:
-    """Return the first `count` pairs as the model reads them, or at a host the first rows of the training file."""
+    """Return the first `count` pairs as the model reads them, or the first training file rows of a hosted model."""
     _check(settings)
     preferences = read_preferences(Path(pairs), settings)
     if is_hosted(model):
         rows = islice(verdict_rows(preferences.train, settings.seed), count)
         return "\n".join(f"── {name}\n{dumps({'messages': messages}).decode()}" for name, messages in rows)
-    from irlhf.training.reward_model.run import preview as preview_here
+    from irlhf.training.reward_model.run import preview as preview_locally
 
-    return preview_here(preferences, model, count, settings)
+    return preview_locally(preferences, model, count, settings)
 
 
 def _check(settings: RewardModelSettings) -> None:
     if settings.half and settings.half not in HALVES:
         raise ConfigError(f"unknown half '{settings.half}'{did_you_mean(settings.half, HALVES)}")
     if settings.batch < settings.accumulate:
-        problem = f"a batch of {settings.batch} pairs cannot be computed in {settings.accumulate} parts"
-        raise ConfigError(f"{problem}; each needs a pair")
+        problem = f"a batch of {settings.batch} pairs cannot be split into {settings.accumulate} parts"
+        raise ConfigError(f"{problem}; raise --batch or lower --accumulate")

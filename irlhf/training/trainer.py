@@ -1,4 +1,4 @@
-"""transformers' Trainer with a loss that computes nothing but what the completion needs."""
+"""transformers' Trainer with a loss over completion tokens and comparisons."""
 
 import copy
 import math
@@ -19,32 +19,32 @@ from irlhf.training.losses import comparison_loss, completion_logits, model_inpu
 from irlhf.training.settings import DEFAULT_OBJECTIVE, RA_DPO, SHARED
 from irlhf.training.steering_information import SteeringMonitor
 
-_AGREES, _AGREES_ELSEWHERE = 1e-4, 1e-3  # of the loss, on a processor; in bfloat16 it is no finer
+_AGREES, _AGREES_ELSEWHERE = 1e-4, 1e-3  # relative to the loss, on CPU and on accelerators (bfloat16)
 
 
 class CompletionTrainer(Trainer):  # type: ignore[misc]
-    """The Trainer with cross-entropy over completion tokens, each of a step's tokens weighing the same.
+    """A Trainer whose loss is the mean cross-entropy over all completion tokens of a step.
 
-    The vocabulary projection sees nothing but the places that predict a completion token. An objective that compares
-    members of a family adds its loss, each of a step's comparisons weighing the same.
+    Logits are computed only for positions that predict a completion token. Objectives that compare members of a family
+    add the mean loss over all comparisons of a step.
     """
 
     loss_is_scaled_for_ga = True
-    batch = 1.0  # families a step
+    batch = 1.0  # families per step
     objective = DEFAULT_OBJECTIVE
-    reference: Any = None  # the base model that ra-dpo is tied to, where it is not the model without its adapter
-    monitor: SteeringMonitor | None = None  # measures beside the loss on held-out rows
+    reference: Any = None  # base model of ra-dpo; None if it is the model without its adapter
+    monitor: SteeringMonitor | None = None  # also called at each evaluation
 
     def __init__(self, model: Any, **options: Any) -> None:
         super().__init__(model=model, **options)
-        self.model_accepts_loss_kwargs = True  # so that the tokens of all parts of a step are counted
+        self.model_accepts_loss_kwargs = True  # counts tokens over all parts of a step
         self.projection = model.get_output_embeddings()
         self.figures: Figures = {}  # of the last evaluation
         self.figures_step = -1
-        self.compared: list[float] = []  # the loss of the comparisons of each part since the last log, for the curve
+        self.compared: list[float] = []  # comparison loss of each part since the last log
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return this process's share of the training rows in batches of similar length."""
+        """Return a loader of this process's share of the training families, in batches of similar width."""
         families: Any = self.train_dataset
         share = self.accelerator.process_index, self.accelerator.num_processes
         widths = [family.width for family in families]
@@ -56,7 +56,7 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
         return EpochLoader(families, batch_sampler=batches, collate_fn=self.data_collator)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
-        """Return the parts of a step, and how many tokens, or tokens and comparisons, they hold over all processes."""
+        """Return the parts of a step, and their number of tokens (or tokens and comparisons) over all processes."""
         parts, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.objective.compares and parts:
             counts = torch.stack([torch.stack(_sizes(part)) for part in parts]).sum(0)
@@ -70,14 +70,14 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return the loss of a part of a step, over the completion tokens and the comparisons of the whole step."""
+        """Return the loss of a part of a step, divided by the tokens and the comparisons of the whole step."""
         if self.objective.compares:
             loss = self._compared_loss(model, inputs, num_items_in_batch)
         else:
             total, tokens = self.total_loss(model, inputs)
             loss = total / (tokens if num_items_in_batch is None else num_items_in_batch)
         if num_items_in_batch is not None:
-            # Gradients of several processes are averaged, and the tokens are counted over all of them.
+            # Gradients are averaged over processes, but tokens are counted over all of them.
             loss = loss * self.accelerator.num_processes
         return (loss, {"loss": loss}) if return_outputs else loss
 
@@ -96,7 +96,7 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def _reference_scores(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the log probability of each completion under the base model."""
+        """Return the log probability [sequences] of each completion under the base model."""
         with torch.no_grad():
             if self.reference is None:
                 with self.model.disable_adapter():
@@ -106,19 +106,19 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
         return -sequence_sums(losses, owners, len(inputs["own"]))
 
     def total_loss(self, model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the summed loss of a batch, and its number of completion tokens."""
+        """Return the summed cross-entropy of a batch, and its number of completion tokens."""
         logits, labels, _ = completion_logits(model, self.projection, inputs)
         return cross_entropy(logits, labels, reduction="sum"), torch.tensor(len(labels), device=labels.device)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log what the Trainer measured, and beside the loss that of the comparisons alone."""
+        """Log the metrics; add `contrast_loss`, the mean comparison loss since the last log."""
         if "loss" in logs and self.compared:
             logs["contrast_loss"] = sum(self.compared) / len(self.compared)
             self.compared = []
         super().log(logs, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Measure the loss on the held-out rows, every completion token weighing the same."""
+        """Return the metrics of the held-out rows; the loss is the mean over completion tokens."""
         families: Any = self.eval_dataset
         order = sorted(range(len(families)), key=lambda i: families[i].width)
         own = order[self.accelerator.process_index :: self.accelerator.num_processes]
@@ -129,7 +129,7 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
             for start in range(0, len(own), size):
                 batch = self.data_collator([families[i] for i in own[start : start + size]])
                 sums += torch.stack(self.total_loss(self.model, self._prepare_inputs(batch)))
-            # The best checkpoint is chosen by figures of the same rows at every step.
+            # Evaluations that choose the best checkpoint must use the same rows.
             ended = self.state.global_step == self.args.max_steps and not self.args.load_best_model_at_end
             self.figures = self.monitor(self.model, self.projection, ended) if self.monitor else {}
         self.figures_step = self.state.global_step
@@ -138,7 +138,7 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
         return held_out(self, total / tokens, logged(self.figures))
 
     def steering(self) -> Figures:
-        """Return the steering information of the model as it was trained to the end."""
+        """Return the steering information of the final model, or {} without held-out rows."""
         if self.monitor is None:
             return {}
         if self.args.load_best_model_at_end:
@@ -150,7 +150,7 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
 
 
 def _sizes(inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return how many completion tokens the likelihood counts in a batch, and how many comparisons there are."""
+    """Return the number of tokens in the likelihood of a batch, and its number of comparisons."""
     sequences = inputs["sequences"]
     counted = inputs["own"][sequences.clamp(min=0)] & (sequences >= 0)
     return counted.sum(), torch.tensor(len(inputs["comparisons"]), device=sequences.device)
@@ -161,7 +161,7 @@ def trainer(
 ) -> CompletionTrainer:
     """Return a Trainer over (training, validation) families that writes into `folder`."""
     training, validation = families
-    made = CompletionTrainer(
+    result = CompletionTrainer(
         model,
         args=training_arguments(folder, plan, bool(validation)),
         train_dataset=training,
@@ -169,17 +169,17 @@ def trainer(
         data_collator=Collator(padding, shares=plan.layout == SHARED),
         callbacks=[TrainingCallback(folder)],
     )
-    made.batch, made.objective = plan.batch, plan.objective
+    result.batch, result.objective = plan.batch, plan.objective
     if plan.objective.name == RA_DPO and not hasattr(model, "disable_adapter"):
-        made.reference = copy.deepcopy(model).eval().requires_grad_(False)
-    made.remove_callback(PrinterCallback)  # stdout is for data
-    return made
+        result.reference = copy.deepcopy(model).eval().requires_grad_(False)
+    result.remove_callback(PrinterCallback)  # stdout is for data
+    return result
 
 
 def sharing_agrees(model: Any, padding: int, families: Sequence[Family]) -> bool:
-    """Return whether a model gives rows that share their prompt the loss that they have alone.
+    """Return whether rows that share their prompt have the same loss as separate rows.
 
-    It does unless it has another memory than attention, or ignores the mask. Tries the first family of several members.
+    They do not if the model has recurrent state or ignores the mask. Tests the first family of several members.
     """
     tried = next((family for family in families if len(family.members) > 1), families[0])
     model.eval()

@@ -1,4 +1,4 @@
-"""The rows a policy learns from, and the card that says how their rewards are spelled."""
+"""Read the training rows of a policy, fit its scales and draw the targets of its prompts."""
 
 import random
 from collections import Counter
@@ -22,48 +22,47 @@ from irlhf.training.baselines import BLIND, PROMPTED, baseline_rows
 from irlhf.training.settings import FinetuneSettings
 from irlhf.training.target_draw import TargetDraw
 
-Row = tuple[Example, dict[str, RequestedValue]]  # an example and what its prompt asks for
+Row = tuple[Example, dict[str, RequestedValue]]  # an example and its targets
 VALIDATION_ROWS = 128  # enough for a curve
 
 
 @dataclass
 class TrainingSet:
-    """The scored rows of one file, by split, with their rewards' meaning."""
+    """The scored rows of one file, by split, with the settings of their rewards."""
 
     train: list[Example]
     validation: list[Example]
     specs: Mapping[str, Reward]
     counts: Counter[str] = field(default_factory=Counter)
-    summed: bool = False  # into one line
-    like: Policy | None = None  # whose scales and template stay as they are
+    summed: bool = False  # rewards are combined into one line
+    like: Policy | None = None  # policy whose scales and template are reused
 
     def policy(self, base: str, settings: FinetuneSettings) -> Policy:
-        """Return the card of a policy trained on these rows: scales fitted on the training split alone.
+        """Return the description of a policy trained on these rows, with scales fitted on the training split.
 
-        With `like` it is that policy's card: its scales, percentiles and joint vectors, so that every number keeps
-        its meaning.
+        With `like`, the scales, percentiles and joint vectors are those of that policy.
         """
         if self.like:
             kept = replace(self.like, base=base, training={}, calibration=None, hosted=None)
             return replace(kept, context=settings.context or kept.context)
-        cards = tuple(self._policy_reward(name, spec) for name, spec in self.specs.items())
-        cards = (self._sum(cards),) if self.summed else cards
+        rewards = tuple(self._policy_reward(name, spec) for name, spec in self.specs.items())
+        rewards = (self._sum(rewards),) if self.summed else rewards
         template = find_template(PLAIN if settings.baseline in BLIND else settings.template)
-        _check_spelling(template, cards)
+        _check_spelling(template, rewards)
         return Policy(
             base=base,
             baseline=settings.baseline,
             template=template.model_copy(update={"descriptions": {**self._descriptions(), **template.descriptions}}),
-            rewards=cards,
-            reservoir=self._reservoir(cards, settings.seed),
+            rewards=rewards,
+            reservoir=self._reservoir(rewards, settings.seed),
             context=settings.context,
         )
 
     def with_targets(self, policy: Policy, rows: Sequence[Example], settings: FinetuneSettings) -> Iterator[Row]:
-        """Yield each example with what its prompt asks for.
+        """Yield each example with its targets.
 
-        Some lines are dropped at random, and of some rows all; where the template has lines for thresholds, some
-        name a reward of a training row that is no better than this one's, or no worse.
+        Lines are omitted at random, see `FinetuneSettings.drop`. If the template has threshold lines, some targets are
+        thresholds that the example satisfies.
         """
         draw, actual = self.target_draw(policy, settings), self.actual(policy)
         for example in rows:
@@ -72,26 +71,26 @@ class TrainingSet:
             yield example, draw.wishes(own, draw.names(own, rng), rng)
 
     def actual(self, policy: Policy) -> dict[str, dict[str, float]]:
-        """Return the rewards of each row of the file, by its id, in the units of the prompt.
+        """Return the rewards of each row by its id, in the units of the prompt.
 
-        On the scale `within` training rows are ranked among training rows, and validation rows among their own.
+        The scale `within` ranks training rows among training rows, and validation rows among validation rows.
         """
         splits = (self.train, self.validation)
         return {row.id: own for rows in splits for row, own in zip(rows, policy.scaled_rows(rows), strict=True)}
 
     def target_draw(self, policy: Policy, settings: FinetuneSettings) -> TargetDraw:
-        """Return what draws the targets that a training prompt requests."""
+        """Return the `TargetDraw` of a policy."""
         thresholds = policy.template.kinds != ["line"]
         return TargetDraw(policy.template, self._known(policy) if thresholds else {}, settings.drop, settings.drop_all)
 
     def learnt(self, policy: Policy, settings: FinetuneSettings) -> list[Example]:
-        """Return the examples that are trained on: all, or those of a baseline."""
+        """Return the examples to train on: all, or those of a baseline."""
         return baseline_rows(settings.baseline, self.train, policy, settings.seed) if settings.baseline else self.train
 
     def messages(
         self, policy: Policy, rows: Sequence[Example], settings: FinetuneSettings
     ) -> Iterator[tuple[Example, list[Message]]]:
-        """Yield each example with the messages of its row in a training file, the completion last."""
+        """Yield each example with its messages in a training file; the completion is last."""
         for example, requested in self.with_targets(policy, rows, settings):
             prompt = policy.template.render(example.prompt, requested, policy.names)
             yield example, prompt + as_messages(example.completion, "assistant")
@@ -101,13 +100,14 @@ class TrainingSet:
             name, spec, [(example.rewards[name], example.cluster) for example in self.train if name in example.rewards]
         )
 
-    def _sum(self, cards: Sequence[PolicyReward]) -> PolicyReward:
-        """Return the card of the one line that `combine: sum` makes of these.
+    def _sum(self, rewards: Sequence[PolicyReward]) -> PolicyReward:
+        """Return the reward of the single line of `combine: sum`.
 
-        Its scale is of the kind that all of them share, else quantile.
+        Its scale has the kind that all rewards share, otherwise `quantile`.
         """
         parts = tuple(
-            Part(reward.name, reward.weight, reward.scale.direction, reward.mean, reward.deviation) for reward in cards
+            Part(reward.name, reward.weight, reward.scale.direction, reward.mean, reward.deviation)
+            for reward in rewards
         )
         sums = ((sum_of(parts, example.rewards), example.cluster) for example in self.train)
         kinds = {spec.scale.kind for spec in self.specs.values()}
@@ -120,15 +120,15 @@ class TrainingSet:
         return {name: spec.description for name, spec in self.specs.items() if spec.description}
 
     def _known(self, policy: Policy) -> dict[str, list[float]]:
-        """Return the scaled rewards of the training rows by name, in order."""
+        """Return the sorted, scaled rewards of the training rows by name."""
         rows = policy.scaled_rows(self.train)
         return {name: sorted(row[name] for row in rows if name in row) for name in policy.names}
 
-    def _reservoir(self, cards: Sequence[PolicyReward], seed: int) -> tuple[tuple[float, ...], ...]:
-        """Return the joint rewards of up to RESERVOIR training rows that have them all, see `Policy.reservoir`."""
-        vectors = list(zip(*(self._column(reward) for reward in cards), strict=True))
+    def _reservoir(self, rewards: Sequence[PolicyReward], seed: int) -> tuple[tuple[float, ...], ...]:
+        """Return the joint rewards of up to RESERVOIR training rows that have all rewards, see `Policy.reservoir`."""
+        vectors = list(zip(*(self._column(reward) for reward in rewards), strict=True))
         full = [tuple(number for number in vector if number is not None) for vector in vectors]
-        full = [vector for vector in full if len(vector) == len(cards)]
+        full = [vector for vector in full if len(vector) == len(rewards)]
         return tuple(random.Random(f"{seed}/reservoir").sample(full, min(RESERVOIR, len(full))))
 
     def _column(self, reward: PolicyReward) -> list[float | None]:
@@ -141,57 +141,57 @@ class TrainingSet:
 def _fitted(
     name: str, spec: Reward, rewards: Sequence[tuple[float, str]], parts: tuple[Part, ...] = ()
 ) -> PolicyReward:
-    """Return a reward's card from the raw rewards of the training rows and their prompts."""
+    """Return a reward with its scale fitted on (raw reward, prompt cluster) of the training rows."""
     scale = fit(name, spec, [number for number, _ in rewards], [prompt for _, prompt in rewards])
     raw = sorted(number for number, _ in rewards)
     percentiles = {f"p{percent}": percentile(raw, percent) for percent in PERCENTILES}
     return PolicyReward(name, spec.weight, scale, fmean(raw), pstdev(raw), percentiles, parts)
 
 
-def _check_spelling(template: Template, cards: Sequence[PolicyReward]) -> None:
-    """Refuse to spell numbers beyond 0 and 1 in what has no words for them."""
-    beyond = [reward.name for reward in cards if reward.scale.kind not in UNIT]
+def _check_spelling(template: Template, rewards: Sequence[PolicyReward]) -> None:
+    """Raise ConfigError if a scale exceeds [0, 1] and the spelling supports only that range."""
+    beyond = [reward.name for reward in rewards if reward.scale.kind not in UNIT]
     if beyond and template.position != "none" and template.spelling.kind != "decimal":
         kind = template.spelling.kind
-        problem = f"the spelling {kind} knows numbers from 0 to 1, and the scale of {', '.join(beyond)} goes beyond"
-        raise ConfigError(f"{problem}; take a quantile, within or linear scale, or decimals")
+        problem = f"the spelling {kind} supports numbers from 0 to 1, but the scale of {', '.join(beyond)} exceeds them"
+        raise ConfigError(f"{problem}; use a quantile, within or linear scale, or the decimal spelling")
 
 
 def read_training_set(source: Path, rewards: str, limit: int, like: Policy | None = None) -> TrainingSet:
-    """Read scored rows. Raises DataError where none can be trained on, or a reward is nowhere."""
+    """Read scored rows. Raises DataError if no row can be trained on, or if no row has one of the rewards."""
     train: list[Example] = []
     validation: list[Example] = []
     counts: Counter[str] = Counter()
     named = read_rewards(Path(rewards)) if rewards else None
     if like:
-        check_same(like, named, (f"{rewards}: the policy of --keep-scales-of", "name the same, or leave -r out"))
-    wanted = tuple(_specs(like)) if like else tuple(named.rewards) if named else ()
+        check_same(like, named, (f"{rewards}: the policy of --keep-scales-of", "use the same rewards or remove -r"))
+    required = tuple(_specs(like)) if like else tuple(named.rewards) if named else ()
     for example in unique((where, from_json(row, where)) for where, row in islice(read_rows(source), limit or None)):
         if example.split not in (TRAIN, VALIDATION, ""):
             counts[f"skipped: {example.split} split"] += 1
-        elif not any(name in example.rewards for name in wanted or example.rewards):
+        elif not any(name in example.rewards for name in required or example.rewards):
             counts["skipped: no reward"] += 1
         else:
             (validation if example.split == VALIDATION else train).append(example)
     specs = dict(named.rewards) if named else {name: Reward() for example in train for name in example.rewards}
     specs = _specs(like) if like else specs
     if not train:
-        raise DataError(f"{source}: no row to train on (a row needs rewards, and no split or the training split)")
+        raise DataError(f"{source}: no rows to train on (a row needs rewards, and the training split or no split)")
     for name in specs:
         if not any(name in example.rewards for example in train):
             raise DataError(f"{source}: no training row has the reward '{name}'; score it with the same rewards.yaml")
     if not named and not like:
         console.note(
-            f"no rewards.yaml: {', '.join(specs)} taken as higher is better, weight 1, quantile scale, separate lines"
+            f"no rewards.yaml: {', '.join(specs)} use the defaults: higher is better, weight 1, quantile scale"
         )
     summed = named is not None and named.combine == "sum"
     lines = _reward_lines(specs, summed, like)
     kept = _with_numbers(train, lines)
     if without := len(train) - len(kept):
-        reason = "no other completion of their prompt has the reward, which scale within ranks among them"
+        reason = "scale within needs another completion of the same prompt with the reward"
         if not kept:
-            raise DataError(f"{source}: no row to train on: {reason}; take scale quantile, or sample with -n 2")
-        console.warn(f"{without:,} training rows left out: {reason}")
+            raise DataError(f"{source}: no rows to train on: {reason}; use scale quantile, or sample with -n 2")
+        console.warn(f"{without:,} training rows skipped: {reason}")
         counts["left out: alone with their prompt"] = without
     train, validation = kept, _with_numbers(validation, lines)
     counts["rows"], counts["validation rows"] = len(train), len(validation)
@@ -199,7 +199,7 @@ def read_training_set(source: Path, rewards: str, limit: int, like: Policy | Non
 
 
 class _RewardLine(NamedTuple):
-    """A line of the prompt: the rewards that a row must have for it, and whether its scale is `within`."""
+    """A reward line of the prompt: the rewards that it needs, and whether its scale is `within`."""
 
     rewards: tuple[str, ...]
     ranked: bool
@@ -216,19 +216,19 @@ def _reward_lines(specs: Mapping[str, Reward], summed: bool, like: Policy | None
 
 
 def _with_numbers(rows: list[Example], lines: Sequence[_RewardLine]) -> list[Example]:
-    """Return the rows that have a number for some line; on the scale `within` that takes a sibling."""
+    """Return the rows with a value for at least one line; the scale `within` needs two completions of the prompt."""
     if not any(line.ranked for line in lines):
         return rows
     kept: set[str] = set()
     for line in lines:
-        having = [row for row in rows if all(name in row.rewards for name in line.rewards)]
-        siblings = Counter(row.cluster for row in having)
-        kept |= {row.id for row in having if not line.ranked or siblings[row.cluster] > 1}
+        with_rewards = [row for row in rows if all(name in row.rewards for name in line.rewards)]
+        siblings = Counter(row.cluster for row in with_rewards)
+        kept |= {row.id for row in with_rewards if not line.ranked or siblings[row.cluster] > 1}
     return [row for row in rows if row.id in kept]
 
 
 def _specs(like: Policy) -> dict[str, Reward]:
-    """Return the rewards that a policy reads off a row, by their names; of a sum its parts."""
+    """Return the rewards that a policy reads from a row, by name; a sum is replaced by its parts."""
     parts = [part for reward in like.rewards for part in (reward.parts or (reward,))]
     return {part.name: Reward(direction=_direction(part), weight=part.weight) for part in parts}
 
@@ -238,17 +238,17 @@ def _direction(part: Part | PolicyReward) -> Any:
 
 
 def check_same(policy: Policy, named: Rewards | None, places: tuple[str, str]) -> None:
-    """Raise ConfigError for a rewards.yaml that does not mean what a policy means. Weights and scales are its own."""
+    """Raise ConfigError unless names and directions equal those of the policy. Weights and scales may differ."""
     known = {name: spec.direction for name, spec in _specs(policy).items()}
     given = {name: spec.direction for name, spec in named.rewards.items()} if named else known
     if given != known:
-        who, mend = places
+        who, fix = places
         listed = ", ".join(f"{name} ({direction})" for name, direction in known.items())
-        raise ConfigError(f"{who} knows {listed}; {mend}")
+        raise ConfigError(f"{who} has the rewards {listed}; {fix}")
 
 
 def read_training(source: Path, settings: FinetuneSettings) -> TrainingSet:
-    """Read the rows, and say how many are trained on and how many are not."""
+    """Read the training rows, and report how many are used and skipped."""
     like = read_policy(Path(settings.like)) if settings.like else None
     training = read_training_set(source, settings.rewards, settings.limit, like)
     skipped = {name: n for name, n in training.counts.items() if name.startswith("skipped")}
@@ -259,7 +259,7 @@ def read_training(source: Path, settings: FinetuneSettings) -> TrainingSet:
 
 
 def finetune_manifest(command: str, source: Path, model: str, settings: FinetuneSettings) -> RunManifest:
-    """Return what a run makes."""
+    """Return the manifest of a run."""
     named = {"rewards": settings.rewards, "model": model, "template": settings.template, "like": settings.like}
     inputs = {role: Path(name) for role, name in named.items() if name and Path(name).exists()}
     return RunManifest(command, {"examples": source, **inputs}, {**asdict(settings), "model": model})

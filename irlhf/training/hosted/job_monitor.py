@@ -1,4 +1,4 @@
-"""Follow a job until it ends, and fetch its model and metrics. Stopping to follow does not stop the job."""
+"""Poll a fine-tuning job until it ends, and fetch its model and metrics. Ctrl-C does not stop the job."""
 
 import base64
 import binascii
@@ -21,7 +21,7 @@ DONE = "succeeded"
 FIRST_POLL, LONGEST_POLL = 2.0, 30.0  # seconds
 STATUS_INTERVAL = 600.0  # seconds after which an unchanged status is repeated
 OUTAGE = 40  # failed polls in a row, about 20 minutes
-LOST = 5  # polls in a row of a job that the host does not know
+LOST = 5  # polls in a row that return "not found"
 EVENT_PAGES = 20
 LAST_EVENTS = 3  # shown with a failure
 _KNOWN = ("validating_files", "queued", "pending", "running", "pausing", *DEAD, DONE)
@@ -34,16 +34,16 @@ class JobMonitor:
     def __init__(self, client: FineTuningClient, name: str) -> None:
         self.client, self.name = client, name
         self.seen: set[str] = set()  # events
-        self.status, self.since, self.due = "", 0.0, 0.0  # in seconds since following began
+        self.status, self.since, self.due = "", 0.0, 0.0  # in seconds since polling began
 
     def __call__(self, job: Job, waited: float) -> None:
-        """Report what changed."""
+        """Report a changed status and new events."""
         if job.status != self.status:
             self.status, self.since, self.due = job.status, waited, waited + STATUS_INTERVAL
-            strange = "" if job.status in _KNOWN else ", which irlhf does not know; it waits"
+            unknown = "" if job.status in _KNOWN else " (unknown status; still waiting)"
             ahead = (job.estimated_finish or 0.0) - time.time()
             left = f", about {duration(ahead)} left" if ahead > 0 else ""
-            console.note(f"job {self.name}: {job.status}{strange}{left}")
+            console.note(f"job {self.name}: {job.status}{unknown}{left}")
         elif waited >= self.due:
             self.due = waited + STATUS_INTERVAL
             console.note(f"job {self.name}: {job.status} for {duration(waited - self.since)}")
@@ -51,7 +51,7 @@ class JobMonitor:
             console.note(f"  {event.message}")
 
     def fresh(self) -> list[Event]:
-        """Return new events, oldest first. Stops at a page without new events: some hosts repeat pages forever."""
+        """Return new events, oldest first. Stops at a page without new events, because some providers repeat pages."""
         events: list[Event] = []
         after = ""
         for _ in range(EVENT_PAGES):
@@ -64,70 +64,74 @@ class JobMonitor:
             after = (page.data[-1].id or "") if page.data else ""
             if not fresh or not page.has_more or not after:
                 break
-        events.reverse()  # so that sorting keeps the order of events of one second
+        events.reverse()  # sorting is stable, so events of the same second stay in order
         return sorted(events, key=lambda event: event.created_at or 0.0)
 
 
 def follow_job(client: FineTuningClient, name: str) -> Job:
-    """Return a job once it has succeeded. Raises BackendError if it failed. Ctrl-C leaves the job running."""
-    watch = JobMonitor(client, name)
+    """Wait until a job has succeeded and return it. Raises BackendError if it failed. Ctrl-C leaves the job running."""
+    monitor = JobMonitor(client, name)
     try:
-        return _watched(client, name, watch)
+        return _poll(client, name, monitor)
     except KeyboardInterrupt:
         console.note(
-            f"job {name} goes on at the host; the same command waits for it again, `irlhf jobs cancel` stops it"
+            f"job {name} keeps running at the provider; repeat the command to wait for it, or cancel it with"
+            " `irlhf jobs cancel`"
         )
         raise
 
 
-def _watched(client: FineTuningClient, name: str, watch: JobMonitor) -> Job:
-    waited, interval, silent = 0.0, FIRST_POLL, 0
+def _poll(client: FineTuningClient, name: str, monitor: JobMonitor) -> Job:
+    waited, interval, failed_polls = 0.0, FIRST_POLL, 0
     while True:
         job = client.poll(name)
-        silent = silent + 1 if isinstance(job, ApiFailure) else 0
+        failed_polls = failed_polls + 1 if isinstance(job, ApiFailure) else 0
         if isinstance(job, ApiFailure):
-            _bear(client, name, job, silent)
+            _check_failures(client, name, job, failed_polls)
         else:
-            watch(job, waited)
+            monitor(job, waited)
             if job.status == DONE:
                 return job
             if job.status in DEAD:
-                _failed(client, job, watch)
+                _raise_failed(client, job, monitor)
         pause = max(interval, job.retry_after if isinstance(job, ApiFailure) else 0.0)
         time.sleep(pause)
         waited, interval = waited + pause, min(interval * 1.5, LONGEST_POLL)
 
 
-def _bear(client: FineTuningClient, name: str, fault: ApiFailure, silent: int) -> None:
+def _check_failures(client: FineTuningClient, name: str, failure: ApiFailure, failed_polls: int) -> None:
     """Raise BackendError if polling has failed too often."""
-    known = fault.kind is not FailureKind.MISSING or silent < LOST
+    known = failure.kind is not FailureKind.MISSING or failed_polls < LOST
     if not known:
         raise BackendError(
-            f"{client.url}: the host knows no job {name} any more ({fault.message});"
-            " `irlhf jobs resubmit` pays for another"
+            f"{client.url}: the provider no longer has job {name} ({failure.message});"
+            " submit (and pay for) a new job with `irlhf jobs resubmit`"
         )
-    if silent >= OUTAGE or (not client.api.worth_waiting(fault) and silent >= LOST):
-        raise BackendError(f"{client.url}: no word of job {name} ({fault.message}); it goes on there, and {GOES_ON}")
-    if silent == 1:
-        console.note(f"no word of job {name} ({fault.message}); it is asked for again")
+    if failed_polls >= OUTAGE or (not client.api.worth_waiting(failure) and failed_polls >= LOST):
+        raise BackendError(
+            f"{client.url}: cannot read the status of job {name} ({failure.message}); it may still be running;"
+            f" later {GOES_ON}"
+        )
+    if failed_polls == 1:
+        console.note(f"cannot read the status of job {name} ({failure.message}); retrying")
 
 
-def _failed(client: FineTuningClient, job: Job, watch: JobMonitor) -> NoReturn:
+def _raise_failed(client: FineTuningClient, job: Job, monitor: JobMonitor) -> NoReturn:
     if job.status != "failed":
         raise BackendError(
-            f"{client.url}: job {job.id} was {job.status}; `irlhf jobs resubmit` submits it anew, and pays for it"
+            f"{client.url}: job {job.id} was {job.status}; submit (and pay for) a new job with `irlhf jobs resubmit`"
         )
-    watch.seen.clear()
-    last = [event.message or "" for event in watch.fresh()[-LAST_EVENTS:]]
-    reason = job.problem or "; ".join(last) or "the host does not say why"
+    monitor.seen.clear()
+    last = [event.message or "" for event in monitor.fresh()[-LAST_EVENTS:]]
+    reason = job.problem or "; ".join(last) or "the provider gives no reason"
     raise BackendError(
-        f"{client.url}: job {job.id} failed: {reason.rstrip('.')}; fix the rows and name another output, or submit"
-        " the same with `irlhf jobs resubmit`"
+        f"{client.url}: job {job.id} failed: {reason.rstrip('.')}; fix the rows and choose another output, or"
+        " submit the same job with `irlhf jobs resubmit`"
     )
 
 
 def model_of(client: FineTuningClient, job: Job) -> str:
-    """Return the host's name for the trained model, else for its last checkpoint, else ""."""
+    """Return the name of the trained model at the provider, else of its last checkpoint, else ""."""
     if job.fine_tuned_model:
         return job.fine_tuned_model
     checkpoints = client.checkpoints(job.id)
@@ -138,7 +142,7 @@ def model_of(client: FineTuningClient, job: Job) -> str:
 
 
 def metrics_of(client: FineTuningClient, job: Job) -> list[dict[str, float]]:
-    """Return the training curve as rows of metrics.jsonl, or [] if the host has none."""
+    """Return the training curve as rows of metrics.jsonl, or [] if the provider has none."""
     for name in job.result_files or ():
         if rows := list(_curve(client.content(name))):
             return rows

@@ -1,14 +1,14 @@
-"""Submit exactly one job per training run, through lost replies, crashes and restarts: nothing is paid for twice.
+"""Submit exactly one job per training run, even after lost replies, crashes and restarts.
 
     job.json is written before a job is requested, and again once its id is known
 
-    nothing open ──▶ look ──▶ upload ──▶ write `asked` ──▶ request ──▶ write `job`
+    no request ────▶ look ──▶ upload ──▶ write `asked` ──▶ request ──▶ write `job`
                       ▲ └─ exists: adopted                   │
                       │                                      ├─ refused: no job was created, `asked` is reset
                       └────── look until it is listed ◀──────┴─ no reply, a broken one, a crash: outcome unknown
 
-A job carries the digest of its JobSpec in its metadata, by which it is found again. On a host that drops metadata, it
-is the job that trains on the uploaded file. On a host that does not list jobs, the user has to look.
+The metadata of a job holds the digest of its JobSpec, which identifies the job. If a provider drops metadata, the
+uploaded training file identifies the job. If a provider does not list jobs, the user has to check its web page.
 """
 
 import hashlib
@@ -28,12 +28,17 @@ from irlhf.openai_api.fine_tuning import MARK, FineTuningClient, Job, UploadedFi
 
 JOB_FILE = "job.json"
 DEAD = ("failed", "cancelled", "canceled")
-CREATES = 4  # requests in one run, each after the previous one was seen to have created no job
-PATIENCE = 60.0  # seconds after which a created job is listed
+CREATES = 4  # requests per run; each follows a check that the previous one created no job
+PATIENCE = 60.0  # seconds within which a created job is listed
 PAGES = 100
 _REFUSED = (FailureKind.REFUSED, FailureKind.INVALID_REPLY)
-_UNLISTED = (FailureKind.FORBIDDEN, FailureKind.MISSING, FailureKind.UNSUPPORTED, *_REFUSED)  # hosts without a list
-_RAW = ("pending", "running", "notRunning", "processing")  # states of a file that the host is still processing
+_UNLISTED = (
+    FailureKind.FORBIDDEN,
+    FailureKind.MISSING,
+    FailureKind.UNSUPPORTED,
+    *_REFUSED,
+)  # providers without a job list
+_UNPROCESSED = ("pending", "running", "notRunning", "processing")  # states of a file that is still processed
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,13 @@ class JobSpec:
 
     @property
     def paths(self) -> dict[str, Path]:
-        """The files by their field in the request."""
+        """The paths of the files by their field in the request."""
         paths = {"training_file": self.training, "validation_file": self.validation}
         return {role: path for role, path in paths.items() if path}
 
     @property
     def digest(self) -> str:
-        """A digest of the model, the files and the request."""
+        """The digest of the model, the files and the request."""
         shas = {role: files.digest(path) for role, path in self.paths.items()}
         content = json.dumps([self.model, shas, self.body], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:32]
@@ -65,7 +70,7 @@ class JobRecord:
 
     digest: str
     attempt: int = 1
-    files: Mapping[str, str] = field(default_factory=dict)  # ids at the host, by sha256
+    files: Mapping[str, str] = field(default_factory=dict)  # ids at the provider, by SHA-256
     requested_at: float = 0.0  # time of a request with unknown outcome; 0 if there is none
     job: str = ""
     over: tuple[str, ...] = ()  # jobs of earlier attempts
@@ -76,7 +81,7 @@ class JobRecord:
         return self.digest if self.attempt == 1 else f"{self.digest}-{self.attempt}"
 
     def owns(self, job: Job) -> bool:
-        """Return whether a job on the host belongs to this record."""
+        """Return whether a job at the provider belongs to this record."""
         if job.mark:
             return job.mark == self.mark
         return job.training_file in self.files.values() and job.id not in self.over
@@ -89,10 +94,10 @@ def read_job_record(folder: Path) -> JobRecord | None:
         return None
     tree = files.read_json(path)
     try:
-        given = {name: value for name, value in tree.items() if name != "asked"}
-        return JobRecord(**{**given, "over": tuple(tree["over"]), "requested_at": float(tree["asked"])})
+        fields = {name: value for name, value in tree.items() if name != "asked"}
+        return JobRecord(**{**fields, "over": tuple(tree["over"]), "requested_at": float(tree["asked"])})
     except (KeyError, TypeError, ValueError) as error:
-        remedy = "look at the host's own page for the job, then delete the folder"
+        remedy = "check the provider's web page for the job, then delete the folder"
         raise DataError(f"{path}: damaged ({error}); {remedy}") from error
 
 
@@ -108,20 +113,20 @@ def begin(spec: JobSpec, folder: Path) -> JobRecord:
     record = read_job_record(folder) or JobRecord(spec.digest)
     if record.digest != spec.digest:
         raise ConfigError(
-            f"{folder / JOB_FILE} is of other training rows than this irlhf makes; name another output, or delete"
-            f" {folder} to start afresh, which pays again"
+            f"{folder / JOB_FILE} belongs to a job with different training rows; choose another output, or delete"
+            f" {folder} to submit (and pay for) a new job"
         )
     return record
 
 
 def adopt(client: FineTuningClient, record: JobRecord, folder: Path, name: str) -> JobRecord:
-    """Return the record with the job that a user names. Raises ConfigError if it trains on another file."""
+    """Return the record with the job `name` of the user. Raises ConfigError if it trains on another file."""
     job = client.job(name)
     if isinstance(job, ApiFailure):
         raise client.error(job, f"job {name}")
     if (job.mark and job.mark != record.mark) or (record.files and job.training_file not in record.files.values()):
         raise ConfigError(
-            f"job {name} trains on another file ({job.training_file}), so it is not the one of this output"
+            f"job {name} trains on another file ({job.training_file}), so it does not belong to this output"
         )
     return write_job_record(folder, replace(record, job=job.id, requested_at=0.0))
 
@@ -134,7 +139,7 @@ def again(client: FineTuningClient, record: JobRecord) -> JobRecord:
             raise client.error(job, f"job {record.job}")
         if isinstance(job, Job) and job.status not in DEAD:
             raise ConfigError(
-                f"job {job.id} is {job.status}, so there is nothing to pay for again; the first command waits for it"
+                f"job {job.id} is {job.status}, so no new job is needed; repeat the first command to wait for it"
             )
     elif not record.requested_at:
         return record  # the previous attempt did not request a job
@@ -145,25 +150,25 @@ def again(client: FineTuningClient, record: JobRecord) -> JobRecord:
 
 
 def submit(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder: Path) -> JobRecord:
-    """Return the record with its only job: an existing one, else a new one."""
+    """Return the record with its job: an existing one, else a new one. Raises BackendError and ConfigError."""
     reason = ""
     write_job_record(folder, record)
-    for tried in range(1, CREATES + 1):
+    for attempt in range(1, CREATES + 1):
         record = _settled(client, record, folder)
         if record.job:
             return record
-        record = _uploaded(client, spec, record, folder)
+        record = _upload(client, spec, record, folder)
         job = _request_job(client, spec, record, folder)
         if isinstance(job, Job):
-            console.note(f"job {job.id} is submitted")
+            console.note(f"submitted job {job.id}")
             return write_job_record(folder, replace(record, job=job.id, requested_at=0.0))
         reason = job.message
-        record = _heard(client, job, record, folder)
-        if tried < CREATES and not record.requested_at:
-            client.api.rest(job, tried)
+        record = _after_failure(client, job, record, folder)
+        if attempt < CREATES and not record.requested_at:
+            client.api.rest(job, attempt)
     record = _settled(client, record, folder)
     if not record.job:
-        raise BackendError(f"{client.url}: no job was made in {CREATES} tries ({reason}); later {GOES_ON}")
+        raise BackendError(f"{client.url}: no job was created in {CREATES} attempts ({reason}); later {GOES_ON}")
     return record
 
 
@@ -176,47 +181,47 @@ def find(client: FineTuningClient, record: JobRecord) -> Job | None:
 
 
 def _settled(client: FineTuningClient, record: JobRecord, folder: Path) -> JobRecord:
-    """Return the record with the job on the host, or without a pending request if there is certainly none."""
-    owed = PATIENCE - (time.time() - record.requested_at) if record.requested_at else 0.0
-    owed, wait = min(owed, PATIENCE), 1.0  # even if the clock was set back
+    """Return the record with the job at the provider, or without a pending request if there certainly is no job."""
+    remaining = PATIENCE - (time.time() - record.requested_at) if record.requested_at else 0.0
+    remaining, wait = min(remaining, PATIENCE), 1.0  # even if the clock was set back
     job = _look(client, record)
-    while job is None and owed > 0:
-        time.sleep(min(wait, owed))
-        owed, wait = owed - wait, wait * 2
+    while job is None and remaining > 0:
+        time.sleep(min(wait, remaining))
+        remaining, wait = remaining - wait, wait * 2
         job = _look(client, record)
     if isinstance(job, Job):
-        console.note(f"job {job.id} of this training is at the host already; it is the one to go on with")
+        console.note(f"resuming job {job.id}, which already exists for this training")
         return write_job_record(folder, replace(record, job=job.id, requested_at=0.0))
     if isinstance(job, ApiFailure):
-        _unsure(client, job, record)
+        _check_unknown(client, job, record)
         return record
     return write_job_record(folder, replace(record, requested_at=0.0)) if record.requested_at else record
 
 
-def _unsure(client: FineTuningClient, fault: ApiFailure, record: JobRecord) -> None:
+def _check_unknown(client: FineTuningClient, failure: ApiFailure, record: JobRecord) -> None:
     """Raise if a job may exist that cannot be looked up."""
-    listless = fault.kind in _UNLISTED
+    no_list = failure.kind in _UNLISTED
     if not record.requested_at:
-        if not listless:
-            raise client.error(fault)
+        if not no_list:
+            raise client.error(failure)
         return
-    doubt = (
+    problem = (
         f"{client.url}: a job may have been submitted at {time.strftime('%H:%M', time.localtime(record.requested_at))}"
     )
-    if listless:
+    if no_list:
         raise BackendError(
-            f"{doubt}, and this host lists none ({fault.message}); look at its own page: if the job is there,"
-            " run `irlhf jobs adopt POLICY ID`, else `irlhf jobs resubmit POLICY`"
+            f"{problem}, and this provider does not list jobs ({failure.message}); check its web page:"
+            " if the job exists, run `irlhf jobs adopt POLICY ID`, else `irlhf jobs resubmit POLICY`"
         )
     raise BackendError(
-        f"{doubt}, and the host does not list its jobs now ({fault.message}); later {GOES_ON}, and looks first"
+        f"{problem}, and the job list cannot be read now ({failure.message}); later {GOES_ON}, after checking the list"
     )
 
 
 def _look(client: FineTuningClient, record: JobRecord) -> Job | ApiFailure | None:
-    """Return the record's job from the host's list, None if it is not there, or why the list cannot be read."""
+    """Return the job from the provider's list, None if it is not listed, or the failure to read the list."""
     if not client.host.lists:
-        return ApiFailure(FailureKind.UNSUPPORTED, "as its entry in the table of hosts says")
+        return ApiFailure(FailureKind.UNSUPPORTED, "according to its entry in the table of providers")
     job: Job | ApiFailure | None = None
     if client.host.metadata:
         job = _search(client, record, record.mark)
@@ -224,35 +229,35 @@ def _look(client: FineTuningClient, record: JobRecord) -> Job | ApiFailure | Non
         return job
     if job is None and client.host.metadata and not record.requested_at:
         return None
-    # A host that drops metadata shows it in the list of all jobs.
+    # If a provider drops metadata, the job is only in the list of all jobs.
     return _search(client, record, "")
 
 
 def _search(client: FineTuningClient, record: JobRecord, mark: str) -> Job | ApiFailure | None:
-    """Read all pages of a list of jobs. Stops at a page without new jobs: some hosts always report more."""
+    """Search all pages of a list of jobs. Stops at a page without new jobs; some providers always report more."""
     seen: dict[str, Job] = {}
     after = ""
     for _ in range(PAGES):
         page = client.jobs(mark, after)
         if isinstance(page, ApiFailure):
             return page
-        fresh = [job for job in page.data if job.id not in seen]
-        seen |= {job.id: job for job in fresh}
-        if not fresh or not page.has_more:
+        new = [job for job in page.data if job.id not in seen]
+        seen |= {job.id: job for job in new}
+        if not new or not page.has_more:
             own = [job for job in seen.values() if record.owns(job)]
             return min(own, key=lambda job: (job.status in DEAD, job.created_at or 0.0), default=None)
         after = page.data[-1].id
     return ApiFailure(FailureKind.UNSUPPORTED, f"more than {len(seen):,} jobs")
 
 
-def _uploaded(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder: Path) -> JobRecord:
-    """Return the record with every file on the host; existing files are not uploaded again."""
+def _upload(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder: Path) -> JobRecord:
+    """Return the record after uploading the files; existing files are not uploaded again."""
     for path in spec.paths.values():
         sha = files.digest(path)
         known = record.files.get(sha, "")
         uploaded = client.file(known) if known else None
         if isinstance(uploaded, ApiFailure) and uploaded.kind is FailureKind.MISSING:
-            console.note(f"{known} is gone at the host, so {path.name} is sent again")
+            console.note(f"{known} no longer exists at the provider; uploading {path.name} again")
             known = ""
         if not known:
             uploaded = client.upload(path, f"{path.stem}-{sha[:12]}{path.suffix}")
@@ -260,48 +265,51 @@ def _uploaded(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder
                 raise client.error(uploaded, path.name)
             known = uploaded.id
             record = write_job_record(folder, replace(record, files={**record.files, sha: known}))
-        _read(client, known, uploaded)
+        _wait_for_file(client, known, uploaded)
     return record
 
 
-def _read(client: FineTuningClient, name: str, uploaded: UploadedFile | ApiFailure | None) -> None:
-    """Wait until the host has processed a file."""
-    tried = 1
-    while isinstance(uploaded, UploadedFile) and uploaded.status in _RAW:
-        time.sleep(2 ** min(tried - 1, 4))
-        tried += 1
+def _wait_for_file(client: FineTuningClient, name: str, uploaded: UploadedFile | ApiFailure | None) -> None:
+    """Wait until the provider has processed a file. Raises DataError if it cannot."""
+    attempt = 1
+    while isinstance(uploaded, UploadedFile) and uploaded.status in _UNPROCESSED:
+        time.sleep(2 ** min(attempt - 1, 4))
+        attempt += 1
         uploaded = client.file(name)
     if isinstance(uploaded, UploadedFile) and uploaded.status == "error":
         raise DataError(
-            f"{client.url}: the host cannot read {name} ({uploaded.status_details or 'it does not say why'})"
+            f"{client.url}: the provider cannot read {name} ({uploaded.status_details or 'no reason given'})"
         )
 
 
 def _request_job(client: FineTuningClient, spec: JobSpec, record: JobRecord, folder: Path) -> Job | ApiFailure:
     """Request the job, which costs money."""
-    named = {role: record.files[files.digest(path)] for role, path in spec.paths.items()}
+    file_ids = {role: record.files[files.digest(path)] for role, path in spec.paths.items()}
     mark = {"metadata": {MARK: record.mark}} if client.host.metadata else {}
     write_job_record(folder, replace(record, requested_at=time.time()))
-    return client.create({"model": spec.model, **named, **spec.body, **mark})
+    return client.create({"model": spec.model, **file_ids, **spec.body, **mark})
 
 
-def _heard(client: FineTuningClient, fault: ApiFailure, record: JobRecord, folder: Path) -> JobRecord:
+def _after_failure(client: FineTuningClient, failure: ApiFailure, record: JobRecord, folder: Path) -> JobRecord:
     """Return the record after a failed request. Raises if another request would fail as well."""
-    if fault.outcome_unknown:
-        console.note(f"the answer was lost ({fault.message}); looking whether the job is there")
+    if failure.outcome_unknown:
+        console.note(f"the reply was lost ({failure.message}); checking whether the job was created")
         return replace(record, requested_at=time.time())
     record = write_job_record(folder, record)
-    if fault.kind is FailureKind.FORBIDDEN:
-        mend = client.host.refused or f"put a key that may fine-tune into {client.key_env}, or name another host"
-        raise ConfigError(f"{client.url}: {fault.message}: {mend}; what was prepared stays in {folder}")
-    if fault.kind in (FailureKind.REFUSED, FailureKind.MISSING) and any(
-        name in fault.message for name in record.files.values()
+    if failure.kind is FailureKind.FORBIDDEN:
+        fix = (
+            client.host.refused
+            or f"put a key with fine-tuning permission into {client.key_env}, or choose another host"
+        )
+        raise ConfigError(f"{client.url}: {failure.message}: {fix}; the prepared files stay in {folder}")
+    if failure.kind in (FailureKind.REFUSED, FailureKind.MISSING) and any(
+        name in failure.message for name in record.files.values()
     ):
-        console.note(f"the host has lost a file ({fault.message}); it is sent again")
+        console.note(f"the provider has lost a file ({failure.message}); uploading again")
         return write_job_record(folder, replace(record, files={}))
-    if client.api.worth_waiting(fault):
+    if client.api.worth_waiting(failure):
         return record
-    if not fault.transient and fault.kind not in (FailureKind.UNAUTHORIZED, FailureKind.NO_CREDIT):
+    if not failure.transient and failure.kind not in (FailureKind.UNAUTHORIZED, FailureKind.NO_CREDIT):
         (folder / JOB_FILE).unlink()
-        raise ConfigError(f"{client.url}: {fault.message}; nothing was submitted")
-    raise client.error(fault)
+        raise ConfigError(f"{client.url}: {failure.message}; nothing was submitted")
+    raise client.error(failure)

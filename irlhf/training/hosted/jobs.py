@@ -1,8 +1,8 @@
-"""The jobs of output folders: what their files record, and what a host says of them.
+"""List, inspect, cancel, resubmit and adopt the fine-tuning jobs of output folders.
 
-<output>.partial/job.json   a job that is under way
-<output>.run.json           the command that began it: inputs, settings, host and request
-<output>/policy.json        or reward.json: a model that a host trained, and its job
+<output>.partial/job.json   a job in progress
+<output>.run.json           the command that started it: inputs, settings, host and request
+<output>/policy.json        or reward.json: a hosted model, and its job
 """
 
 from collections.abc import Iterator
@@ -29,11 +29,11 @@ from irlhf.training.settings import FinetuneSettings
 
 OPEN, COMPLETE, UNKNOWN = "open", "complete", "not known"
 _DEPTHS = ("", "*/", "*/*/")  # such as online/round-1/policy
-_EVENTS = 3  # that a status is shown with
+_EVENTS = 3  # shown with a status
 
 
 def recorded_jobs(folder: Path) -> list[dict[str, Any]]:
-    """Return the jobs of the outputs in a folder, as the files there record them; no host is asked."""
+    """Return the jobs recorded in the files of a folder; sends no request."""
     rows = []
     for depth in _DEPTHS:
         for path in sorted(folder.glob(f"{depth}*{PARTIAL}/{JOB_FILE}")):
@@ -43,15 +43,15 @@ def recorded_jobs(folder: Path) -> list[dict[str, Any]]:
             rows.append({**row, "base_url": str(_manifest(output)["settings"]["base_url"])})
         for name in (FILE, REWARD_FILE):
             for path in sorted(folder.glob(f"{depth}*/{name}")):
-                there = _remote_model(path)
-                if there and there.job and not path.parent.is_symlink():
-                    row = {"output": str(path.parent), "job": there.job, "state": COMPLETE}
-                    rows.append({**row, "base_url": there.base_url})
+                remote = _remote_model(path)
+                if remote and remote.job and not path.parent.is_symlink():
+                    row = {"output": str(path.parent), "job": remote.job, "state": COMPLETE}
+                    rows.append({**row, "base_url": remote.base_url})
     return rows
 
 
 def job_status(output: Path, hosted: HostedSettings) -> dict[str, Any]:
-    """Return what the host says of the job of an output. Raises ConfigError and BackendError."""
+    """Return the status of the job of an output from its provider. Raises ConfigError and BackendError."""
     client, job = _job(output, hosted)
     if job is None:
         return {"output": str(output), "job": "", "status": UNKNOWN, "base_url": client.url}
@@ -62,32 +62,34 @@ def job_status(output: Path, hosted: HostedSettings) -> dict[str, Any]:
 
 
 def cancel_job(output: Path, hosted: HostedSettings) -> dict[str, Any]:
-    """Cancel the job of an output. Raises ConfigError where there is none that can be cancelled."""
-    _begun(output)
+    """Cancel the job of an output. Raises ConfigError if no job can be cancelled."""
+    _in_progress(output)
     client, job = _job(output, hosted)
     if job is None:
-        raise ConfigError(f"{output}: the host has no job of it, so there is nothing to cancel")
+        raise ConfigError(f"{output}: the provider has no job for this output; nothing to cancel")
     if job.status in DEAD or job.status == DONE:
-        raise ConfigError(f"job {job.id} is over: {job.status}")
+        raise ConfigError(f"job {job.id} has already ended ({job.status}); nothing to cancel")
     cancelled = client.cancel(job.id)
     if isinstance(cancelled, ApiFailure):
         raise client.error(cancelled, f"job {job.id} was not cancelled")
-    console.note(f"job {job.id} is {cancelled.status}; `irlhf jobs resubmit {output}` submits it anew, and pays for it")
+    console.note(
+        f"job {job.id} is {cancelled.status}; submit (and pay for) a new job with `irlhf jobs resubmit {output}`"
+    )
     return {"output": str(output), "open": True, "job": job.id}
 
 
 def resubmit_job(output: Path, hosted: HostedSettings) -> dict[str, Any]:
-    """Submit another job for an output whose job failed or was cancelled, and go on with it; this costs money.
+    """Submit a new job for an output whose job failed or was cancelled, and wait for it. This costs money.
 
-    Raises ConfigError where a job may still succeed.
+    Raises ConfigError if an earlier job may still succeed.
     """
-    _begun(output)
+    _in_progress(output)
     return train(_plan(output, replace(hosted, again=True)), output)
 
 
 def adopt_job(output: Path, job: str, hosted: HostedSettings) -> dict[str, Any]:
-    """Go on with a job that the user found at the host. Raises ConfigError where it trains something else."""
-    _begun(output)
+    """Continue with a job that exists at the provider. Raises ConfigError if it trains on another file."""
+    _in_progress(output)
     return train(_plan(output, replace(hosted, job=job)), output)
 
 
@@ -96,24 +98,24 @@ def record_deployment(output: Path, name: str) -> dict[str, Any]:
     path = next((output / file for file in (FILE, REWARD_FILE) if (output / file).is_file()), None)
     tree = read_json(path) if path else {}
     if path is None or not tree.get(HOSTED_KEY):
-        raise ConfigError(f"{output}: no model that a host has trained is in this folder")
+        raise ConfigError(f"{output}: this folder holds no hosted model")
     write_json(path, {**tree, HOSTED_KEY: {**tree[HOSTED_KEY], "model": name}})
-    console.note(f"{path}: the model is sampled as {name} from now on")
+    console.note(f"{path}: the model name for sampling is now {name}")
     return {"output": str(output), "open": True, "model": name}
 
 
 def _job(output: Path, hosted: HostedSettings) -> tuple[FineTuningClient, Job | None]:
-    """Return the host of an output, and its job there."""
-    there = next(filter(None, map(_remote_model, _descriptions(output))), None)
-    if there is None:
-        _, record = _begun(output)
+    """Return the client of an output, and its job or None."""
+    remote = next(filter(None, map(_remote_model, _descriptions(output))), None)
+    if remote is None:
+        _, record = _in_progress(output)
         settings = _manifest(output)["settings"]
         client = _client(str(settings["host"]), str(settings["base_url"]), hosted)
         return client, find(client, record)
-    client = _client(there.host, there.base_url, hosted)
-    job = client.job(there.job)
+    client = _client(remote.host, remote.base_url, hosted)
+    job = client.job(remote.job)
     if isinstance(job, ApiFailure):
-        raise client.error(job, f"job {there.job}")
+        raise client.error(job, f"job {remote.job}")
     return client, job
 
 
@@ -121,17 +123,17 @@ def _client(host: str, url: str, hosted: HostedSettings) -> FineTuningClient:
     return FineTuningClient(find_provider(hosted.host or host), url, hosted.api_key_env)
 
 
-def _begun(output: Path) -> tuple[Path, JobRecord]:
-    """Return the folder of a job that is under way, and its record. Raises ConfigError where there is none."""
+def _in_progress(output: Path) -> tuple[Path, JobRecord]:
+    """Return the folder of a job in progress, and its record. Raises ConfigError if there is none."""
     folder = beside(output, PARTIAL)
     record = read_job_record(folder) if folder.is_dir() else None
     if record is None:
-        raise ConfigError(f"{output}: no job of it is under way; `irlhf jobs list` shows the outputs that have one")
+        raise ConfigError(f"{output}: no job in progress; `irlhf jobs list` shows the outputs with a job")
     return folder, record
 
 
 def _plan(output: Path, hosted: HostedSettings) -> HostedPlan:
-    """Return the plan of the command that began an output, as its manifest records it."""
+    """Return the plan recorded in the manifest of an output."""
     settings = _manifest(output)["settings"]
     task = _task(output)
     base = str(settings["model"]).removeprefix(PREFIX)
@@ -157,7 +159,7 @@ def _own(kind: type[FinetuneSettings | RewardModelSettings], settings: dict[str,
 def _manifest(output: Path) -> dict[str, Any]:
     manifest: dict[str, Any] = read_json(beside(output, ".run.json"))
     if "request" not in manifest.get("settings", {}):
-        raise DataError(f"{beside(output, '.run.json')}: this run is not at a host")
+        raise DataError(f"{beside(output, '.run.json')}: this run is not hosted")
     return manifest
 
 

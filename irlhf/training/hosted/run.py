@@ -1,4 +1,4 @@
-"""Train at a host that speaks OpenAI's fine-tuning protocol: the same rows as here, one job, one price."""
+"""Fine-tune with a provider that supports OpenAI's fine-tuning API, on the same rows as local training."""
 
 import os
 import sys
@@ -44,16 +44,16 @@ from irlhf.training.training_set import TrainingSet
 
 _EPOCHS = 2
 _SEEDS = 2**31
-_MARGIN = "give or take a third"
+_ACCURACY = "± a third"
 _SOON = timedelta(days=90)
 _MILLION = 1e6
-_WHERE = "OPENAI_BASE_URL"
+_URL_VARIABLE = "OPENAI_BASE_URL"
 _VERSIONS = ("irlhf", "openai")
 
 
 @dataclass(frozen=True)
 class HostedPlan:
-    """What is asked of which host, and how."""
+    """A hosted training: task, base model, provider and request."""
 
     subject: HostedTask
     base: str  # without the prefix
@@ -65,11 +65,11 @@ class HostedPlan:
 
     @property
     def client(self) -> FineTuningClient:
-        """The host."""
+        """The client of the fine-tuning API."""
         return FineTuningClient(self.host, self.url, self.hosted.api_key_env)
 
     def write_files(self, data: HostedData, folder: Path) -> TrainingFile:
-        """Write the files for the host, and say what is left out."""
+        """Write the training files, and warn about skipped rows."""
         context = self.subject.settings.context
         training_file = write_training_file(data, folder, context, self.host)
         if training_file.counts[LEFT_OUT]:
@@ -77,43 +77,43 @@ class HostedPlan:
         if training_file.counts[SHARED]:
             console.warn(f"{training_file.counts[SHARED]:,} {SHARED}")
         if training_file.counts[EARLIER] and not self.host.weights:
-            problem = f"host {self.host.name} learns those as well, for all we know"
-            console.warn(f"{training_file.counts[EARLIER]:,} {EARLIER} of the conversation: {problem}")
+            problem = f"host {self.host.name} may train on these as well"
+            console.warn(f"{training_file.counts[EARLIER]:,} {EARLIER} in the conversation: {problem}")
         return training_file
 
 
-class Left(Exception):
-    """The job goes on, and nobody waits for it."""
+class _NotWaiting(Exception):
+    """The job continues without waiting for it (--no-wait)."""
 
 
 def finetune(subject: HostedTask, out: Path, model: str, hosted: HostedSettings) -> dict[str, Any]:
-    """Fill a folder with all but the weights, which the host keeps; return what was done."""
+    """Fine-tune with a provider, which keeps the weights, and return a summary."""
     return train(_plan(subject, model, hosted), out)
 
 
 def train(plan: HostedPlan, out: Path) -> dict[str, Any]:
-    """Fill a folder as planned; return what was done."""
+    """Run a planned training and return a summary."""
     subject, hosted = plan.subject, plan.hosted
     if console.PROCESSES > 1:
-        raise ConfigError("a host is asked by one process; start irlhf without torchrun")
+        raise ConfigError("hosted training runs in one process; run irlhf without torchrun")
     if STREAM in subject.manifest.inputs.values():
-        raise ConfigError("a job is found again by its rows, and stdin cannot be read again; name a file")
+        raise ConfigError("hosted training cannot read rows from stdin, because it must be able to resume; use a file")
     if hosted.dry_run:
-        return _tried(plan, out)
-    work = _untouched if subject.untouched else _trained
+        return _dry_run(plan, out)
+    work = _describe_base if subject.untouched else _run_job
     try:
         with resumable_folder(out, _manifest(plan), JOB_FILE) as folder:
             if folder is None:
-                return _finished(out / subject.file, hosted.served_name)
+                return _complete(out / subject.file, hosted.served_name)
             data = subject.read()
             done = work(data, plan, folder)
-    except Left as left:
-        return {"output": str(out), "open": True, "job": str(left)}
+    except _NotWaiting as running:
+        return {"output": str(out), "open": True, "job": str(running)}
     return {"output": str(out), "finished": False, **data.counts, **done}
 
 
 def preview(training: TrainingSet, model: str, count: int, settings: FinetuneSettings) -> str:
-    """Return the first rows as the host gets them: it learns the last message of each."""
+    """Return the first rows of the training file; the provider trains on the last message of each."""
     policy = training.policy(model, settings)
     if settings.objective == RA_DPO:
         pairs = islice(training_preferences(training, policy, settings), count)
@@ -128,25 +128,25 @@ def preview(training: TrainingSet, model: str, count: int, settings: FinetuneSet
 def _plan(subject: HostedTask, model: str, hosted: HostedSettings) -> HostedPlan:
     settings, base = subject.settings, model.removeprefix(PREFIX)
     host = find_provider(hosted.host or USUAL)
-    environment = "" if hosted.host else os.environ.get(_WHERE, "")
+    environment = "" if hosted.host else os.environ.get(_URL_VARIABLE, "")
     url = (hosted.base_url or environment or host.base_url).rstrip("/")
     if not base:
-        raise ConfigError(f"--model {PREFIX}: which? name the host's base model behind the colon")
+        raise ConfigError(f"--model {PREFIX}: missing model name; add the provider's base model after the colon")
     if hosted.max_spend and not hosted.price:
-        raise ConfigError(f"--max-spend {hosted.max_spend:g}: say what tokens cost, with --price-per-mtok")
+        raise ConfigError(f"--max-spend {hosted.max_spend:g} needs the price of tokens; add --price-per-mtok")
     if not url:
-        raise ConfigError(f"--host {host.name} has no address of its own; name yours with --base-url")
+        raise ConfigError(f"--host {host.name} has no default URL; add --base-url")
     epochs = epochs_of(subject)
     if subject.method == DPO and not host.dpo:
         raise ConfigError(
-            f"--objective ra-dpo: host {host.name} is not known to train by DPO; use --objective likelihood, or"
+            f"--objective ra-dpo: host {host.name} does not support DPO; use --objective likelihood, or"
             " --render-only to write the pairs"
         )
     given = read_hyperparameters(hosted.hyperparameters)
     hyperparameters = {"n_epochs": epochs, **subject.hyperparameters, **given}
     if settings.learning_rate and not host.learning_rate:
-        remedy = "say --hyperparameter learning_rate_multiplier=X, which multiplies the host's own rate"
-        raise ConfigError(f"--learning-rate: host {host.name} takes no rate; {remedy}")
+        remedy = "use --hyperparameter learning_rate_multiplier=X, a factor of the default rate"
+        raise ConfigError(f"--learning-rate: host {host.name} does not accept a rate; {remedy}")
     if settings.learning_rate:
         hyperparameters[host.learning_rate] = settings.learning_rate
     body = {**host.placed(hyperparameters, subject.method), "seed": settings.seed % _SEEDS, **host.extra_body}
@@ -154,35 +154,35 @@ def _plan(subject: HostedTask, model: str, hosted: HostedSettings) -> HostedPlan
 
 
 def epochs_of(subject: HostedTask) -> int:
-    """Return the passes over the rows that are asked for."""
+    """Return the number of passes over the rows."""
     return int(subject.settings.epochs) or _EPOCHS
 
 
 def _manifest(plan: HostedPlan) -> RunManifest:
     manifest = plan.subject.manifest
-    there = {"host": plan.host.name, "base_url": plan.url, "request": plan.body}
-    return RunManifest(manifest.command, manifest.inputs, {**manifest.settings, **there})
+    remote = {"host": plan.host.name, "base_url": plan.url, "request": plan.body}
+    return RunManifest(manifest.command, manifest.inputs, {**manifest.settings, **remote})
 
 
-def _trained(data: HostedData, plan: HostedPlan, folder: Path) -> dict[str, Any]:
-    """Fill `folder` with what there is of a model that the host has trained, and return its figures."""
+def _run_job(data: HostedData, plan: HostedPlan, folder: Path) -> dict[str, Any]:
+    """Submit or resume the job, wait for it, fill `folder` and return the figures."""
     training_file = plan.write_files(data, folder)
-    order = JobSpec(
+    spec = JobSpec(
         plan.base, training_file.training, training_file.validation if plan.host.validation else None, plan.body
     )
     client = plan.client
     if read_job_record(folder) is None and not plan.hosted.job:
-        _agree(plan, training_file, _shutdown(client, plan.base))
-    ticket = begin(order, folder)
+        _confirm_price(plan, training_file, _shutdown(client, plan.base))
+    record = begin(spec, folder)
     if plan.hosted.job:
-        ticket = adopt(client, ticket, folder, plan.hosted.job)
+        record = adopt(client, record, folder, plan.hosted.job)
     elif plan.hosted.again:
-        ticket = _anew(plan, training_file, ticket)
-    ticket = submit(client, order, ticket, folder)
+        record = _new_attempt(plan, training_file, record)
+    record = submit(client, spec, record, folder)
     if not plan.hosted.wait:
-        console.note(f"job {ticket.job} goes on at {plan.url}; without --no-wait the same command waits for it")
-        raise Left(ticket.job)
-    job = follow_job(client, ticket.job)
+        console.note(f"job {record.job} is running at {plan.url}; repeat the command without --no-wait to wait for it")
+        raise _NotWaiting(record.job)
+    job = follow_job(client, record.job)
     curve = metrics_of(client, job)
     if curve:
         with whole_file(folder / METRICS) as temporary:
@@ -193,50 +193,54 @@ def _trained(data: HostedData, plan: HostedPlan, folder: Path) -> dict[str, Any]
         "job": job.id,
     }
     figures = {**training_file.counts, **usage}
-    _remember(plan, folder, data, model_of(client, job), figures)
+    _write_description(plan, folder, data, model_of(client, job), figures)
     return figures
 
 
-def _untouched(data: HostedData, plan: HostedPlan, folder: Path) -> dict[str, Any]:
-    """Fill `folder` with the card by which the host's base is asked as it is; nothing is sent."""
-    _remember(plan, folder, data, plan.base, {"job": ""})
+def _describe_base(data: HostedData, plan: HostedPlan, folder: Path) -> dict[str, Any]:
+    """Fill `folder` with the description of the untrained base model; sends no request."""
+    _write_description(plan, folder, data, plan.base, {"job": ""})
     return {"job": ""}
 
 
-def _remember(plan: HostedPlan, folder: Path, data: HostedData, trained: str, figures: Mapping[str, Any]) -> None:
-    """Write the card, and say what is still to be done before the model can be asked."""
+def _write_description(
+    plan: HostedPlan, folder: Path, data: HostedData, trained: str, figures: Mapping[str, Any]
+) -> None:
+    """Write policy.json or reward.json, and warn if the model must be deployed first."""
     deployed = plan.host.deployment and bool(figures["job"])
     name = plan.hosted.served_name or ("" if deployed else trained)
-    there = RemoteModel(name, plan.url, plan.host.name, figures["job"], trained)
+    remote = RemoteModel(name, plan.url, plan.host.name, figures["job"], trained)
     versions = {package: version(package) for package in _VERSIONS}
-    description = data.description(there, {**figures, "request": plan.body, "versions": versions})
+    description = data.description(remote, {**figures, "request": plan.body, "versions": versions})
     write_json(folder / plan.subject.file, description)
     if not name:
-        what = trained or f"what job {figures['job']} made"
-        console.warn(f"{what} must be deployed at {plan.url}; then run `irlhf jobs deployed POLICY NAME`")
+        what = trained or f"the model of job {figures['job']}"
+        console.warn(
+            f"{what} must be deployed at {plan.url} before sampling; then run `irlhf jobs deployed POLICY NAME`"
+        )
 
 
-def _finished(file: Path, served_name: str) -> dict[str, Any]:
-    """Return what there is to say of a model that is complete, with the name under which it is deployed now."""
+def _complete(file: Path, served_name: str) -> dict[str, Any]:
+    """Return the summary of a complete run, and record a new deployment name."""
     tree = read_json(file)
     if served_name and tree.get(HOSTED, {}).get("model") != served_name:
         write_json(file, {**tree, HOSTED: {**tree[HOSTED], "model": served_name}})
-        console.note(f"{file}: the model is asked for as {served_name} from now on")
+        console.note(f"{file}: the model name for sampling is now {served_name}")
     return {"output": str(file.parent), "finished": True}
 
 
-def _agree(plan: HostedPlan, training_file: TrainingFile, doubts: str) -> None:
-    """Say what it comes to, and raise ConfigError where that is too much, or unless somebody says yes."""
+def _confirm_price(plan: HostedPlan, training_file: TrainingFile, notice: str) -> None:
+    """Report the price. Raises ConfigError if it exceeds --max-spend or if the user does not confirm."""
     cost, most = plan.hosted.price * training_file.tokens * plan.epochs / _MILLION, plan.hosted.max_spend
     if most and cost > most:
-        raise ConfigError(f"this comes to about {cost:,.2f}, more than --max-spend leaves ({most:,.2f}); not submitted")
-    price = _price(plan, training_file) + doubts
+        raise ConfigError(f"the job costs about {cost:,.2f}, more than --max-spend {most:,.2f}; not submitted")
+    price = _price(plan, training_file) + notice
     if plan.hosted.yes:
         console.note(price)
         return
     if not at_a_terminal():
-        raise ConfigError(f"this costs money ({price}); --yes submits it, --dry-run does not")
-    if not _confirmed(f"{price}\nsubmit it to {plan.url}?"):
+        raise ConfigError(f"this costs money ({price}); confirm with --yes, or use --dry-run")
+    if not _confirmed(f"{price}\nSubmit to {plan.url}?"):
         raise ConfigError("nothing was submitted")
 
 
@@ -250,21 +254,21 @@ def _confirmed(question: str) -> bool:
 
 
 def at_a_terminal() -> bool:
-    """Return whether somebody can be asked."""
+    """Return whether stdin is a terminal."""
     return sys.stdin.isatty()
 
 
 def _price(plan: HostedPlan, training_file: TrainingFile) -> str:
     tokens = training_file.tokens * plan.epochs
     count = training_file.counts["training file"]
-    rows = f"{count:,} rows of about {training_file.tokens:,} tokens (estimated, {_MARGIN})"
+    rows = f"{count:,} rows of about {training_file.tokens:,} tokens (estimated, {_ACCURACY})"
     price = plan.hosted.price
-    cost = f"about {price * tokens / _MILLION:,.2f}" if price else "unknown here (--price-per-mtok tells)"
-    return f"{rows} × {plan.epochs} epochs = {tokens:,} tokens to pay for; price: {cost}"
+    cost = f"about {price * tokens / _MILLION:,.2f}" if price else "unknown (set --price-per-mtok)"
+    return f"{rows} × {plan.epochs} epochs = {tokens:,} billed tokens; price: {cost}"
 
 
 def _shutdown(client: FineTuningClient, base: str) -> str:
-    """Return a doubt about a base that is shut down soon. Raises ConfigError where it is already."""
+    """Return a notice about a base that is shut down soon, or "". Raises ConfigError if it is shut down already."""
     model = client.model(base)
     if isinstance(model, ApiFailure):
         if model.kind in (FailureKind.UNAUTHORIZED, FailureKind.HTML_PAGE, FailureKind.UNREACHABLE):
@@ -275,25 +279,25 @@ def _shutdown(client: FineTuningClient, base: str) -> str:
     except ValueError:
         return ""
     if ends <= date.today():
-        raise ConfigError(f"{client.url} shut {base} down on {ends}; name another base with --model")
+        raise ConfigError(f"{client.url} shut {base} down on {ends}; choose another base with --model")
     if ends - date.today() > _SOON:
         return ""
-    console.warn(f"{base} and what is trained from it will be shut down on {ends}")
-    return f"; it can be asked until {ends}"
+    console.warn(f"{base} and its fine-tuned models will be shut down on {ends}")
+    return f"; available until {ends}"
 
 
-def _anew(plan: HostedPlan, training_file: TrainingFile, ticket: JobRecord) -> JobRecord:
-    renewed = again(plan.client, ticket)
-    if renewed != ticket:
-        _agree(plan, training_file, "")
+def _new_attempt(plan: HostedPlan, training_file: TrainingFile, record: JobRecord) -> JobRecord:
+    renewed = again(plan.client, record)
+    if renewed != record:
+        _confirm_price(plan, training_file, "")
     return renewed
 
 
-def _tried(plan: HostedPlan, out: Path) -> dict[str, Any]:
-    """Do all but ask the host, and leave nothing behind."""
+def _dry_run(plan: HostedPlan, out: Path) -> dict[str, Any]:
+    """Report the price without sending a request or writing a file."""
     data = plan.subject.read()
     if plan.subject.untouched:
-        console.note(f"nothing is trained, so nothing is to be paid for; nothing was sent to {plan.url}")
+        console.note(f"nothing is trained, so there is no cost; nothing was sent to {plan.url}")
         return {"output": str(out), "open": True}
     with tempfile.TemporaryDirectory() as folder:
         training_file = plan.write_files(data, Path(folder))

@@ -1,4 +1,4 @@
-"""What can be said of a training at a host, and what can not be said of one there or here."""
+"""Settings of hosted fine-tuning, and checks for options that do not apply."""
 
 import json
 from collections.abc import Mapping
@@ -10,19 +10,19 @@ from irlhf.policy.remote_model import PREFIX
 from irlhf.training.reward_model.settings import RewardModelSettings
 from irlhf.training.settings import CONTRAST, FinetuneSettings
 
-# Of the settings of a training here, what means nothing at a host, and what to say instead.
-_HERE: Mapping[str, str] = {
-    "lora": "a host decides what it trains; see --hyperparameter",
-    "merge": "a host decides what it trains",
-    "accumulate": "a host makes its own batches",
-    "batch": "say --hyperparameter batch_size=N",
-    "report_to": "a host tells its own trackers",
-    "contrast_weight": "it belongs to --objective contrast, which is for training here",
-    "alternatives": "it belongs to --objective contrast, which is for training here",
-    "one_reward": "it belongs to --objective contrast, which is for training here",
-    "whole_targets": "it belongs to --objective contrast, which is for training here",
-    "precision": "a host chooses its arithmetic",
-    "keep_best": "a host chooses its checkpoints",
+# Settings of local training that hosted training does not support, and the remedy.
+_LOCAL_ONLY: Mapping[str, str] = {
+    "lora": "the provider decides what is trained; see --hyperparameter",
+    "merge": "the provider decides what is trained",
+    "accumulate": "the provider forms the batches",
+    "batch": "use --hyperparameter batch_size=N",
+    "report_to": "the provider has its own tracking",
+    "contrast_weight": "it belongs to --objective contrast, which is for local training only",
+    "alternatives": "it belongs to --objective contrast, which is for local training only",
+    "one_reward": "it belongs to --objective contrast, which is for local training only",
+    "whole_targets": "it belongs to --objective contrast, which is for local training only",
+    "precision": "the provider chooses the precision",
+    "keep_best": "the provider chooses the checkpoint",
 }
 _CONTRAST = {
     "contrast_weight": "weight",
@@ -34,76 +34,76 @@ _CONTRAST = {
 
 @dataclass(frozen=True)
 class HostedSettings:
-    """How a host is asked to train. Only what stands before `price` makes another training."""
+    """Settings of hosted training. Only the settings above `price` change the trained model."""
 
-    host: str = ""  # a name of the table, or a YAML
+    host: str = ""  # name of a provider, or a YAML file
     base_url: str = ""
     hyperparameters: tuple[str, ...] = ()  # KEY=VALUE
     api_key_env: str = ""
-    price: float = 0.0  # of a million tokens trained on; 0 is not known
+    price: float = 0.0  # per million trained tokens; 0: unknown
     yes: bool = False
     dry_run: bool = False
-    wait: bool = True  # until the job is over
-    again: bool = False
-    job: str = ""  # which a user knows to be the one
-    served_name: str = ""  # under which what was trained is deployed
-    max_spend: float = 0.0  # what a job may come to, in the currency of `price`; 0 is no limit
+    wait: bool = True  # for the end of the job
+    again: bool = False  # submit a new job after a failed one
+    job: str = ""  # id of an existing job to adopt
+    served_name: str = ""  # deployment name of the trained model
+    max_spend: float = 0.0  # limit per job, in the currency of `price`; 0: no limit
 
 
 NOWHERE = HostedSettings()
 
 
 def is_hosted(model: str) -> bool:
-    """Return whether a base is one that a host trains."""
+    """Return whether a base model is trained by a provider."""
     return model.startswith(PREFIX)
 
 
 def refuse_hosted(hosted: HostedSettings) -> None:
-    """Raise ConfigError for a setting of a host's where training is here."""
+    """Raise ConfigError for a setting of hosted training in a local training."""
     for name, flag in _FLAGS.items():
         if getattr(hosted, name) != getattr(NOWHERE, name):
-            raise ConfigError(f"{flag} is for a host that trains: name its base with --model {PREFIX}NAME")
+            raise ConfigError(f"{flag} needs hosted training; use --model {PREFIX}NAME or remove {flag}")
 
 
 def check_there(
     settings: FinetuneSettings | RewardModelSettings, usual: FinetuneSettings | RewardModelSettings
 ) -> None:
-    """Raise ConfigError for a setting that no host takes."""
+    """Raise ConfigError for a setting that hosted training does not support."""
     refuse_contrast(settings)
-    for name, mend in _HERE.items():
+    for name, remedy in _LOCAL_ONLY.items():
         if getattr(settings, name, None) != getattr(usual, name, None):
-            raise ConfigError(f"{_flag(name)} means nothing at a host: {mend}")
+            raise ConfigError(f"{_flag(name)} has no effect in hosted training: {remedy}")
     if settings.epochs != int(settings.epochs):
-        raise ConfigError(f"--epochs {settings.epochs:g}: a host trains whole passes over the rows")
+        raise ConfigError(f"--epochs {settings.epochs:g}: hosted training needs a whole number of epochs")
 
 
 def refuse_contrast(settings: FinetuneSettings | RewardModelSettings) -> None:
-    """Raise ConfigError for an objective that no training file can express."""
+    """Raise ConfigError for the objective contrast, which a training file cannot express."""
     if getattr(settings, "objective", "") == CONTRAST:
         raise ConfigError(
-            "--objective contrast trains here only: no training file tells a host to compare targets; at a host use"
-            " --objective ra-dpo, which compares completions under both targets by DPO, or likelihood"
+            "--objective contrast is for local training only: a training file cannot compare targets; for hosted"
+            " training use --objective ra-dpo, which compares completions under both targets by DPO, or likelihood"
         )
 
 
 def read_hyperparameters(given: tuple[str, ...]) -> dict[str, Any]:
-    """Read KEY=VALUE, a value being a number, true, false or a word. Raises ConfigError."""
-    read: dict[str, Any] = {}
+    """Parse KEY=VALUE pairs; a value is a number, true, false or a string. Raises ConfigError."""
+    parsed: dict[str, Any] = {}
     for pair in given:
         key, equals, value = pair.partition("=")
         if not (key and equals and value):
-            raise ConfigError(f"--hyperparameter {pair}: write KEY=VALUE, like batch_size=8")
+            raise ConfigError(f"--hyperparameter {pair}: expected KEY=VALUE, such as batch_size=8")
         if key == "n_epochs":
-            raise ConfigError("--hyperparameter n_epochs: say --epochs, which the price depends on")
+            raise ConfigError("--hyperparameter n_epochs: use --epochs, which also determines the price")
         try:
-            read[key] = json.loads(value)
+            parsed[key] = json.loads(value)
         except ValueError:
-            read[key] = value
-    return read
+            parsed[key] = value
+    return parsed
 
 
 def _flag(name: str) -> str:
-    """Return how a setting is spelled on the command line."""
+    """Return the command line option of a setting."""
     if name in _CONTRAST:
         return f"--contrast {_CONTRAST[name]}"
     return "--no-merge" if name == "merge" else f"--{name.replace('_', '-')}"

@@ -1,4 +1,4 @@
-"""What a host can be taught: a policy from scored rows, or a reward model that answers in words from pairs."""
+"""Hosted training tasks: a policy from scored rows, or a reward model that answers 1 or 0 from pairs."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -19,37 +19,37 @@ from irlhf.training.reward_model.settings import RewardModelSettings
 from irlhf.training.settings import RA_DPO, FinetuneSettings
 from irlhf.training.training_set import VALIDATION_ROWS, finetune_manifest, read_training
 
-CONTEXT = 8192  # tokens; hosts do not tell theirs
+CONTEXT = 8192  # tokens; providers do not report theirs
 
 Row = tuple[str, Mapping[str, Any]]  # the id of an example, and its line of a training file, see `conversations`
 
 
 @dataclass(frozen=True)
 class HostedData:
-    """Rows that were read, and the card of what comes of learning them."""
+    """The training data of a hosted job, and a function that builds the resulting policy.json or reward.json."""
 
     source: Path
     learnt: Iterable[Row]
     held_out: Iterable[Row]
     counts: Mapping[str, Any]  # for the summary
-    description: Callable[[RemoteModel, Mapping[str, Any]], dict[str, Any]]  # of where it lives, and how it was trained
+    description: Callable[[RemoteModel, Mapping[str, Any]], dict[str, Any]]  # from the remote model and the figures
 
 
 @dataclass(frozen=True)
 class HostedTask:
-    """What a host is to train, before anything is read."""
+    """A hosted training before its data are read."""
 
-    file: str  # its card, in the folder
+    file: str  # policy.json or reward.json
     settings: FinetuneSettings | RewardModelSettings
     manifest: RunManifest
     read: Callable[[], HostedData]
-    untouched: bool = False  # nothing is trained, and the base is merely asked
+    untouched: bool = False  # nothing is trained; the base model is used as it is
     method: str = SUPERVISED
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)  # of the method
 
 
 def policy(source: Path, model: str, settings: FinetuneSettings) -> HostedTask:
-    """Return a policy to be trained from scored rows."""
+    """Return the task of training a policy on scored rows."""
     settings = replace(settings, context=settings.context or CONTEXT)
     manifest = finetune_manifest("finetune", source, model, settings)
     task = HostedTask(FILE, settings, manifest, lambda: _scored(source, model, settings), settings.baseline == PROMPTED)
@@ -59,7 +59,7 @@ def policy(source: Path, model: str, settings: FinetuneSettings) -> HostedTask:
 
 
 def reward_model(source: Path, model: str, settings: RewardModelSettings) -> HostedTask:
-    """Return a reward model to be trained from pairs: it answers 1 or 0."""
+    """Return the task of training a reward model that answers 1 or 0 on pairs."""
     settings = replace(settings, context=settings.context or CONTEXT)
     manifest = reward_model_manifest(source, model, settings)
     return HostedTask(REWARD_FILE, settings, manifest, lambda: _paired(source, manifest, settings))
@@ -67,21 +67,23 @@ def reward_model(source: Path, model: str, settings: RewardModelSettings) -> Hos
 
 def _scored(source: Path, model: str, settings: FinetuneSettings) -> HostedData:
     training = read_training(source, settings)
-    made = training.policy(model, settings)
+    trained_policy = training.policy(model, settings)
 
     def rows(examples: list[Example]) -> Iterator[Row]:
-        for example, messages in training.messages(made, examples, settings):
+        for example, messages in training.messages(trained_policy, examples, settings):
             yield example.id, {"messages": messages}
 
     def description(hosted: RemoteModel, figures: Mapping[str, Any]) -> dict[str, Any]:
-        return replace(made, training={**figures, "settings": asdict(settings)}, hosted=hosted).to_json()
+        return replace(trained_policy, training={**figures, "settings": asdict(settings)}, hosted=hosted).to_json()
 
     counts = {"rewards": list(training.specs), **training.counts}
     held_out = training.validation[:VALIDATION_ROWS]
     if settings.objective == RA_DPO:
-        pairs = training_preferences(training, made, settings)
-        return HostedData(source, pairs, preference_rows(training, made, held_out, settings), counts, description)
-    learnt = [] if settings.baseline == PROMPTED else training.learnt(made, settings)
+        pairs = training_preferences(training, trained_policy, settings)
+        return HostedData(
+            source, pairs, preference_rows(training, trained_policy, held_out, settings), counts, description
+        )
+    learnt = [] if settings.baseline == PROMPTED else training.learnt(trained_policy, settings)
     return HostedData(source, rows(learnt), rows(held_out), counts, description)
 
 
@@ -102,7 +104,7 @@ def _paired(source: Path, run: RunManifest, settings: RewardModelSettings) -> Ho
 
 
 def conversations(line: Mapping[str, Any]) -> list[list[Message]]:
-    """Return the conversations in a line of a training file: one that is learnt, or two of which one is preferred."""
+    """Return the conversations of a training file line: one, or a preferred and a non-preferred one."""
     if "messages" in line:
         return [line["messages"]]
     prompt = line["input"]["messages"]

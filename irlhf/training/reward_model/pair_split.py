@@ -1,4 +1,4 @@
-"""The pairs that a reward model learns from, those that it is held to, and those that it never sees."""
+"""Split preference pairs into training and validation pairs of a reward model."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -23,19 +23,20 @@ _SKIPPED = "skipped: "
 
 @dataclass
 class Preferences:
-    """The pairs of one file, by what becomes of them."""
+    """The training and validation pairs of one file."""
 
     train: list[Pair]
     validation: list[Pair]
-    held_out: str  # where the validation pairs are from
+    held_out: str  # source of the validation pairs
     counts: Counter[str] = field(default_factory=Counter)
 
 
 def read_preferences(source: Path, settings: RewardModelSettings) -> Preferences:
-    """Read the pairs of a file. Raises DataError where there is none to learn from.
+    """Read the pairs of a file. Raises DataError if there are no training pairs.
 
-    The pairs of the training split (or of none) are learnt, with a half those of its conversations alone; those of the
-    validation split are kept to measure on. Where there are none of these, a tenth of the prompts is held out.
+    Training pairs are those of the training split or without a split; `half` restricts them to half of the
+    conversations. Validation pairs are those of the validation split. If there are none, a tenth of the prompts is held
+    out.
     """
     rows: dict[str, list[Example]] = {TRAIN: [], VALIDATION: []}
     counts: Counter[str] = Counter()
@@ -52,23 +53,23 @@ def read_preferences(source: Path, settings: RewardModelSettings) -> Preferences
     counts.update(left_out_counts)
     counts.update(others)
     if not train:
-        problem = f"{source}: no pair to learn from in {counts['rows']:,} rows ({_skipped(counts)})"
-        raise DataError(f"{problem}; a chosen and a rejected completion share their 'group' and their prompt")
+        problem = f"{source}: no pairs to train on in {counts['rows']:,} rows ({_skipped(counts)})"
+        raise DataError(f"{problem}; a pair is a chosen and a rejected completion with equal 'group' and prompt")
     held_out = FROM_SPLIT
     if not validation:
-        train, validation = _parted(train, settings.seed)
+        train, validation = _split(train, settings.seed)
         held_out = FROM_TRAINING if validation else FROM_NOWHERE
     counts["pairs"], counts["validation pairs"] = len(train), len(validation)
     return Preferences(train, validation, held_out, counts)
 
 
 def half_of(example: Example) -> str:
-    """Return the half that a row's conversation falls into, by the words that it begins with alone."""
+    """Return the half of a conversation, PROXY or GOLD, by the hash of its first words."""
     return PROXY if Shard(1, 2).holds(f"half/{words(beginning(example.prompt))}") else GOLD
 
 
-def _parted(pairs: Iterable[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Return pairs without a tenth of their conversations, and those of that tenth."""
+def _split(pairs: Iterable[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Return the pairs of nine tenths of the conversations, and those of the held-out tenth."""
     sides: tuple[list[Pair], list[Pair]] = ([], [])
     for pair in pairs:
         sides[fingerprint(f"held out/{seed}/{words(beginning(pair.chosen.prompt))}") % _TENTHS == 0].append(pair)
@@ -76,13 +77,13 @@ def _parted(pairs: Iterable[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
 
 
 def tell(preferences: Preferences) -> None:
-    """Say what is learnt, what is measured on and what was left out."""
+    """Report the numbers of training, validation and skipped pairs."""
     counts = preferences.counts
-    summary = f"{counts['pairs']:,} pairs to learn from"
+    summary = f"{counts['pairs']:,} pairs to train on"
     if preferences.validation:
-        summary += f", {counts['validation pairs']:,} of {preferences.held_out} to measure on"
+        summary += f", {counts['validation pairs']:,} validation pairs from {preferences.held_out}"
     skipped = _skipped(counts)
-    console.note(f"{summary}; left out: {skipped}" if skipped else summary)
+    console.note(f"{summary}; skipped: {skipped}" if skipped else summary)
 
 
 def _skipped(counts: Counter[str]) -> str:

@@ -1,6 +1,6 @@
-"""transformers' Trainer with the loss of Bradley and Terry: the chosen completion's reward against the rejected one's.
+"""transformers' Trainer with the Bradley-Terry loss on pairs of a chosen and a rejected completion.
 
-The two rows of a pair stand in one batch, pairs of like length beside each other, each pair weighing the same:
+Both rows of a pair are in the same batch, and all pairs have the same weight:
 
     batch = chosen of pair 1, of pair 2, …, rejected of pair 1, of pair 2, …
     loss = mean over pairs of -log sigmoid(reward of the chosen - reward of the rejected)
@@ -23,45 +23,45 @@ from irlhf.training.callbacks import EpochLoader, TrainingCallback, TrainingPlan
 
 
 class EncodedPair(NamedTuple):
-    """What the model reads of a pair."""
+    """The encoded rows of a pair."""
 
     chosen: Row
     rejected: Row
 
     @property
     def width(self) -> int:
-        """Tokens of the longer one."""
+        """Number of tokens of the longer row."""
         return max(len(row["input_ids"]) for row in self)
 
 
 class PairCollator:
-    """Puts the chosen rows of one batch above the rejected ones, padded as in scoring."""
+    """Stacks the chosen rows of a batch above the rejected ones, padded as in scoring."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
 
     def __call__(self, pairs: Sequence[EncodedPair]) -> dict[str, torch.Tensor]:
-        """Return what the model is given, and `labels`, of which there is one a pair and which the Trainer counts."""
+        """Return the model inputs [2 * pairs, width] and `labels` [pairs], which the Trainer uses to count pairs."""
         rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
         return {**self.tokenizer.pad(rows, return_tensors="pt"), "labels": torch.ones(len(pairs))}
 
 
 class PairTrainer(Trainer):  # type: ignore[misc]
-    """The Trainer with the loss of pairs, each of a step's pairs weighing the same."""
+    """A Trainer whose loss is the mean over all pairs of a step."""
 
     loss_is_scaled_for_ga = True
-    batch = 1.0  # pairs a step
+    batch = 1.0  # pairs per step
 
     def __init__(self, model: Any, **options: Any) -> None:
         super().__init__(model=model, **options)
-        self.model_accepts_loss_kwargs = True  # so that the pairs of all parts of a step are counted
+        self.model_accepts_loss_kwargs = True  # counts pairs over all parts of a step
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return the training pairs in batches of like length."""
+        """Return a loader of the training pairs in batches of similar length."""
         pairs: Any = self.train_dataset
         widths = [pair.width for pair in pairs]
         batches = LengthBatches(widths, self.batch / self.args.gradient_accumulation_steps, self.args.seed)
-        batches.costs = [1] * len(widths)  # batches of equally many pairs, or those of long ones would weigh more
+        batches.costs = [1] * len(widths)  # equal numbers of pairs per batch, so that long pairs have no larger weight
         return EpochLoader(pairs, batch_sampler=batches, collate_fn=self.data_collator)
 
     def compute_loss(
@@ -71,19 +71,19 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return the summed loss of the batch over the number of pairs of the whole step."""
+        """Return the summed loss of the batch divided by the number of pairs of the whole step."""
         total = self.total_loss(model, inputs)
         loss = total / (len(inputs["labels"]) if num_items_in_batch is None else num_items_in_batch)
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def total_loss(self, model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the summed loss of a batch."""
-        given = {name: value for name, value in inputs.items() if name != "labels"}
-        chosen, rejected = model(**given).logits[:, 0].float().chunk(2)
+        """Return the loss of a batch, summed over pairs."""
+        model_inputs = {name: value for name, value in inputs.items() if name != "labels"}
+        chosen, rejected = model(**model_inputs).logits[:, 0].float().chunk(2)
         return -logsigmoid(chosen - rejected).sum()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Measure the loss on the held-out pairs, every pair weighing the same."""
+        """Return the metrics of the held-out pairs; the loss is the mean over pairs."""
         pairs: Any = self.eval_dataset
         order = sorted(pairs, key=lambda pair: pair.width)
         size = max(1, round(self.batch / self.args.gradient_accumulation_steps))
@@ -102,7 +102,7 @@ def pair_trainer(
 ) -> PairTrainer:
     """Return a Trainer over (training, validation) pairs that writes into `folder`."""
     training, validation = pairs
-    made = PairTrainer(
+    trainer = PairTrainer(
         model,
         args=training_arguments(folder, plan, bool(validation)),
         train_dataset=training,
@@ -110,6 +110,6 @@ def pair_trainer(
         data_collator=PairCollator(tokenizer),
         callbacks=[TrainingCallback(folder)],
     )
-    made.batch = plan.batch
-    made.remove_callback(PrinterCallback)  # stdout is for data
-    return made
+    trainer.batch = plan.batch
+    trainer.remove_callback(PrinterCallback)  # stdout is for data
+    return trainer

@@ -1,4 +1,4 @@
-"""The rows and the manifest of a reward model's training."""
+"""Manifest, provenance and training rows of reward models."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -17,22 +17,22 @@ COMMAND = "reward-model"
 
 
 def reward_model_manifest(source: Path, model: str, settings: RewardModelSettings) -> RunManifest:
-    """Return what a run makes."""
+    """Return the manifest of a run."""
     inputs = {"model": Path(model)} if model and Path(model).exists() else {}
     return RunManifest(COMMAND, {"pairs": source, **inputs}, {**asdict(settings), "model": model})
 
 
 def origin(manifest: RunManifest, preferences: Preferences) -> dict[str, Any]:
-    """Return what a reward model is made of: the base, the digest of every input, the settings, what was left out."""
-    made = manifest.to_json()
-    digests = {role: entry["sha256"] for role, entry in made["inputs"].items()}
-    settings = {name: value for name, value in made["settings"].items() if name != "model"}
+    """Return the provenance of a reward model: base, digests of the inputs, settings and row counts."""
+    record = manifest.to_json()
+    digests = {role: entry["sha256"] for role, entry in record["inputs"].items()}
+    settings = {name: value for name, value in record["settings"].items() if name != "model"}
     counts = {**preferences.counts, "validation pairs are from": preferences.held_out}
-    return {"base": made["settings"]["model"], "digests": digests, "settings": settings, "data": counts}
+    return {"base": record["settings"]["model"], "digests": digests, "settings": settings, "data": counts}
 
 
 def verdict_rows(pairs: Sequence[Pair], seed: int) -> Iterator[tuple[str, list[Message]]]:
-    """Yield each completion of the pairs once, at random: its id, the question and the answer 1 or 0."""
+    """Yield each completion of the pairs once, in random order: its id, and the messages with the answer 1 or 0."""
     rows = {example.id: example for pair in pairs for example in pair}
     for example in random.Random(f"{seed}/verdicts").sample(list(rows.values()), len(rows)):
         answer = as_messages(YES if example.label == CHOSEN else NO, "assistant")

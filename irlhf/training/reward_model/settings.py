@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RewardModelSettings:
-    """How a reward model is trained. What is 0 is chosen to fit the base, and said.
+    """Settings of reward model training. 0 selects a value that fits the base model; the value is reported.
 
-    `batch` is in pairs a step, computed in `accumulate` parts to spare memory; `context` is in tokens, prompt and
-    completion together. `half`, proxy or gold, trains on one of two halves of the conversations, which share none, so
-    that two reward models never saw the same data. `report_to` names a tracker that transformers knows. `precision` is
-    the arithmetic of training, see irlhf/models/precision.py.
+    `batch` is in pairs per step, computed in `accumulate` parts to save memory. `context` is in tokens, prompt and
+    completion together. `half` (proxy or gold) trains on one of two disjoint halves of the conversations, so that two
+    reward models share no data. `report_to` is a tracker known to transformers. For `precision` see
+    irlhf/models/precision.py.
     """
 
     epochs: float = 0.0
