@@ -159,7 +159,7 @@ def test_a_folder_without_a_model_and_a_name_of_nothing_are_one_line(prompts: Pa
     for name, why in (
         ("empty", "empty: no config.json in this folder, so it holds no model"),
         ("/nowhere/polcy", "/nowhere/polcy: no such folder"),
-        ("polcy", "polcy: no causal language model of this name on the hub, and no such folder"),
+        ("polcy", "polcy: no causal language model with this name on the hub, and no such folder"),
         ("tiny", "tiny has random weights, so its samples are meaningless"),
     ):
         outcome = call("sample", name, prompts)

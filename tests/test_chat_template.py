@@ -148,11 +148,11 @@ def test_what_is_no_number_is_sent_to_sample(value: object, policy: Policy, toke
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"short": "0.6.."}, "learnt no such thresholds"),
+        ({"short": "0.6.."}, "does not support such thresholds"),
         ({"rewards": {"shrot": 0.9}}, r"no reward 'shrot' \(it knows short, colour\)"),
-        ({"rewards": 0.9}, "rewards: write names and numbers"),
-        ({"rewards": ["short"]}, "rewards: write names and numbers"),
-        ({"short": 0.9, "rewards": {"short": 0.8}}, "short is asked for twice"),
+        ({"rewards": 0.9}, "rewards: expected names and numbers"),
+        ({"rewards": ["short"]}, "rewards: expected names and numbers"),
+        ({"short": 0.9, "rewards": {"short": 0.8}}, "short is requested twice"),
     ],
 )
 def test_what_cannot_be_asked_is_told_why(asked: dict[str, Any], told: str, policy: Policy, tokenizer: Any) -> None:

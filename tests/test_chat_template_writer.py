@@ -83,7 +83,9 @@ def test_finetune_says_that_a_template_has_no_dial(bench: Bench) -> None:
         "finetune", bench.scored, "-r", bench.rewards, "-o", "own", "--epochs", "0.2", "--template", "mine.yaml"
     )
     assert outcome.code == 0
-    assert "has no dial: its line holds the value of short otherwise than once" in " ".join(outcome.err.split())
+    assert "template is not supported: its line does not contain the value of short exactly once" in " ".join(
+        outcome.err.split()
+    )
     assert Path("own/chat_template.jinja").read_text() == PLAIN_CHAT
     assert "tokenizer_encode_kwargs" not in Path("own/README.md").read_text()
 

@@ -123,11 +123,11 @@ def test_a_text_without_a_token_fails_alone(tmp_path: Path) -> None:
     folder = llama(tmp_path / "rm", pad_token_id=0)
     empty = Example(id="x", prompt="how", completion="")
     assert failures(folder, [empty, *EXAMPLES[:2]], input="completion") == [
-        "the model is shown no token of it",
+        "the text has no tokens",
         None,
         None,
     ]
-    assert failures(folder, [empty], input="completion") == ["the model is shown no token of it"]
+    assert failures(folder, [empty], input="completion") == ["the text has no tokens"]
 
 
 ALTERNATING = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
@@ -145,7 +145,7 @@ def test_a_conversation_that_the_template_refuses_fails_alone(
 ) -> None:
     folder = llama(tmp_path / "rm", chat=chat, pad_token_id=0)
     first, second = failures(folder, [Example(id="x", prompt=prompt, completion="no"), EXAMPLES[1]])
-    assert first.startswith(f"the model's chat template refuses this conversation ({reason}")
+    assert first.startswith(f"the model's chat template rejects this conversation ({reason}")
     assert second is None
 
 
@@ -214,10 +214,10 @@ def _speechless(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (_causal, "a model of another kind, without all the weights of this one (score.weight)"),
-        (_cut, "no model of this kind in safetensors there"),
-        (_wider, "no model of this kind in safetensors there"),
-        (_speechless, "no tokenizer with a vocabulary there"),
+        (_causal, "weights are missing, so this is another kind of model (score.weight)"),
+        (_cut, "no model of this kind in safetensors format"),
+        (_wider, "no model of this kind in safetensors format"),
+        (_speechless, "no tokenizer with a vocabulary"),
     ],
 )
 def test_a_model_that_is_not_whole_is_refused_and_never_made_up(spoil: Any, told: str, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_a_model_that_is_not_whole_is_refused_and_never_made_up(spoil: Any, told
 
 
 def test_labels_that_share_a_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="two of its labels have one name"):
+    with pytest.raises(ConfigError, match="two labels have the same name"):
         logits(bert(tmp_path / "rm", id2label={0: "x", 1: "x"}, label2id={"x": 1}), label="x")
 
 

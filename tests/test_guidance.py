@@ -177,7 +177,9 @@ def test_a_token_that_one_side_rules_out_is_still_a_number() -> None:
 
 @pytest.mark.parametrize("name", OTHER)
 def test_a_model_with_another_memory_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"keys and values, which --guidance needs .* leave it at 1"):
+    with pytest.raises(
+        ConfigError, match=r"--guidance needs a model with a plain key-value cache, .* remove the option"
+    ):
         drawn(random_model(OTHER[name]), pairs(1), Decoding(guidance=2))
 
 
@@ -281,7 +283,7 @@ def test_a_policy_with_another_memory_is_refused_in_one_line(bench: Bench) -> No
     (folder / "generation_config.json").write_text(json.dumps(config | {"cache_implementation": "static"}))
     outcome = call("sample", folder, bench.examples, "-t", "short=1", "--guidance", 2, "--max-tokens", 8, "-q")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "LlamaForCausalLM does not keep its past as plain keys and values" in outcome.err
+    assert "plain key-value cache, which LlamaForCausalLM does not have" in outcome.err
     assert not list(Path.cwd().glob("samples.jsonl"))
 
 

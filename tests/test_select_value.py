@@ -182,7 +182,7 @@ def test_what_the_model_is_shown_otherwise_is_another_pass(tmp_path: Path) -> No
         ({"votes": 3}, "a: this scorer does not accept `votes:`"),
         ({"options": {"x": 1}}, "a: this scorer does not accept `options:`"),
         ({"revision": "main"}, "a folder has no `revision:`; remove it"),
-        ({"input": "chat"}, "no chat template; say `input: pair` or `input: completion`"),
+        ({"input": "chat"}, "no chat template; use `input: pair` or `input: completion`"),
     ],
 )
 def test_a_key_that_means_nothing_to_a_classifier_is_refused(spec: Any, told: str, tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
-"""The dial in the chat template: a policy's rewards, asked for by whoever serves its folder.
+"""Chat templates that accept target rewards, so that any server of a policy folder can request them.
 
-    constants of the policy      names, lines, spelling, what a careless reader takes for what
-    rewards.jinja                writes the rewards into `messages` as `irlhf sample` does, and disarms all other text
-    the base's chat template     as it is; it finds the new messages
+    constants of the policy      names, lines, spelling, character foldings
+    rewards.jinja                writes the targets into `messages` as `irlhf sample` does, and escapes all other text
+    the base's chat template     unchanged; it renders the new messages
 
-Nothing of a user's template is run there: what it renders is taken apart into the pieces around values and lines.
+The chat template does not run the user's reward template. Its output is split into the texts around values and lines.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,40 +29,40 @@ from irlhf.policy.scales import UNIT
 from irlhf.policy.templates import Bound, RequestedValue, Template
 
 _BEGIN = "{#- irlhf: this chat template knows the rewards"
-_END = "{# irlhf: the base's own chat template follows #}\n"  # nothing of it trims the base's
+_END = "{# irlhf: the base's own chat template follows #}\n"  # does not trim the whitespace of the base's template
 _PROGRAM = "rewards.jinja"
-_OWN = "irlhf"  # how the program's own variables begin
+_OWN = "irlhf"  # prefix of the variables of rewards.jinja
 _ALL = "rewards"
 _WRITTEN = "written"
-# What Jinja, and those who hand the words of a call on to it, take for themselves.
-_TAKEN = {_ALL, "self", "loop", "super", "caller", "varargs", "kwargs", "conversations", "messages"}
-_TAKEN |= {"raise_exception", "strftime_now", "add_special_tokens", *jinja2.defaults.DEFAULT_NAMESPACE}
-# How a served policy is drawn from unless the request says otherwise: generation_config.json.
+# Names reserved by Jinja, transformers and servers.
+_RESERVED = {_ALL, "self", "loop", "super", "caller", "varargs", "kwargs", "conversations", "messages"}
+_RESERVED |= {"raise_exception", "strftime_now", "add_special_tokens", *jinja2.defaults.DEFAULT_NAMESPACE}
+# Default decoding of a served policy, see generation_config.json.
 _SERVED = {"temperature": 1.0, "top_p": 1.0, "guidance": 1.0}
 _PLAINEST = set(ascii_letters + digits + " ,:._-")
-_PROBES = [i / 200 for i in range(-400, 601)]  # numbers that a template is tried with
+_PROBES = [i / 200 for i in range(-400, 601)]  # numbers used to test a template
 
-# What a request hands on to the dial where `irlhf sample` has written the rewards into the messages.
+# Chat template arguments for messages that already contain the rewards.
 AS_WRITTEN: Mapping[str, str] = {_ALL: _WRITTEN}
 
-Rim = tuple[float, float, str]  # the middle of a spelling, a training row's number that is spelled so, the spelling
+Rim = tuple[float, float, str]  # centre of a spelling, a training row's number with this spelling, the spelling
 
 
 class UnsupportedTemplate(ConfigError):
-    """A template whose lines are more than a value between two fixed texts."""
+    """The reward template cannot be expressed in a chat template."""
 
 
 class Folds(NamedTuple):
-    """What the characters beyond their own looks are read as, as far as a reward line could be read."""
+    """Characters that could be read as part of a reward line, and their foldings."""
 
-    like: tuple[str, str]  # characters, and below each the one that it is read as
-    wide: dict[str, str]  # those that are read as several
-    unseen: str  # those that are not seen
-    signs: str  # those of the openings that other text loses as unseen
+    like: tuple[str, str]  # characters, and the single characters that they are read as
+    wide: dict[str, str]  # characters that are read as several characters
+    unseen: str  # invisible characters
+    signs: str  # non-ASCII characters of the openings
 
 
 class _Generation(jinja2.ext.Extension):
-    """Reads `{% generation %}`, with which chat templates mark what an assistant wrote."""
+    """Parses `{% generation %}`, which marks assistant text in chat templates."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -77,14 +77,14 @@ _JINJA = ImmutableSandboxedEnvironment(
 
 
 def with_rewards(policy: Policy, base: str, tokenizer: Any) -> str:
-    """Return a chat template that asks the policy for rewards, and then runs the base's own.
+    """Return a chat template that accepts target rewards and then runs the base's chat template.
 
     Raises UnsupportedTemplate.
     """
     constants = _constants(policy, tokenizer)
     named = ", ".join(f"{_literal(name)}: {name}" for name in keywords(policy.names, base, tokenizer))
     parts = [
-        f"{_BEGIN}, for it was made of a policy of irlhf. What stands below follows its policy.json. -#}}",
+        f"{_BEGIN} of an irlhf policy. The constants below follow its policy.json. -#}}",
         f"{{%- set {_OWN} = {_literal(constants)} -%}}",
         f"{{%- set {_OWN}_named = {{{named}}} -%}}",
         package_files("irlhf.models").joinpath(_PROGRAM).read_text(encoding="utf-8"),
@@ -93,33 +93,33 @@ def with_rewards(policy: Policy, base: str, tokenizer: Any) -> str:
 
 
 def without_rewards(chat_template: str) -> str:
-    """Return the base's own chat template, of a policy's or of any other."""
+    """Return the chat template of the base model, with the reward part removed if there is one."""
     return chat_template.split(_END, 1)[1] if has_rewards(chat_template) else chat_template
 
 
 def has_rewards(chat_template: str) -> bool:
-    """Return whether a chat template is a policy's, which knows its rewards."""
+    """Return whether a chat template accepts target rewards."""
     return chat_template.startswith(_BEGIN) and _END in chat_template
 
 
 def keywords(names: Sequence[str], base: str, tokenizer: Any) -> list[str]:
-    """Return the rewards that can be asked for by their bare names; all others only in `rewards`.
+    """Return the rewards that can be requested as arguments of their own; others only in `rewards`.
 
     Raises UnsupportedTemplate.
     """
     try:
         used = jinja2.meta.find_undeclared_variables(_JINJA.parse(base))
     except jinja2.TemplateError as error:
-        raise UnsupportedTemplate(f"the base's chat template cannot be read ({error})") from error
+        raise UnsupportedTemplate(f"the base's chat template cannot be parsed ({error})") from error
     if _ALL in used:
-        raise UnsupportedTemplate(f"the base's chat template has a variable of its own called {_ALL}")
-    taken = _TAKEN | used | set(signature(tokenizer.apply_chat_template).parameters)
-    return [name for name in names if name not in taken and _is_variable(name)]
+        raise UnsupportedTemplate(f"the base's chat template already uses a variable named {_ALL}")
+    reserved = _RESERVED | used | set(signature(tokenizer.apply_chat_template).parameters)
+    return [name for name in names if name not in reserved and _is_variable(name)]
 
 
 def _is_variable(name: str) -> bool:
     if not name.isidentifier() or name.startswith(_OWN) or name.endswith(("_token", "_tokens")):
-        return False  # tokenizers hand their special tokens on by such names
+        return False  # tokenizers pass their special tokens under such names
     try:
         return jinja2.meta.find_undeclared_variables(_JINJA.parse(f"{{{{ {name} }}}}")) == {name}
     except jinja2.TemplateError:
@@ -151,7 +151,7 @@ def _constants(policy: Policy, tokenizer: Any) -> dict[str, Any]:
 
 
 def _lines(template: Template, names: Sequence[str]) -> dict[str, dict[str, tuple[str, str]]]:
-    """Return what stands around the value in each line. Raises UnsupportedTemplate."""
+    """Return the texts before and after the value in each line, by name and kind. Raises UnsupportedTemplate."""
     values = {template.spelling(number) for number in _PROBES}
     lines: dict[str, dict[str, tuple[str, str]]] = {}
     for name in names:
@@ -159,12 +159,12 @@ def _lines(template: Template, names: Sequence[str]) -> dict[str, dict[str, tupl
         for kind, value in product(template.kinds, values):
             before, behind = lines[name].get(kind, ("", ""))
             if before + value + behind != template.reward_line(name, value, kind):
-                raise UnsupportedTemplate(f"its {kind} holds the value of {name} otherwise than once, as it is")
+                raise UnsupportedTemplate(f"its {kind} does not contain the value of {name} exactly once, unchanged")
     return lines
 
 
 def _blocks(template: Template, names: Sequence[str]) -> list[list[str]]:
-    """Return what stands before, between and behind one line, two lines, and so on. Raises UnsupportedTemplate."""
+    """Return the texts before, between and after one line, two lines, and so on. Raises UnsupportedTemplate."""
     blocks = []
     for count in range(1, len(names) + 1):
         marks = [f"\N{OBJECT REPLACEMENT CHARACTER}{i}\N{OBJECT REPLACEMENT CHARACTER}" for i in range(count)]
@@ -177,13 +177,13 @@ def _blocks(template: Template, names: Sequence[str]) -> list[list[str]]:
             lines = [template.reward_line(name, template.spelling(number), kind) for name in names[-count:]]
             joined = "".join(f"{piece}{line}" for piece, line in zip(pieces, [*lines, ""], strict=True))
             if joined != template.block_of(lines):
-                raise UnsupportedTemplate("its block does more than put texts before, between and behind the lines")
+                raise UnsupportedTemplate("its block changes the lines instead of adding fixed texts around them")
         blocks.append(pieces)
     return blocks
 
 
 def put(policy: Policy, name: str, wish: RequestedValue) -> RequestedValue:
-    """Return what the dial puts into the prompt for a wish."""
+    """Return the target that the chat template writes into the prompt for a requested target."""
     if isinstance(wish, Bound):
         return wish._replace(number=policy.shown(name, wish.number))
     reach = _reach(policy).get(name)
@@ -191,14 +191,14 @@ def put(policy: Policy, name: str, wish: RequestedValue) -> RequestedValue:
 
 
 def _gaps(policy: Policy, name: str) -> list[tuple[Rim, Rim]]:
-    """Return between which numbers of training rows lie spellings that no row has."""
+    """Return the intervals between numbers of training rows that contain spellings without a training row."""
     spelling, known = policy.template.spelling, policy.known(name)
     if not known:
         return []
-    alike = [list(numbers) for _, numbers in groupby(known, spelling)]
+    same_spelling = [list(numbers) for _, numbers in groupby(known, spelling)]
     rims = [
         [(spelling.centre(number), number, spelling(number)) for number in (numbers[0], numbers[-1])]
-        for numbers in alike
+        for numbers in same_spelling
     ]
     gaps = [(below[1], above[0]) for below, above in pairwise(rims)]
     between = [gap for gap in gaps if spelling((gap[0][0] + gap[1][0]) / 2) not in (gap[0][2], gap[1][2])]
@@ -207,7 +207,7 @@ def _gaps(policy: Policy, name: str) -> list[tuple[Rim, Rim]]:
 
 
 def _reach(policy: Policy) -> Mapping[str, Reach]:
-    """Return what was measured of each reward, where it was measured as a served policy is drawn from."""
+    """Return the calibration of each reward, if it was measured with the default decoding of a server."""
     measured = policy.calibration
     if measured is None or any(measured.decoding.get(name, number) != number for name, number in _SERVED.items()):
         return {}
@@ -216,9 +216,9 @@ def _reach(policy: Policy) -> Mapping[str, Reach]:
 
 @cache
 def folds_of(openings: tuple[str, ...]) -> Folds:
-    """Return how characters are read, of those that are not read as they are and could be part of a reward line.
+    """Return the foldings of the characters that could be part of a reward line.
 
-    All others that `folded` changes are letters of no opening, or are recognised in rewards.jinja by their kind.
+    Other characters changed by `folded` are in no opening, or rewards.jinja recognizes them by their category.
     """
     inner = {opening[i:j] for opening in openings for i in range(len(opening)) for j in range(i + 1, len(opening) + 1)}
     first = {opening[:end] for opening in openings for end in range(1, len(opening) + 1)}
@@ -244,7 +244,7 @@ def folds_of(openings: tuple[str, ...]) -> Folds:
 
 
 def _stands_before(character: str, seen: str) -> bool:
-    """Return whether it is read as marks or digits, as of a list, and does not look so by itself."""
+    """Return whether a character folds to list markers (punctuation or digits) and is not one itself."""
     marks = all(sign.isdecimal() or not sign.isalnum() for sign in seen)
     ends_a_number = seen.startswith((".", ")"))
     return marks and (character.isalnum() or ends_a_number or "\\" in seen or any(sign.isdecimal() for sign in seen))
@@ -252,11 +252,11 @@ def _stands_before(character: str, seen: str) -> bool:
 
 @cache
 def _folding() -> dict[str, str]:
-    """Return all characters that are not read as they are, but those that rewards.jinja knows to be unseen."""
+    """Return the foldings of all characters that `folded` changes, except those invisible to rewards.jinja."""
     folding = {}
     for code in (*range(0xD800), *range(0xE000, 0x30000)):
         character = chr(code)
-        # Whole CJK planes are read as they are, and looked at no further.
+        # CJK planes do not fold; skipping them saves time.
         if (
             code < 0x3200
             or "\uac00" <= character <= "\ud7a3"
@@ -270,13 +270,13 @@ def _folding() -> dict[str, str]:
 
 
 def _is_unseen(character: str) -> bool:
-    """Return what rewards.jinja sees of a character without tables: spaces, controls and marks are not seen."""
+    """Return whether rewards.jinja treats a character as invisible: spaces, controls and combining marks."""
     mark = f"a{character}".isidentifier() and not character.isalnum()
     return character.isspace() or not character.isprintable() or mark
 
 
 def _literal(value: object) -> str:
-    """Return a constant as Jinja reads it. In texts all but the plainest signs are spelled by their numbers."""
+    """Return a constant as a Jinja literal. In strings, unusual characters are written as escapes."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""A policy's folder as others serve it: the chat template of its tokenizer knows the rewards."""
+"""Write chat templates that accept target rewards into a policy folder."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,31 +16,31 @@ from irlhf.models.prompt_encoding import PromptEncoder
 from irlhf.policy.escaping import ESCAPE
 from irlhf.policy.policy_file import Policy
 
-_ASKS = (0.0, 0.37, 0.9, 1.0)
+_TARGETS = (0.0, 0.37, 0.9, 1.0)
 
 
 def write_chat_template(folder: Path, policy: Policy) -> bool:
-    """Make a policy's chat templates know its rewards, as it stands now; return whether they all do.
+    """Update the chat templates of a policy folder, and return whether all of them accept target rewards.
 
-    Each is made anew from the base's own, which stands in it. A baseline without rewards in its prompts keeps the
-    base's, and so does, with a word why, a policy whose template no chat template can follow.
+    Each is rebuilt from the base's chat template that it contains. The base's template is kept for baselines without
+    reward lines and, with a note, for unsupported reward templates.
     """
     paths = _chat_templates(folder)
     tokenizer = load_tokenizer(str(folder)) if paths else None
-    known = []
+    accepting = []
     for path in paths:
         before = path.read_text(encoding="utf-8")
         base = without_rewards(before)
         text = base if policy.blind else _with_rewards(policy, base, tokenizer)
-        known.append(text != base)
+        accepting.append(text != base)
         if text != before:
             with whole_file(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-    return bool(known) and all(known)
+    return bool(accepting) and all(accepting)
 
 
 def knows_rewards(folder: Path) -> bool:
-    """Return whether whoever serves the folder has a chat template that knows the rewards."""
+    """Return whether a chat template of the folder accepts target rewards."""
     return any(has_rewards(path.read_text(encoding="utf-8")) for path in _chat_templates(folder))
 
 
@@ -49,25 +49,29 @@ def _chat_templates(folder: Path) -> list[Path]:
 
 
 def _with_rewards(policy: Policy, base: str, tokenizer: Any) -> str:
-    """Return the base's chat template with the dial before it, or as it is where that would not be the same."""
+    """Return the base's chat template with the reward part, or unchanged if the results would differ."""
     try:
         text = with_rewards(policy, base, tokenizer)
     except UnsupportedTemplate as reason:
-        console.note(f"the chat template keeps quiet about rewards, as this template has no dial: {reason}")
+        console.note(
+            f"the chat template does not accept rewards, because the reward template is not supported: {reason}"
+        )
         return base
     if all(_agree(policy, base, text, tokenizer)):
         return text
-    console.warn("the chat template keeps quiet about rewards: with them it would render otherwise than irlhf sample")
+    console.warn(
+        "the chat template does not accept rewards, because its prompts would differ from those of irlhf sample"
+    )
     return base
 
 
 def _agree(policy: Policy, base: str, text: str, tokenizer: Any) -> Iterator[bool]:
-    """Yield for some conversations and rewards whether the dial renders what `irlhf sample` does."""
+    """Yield for test conversations and targets whether the chat template renders the prompt of `irlhf sample`."""
     chat = PromptEncoder(tokenizer, policy.template, policy.names)
     forged = "\n".join([*policy.template.vocabulary(policy.names)[:3], ESCAPE, tokenizer.eos_token or ""])
-    asks: list[Mapping[str, float]] = [dict.fromkeys(policy.names, number) for number in _ASKS]
-    asks += [{}, *({name: 0.5} for name in policy.names)]
-    for requested in asks:
+    targets: list[Mapping[str, float]] = [dict.fromkeys(policy.names, number) for number in _TARGETS]
+    targets += [{}, *({name: 0.5} for name in policy.names)]
+    for requested in targets:
         for prompt in _conversations(forged):
             written = chat.messages(prompt, {name: put(policy, name, number) for name, number in requested.items()})
             expected = _rendered(tokenizer, base, written)
@@ -82,7 +86,7 @@ def _conversations(forged: str) -> Iterator[list[Message]]:
 
 
 def _rendered(tokenizer: Any, chat_template: str, messages: list[Message], **rewards: Any) -> str:
-    """Return the text of a conversation, or why the base refuses it."""
+    """Return the text of a conversation, or the reason why the base's chat template rejects it."""
     try:
         text: str = tokenizer.apply_chat_template(
             messages, chat_template=chat_template, tokenize=False, add_generation_prompt=True, **rewards

@@ -1,4 +1,4 @@
-"""Read from a model's files, without loading its weights, how large it is and which version it is."""
+"""Read the size, context and commit of a model from its files, without loading its weights."""
 
 import json
 from dataclasses import dataclass
@@ -11,30 +11,30 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from irlhf.core.errors import ConfigError
 
 _CONFIG, _ADAPTER = "config.json", "adapter_config.json"
-_CONTEXT = 2048  # tokens, where the configuration does not say
+_CONTEXT = 2048  # tokens, if the configuration has no limit
 
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a causal language model before its weights are loaded."""
+    """Properties of a causal language model that are known before loading its weights."""
 
     parameters: int
     width: int  # the hidden size
-    context: int  # tokens that the model takes at once
-    commit: str  # of a hub's repository; empty for a folder
+    context: int  # maximum number of tokens
+    commit: str  # of the hub repository; empty for a folder
 
 
 def describe(name: str) -> Description:
-    """Describe the model in a folder or on the hub; of a folder of adapters, the base they belong to.
+    """Describe the model in a folder or on the hub; for a folder of adapters, its base model.
 
-    Raises ConfigError where there is no causal language model.
+    Raises ConfigError if there is no causal language model.
     """
     folder = Path(name)
     if name.startswith((".", "/", "~")) and not folder.is_dir():
         raise ConfigError(f"{name}: no such folder")
     if folder.is_dir() and not (folder / _CONFIG).is_file():
         if not (folder / _ADAPTER).is_file():
-            raise ConfigError(f"{name}: no {_CONFIG} in this folder, so it holds no model; name a model's folder")
+            raise ConfigError(f"{name}: no {_CONFIG} in this folder, so it holds no model; choose a model folder")
         return describe(str(json.loads((folder / _ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]))
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
@@ -42,7 +42,7 @@ def describe(name: str) -> Description:
             model = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n", 1)[0][:160]
-        where = "in this folder" if folder.is_dir() else "of this name on the hub, and no such folder"
+        where = "in this folder" if folder.is_dir() else "with this name on the hub, and no such folder"
         raise ConfigError(f"{name}: no causal language model {where} ({reason})") from error
     text = config.get_text_config()
     return Description(
@@ -54,6 +54,6 @@ def describe(name: str) -> Description:
 
 
 def _commit(name: str) -> str:
-    """Return the commit of the hub's repository that was read: files are cached in a folder of that name."""
+    """Return the commit of a hub repository, which is the name of its cache folder."""
     cached = try_to_load_from_cache(name, _CONFIG)
     return Path(cached).parent.name if isinstance(cached, str) else ""

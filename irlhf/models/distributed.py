@@ -1,4 +1,4 @@
-"""Several processes that train one policy together, as torchrun starts them."""
+"""Communication between the training processes started by torchrun."""
 
 from typing import TypeVar
 
@@ -14,26 +14,28 @@ Value = TypeVar("Value")
 
 
 def from_first(value: Value) -> Value:
-    """Return what the first process gave; every process calls this at the same place."""
+    """Return the value of the first process. All processes must call this function together."""
     if _count() == 1:
         return value
-    held = [value]
-    broadcast_object_list(held)
-    return held[0]
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
 
 
 def wait_for_all() -> None:
-    """Go on when every process has come here."""
+    """Wait until all processes have called this function."""
     if _count() > 1:
         torch.distributed.barrier()
 
 
 def _count() -> int:
-    """Return how many processes there are. Raises BackendError where they did not find each other.
+    """Return the number of processes. Raises BackendError if they are not connected.
 
-    Left to itself, accelerate makes of two processes without an accelerator two runs of one process each.
+    Without an accelerator, accelerate may otherwise run each process separately.
     """
     count = int(PartialState(cpu=device() == "cpu").num_processes)
     if count != PROCESSES:
-        raise BackendError(f"torchrun started {PROCESSES} processes, but only {count} found each other")
+        raise BackendError(
+            f"torchrun started {PROCESSES} processes, but only {count} are connected; check the torchrun options"
+        )
     return count

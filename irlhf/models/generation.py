@@ -1,4 +1,4 @@
-"""Draw completions from a local model, each sample from its own seed, with entropy and logprob on the way."""
+"""Sample completions from a local model, one seed per sample, with their entropy and logprobs."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,21 +14,21 @@ from irlhf.models.token_sampler import Decoding, TokenSampler
 
 
 class Drawn(NamedTuple):
-    """One completion. Entropy (mean a token, nats) and logprobs (sums) hold at temperature 1, untruncated.
+    """One completion. Entropy (mean per token, in nats) and logprobs are for temperature 1 and top-p 1.
 
-    With guidance they are those of the guided distribution, which the tokens come from.
+    With guidance, they are those of the guided distribution.
     """
 
     text: str
     finish: str
-    tokens: int  # the end of the turn included
+    tokens: int  # including the end of the turn
     entropy: float
-    logprob: float
-    ids: tuple[int, ...]  # of the tokens
-    logprobs: tuple[float, ...] = ()  # of each
-    reference: float | None = None  # the logprob of the same tokens under another model
-    k3: float | None = None  # what they say of the KL from it
-    entropy_low: float | None = None  # for those who do not know the entropy itself
+    logprob: float  # sum over tokens
+    ids: tuple[int, ...]  # token ids
+    logprobs: tuple[float, ...] = ()  # of each token
+    reference: float | None = None  # logprob of the same tokens under the reference model
+    k3: float | None = None  # estimate of the KL from the reference model
+    entropy_low: float | None = None  # bounds, if the server does not return the entropy
     entropy_high: float | None = None
     censored: int | None = None
 
@@ -36,11 +36,11 @@ class Drawn(NamedTuple):
 def generate(
     model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], seeds: Sequence[int], decoding: Decoding
 ) -> list[Drawn]:
-    """Return one completion for each seed, drawn behind its prompt (token ids).
+    """Return one completion per seed, sampled after its prompt (token ids).
 
-    With guidance a seed has two prompts that follow each other: one that requests rewards, and the one to draw
-    away from. Neighbours that begin alike cost less: what they share is computed once. Raises ConfigError
-    where guidance meets a model whose memory is not plain keys and values.
+    With guidance, each seed has two consecutive prompts: one with targets, and one to sample away from. Tokens shared
+    by neighbouring prompts are computed once. Raises ConfigError if guidance is used with a model whose cache is not
+    plain keys and values.
     """
     ends = end_tokens(model, tokenizer)
     sampler = TokenSampler(seeds, decoding, ends, model.device)
@@ -49,8 +49,8 @@ def generate(
             decode(model, prompts, sampler)
         elif decoding.sides > 1:
             raise ConfigError(
-                f"{type(model).__name__} does not keep its past as plain keys and values, which --guidance needs"
-                " to read two prompts side by side; leave it at 1"
+                f"--guidance needs a model with a plain key-value cache, which {type(model).__name__} does not have;"
+                " remove the option"
             )
         else:
             _generate(model, tokenizer.pad_token_id, prompts, ends, sampler)
@@ -60,7 +60,7 @@ def generate(
 def _generate(
     model: Any, padding: int, prompts: Sequence[Sequence[int]], ends: Sequence[int], sampler: TokenSampler
 ) -> None:
-    """Let transformers lead a model whose memory is of another kind."""
+    """Sample with transformers' `generate`, for models without a plain key-value cache."""
     ids, mask = padded(prompts, model.device, padding)
     config = GenerationConfig(
         do_sample=False, max_new_tokens=sampler.decoding.max_tokens, eos_token_id=list(ends), pad_token_id=padding

@@ -1,4 +1,4 @@
-"""Choose the number format of a model's weights: bfloat16 where this machine computes faster with it, else float32."""
+"""Choose the dtype of a model: bfloat16 if it is faster on this machine, else float32."""
 
 import time
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ PRECISIONS = AUTO, BF16, FP32 = ("auto", "bf16", "fp32")
 
 DTYPES = {BF16: torch.bfloat16, FP32: torch.float32}
 _SMALL = 20_000_000  # parameters; below it the work between the matrix products dominates
-_SPEEDUP = 1.3  # bfloat16 must be this much faster on a processor; products are only a part of the work
+_SPEEDUP = 1.3  # required of bfloat16 matrix products on a CPU; they are only part of the work
 _ROWS = 128  # of a timed product: between a decoding step and a training batch
 _WIDEST = 1024  # columns; wider products take longer and show the same ratio
 _REPEATS = 12
@@ -29,9 +29,9 @@ def check_precision(requested: str) -> None:
 def resolve_precision(requested: str, parameters: int, width: int = 768, device: str = "cpu") -> torch.dtype:
     """Return the dtype for a model with this many parameters and this hidden size on a device of this type.
 
-    "bf16" and "fp32" are taken as given. "auto" keeps float32 for models below 20 million parameters. For larger
-    models it takes bfloat16 on an accelerator that computes in it, and on a processor only where timed matrix
-    products of the model's width are at least 1.3 times as fast as in float32. Processors without bfloat16
+    "bf16" and "fp32" are returned as requested. "auto" keeps float32 for models below 20 million parameters. For larger
+    models it chooses bfloat16 on an accelerator that supports it, and on a CPU only if timed matrix products of the
+    model's width are at least 1.3 times as fast as in float32. CPUs without bfloat16
     instructions emulate it at a fraction of float32's speed. Takes under half a second. Raises ConfigError for an
     unknown `requested`.
     """
@@ -55,10 +55,10 @@ def precision_name(dtype: torch.dtype) -> str:
 
 
 def bfloat16_speedup(width: int) -> float:
-    """Return how many times as fast as in float32 this processor multiplies [128, width] by [width, 3 * width].
+    """Return the speedup of bfloat16 over float32 for the product [128, width] x [width, 3 * width] on this CPU.
 
-    Both formats are timed in turn and the fastest run of each counts, on one thread, so that other load on the
-    machine does not decide.
+    Both dtypes are timed alternately on one thread, and the fastest run of each counts, to reduce the effect of other
+    load.
     """
     columns = min(width, _WIDEST)
     operands = {
@@ -90,7 +90,7 @@ def _single_thread() -> Iterator[None]:
 
 
 def _computes_bfloat16(device: str) -> bool:
-    """Return whether the device multiplies bfloat16 matrices at all; older macOS versions do not."""
+    """Return whether the device can multiply bfloat16 matrices; older macOS versions cannot."""
     try:
         sample = torch.ones(2, 2, dtype=torch.bfloat16, device=device)
         return bool((sample @ sample).sum() == 8)

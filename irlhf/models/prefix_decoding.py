@@ -1,10 +1,10 @@
-"""Decode with a model's own forward: what prompts share is read once, and rows that have ended are dropped.
+"""Decode with the forward method of a model; shared prefixes are computed once, and finished rows are dropped.
 
-    heads     [families, head]     the beginnings that rows share, each read once
-    own       [rows, own]          every row's last tokens, read behind a copy of its family's head
-    steps     [open rows, 1]       one token each, until all have ended
+    heads     [families, head]     shared prefixes, each computed once
+    own       [rows, own]          the last tokens of each row, after a copy of the head of its family
+    steps     [open rows, 1]       one token per row, until all rows have ended
 
-Padding stands on the left alone, as in `generate`, so any model that generates in batches sees what it knows.
+Padding is on the left only, as in `generate`.
 """
 
 import inspect
@@ -17,19 +17,19 @@ from transformers.cache_utils import DynamicLayer
 
 from irlhf.models.token_sampler import TokenSampler
 
-_ROOM = 64  # tokens that a cache grows by
-_WORTH = 0.8  # of the prompt tokens; sharing that computes more than this is left
-_DROP = 1 / 8  # of the rows; fewer that have ended are not worth a copy of the cache
+_ROOM = 64  # tokens by which a cache grows
+_WORTH = 0.8  # share prefixes only below this fraction of the prompt tokens
+_DROP = 1 / 8  # fraction of finished rows from which copying the cache pays
 _OWN = sorted({2**n for n in range(16)} | {3 * 2**n for n in range(15)})  # lengths to try
 
 Prompts = Sequence[Sequence[int]]  # token ids
 
 
 def decode(model: Any, prompts: Prompts, sampler: TokenSampler) -> None:
-    """Put prompts through the model and then token after token, until the dice have ended every row.
+    """Sample tokens after the prompts until the sampler has ended every row.
 
-    With guidance a row's two prompts follow each other. Both are rows of the cache, so that what they share
-    is read once; they get the same tokens and are dropped together.
+    With guidance, the two prompts of a row are consecutive. Both are rows of the cache, get the same tokens and are
+    dropped together; their shared prefix is computed once.
     """
     sides = sampler.decoding.sides
     assert len(prompts) == sides * len(sampler.rows)
@@ -50,13 +50,13 @@ def decode(model: Any, prompts: Prompts, sampler: TokenSampler) -> None:
 
 
 def remembers_all(model: Any) -> bool:
-    """Return whether a model's whole memory is the keys and values of every token.
+    """Return whether the state of a model consists of the keys and values of all tokens.
 
-    Sliding windows, recurrent states and caches of a fixed size are another memory, and so is what a model
-    prepares for generation in a way of its own; those are left to `generate`.
+    This excludes sliding windows, recurrent states, fixed-size caches and models with their own
+    `prepare_inputs_for_generation`. Use `generate` for these.
     """
-    own_way = type(model).prepare_inputs_for_generation is not GenerationMixin.prepare_inputs_for_generation
-    if own_way or model.generation_config.cache_implementation not in (None, "dynamic"):
+    custom_inputs = type(model).prepare_inputs_for_generation is not GenerationMixin.prepare_inputs_for_generation
+    if custom_inputs or model.generation_config.cache_implementation not in (None, "dynamic"):
         return False
     if "past_key_values" not in inspect.signature(model.forward).parameters:
         return False
@@ -69,23 +69,23 @@ def remembers_all(model: Any) -> bool:
 
 
 class Plan(NamedTuple):
-    """Which beginnings are read once, and how many last tokens each row reads for itself."""
+    """The shared prefixes, and the number of last tokens that each row computes separately."""
 
     own: int
-    heads: list[Sequence[int]]  # one a family; none where nothing is shared
+    heads: list[Sequence[int]]  # one per family; empty if nothing is shared
     family: list[int]  # of each row
 
 
 def plan(prompts: Prompts) -> Plan:
-    """Find the parting of neighbouring prompts that computes the fewest tokens, padding included."""
+    """Return the split of neighbouring prompts that computes the fewest tokens, padding included."""
     width = max(map(len, prompts))
     whole = Plan(width, [], [0] * len(prompts))
-    tried = [_parted(prompts, own) for own in _OWN if own < width]
+    tried = [_split(prompts, own) for own in _OWN if own < width]
     best = min(tried, key=_tokens, default=whole)
     return best if _tokens(best) < _WORTH * width * len(prompts) else whole
 
 
-def _parted(prompts: Prompts, own: int) -> Plan:
+def _split(prompts: Prompts, own: int) -> Plan:
     heads: list[Sequence[int]] = []
     family = []
     for prompt in prompts:
@@ -105,30 +105,30 @@ def _tokens(plan_to_count: Plan) -> int:
 
 
 class PreallocatedCacheLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values with room behind them, so that a new token does not copy all that came before it."""
+    """A cache layer with spare capacity, so that a new token does not copy all earlier states."""
 
     keys: torch.Tensor
     values: torch.Tensor
-    room: tuple[torch.Tensor, ...] = ()  # what keys and values are the beginning of
+    room: tuple[torch.Tensor, ...] = ()  # buffers; keys and values are their beginnings
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Append the states of new tokens and return all."""
+        """Append the states of new tokens and return all keys and values."""
         used = self.get_seq_length()
         end = used + key_states.shape[-2]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        if not (self._stands_in_room() and end <= self.room[0].shape[-2]):
-            held = (self.keys, self.values) if used else ()
+        if not (self._uses_buffers() and end <= self.room[0].shape[-2]):
+            old_states = (self.keys, self.values) if used else ()
             self.room = tuple(_enlarged(new, end) for new in (key_states, value_states))
-            for room, old in zip(self.room, held, strict=False):
+            for room, old in zip(self.room, old_states, strict=False):
                 room[..., :used, :] = old
         for room, new in zip(self.room, (key_states, value_states), strict=True):
             room[..., used:end, :] = new
         self.keys, self.values = (room[..., :end, :] for room in self.room)
         return self.keys, self.values
 
-    def _stands_in_room(self) -> bool:
-        """Return false where rows were chosen, or copied, since the last token."""
+    def _uses_buffers(self) -> bool:
+        """Return whether keys and values are still views of the buffers; selecting rows copies them."""
         return bool(self.room) and self.keys.data_ptr() == self.room[0].data_ptr()
 
 
@@ -137,7 +137,7 @@ def _enlarged(states: torch.Tensor, end: int) -> torch.Tensor:
 
 
 class _DecodeBatch:
-    """Rows that are being decoded, behind one cache."""
+    """The rows that are being decoded, with their shared cache."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -149,7 +149,7 @@ class _DecodeBatch:
         self.mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)  # [rows, tokens so far]
 
     def begin(self, prompts: Prompts) -> torch.Tensor:
-        """Read the prompts, shared beginnings once; return the logits [rows, vocabulary] behind each."""
+        """Read the prompts and return the logits [rows, vocabulary] after each; shared prefixes are computed once."""
         own, heads, family = plan(prompts)
         if heads:
             self.read(*padded(heads, self.model.device))
@@ -157,7 +157,7 @@ class _DecodeBatch:
         return self.read(*padded([prompt[-own:] for prompt in prompts], self.model.device))
 
     def read(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Put new tokens [rows, new] through the model; return the logits [rows, vocabulary] behind the last."""
+        """Read new tokens [rows, new] and return the logits [rows, vocabulary] after the last one."""
         self.mask = torch.cat([self.mask, mask], 1) if len(self.mask) else mask
         where = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         output = self.model(
@@ -172,27 +172,27 @@ class _DecodeBatch:
         return logits
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with these rows alone."""
+        """Drop all other rows."""
         self.cache.batch_select_indices(rows)
         self.mask = self.mask[rows]
 
     def _spread(self, family: Sequence[int], lengths: Sequence[int]) -> None:
-        """Make of each family's row the rows of its members, each with the first `lengths` tokens of the head."""
-        width, held = max(lengths), self.mask.shape[1]
+        """Replace the row of each family by rows of its members, each with the first `lengths` tokens of the head."""
+        width, used = max(lengths), self.mask.shape[1]
         row = torch.tensor(family, device=self.mask.device)
         size = torch.tensor(lengths, device=self.mask.device)
-        begins = held - self.mask.sum(1)[row]  # where the family's own tokens begin
-        behind = torch.arange(width, device=size.device) - (width - size)[:, None]  # of the head, < 0 for padding
-        columns = (begins[:, None] + behind).clamp(0, held - 1)
+        begins = used - self.mask.sum(1)[row]  # start of the tokens of the family, after its padding
+        offset = torch.arange(width, device=size.device) - (width - size)[:, None]  # in the head, < 0 for padding
+        columns = (begins[:, None] + offset).clamp(0, used - 1)
         for layer in self.cache.layers:
             layer.keys, layer.values = (
                 tensor.transpose(1, 2)[row[:, None], columns].transpose(1, 2) for tensor in (layer.keys, layer.values)
             )
-        self.mask = (behind >= 0).long()
+        self.mask = (offset >= 0).long()
 
 
 def padded(rows: Prompts, device: torch.device, padding: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token ids and mask [rows, longest], padded on the left."""
+    """Return token ids and attention mask [rows, longest], padded on the left."""
     width = max(map(len, rows))
     ids = [[padding] * (width - len(row)) + list(row) for row in rows]
     mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]

@@ -1,9 +1,9 @@
-"""The built-in base `tiny`: a small Llama from scratch, its tokenizer trained on the examples.
+"""The built-in base `tiny`: a small, randomly initialized Llama with a tokenizer trained on the examples.
 
-It needs no download and learns in a minute on two processor cores. It knows nothing but its examples.
+It needs no download and trains in a minute on two CPU cores.
 
-As a reward model it is an encoder of that size whose head reads the mean over all tokens: from a thousand pairs it
-learns which words matter better than a Llama, whose head reads the last token alone, or a BERT, which reads the first.
+As a reward model it is an encoder of the same size with mean pooling over all tokens. From a thousand pairs, it learns
+better which words matter than a Llama head on the last token or a BERT head on the first token.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ from irlhf.models.prompt_encoding import PLAIN_CHAT, SPEAKERS
 
 _VOCABULARY = 1024  # tokens, before the reward lines
 _WIDTH = 64
-_INNER = 96  # of the feed-forward layers; wider ones cost steps and gained nothing
+_INNER = 96  # of the feed-forward layers; wider layers were slower and not better
 _LAYERS = 2
 _HEADS = 4
 _END = "<|end|>"
@@ -34,10 +34,10 @@ _END = "<|end|>"
 def make_tiny(conversations: Iterable[list[Message]], lines: Sequence[str], context: int, seed: int) -> tuple[Any, Any]:
     """Return a new model and its tokenizer.
 
-    Every one of `lines` (each reward line there can be) becomes one token: a model of this size does not
-    learn in time to read digits, nor to look up which name a number belongs to.
+    Each of `lines` (all possible reward lines) becomes one token, because a model of this size does not learn to read
+    digits or to match a number with a name.
     """
-    tokenizer = _train_tokenizer(map(_spoken, conversations), lines)
+    tokenizer = _train_tokenizer(map(_plain_chat, conversations), lines)
     set_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -46,7 +46,7 @@ def make_tiny(conversations: Iterable[list[Message]], lines: Sequence[str], cont
         num_hidden_layers=_LAYERS,
         num_attention_heads=_HEADS,
         max_position_embeddings=context,
-        # Tied, the embeddings of reward lines, which are never predicted, would be pushed away all the time.
+        # With tied embeddings, the loss would push away reward line tokens, which are never predicted.
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -56,8 +56,8 @@ def make_tiny(conversations: Iterable[list[Message]], lines: Sequence[str], cont
 
 
 def make_tiny_classifier(conversations: Iterable[list[Message]], context: int, seed: int) -> tuple[Any, Any]:
-    """Return a new classifier of one logit and its tokenizer."""
-    tokenizer = _train_tokenizer(map(_spoken, conversations), ())
+    """Return a new one-logit classifier and its tokenizer."""
+    tokenizer = _train_tokenizer(map(_plain_chat, conversations), ())
     set_seed(seed)
     config = ModernBertConfig(
         vocab_size=len(tokenizer),
@@ -91,7 +91,7 @@ def _train_tokenizer(texts: Iterable[str], lines: Sequence[str]) -> Any:
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
-    # Special, so that the same words in user text are parted and never read as one.
+    # Special tokens, so that the same text of a user is split and not read as one token.
     bpe.add_special_tokens([AddedToken(line, normalized=False) for line in lines])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe, eos_token=_END, pad_token=_END, clean_up_tokenization_spaces=False
@@ -100,8 +100,8 @@ def _train_tokenizer(texts: Iterable[str], lines: Sequence[str]) -> Any:
     return tokenizer
 
 
-def _spoken(messages: list[Message]) -> str:
-    """Return a conversation as PLAIN_CHAT writes it, so that its frame costs few tokens."""
+def _plain_chat(messages: list[Message]) -> str:
+    """Return a conversation in the format of PLAIN_CHAT, so that its speaker names become few tokens."""
     turns = (
         f"{SPEAKERS.get(message['role'], message['role'].capitalize())}: {message.get('content') or ''}"
         for message in messages

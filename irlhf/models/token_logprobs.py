@@ -1,4 +1,4 @@
-"""How likely a model finds completions that were drawn before, read in one pass each."""
+"""Compute the logprobs of given completions under a model, in one forward pass each."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,18 +8,18 @@ from torch.nn.functional import cross_entropy
 
 from irlhf.models.output_logits import wanted_logits
 
-_LOGITS = 2**27  # numbers that one pass may return: half a GiB in single precision
+_LOGITS = 2**27  # values per forward pass: half a GiB in float32
 
 _Row = tuple[Sequence[int], Sequence[int]]  # token ids of a prompt and of its completion
 
 
 def logprobs(model: Any, rows: Sequence[_Row]) -> list[list[float]]:
-    """Return the logprobs of each completion's tokens behind its prompt, at temperature 1, untruncated."""
+    """Return the logprob of each completion token given its prompt, at temperature 1 and top-p 1, in nats."""
     return [each for batch in _batches(model, rows) for each in _read(model, batch)]
 
 
 def _batches(model: Any, rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
-    """Part the rows so that a large vocabulary does not fill the memory."""
+    """Yield batches that limit the memory of the logits."""
     longest = max((len(completion) for _, completion in rows), default=1)
     size = max(1, _LOGITS // (longest * int(model.config.get_text_config().vocab_size)))
     for start in range(0, len(rows), size):
@@ -27,7 +27,7 @@ def _batches(model: Any, rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
 
 
 def _read(model: Any, rows: Sequence[_Row]) -> list[list[float]]:
-    """Read one batch. Padding stands on the right, where no token of a causal model looks."""
+    """Compute one batch. Padding is on the right, where causal attention ignores it."""
     width = max(len(prompt) + len(completion) for prompt, completion in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask, in_completion = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)

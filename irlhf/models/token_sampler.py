@@ -1,4 +1,4 @@
-"""Choose tokens, each row with its own random numbers, and sum up what was chosen."""
+"""Sample tokens with a random stream per row, and accumulate entropy and logprobs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,35 +6,35 @@ from dataclasses import dataclass
 import torch
 from transformers import LogitsProcessor
 
-_LEAST = -1e4  # stands for minus infinity, of which 0 times and a difference are no numbers
+_LEAST = -1e4  # stand-in for -inf: 0·(-inf) and (-inf)-(-inf) would be NaN
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a token is chosen. Temperature 0 takes the likeliest.
+    """Settings of token sampling. Temperature 0 is greedy decoding.
 
-    With guidance a token comes from other + guidance * (asked - other), the logits behind a prompt that requests
-    rewards and behind the same prompt that requests none, or their opposite (Ho and Salimans 2022, arXiv 2207.12598;
-    for language models Sanchez et al. 2023, arXiv 2306.17806). Temperature and top-p come after it.
+    With guidance, the logits are other + guidance * (requested - other): `requested` follows the prompt with targets,
+    `other` the same prompt with no targets or the opposite ones (Ho and Salimans 2022, arXiv 2207.12598; for language
+    models Sanchez et al. 2023, arXiv 2306.17806). Temperature and top-p apply afterwards.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0  # in (0, 1]
     max_tokens: int = 128
-    guidance: float = 1.0  # 1 is none, 0 draws from `other` alone
+    guidance: float = 1.0  # 1: none, 0: sample from `other`
 
     @property
     def sides(self) -> int:
-        """How many prompts a sample is drawn behind: one, or with guidance two, the requesting one first."""
+        """The number of prompts per sample: 1, or 2 with guidance, the one with targets first."""
         return 1 if self.guidance == 1 else 2
 
 
 class TokenSampler(LogitsProcessor):  # type: ignore[misc]
-    """Chooses every row's next token with the row's own random numbers.
+    """Samples the next token of each row with the random numbers of that row.
 
-    Which other rows share the batch changes nothing, so a resumed run draws what it would have drawn.
-    Memory does not grow with length but for the tokens and their logprobs: entropy and logprob are summed as they
-    come. Called by `generate` it leaves one token a row, which `generate` then takes.
+    The result does not depend on the other rows of the batch, so a resumed run samples the same tokens. Entropy and
+    logprob are summed during sampling; only token ids and their logprobs are stored. As a logits processor of
+    `generate`, it leaves one token per row.
     """
 
     def __init__(self, seeds: Sequence[int], decoding: Decoding, ends: Sequence[int], device: torch.device) -> None:
@@ -43,7 +43,7 @@ class TokenSampler(LogitsProcessor):  # type: ignore[misc]
         drawn = [torch.rand(decoding.max_tokens, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         self.uniform = torch.stack(drawn).to(device)  # [rows, max_tokens], in [0, 1)
         self.step = 0
-        self.rows = torch.arange(len(seeds), device=device)  # that are still asked about
+        self.rows = torch.arange(len(seeds), device=device)  # rows still in the batch
         self.open = torch.ones(len(seeds), dtype=torch.bool, device=device)  # rows that have not ended
         self.ids = torch.zeros(len(seeds), decoding.max_tokens, dtype=torch.long, device=device)
         self.tokens = torch.zeros(len(seeds), dtype=torch.long, device=device)
@@ -52,12 +52,12 @@ class TokenSampler(LogitsProcessor):  # type: ignore[misc]
         self.logprobs = torch.zeros(len(seeds), decoding.max_tokens, device=device)  # of each token
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return scores [rows, vocabulary] that leave one token a row."""
+        """Return scores [rows, vocabulary] that are -inf except for the sampled token of each row."""
         chosen = self.draw(scores)
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen[:, None], 0.0)
 
     def draw(self, scores: torch.Tensor) -> torch.Tensor:
-        """Return the next token of each row that is asked about, from its scores [rows * sides, vocabulary]."""
+        """Return the next token of each row in the batch, from scores [rows * sides, vocabulary]."""
         logprobs = self._guided(scores.float()).log_softmax(-1)
         shares = logprobs.exp()
         chosen = self._choose(logprobs, shares)
@@ -73,15 +73,15 @@ class TokenSampler(LogitsProcessor):  # type: ignore[misc]
         return chosen
 
     def going(self) -> torch.Tensor:
-        """Return which of the rows that are asked about have not ended; none has room beyond the last token."""
+        """Return which rows of the batch have not ended (bool [rows]); all end at max_tokens."""
         return self.open[self.rows] & (self.step < self.decoding.max_tokens)
 
     def keep(self, kept: torch.Tensor) -> None:
-        """Be asked about these of the rows alone from now on."""
+        """Keep only the rows with these indices in the batch."""
         self.rows = self.rows[kept]
 
     def _guided(self, scores: torch.Tensor) -> torch.Tensor:
-        """Return one line of scores a row, of those of its two prompts, the asking one first."""
+        """Return the guided scores [rows, vocabulary]; the scores of the prompt with targets come first."""
         if self.decoding.sides == 1:
             return scores
         known = scores.clamp(min=_LEAST)
@@ -100,7 +100,7 @@ class TokenSampler(LogitsProcessor):  # type: ignore[misc]
 
 
 def _nucleus(shares: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Keep the fewest likeliest tokens that hold `top_p` of the probability (Holtzman et al. 2020)."""
+    """Zero all but the smallest set of likely tokens with mass `top_p` (Holtzman et al. 2020, arXiv 1904.09751)."""
     ordered, places = shares.sort(-1, descending=True)
     before = ordered.cumsum(-1) - ordered
     return torch.zeros_like(shares).scatter_(1, places, ordered * (before < top_p))
