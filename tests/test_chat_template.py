@@ -149,7 +149,7 @@ def test_what_is_no_number_is_sent_to_sample(value: object, policy: Policy, toke
     ("asked", "told"),
     [
         ({"short": "0.6.."}, "does not support such thresholds"),
-        ({"rewards": {"shrot": 0.9}}, r"no reward 'shrot' \(it knows short, colour\)"),
+        ({"rewards": {"shrot": 0.9}}, r"unknown reward 'shrot' \(the policy has short, colour\)"),
         ({"rewards": 0.9}, "rewards: expected names and numbers"),
         ({"rewards": ["short"]}, "rewards: expected names and numbers"),
         ({"short": 0.9, "rewards": {"short": 0.8}}, "short is requested twice"),

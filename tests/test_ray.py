@@ -259,13 +259,15 @@ def stands_here(one: Path) -> bool:
 
 @pytest.mark.slow
 def test_a_full_cluster_is_not_waited_for_without_end(cluster: dict[str, str]) -> None:
-    hurry = "import irlhf.executors.ray as c; c._PATIENCE = 2.0; from irlhf.cli.app import main; main()"
+    hurry = "import irlhf.executors.ray as c; c._START_TIMEOUT = 2.0; from irlhf.cli.app import main; main()"
     line = [sys.executable, "-c", hurry, *map(str, command("words", "out.jsonl", "--executor", "ray"))]
     with running(FULL, cluster) as first_line:
         assert first_line == "full"
         code, err = told(subprocess.run(line, env=cluster, capture_output=True, timeout=60, check=False))
     assert (code, err.count("\n")) == (3, 1)
-    assert err.startswith("irlhf: no worker came up in 2 s: the Ray cluster is full or cannot start one; `ray status`")
+    assert err.startswith(
+        "irlhf: no worker started within 2 s: the Ray cluster is full or cannot start one; see `ray status`"
+    )
 
 
 def test_a_cluster_that_is_not_there_is_one_line() -> None:
@@ -284,5 +286,5 @@ def test_without_ray_one_line_says_how_to_have_it() -> None:
 
 def test_workers_belong_to_an_engine_that_has_some() -> None:
     outcome = call(*command("words", "out.jsonl", "--workers", "2"))
-    assert (outcome.code, outcome.err) == (2, "irlhf: --workers belongs to --executor ray; leave it out\n")
+    assert (outcome.code, outcome.err) == (2, "irlhf: --workers needs --executor ray; remove --workers\n")
     assert call("score", "in.jsonl", "--keep", "best", "--executor", "ray").code == 2

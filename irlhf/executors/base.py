@@ -1,4 +1,4 @@
-"""Rows worked on pool by pool: in this process, in its threads, or in the workers of a Ray cluster."""
+"""Process rows in pools: in this process, in threads, or on a Ray cluster."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -11,28 +11,28 @@ from irlhf.core.registry import ENGINES, lookup, resolve
 
 
 class Named(Protocol):
-    """A row that a message can name."""
+    """A row with an id."""
 
     @property
     def id(self) -> str:
-        """The row's own name."""
+        """The id of the row."""
 
 
 Row = TypeVar("Row", bound=Named)
-Answered = Generator[tuple[list[Row], Sequence[Any]]]  # pools with one answer for each of their rows
-Advance = Callable[[int], None]  # counts rows as they are done
+Answered = Generator[tuple[list[Row], Sequence[Any]]]  # pools, each with one result per row
+Advance = Callable[[int], None]  # called with the number of finished rows
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Where the work is done. What comes out does not depend on it."""
+    """Where the work runs. The results do not depend on it."""
 
     name: str = "local"
-    workers: int = 0  # of a cluster, where 0 is as many as fit; or threads
+    workers: int = 0  # threads, or workers of a cluster; 0: as many as the cluster has
 
     def __post_init__(self) -> None:
         if self.workers and self.name == "local":
-            raise ConfigError("--workers belongs to --executor ray; leave it out")
+            raise ConfigError("--workers needs --executor ray; remove --workers")
 
 
 LOCAL = Engine()
@@ -40,52 +40,52 @@ LOCAL = Engine()
 
 @dataclass(frozen=True)
 class Work:
-    """What each worker makes once, to ask it pool after pool: `made(pool, advance)` gives one answer a row."""
+    """A factory that each worker calls once. The function it returns, `f(pool, advance)`, gives one result per row."""
 
-    door: str  # "module:attribute" of what makes it
-    arguments: tuple[Any, ...]  # that it is made with; they travel to the workers
+    door: str  # "module:attribute" of the factory
+    arguments: tuple[Any, ...]  # of the factory; they are sent to the workers
 
 
 def pooled(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    """Part rows, as they come, into pools of this size."""
+    """Yield the rows in pools of this size."""
     while pool := list(islice(rows, size)):
         yield pool
 
 
 def fixed_pools(rows: Iterator[Row], size: int, written: Set[int]) -> Iterator[list[Row]]:
-    """Part rows into pools by their position in the input, and leave out the pools that are written already.
+    """Yield the rows in pools by their position in the input, and skip the pools that are written already.
 
-    A model's last digits depend on which rows share a batch, and batches are formed within a pool. So the pool in
-    which a run was interrupted comes whole, with its written rows. Rows are written in order: what is missing before
-    the last written row was set aside, and comes alone.
+    The last digits of a model's results depend on the rows of a batch, and batches are formed within a pool. The pool
+    in which a run was interrupted is therefore repeated whole, with its written rows. Rows are written in order:
+    unwritten rows before the last written one were rejected, and form pools of their own.
     """
-    met = 0
-    set_aside: list[Row] = []
+    written_so_far = 0
+    rejected: list[Row] = []
     for pool in pooled(rows, size):
         missing = [row for row in pool if fingerprint(row.id) not in written]
-        met += len(pool) - len(missing)
-        if met < len(written):
-            set_aside += missing
-            if len(set_aside) >= size:
-                yield set_aside
-                set_aside = []
+        written_so_far += len(pool) - len(missing)
+        if written_so_far < len(written):
+            rejected += missing
+            if len(rejected) >= size:
+                yield rejected
+                rejected = []
             continue
-        if set_aside:
-            yield set_aside
-            set_aside = []
+        if rejected:
+            yield rejected
+            rejected = []
         if missing:
             yield pool
 
 
 def run_pools(pools: Iterator[list[Row]], work: Work, engine: Engine, advance: Advance) -> Answered[Row]:
-    """Yield each pool with its answers, in the order of the pools. Nothing is made before the first one."""
+    """Yield each pool with its results, in the order of the pools. The factory is not called without pools."""
     results: Answered[Row] = lookup(ENGINES, engine.name, "engine")(pools, work, engine, advance)
     return results
 
 
 def run_here(pools: Iterator[list[Row]], work: Work, engine: Engine, advance: Advance) -> Answered[Row]:
-    """Do the work in this process."""
-    made = None
+    """Run the work in this process."""
+    function = None
     for pool in pools:
-        made = made or resolve(work.door)(*work.arguments)
-        yield pool, made(pool, advance)
+        function = function or resolve(work.door)(*work.arguments)
+        yield pool, function(pool, advance)

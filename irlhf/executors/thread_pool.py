@@ -1,4 +1,4 @@
-"""A few threads that end with the program, so that Ctrl-C waits for nobody's answer."""
+"""A pool of daemon threads, so that Ctrl-C does not wait for running requests."""
 
 import weakref
 from collections.abc import Callable
@@ -14,9 +14,9 @@ _Tasks = SimpleQueue[_Task | None]
 
 
 class DaemonThreadPool:
-    """Threads that take calls in the order they were handed in. They start as calls come.
+    """Daemon threads that run calls in order of submission. They start on demand.
 
-    Not the standard library's executor, whose threads the interpreter waits for when it ends.
+    The interpreter waits at exit for the threads of ThreadPoolExecutor, but not for these.
     """
 
     def __init__(self, size: int) -> None:
@@ -24,11 +24,11 @@ class DaemonThreadPool:
         self.started = 0
         self.lock = Lock()
         self.tasks: _Tasks = SimpleQueue()
-        # Threads know the line of calls and not the crew, and so go when nobody holds the crew any longer.
-        self.close = weakref.finalize(self, _dismiss, self.tasks, size)
+        # Threads hold the queue, not the pool, so they end when the pool is garbage collected.
+        self.close = weakref.finalize(self, _stop, self.tasks, size)
 
     def submit(self, call: Callable[..., Answer], *arguments: Any) -> Future[Answer]:
-        """Hand in a call. One that is cancelled before its turn is not made."""
+        """Submit a call and return its future. A call cancelled before it starts is not run."""
         answer: Future[Answer] = Future()
         self.tasks.put((answer, call, arguments))
         with self.lock:
@@ -38,22 +38,22 @@ class DaemonThreadPool:
         return answer
 
 
-def _dismiss(tasks: _Tasks, size: int) -> None:
-    """Let every thread go once the calls before are made."""
+def _stop(tasks: _Tasks, size: int) -> None:
+    """Stop all threads after the calls already submitted."""
     for _ in range(size):
         tasks.put(None)
 
 
 def _work(tasks: _Tasks) -> None:
     while task := tasks.get():
-        _make(*task)
-        del task  # what it calls may hold the crew
+        _run(*task)
+        del task  # the call may hold a reference to the pool
 
 
-def _make(answer: Future[Any], call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _run(answer: Future[Any], call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     if not answer.set_running_or_notify_cancel():
         return
     try:
         answer.set_result(call(*arguments))
-    except BaseException as error:  # raised again where the answer is waited for
+    except BaseException as error:  # raised again by result()
         answer.set_exception(error)

@@ -1,7 +1,6 @@
-"""Ask about several pools of rows at a time, in threads, and pass the answers on in the order of the pools.
+"""Process several pools of rows concurrently in threads, and yield the results in the order of the pools.
 
-For answers that are waited for and not computed here, as those of a server are. What answers is made once, and called
-by all threads.
+This is for work that waits, such as requests to a server. The factory is called once, and its function by all threads.
 """
 
 from collections import deque
@@ -14,19 +13,19 @@ from irlhf.core.registry import resolve
 from irlhf.executors.base import Advance, Answered, Engine, Row, Work
 from irlhf.executors.thread_pool import DaemonThreadPool
 
-_AHEAD = 4  # pools a thread that are read before the first of them is passed on
+_POOLS_PER_THREAD = 4  # pools per thread that are read ahead
 
 _Answers = Future[Sequence[Any]]
 
 
 def run_in_threads(pools: Iterator[list[Row]], work: Work, engine: Engine, advance: Advance) -> Answered[Row]:
-    """Yield each pool with its answers, in the order of the pools. An error waits for its turn as well."""
-    line: deque[tuple[list[Row], _Answers]] = deque()
+    """Yield each pool with its results, in the order of the pools. Errors are raised in the same order."""
+    queue: deque[tuple[list[Row], _Answers]] = deque()
     threads = DaemonThreadPool(engine.workers)
-    made = None
+    function = None
 
     def head() -> Generator[tuple[list[Row], Sequence[Any]]]:
-        pool, answers = line.popleft()
+        pool, answers = queue.popleft()
         result = answers.result()
         advance(len(pool))
         yield pool, result
@@ -34,22 +33,22 @@ def run_in_threads(pools: Iterator[list[Row]], work: Work, engine: Engine, advan
     try:
         for pool in _read(pools):
             if isinstance(pool, IrlhfError):
-                line.append(([], _failed(pool)))
+                queue.append(([], _failed(pool)))
             else:
-                made = made or resolve(work.door)(*work.arguments)
-                line.append((pool, threads.submit(made, pool, _unheard)))
-            if len(line) == _AHEAD * engine.workers:
+                function = function or resolve(work.door)(*work.arguments)
+                queue.append((pool, threads.submit(function, pool, _ignore_count)))
+            if len(queue) == _POOLS_PER_THREAD * engine.workers:
                 yield from head()
-        while line:
+        while queue:
             yield from head()
     finally:
-        for _, answers in line:
+        for _, answers in queue:
             answers.cancel()
         threads.close()
 
 
 def _read(pools: Iterator[list[Row]]) -> Iterator[list[Row] | IrlhfError]:
-    """Yield the pools, and at their end what ended them too early."""
+    """Yield the pools, and finally the error that ended them, if any."""
     try:
         yield from pools
     except IrlhfError as error:
@@ -62,5 +61,5 @@ def _failed(error: IrlhfError) -> _Answers:
     return answers
 
 
-def _unheard(rows: int) -> None:
-    """Count nothing: rows are counted as their turn comes."""
+def _ignore_count(rows: int) -> None:
+    """Ignore the count; rows are counted in order as their pools are yielded."""
