@@ -143,7 +143,7 @@ def test_init_makes_a_folder_that_runs(tmp_path: Path) -> None:
     assert "bins.yaml" in names(tmp_path / "mine" / "templates")
     again = CliRunner().invoke(app, ["init", str(tmp_path / "mine")])
     assert again.exit_code == 2
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr
 
 
 def test_run_sh_of_init_finds_data_from_where_you_stand(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def without_steering(err: str) -> str:
 def test_scores_are_those_of_one_process(joined: None) -> None:
     assert call(*command("words", "one.jsonl")).code == 0
     done = call(*command("words", "two.jsonl", "--executor", "ray", "--workers", "9"))
-    assert said(done) == (0, "warning: --workers 9: the Ray cluster has 2 CPUs, so 2 it is\n")
+    assert said(done) == (0, "warning: --workers 9: the Ray cluster has only 2 CPUs; using 2\n")
     assert Path("two.jsonl").read_bytes() == Path("one.jsonl").read_bytes()
     assert Path("two.jsonl.run.json").read_bytes() == Path("one.jsonl.run.json").read_bytes()
     again = call("score", "in.jsonl", "-r", "mine/rewards.yaml", "-o", "two.jsonl")

@@ -366,7 +366,7 @@ def test_the_preview_shows_both_completions_of_a_pair_as_the_model_reads_them() 
         (("--half", "prox"), "did you mean 'proxy'"),
         (("--batch", "2", "--accumulate", "4"), "a batch of 2 pairs cannot be split into 4 parts"),
         (("--model", "./nowhere"), "no such folder"),
-        (("-o", "-"), "name it with -o"),
+        (("-o", "-"), "choose an output with -o"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(options: tuple[str, ...], reason: str) -> None:

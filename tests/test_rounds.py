@@ -232,13 +232,13 @@ def test_every_way_to_ask(ask: str, home: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--model", "tiny"), "--model tiny: rounds go on from a policy; make one first"),
+        (("--model", "tiny"), "--model tiny: rounds start from a policy folder; train one first"),
         (("--request", "hgih"), "unknown --request 'hgih'; did you mean 'high'?"),
-        (("--keep", "best"), "it keeps one sample a prompt"),
+        (("--keep", "best"), "this keeps one sample per prompt"),
         (("--keep", "frnt"), "unknown rule 'frnt'; did you mean 'front'?"),
         (("--objective", "contrst"), "unknown objective 'contrst'"),
         (("--max-spend", "3"), "needs hosted training"),
-        (("--fresh", "SCORED"), "stands in"),
+        (("--fresh", "SCORED"), "so it is not fresh"),
     ],
 )
 def test_what_rounds_cannot_do_is_refused_before_anything_is_done(more: tuple[str, str], said: str, home: Path) -> None:
@@ -268,4 +268,4 @@ def test_it_stops_where_gold_falls_and_the_rewards_rise(home: Path) -> None:
     assert last["gold"]["value"] < before["gold"]["value"]
     assert last["reward"]["value"] > before["reward"]["value"]
     assert Path("out/policy").resolve() == Path(before["policy"]).resolve()
-    assert f"so it ends here; take {before['policy']}" in done.err
+    assert f"stopped, use {before['policy']}" in done.err

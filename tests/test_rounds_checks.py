@@ -79,18 +79,30 @@ OTHER_COLUMN = REWARDS.replace('scorer: "regex: [aeiou]"', "column: colour")
 @pytest.mark.parametrize(
     ("changed", "more", "said"),
     [
-        ({"rewards": REWARDS.replace("varied", "other")}, (), "the policy knows short (lower), varied (higher); name"),
-        ({"rewards": REWARDS.replace("lower", "higher")}, (), "the policy knows short (lower), varied (higher); name"),
-        ({"rewards": OTHER_COLUMN}, (), "varied: the column colour is in the data alone, and new samples have none"),
-        ({"rewards": REWARDS + "gold: {short: {column: colour}}"}, (), "short: the column colour is in the data alone"),
+        (
+            {"rewards": REWARDS.replace("varied", "other")},
+            (),
+            "the policy has the rewards short (lower), varied (higher); use",
+        ),
+        (
+            {"rewards": REWARDS.replace("lower", "higher")},
+            (),
+            "the policy has the rewards short (lower), varied (higher); use",
+        ),
+        ({"rewards": OTHER_COLUMN}, (), "varied: new samples have no column colour"),
+        ({"rewards": REWARDS + "gold: {short: {column: colour}}"}, (), "short: new samples have no column colour"),
         ({"rewards": REWARDS.replace("length", "lenght")}, (), "unknown scorer 'lenght'; did you mean 'length'?"),
-        ({"rows": of("validation", 0)}, (), "scored.jsonl: no prompt has the split validation"),
-        ({"rows": of("train", 0)}, (), "scored.jsonl: no row of the training split with one of the rewards"),
-        ({}, ("-o", "-"), "rounds are a folder; name it with -o"),
+        ({"rows": of("validation", 0)}, (), "scored.jsonl: no prompts of the validation split"),
+        ({"rows": of("train", 0)}, (), "scored.jsonl: no rows of the training split with one of the rewards"),
+        ({}, ("-o", "-"), "the output of rounds is a folder and cannot go to stdout"),
         ({}, ("-o", "no/such"), "no: the folder of the output does not exist"),
         ({}, ("-o", "rewards.yaml"), "rewards.yaml is both the output and the rewards"),
-        ({}, ("-o", "theirs"), "theirs holds files that no rounds wrote; name another output or move it away"),
-        ({}, ("--yes",), "--yes is for a host that trains"),
+        (
+            {},
+            ("-o", "theirs"),
+            "theirs holds files that are not from rounds; choose another output, or move the folder",
+        ),
+        ({}, ("--yes",), "--yes needs hosted training"),
     ],
 )
 def test_what_cannot_end_well_is_refused_before_anything_is_drawn(
@@ -114,7 +126,7 @@ def test_samples_that_a_scorer_fails_on_are_counted_and_said(home: Path) -> None
     figures = json.loads(Path("out/round-1/round.json").read_text())
     assert figures["without reward"] == aside > 0
     assert figures["scorer calls"] == 8 - aside
-    assert f"{aside} of the samples in out/round-1/samples.jsonl got no reward, and are left out" in done.err
+    assert f"{aside} of the samples in out/round-1/samples.jsonl could not be scored and are skipped" in done.err
 
 
 def test_a_scorer_that_fails_on_every_sample_is_one_line(home: Path) -> None:
@@ -123,7 +135,7 @@ def test_a_scorer_that_fails_on_every_sample_is_one_line(home: Path) -> None:
     errors = [line for line in done.err.splitlines() if not line.startswith("warning: this policy ignores")]
     assert (done.code, len(errors)) == (1, 1), done.err
     assert (
-        "no sample got its rewards: it never works; mend the scorer, then delete out/round-0/watched-data.jsonl"
+        "no sample could be scored: it never works; fix the scorer, then delete out/round-0/watched-data.jsonl"
         in done.err
     )
 
@@ -131,7 +143,7 @@ def test_a_scorer_that_fails_on_every_sample_is_one_line(home: Path) -> None:
 def test_of_few_prompts_all_are_asked_and_no_more_is_learnt_than_from_their_samples(home: Path) -> None:
     done = run(home, "--prompts", 99, rows=of("train", 3))
     assert done.code == 0, done.err
-    assert "scored.jsonl: 3 training prompts, fewer than --prompts 99; every round asks them all" in done.err
+    assert "scored.jsonl: 3 training prompts, fewer than --prompts 99; every round samples all of them" in done.err
     assert len(read(Path("out/round-1/samples.jsonl"))) == 6
     learnt = json.loads(Path("out/round-1/round.json").read_text())["training"]
     assert learnt["epochs"] * learnt["completion tokens"] < 500

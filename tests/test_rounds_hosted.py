@@ -80,7 +80,7 @@ def assert_one_job_a_round(host: OpenAIServer) -> None:
 def test_every_round_is_one_job_on_from_the_model_of_the_round_before(host: OpenAIServer, forks: Forks) -> None:
     done = rounds(forks, "--price-per-mtok", 1000)
     assert done.code == 0, done.err
-    assert "is paid for jobs" in done.err
+    assert "spent on jobs" in done.err
     assert_one_job_a_round(host)
     asked = Counter(body["model"] for body in host.kinds("chat"))
     assert set(asked) == {one["job"]["fine_tuned_model"] for one in host.jobs}
@@ -140,7 +140,7 @@ def test_what_is_allowed_is_not_exceeded_and_more_goes_on(host: OpenAIServer, fo
     assert len(host.jobs) == 1
     # Enough for one round: the samples of the next are not paid for where nothing is left.
     done = rounds(forks, "-q", *priced, "--max-spend", spent_by_one(forks, host))
-    assert_one_line(done, CONFIG, "so nothing is left of --max-spend")
+    assert_one_line(done, CONFIG, "which exhausts --max-spend")
     assert len(host.jobs) == 2
     assert not Path("out/round-2/samples.jsonl").exists()
     assert rounds(forks, *priced, "--max-spend", 100).code == 0
@@ -171,13 +171,13 @@ def spent_by_one(forks: Forks, host: OpenAIServer) -> float:
     ("more", "said"),
     [
         ((), "every round pays http://127.0.0.1"),
-        (("--yes", "--keep", "distinct,entropy=1"), "--keep entropy=1: a host tells neither a sample's entropy nor"),
-        (("--yes", "--keep", "kl=1"), "--keep kl=1: a host tells neither"),
+        (("--yes", "--keep", "distinct,entropy=1"), "--keep entropy=1: hosted policies return neither the entropy nor"),
+        (("--yes", "--keep", "kl=1"), "--keep kl=1: hosted policies return neither"),
         (("--yes", "--batch", 4), "--batch has no effect in hosted training"),
         (("--yes", "--epochs", 1.5), "hosted training needs a whole number of epochs"),
         (("--yes", "--learning-rate", 0.1), "--learning-rate: host openai does not accept a rate"),
         (("--yes", "--max-spend", 3), "--max-spend 3 needs the price of tokens; add --price-per-mtok"),
-        (("--yes", "--hyperparameter", "x"), "--hyperparameter x: write KEY=VALUE"),
+        (("--yes", "--hyperparameter", "x"), "--hyperparameter x: expected KEY=VALUE"),
     ],
 )
 def test_what_a_host_cannot_do_is_refused_before_anything_is_sent(

@@ -250,7 +250,7 @@ def test_bounds_have_no_rank_to_be_held_to(trained: Policy) -> None:
         (["score", "samples.jsonl", "--keep", "nearest", "-o", "kept.jsonl"], "use --keep best"),
         (
             ["rounds", "scored.jsonl", "-r", "rewards.yaml", "--model", "policy", "--rounds", "1"],
-            "rounds cannot build",
+            "rounds cannot be compared",
         ),
     ],
 )

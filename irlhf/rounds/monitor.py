@@ -1,4 +1,4 @@
-"""What is watched after every round: fixed prompts of the validation split, asked for the same each time."""
+"""Measure the policy after every round, on fixed validation prompts with fixed targets."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from irlhf.rounds.round_targets import mix, same_target
 from irlhf.rounds.types import Loop, RequestedTargets
 from irlhf.sampling.settings import SampleSettings
 
-EACH = 4  # samples of a prompt, asked for the mix and for what training rows have
+EACH = 4  # samples per prompt, for each of the targets `mix` and `data`
 _QUANTILES = (10, 50, 90)
 
-Ruler = Mapping[str, tuple[float, float, float]]  # of each gold reward: mean, deviation, and 1 or -1 for its direction
+Ruler = Mapping[str, tuple[float, float, float]]  # per gold reward: mean, standard deviation, direction (1 or -1)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one policy said to the fixed requests."""
+    """The measurement of one policy."""
 
     policy: Path
     figures: Mapping[str, Any]
-    rewards: Mapping[str, float]  # weighted, by prompt
-    golds: Mapping[str, float]
+    rewards: Mapping[str, float]  # weighted mean by prompt, in standard deviations
+    golds: Mapping[str, float]  # the same for gold rewards
 
     @property
     def gold(self) -> float:
-        """The mean weighted gold."""
+        """The mean weighted gold reward; 0 without gold scorers."""
         return fmean(self.golds.values()) if self.golds else 0.0
 
     def fallen(self, before: Measurement) -> str:
-        """Return by how much gold fell since another policy while the rewards rose; empty where it did not."""
+        """Return the fall of the gold reward since `before`, with a 95% interval, if the rewards rose; else ""."""
         prompts = sorted(self.golds.keys() & before.golds.keys())
         if not prompts or fmean(self.rewards[prompt] - before.rewards[prompt] for prompt in prompts) <= 0:
             return ""
@@ -52,7 +52,7 @@ class Measurement:
 
 
 def watch(loop: Loop, policy: Path, folder: Path) -> Measurement:
-    """Ask a policy what every policy is asked, and return the figures; the files stand in `folder`."""
+    """Sample, score and evaluate a policy on the fixed prompts; writes files into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     kinds = {"data": same_target(loop.policy, "data"), "mix": RequestedTargets(weights=mix(loop.policy))}
     scored = {kind: _scored_samples(loop, policy, folder, kind, kinds[kind]) for kind in kinds}
@@ -61,14 +61,14 @@ def watch(loop: Loop, policy: Path, folder: Path) -> Measurement:
     ruler = _ruler(loop, _rows(loop.out / "round-0" / scored["data"].name))
     rewards, golds = _weighted(loop, rows["mix"]), _gold(loop, rows["mix"], ruler)
     (evaluated,) = read_json(folder / "eval.json")["policies"].values()
-    figures = _figures(loop, rows["mix"], (rewards, golds)) | _of(evaluated)
+    figures = _figures(loop, rows["mix"], (rewards, golds)) | _evaluated(evaluated)
     return Measurement(
         policy, figures, _by_prompt(rows["mix"], rewards), _by_prompt(rows["mix"], golds) if golds else {}
     )
 
 
 def drawn(loop: Loop, folder: Path, requested: RequestedTargets) -> dict[str, Any]:
-    """Return what a round requested and drew, how many samples were kept, and how those differ from the others."""
+    """Return the targets and sample counts of a round, and the means of kept and dropped samples."""
     scored = {row.id: row for row in _rows(folder / "scored.jsonl")}
     kept = {row.id for row in _rows(folder / "kept.jsonl")}
     counts = counts_of(folder / "kept.jsonl")
@@ -87,7 +87,7 @@ def drawn(loop: Loop, folder: Path, requested: RequestedTargets) -> dict[str, An
 
 
 def _side(loop: Loop, rows: Sequence[Example]) -> dict[str, Any]:
-    """Return the means of what was kept, or of what was dropped."""
+    """Return the number of rows, and their mean reward, entropy and tokens."""
     measures: dict[str, Callable[[Example], float | None]] = {
         "reward": lambda row: _weighted(loop, [row])[0],
         "entropy": lambda row: row.entropy,
@@ -103,7 +103,7 @@ def _side(loop: Loop, rows: Sequence[Example]) -> dict[str, Any]:
 def _scored_samples(loop: Loop, policy: Path, folder: Path, kind: str, requested: RequestedTargets) -> Path:
     """Sample and score the fixed prompts; return the file of scored samples."""
     samples, scored, gold = (folder / f"{name}-{kind}.jsonl" for name in ("watch", "watched", "gold"))
-    reference = "" if loop.policy.hosted else str(loop.start)  # a host gives no logprobs of given text
+    reference = "" if loop.policy.hosted else str(loop.start)  # providers return no logprobs of given text
     settings = SampleSettings(n=EACH, seed=loop.seed, split=VALIDATION, reference=reference)
     loop.sample(policy, loop.out / "watch.jsonl", samples, requested, settings)
     loop.score(samples, scored)
@@ -116,7 +116,9 @@ def _scored_samples(loop: Loop, policy: Path, folder: Path, kind: str, requested
 def _figures(loop: Loop, rows: Sequence[Example], weighted: tuple[Sequence[float], Sequence[float]]) -> dict[str, Any]:
     rewards, golds = weighted
     prompts = [row.cluster for row in rows]
-    points = np.array([[loop.policy.reward(name).zscore(own) for name, own in _own(loop, row).items()] for row in rows])
+    points = np.array(
+        [[loop.policy.reward(name).zscore(own) for name, own in _rewards(loop, row).items()] for row in rows]
+    )
     return {
         "samples": len(rows),
         "prompts": len(set(prompts)),
@@ -128,8 +130,8 @@ def _figures(loop: Loop, rows: Sequence[Example], weighted: tuple[Sequence[float
     }
 
 
-def _of(evaluated: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what eval says of all requests together."""
+def _evaluated(evaluated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics of `irlhf eval` over all targets."""
     diversity = evaluated["diversity"]
     return {
         "tracking": {
@@ -143,19 +145,19 @@ def _of(evaluated: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _own(loop: Loop, row: Example) -> dict[str, float]:
+def _rewards(loop: Loop, row: Example) -> dict[str, float]:
     own = loop.policy.own(row.rewards)
     return {name: own[name] for name in loop.policy.names}
 
 
 def _weighted(loop: Loop, rows: Sequence[Example]) -> list[float]:
-    """Return the weighted rewards, in standard deviations above the offline rows' mean."""
+    """Return the weighted rewards, in standard deviations above the mean of the training rows of the policy."""
     weights = {reward.name: reward.weight for reward in loop.policy.rewards}
-    return [loop.policy.weighted(_own(loop, row), weights) for row in rows]
+    return [loop.policy.weighted(_rewards(loop, row), weights) for row in rows]
 
 
 def _ruler(loop: Loop, rows: Sequence[Example]) -> Ruler:
-    """Return what gold is measured by: what the first policy brought where it was asked as training rows are."""
+    """Return mean and deviation of the gold rewards of the first policy with the targets `data`."""
     ruler = {}
     for name, spec in loop.named.gold.items():
         numbers = [row.gold[name] for row in rows]
@@ -164,7 +166,7 @@ def _ruler(loop: Loop, rows: Sequence[Example]) -> Ruler:
 
 
 def _gold(loop: Loop, rows: Sequence[Example], ruler: Ruler) -> list[float]:
-    """Return the weighted gold of each row, in standard deviations of the ruler; none without gold scorers."""
+    """Return the weighted gold reward of each row, standardized by `ruler`, or [] without gold scorers."""
     weights = {name: loop.named.rewards[name].weight for name in ruler}
     total = sum(weights.values())
     if not total:

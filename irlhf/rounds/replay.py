@@ -1,4 +1,4 @@
-"""What a round is trained on: samples, and offline rows so that nothing is forgotten."""
+"""Choose the training rows of a round: samples, and offline rows against forgetting."""
 
 from __future__ import annotations
 
@@ -17,67 +17,67 @@ from irlhf.rounds.settings import RoundsSettings
 
 Row = Mapping[str, Any]
 
-_OFTEN = 16  # times that a round reads a row at most, where one of all samples would read it once
+_MAX_PASSES = 16  # largest number of passes over the rows of a round, if --epochs is 1
 
 
 @dataclass(frozen=True)
 class Offline:
-    """Scored rows that were there before the rounds: those that the policy knows, and fresh ones."""
+    """Scored rows from before the rounds: the training rows of the policy, and fresh rows."""
 
     known: Sequence[Row]
     fresh: Sequence[Row]
-    batch: int  # samples of a round, for which as many fresh rows stand
+    batch: int  # number of samples, and of fresh rows, per round
     seed: int
-    length: Callable[[str], int]  # of a completion
+    length: Callable[[str], int]  # tokens of a completion
 
     @classmethod
     def read(cls, scored: Path, settings: RoundsSettings, names: Collection[str]) -> Offline:
-        """Read both, as rows with some of these rewards; tokens are counted as characters.
+        """Read the rows with at least one of these rewards. `length` counts characters until it is replaced.
 
-        Raises DataError where there is nothing to train on, or a fresh row is known.
+        Raises DataError if there are no training rows, or if a fresh row is also a training row.
         """
         known = _training_rows(scored, names)
         if not known:
-            raise DataError(f"{scored}: no row of the training split with one of the rewards {', '.join(names)}")
+            raise DataError(f"{scored}: no rows of the training split with one of the rewards {', '.join(names)}")
         fresh = _training_rows(Path(settings.fresh), names) if settings.fresh else []
         ids = {row["id"] for row in known}
-        if twice := [row["id"] for row in fresh if row["id"] in ids]:
-            raise DataError(f"{settings.fresh}: {twice[0]} stands in {scored} too, so it is not fresh")
+        if duplicates := [row["id"] for row in fresh if row["id"] in ids]:
+            raise DataError(f"{settings.fresh}: {duplicates[0]} is also in {scored}, so it is not fresh")
         prompts = len(prompts_of(scored, TRAIN))
         if prompts < settings.prompts:
             shortage = f"{prompts:,} training prompts, fewer than --prompts {settings.prompts:,}"
-            console.warn(f"{scored}: {shortage}; every round asks them all")
+            console.warn(f"{scored}: {shortage}; every round samples all of them")
         batch = min(prompts, settings.prompts) * settings.samples
         return cls(known, fresh, batch, settings.training.seed, len)
 
     def fresh_rows(self, number: int) -> Sequence[Row]:
-        """Return the fresh rows of a round, as many as a round has samples while they last."""
+        """Return the fresh rows of a round: at most `batch`, fewer at the end of the file."""
         return self.fresh[(number - 1) * self.batch : number * self.batch]
 
     def replay(self, number: int, size: float) -> list[Row]:
-        """Return different known rows by lot, of so many tokens together, or all."""
+        """Return random known rows without duplicates, with about `size` completion tokens in total, or all rows."""
         rng = random.Random(f"{self.seed}/replay/{number}")
-        dealt: dict[str, Row] = {}
-        while size > 0 and len(dealt) < len(self.known):
+        drawn: dict[str, Row] = {}
+        while size > 0 and len(drawn) < len(self.known):
             row = rng.choice(self.known)
-            if row["id"] not in dealt:
-                dealt[row["id"]] = row
+            if row["id"] not in drawn:
+                drawn[row["id"]] = row
                 size -= self.size(row)
-        return list(dealt.values())
+        return list(drawn.values())
 
     def size(self, row: Row) -> int:
-        """Return a completion's tokens, with the end of the turn."""
+        """Return the number of tokens of a completion, including the end of the turn."""
         return self.length(as_text(row["completion"])) + 1
 
 
 def mixed(
     kept: Sequence[Row], offline: Offline, settings: RoundsSettings, number: int, passes: float
 ) -> tuple[list[Row], float]:
-    """Return the rows of a round and the epochs over them.
+    """Return the rows of a round and the number of epochs.
 
-    All rounds and arms train on equally many tokens of completions: `passes` (or 1) times those of a round that keeps
-    all of its samples, at the offline rows' mean length, with its replay. Where next to nothing is kept they train on
-    less, for a row that is read over and over is learnt by heart.
+    All rounds and arms train on the same number of completion tokens: `passes` (or 1) times the tokens of a round that
+    keeps all samples, at the mean length of offline rows, including replay. If almost no samples are kept, they train
+    on fewer tokens to avoid overfitting.
     """
     mean = fmean(map(offline.size, offline.known))
     whole = offline.batch * mean / (1 - settings.replay)
@@ -85,19 +85,19 @@ def mixed(
         rows = [*kept, *offline.replay(number, settings.replay / (1 - settings.replay) * sum(map(offline.size, kept)))]
     else:
         rows = offline.replay(number, whole)
-    epochs = (passes or 1) * min(_OFTEN, whole / sum(map(offline.size, rows)))
+    epochs = (passes or 1) * min(_MAX_PASSES, whole / sum(map(offline.size, rows)))
     return rows, round(epochs, 3)
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows, whole or not at all."""
+    """Write rows to a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary:
         temporary.write_bytes(b"".join(map(dumps, rows)))
 
 
 def prompts_of(scored: Path, split: str) -> list[dict[str, Any]]:
-    """Return the different prompts of a split as rows, in the order of the file."""
+    """Return the distinct prompts of a split as rows, in the order of the file."""
     prompts: dict[str, dict[str, Any]] = {}
     for where, row in read_rows(scored):
         example = from_json(row, where)

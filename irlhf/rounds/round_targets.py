@@ -1,4 +1,4 @@
-"""What a round requests."""
+"""Choose the targets of a round."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from irlhf.rounds.types import Loop, RequestedTargets
 
 ASKS = ("uniform", "data", "high", "weighted", "past")
 
-_HIGH = 70  # percentile above which `high` asks, where enough training rows have that in every reward
-_LOWER = 5  # by which it goes down where not
+_HIGH = 70  # percentile from which `high` draws targets, if enough training rows exceed it in every reward
+_LOWER = 5  # step by which the percentile is lowered otherwise
 _ENOUGH = 20  # rows
-_PAST = 90  # percentile of what the last round brought that `past` asks for
+_PAST = 90  # percentile of the rewards of the last round that `past` requests
 
 
 def round_targets(loop: Loop, folder: Path, number: int) -> RequestedTargets:
-    """Return what the round whose folder this is requests."""
+    """Return the targets of round `number` with the folder `folder`."""
     names = loop.policy.names
     if loop.settings.ask == "weighted":
         return RequestedTargets(weights=mix(loop.policy))
@@ -30,17 +30,17 @@ def round_targets(loop: Loop, folder: Path, number: int) -> RequestedTargets:
 
 
 def same_target(policy: Policy, target: str) -> RequestedTargets:
-    """Return the request of one target for all rewards."""
+    """Return the same target for all rewards."""
     return RequestedTargets(tuple(f"{name}={target}" for name in policy.names))
 
 
 def mix(policy: Policy) -> str:
-    """Return the weighting that the policy was trained with, as `--weights` takes it."""
+    """Return the reward weights of the policy in the format of `--weights`."""
     return "+".join(f"{reward.weight:g}*{reward.name}" for reward in policy.rewards)
 
 
 def _high(policy: Policy) -> dict[str, float]:
-    """Return from where on each reward is high: the highest percentile that enough training rows pass in all."""
+    """Return the lower bounds of high rewards: the highest percentile that enough training rows reach in all."""
     rows = [policy.numbers(vector) for vector in policy.reservoir]
     columns = {name: sorted(row[name] for row in rows) for name in policy.names}
     bounds: dict[str, float] = {}
@@ -52,7 +52,7 @@ def _high(policy: Policy) -> dict[str, float]:
 
 
 def _reached(loop: Loop, folder: Path, number: int) -> dict[str, float]:
-    """Return a high percentile of each reward in the round before; before the first, of the training rows."""
+    """Return the 90th percentile of each reward in the previous round; in round 1, of the training rows."""
     if number == 1:
         scaled = [loop.policy.numbers(vector) for vector in loop.policy.reservoir]
     else:

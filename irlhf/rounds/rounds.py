@@ -1,4 +1,4 @@
-"""Rounds: ask the policy, score what it says, choose, train on; every round is files that the commands make."""
+"""Run rounds of sampling, scoring, selection and training; each round consists of the files of these commands."""
 
 import os
 import random
@@ -25,33 +25,33 @@ from irlhf.rounds.training import left, rehearse, spent, train_round
 from irlhf.rounds.types import Loop
 from irlhf.sampling.settings import SampleSettings
 
-ROUNDS = "rounds.json"  # all that was watched
-POLICY = "policy"  # a link to the folder of the policy to take
-VERSION = 1  # of rounds.json's shape
+ROUNDS = "rounds.json"  # all measurements
+POLICY = "policy"  # link to the folder of the policy to use
+VERSION = 1  # format of rounds.json
 
 
 def run_rounds(scored: str | Path, output: str | Path, model: str, settings: RoundsSettings) -> dict[str, Any]:
-    """Train on from the policy in the folder `model`, round after round, and return what was done.
+    """Train the policy in the folder `model` in rounds, and return a summary.
 
-    `<output>/round-1` and so on hold what the commands wrote, `rounds.json` what was watched, `policy` is a link to
-    the policy to take: the last one, or the one before gold fell while the rewards rose. The same call goes on where
-    it stopped. Raises ConfigError and DataError.
+    `<output>/round-N` holds the files of the commands, `rounds.json` the measurements. `policy` is a link to the policy
+    to use: the last one, or the one before the gold reward fell while the rewards rose. An interrupted run resumes.
+    Raises ConfigError and DataError.
     """
     out = Path(output)
     check_settings(model, settings)
     inputs = {"examples": Path(scored), "model": Path(model), "rewards": Path(settings.training.rewards)}
     inputs |= {"fresh": Path(settings.fresh)} if settings.fresh else {}
     check_folder(out, inputs)
-    made = RunManifest("rounds", inputs, settings.deciding).to_json()
+    manifest = RunManifest("rounds", inputs, settings.deciding).to_json()
     check_ours(out / ROUNDS)
-    if is_finished(out / ROUNDS, made, parts=out):
-        with lock(out / ROUNDS):  # a kill may have left its file
+    if is_finished(out / ROUNDS, manifest, parts=out):
+        with lock(out / ROUNDS):  # removes the lock file of a killed run
             return {"output": str(out), "finished": True}
     loop, watched = _loop(Path(scored), out, model, settings)
     out.mkdir(exist_ok=True)
     with lock(out / ROUNDS):
         _sweep(loop)
-        write_json(beside(out / ROUNDS, ".run.json"), made)
+        write_json(beside(out / ROUNDS, ".run.json"), manifest)
         write_rows(out / "watch.jsonl", watched)
         before = watch(loop, loop.start, out / "round-0")
         first, *controls = arms_of(settings)
@@ -65,7 +65,7 @@ def run_rounds(scored: str | Path, output: str | Path, model: str, settings: Rou
 
 
 def _loop(scored: Path, out: Path, model: str, settings: RoundsSettings) -> tuple[Loop, list[dict[str, Any]]]:
-    """Check all that can be before anything is done, and return the loop and the prompts that are watched.
+    """Check the inputs, and return the loop and the fixed validation prompts.
 
     Raises ConfigError and DataError.
     """
@@ -76,7 +76,7 @@ def _loop(scored: Path, out: Path, model: str, settings: RoundsSettings) -> tupl
     offline = Offline.read(scored, settings, tuple(named.rewards))
     watched = prompts_of(scored, VALIDATION)[: settings.watch]
     if not watched:
-        raise DataError(f"{scored}: no prompt of the {VALIDATION} split, which the rounds are watched by")
+        raise DataError(f"{scored}: no prompts of the {VALIDATION} split, which every round is measured on")
     if policy.hosted is None:
         offline = replace(offline, length=_counter(model))
     loop = Loop(out, scored, rewards, named, start, policy, settings, offline)
@@ -86,14 +86,14 @@ def _loop(scored: Path, out: Path, model: str, settings: RoundsSettings) -> tupl
 
 
 def _sweep(loop: Loop) -> None:
-    """Remove what a kill left unfinished; eval was perhaps at the model card of the first policy."""
+    """Remove temporary files of a killed run, including those of the model card of the first policy."""
     sweep(loop.out)
     for stale in loop.start.glob(f"{TEMPORARY}README.md.*"):
         stale.unlink(missing_ok=True)
 
 
 def _counter(model: str) -> Callable[[str], int]:
-    """Return what counts tokens. The tokenizer is loaded when it is first asked, for finished rounds ask nothing."""
+    """Return a function that counts tokens. It loads the tokenizer on first use, which finished rounds do not need."""
 
     @cache
     def loaded() -> Callable[[str], int]:
@@ -108,16 +108,16 @@ def _counter(model: str) -> Callable[[str], int]:
 
 
 def _arm(loop: Loop, arm: Arm, begin: tuple[Measurement, int], advance: Callable[[int], None]) -> dict[str, Any]:
-    """Run so many rounds of one arm from the first watch on, and return what was watched.
+    """Run an arm and return its measurements. `begin` is the first measurement and the number of rounds.
 
-    The loop itself stops where gold falls while the rewards rise; its controls go as far as it went.
+    The loop stops if the gold reward falls while the rewards rise; its controls run equally many rounds.
     """
-    home = loop.out / arm.folder
+    arm_folder = loop.out / arm.folder
     before, rounds = begin
     policy, best = loop.start, before
     rows = [{"round": 0, "policy": str(loop.start), **before.figures}]
     for number in range(1, rounds + 1):
-        folder = home / f"round-{number}"
+        folder = arm_folder / f"round-{number}"
         folder.mkdir(parents=True, exist_ok=True)
         done = _round(loop, arm, (policy, folder), number)
         policy = folder / POLICY if arm.trains else policy
@@ -129,35 +129,35 @@ def _arm(loop: Loop, arm: Arm, begin: tuple[Measurement, int], advance: Callable
         write_json(folder / "round.json", row)
         rows.append(row)
         advance(1)
-        _tell(loop, arm, number, rows)
+        _report(loop, arm, number, rows)
         if fallen:
             console.warn(
-                f"round {number}: gold fell {fallen} while the rewards rose, so it ends here; take {best.policy}"
+                f"round {number}: the gold reward fell {fallen} while the rewards rose; stopped, use {best.policy}"
             )
             break
         best = now if now.gold >= best.gold else best
     if arm.name == LOOP:
-        _link(home / POLICY, best.policy if "gold fell" in rows[-1] else policy)
+        _link(arm_folder / POLICY, best.policy if "gold fell" in rows[-1] else policy)
     return {**asdict(arm), "rounds": rows}
 
 
 def _round(loop: Loop, arm: Arm, places: tuple[Path, Path], number: int) -> dict[str, Any]:
-    """Ask, score, choose and train on; return what was drawn and learnt."""
+    """Sample, score, select and train; return the counts of the round."""
     policy, folder = places
-    first = loop.out / f"round-{number}"  # of the loop itself: all arms ask the same prompts for the same
+    first = loop.out / f"round-{number}"  # of the loop: all arms use its prompts and targets
     if arm.name == LOOP:
         write_rows(first / "prompts.jsonl", _round_prompts(loop, number))
     if arm.trains:
-        left(loop, folder / POLICY)  # before samples are paid for that nothing could be trained on
+        left(loop, folder / POLICY)  # raises before paying for samples that cannot be trained on
     if arm.draws:
         requested = round_targets(loop, first, number)
         seed, reference = (loop.seed + number) % 2**32, str(loop.start) if "kl=" in arm.keep else ""
         drawing = SampleSettings(n=loop.settings.samples, split=TRAIN, seed=seed, reference=reference)
         samples, scored = folder / "samples.jsonl", folder / "scored.jsonl"
         loop.sample(policy, first / "prompts.jsonl", samples, requested, drawing)
-        aside = loop.score(samples, scored)
+        unscored = loop.score(samples, scored)
         loop.select(scored, folder / "kept.jsonl", arm.rules(first), policy)
-        done = drawn(loop, folder, requested) | ({"without reward": aside} if aside else {})
+        done = drawn(loop, folder, requested) | ({"without reward": unscored} if unscored else {})
     else:
         write_rows(folder / "kept.jsonl", loop.offline.fresh_rows(number))
         done = {"drawn": {"kept": len(loop.offline.fresh_rows(number))}}
@@ -175,19 +175,19 @@ def _round(loop: Loop, arm: Arm, places: tuple[Path, Path], number: int) -> dict
 
 
 def _round_prompts(loop: Loop, number: int) -> list[dict[str, Any]]:
-    """Return the prompts of a round: all of the training split are asked before any comes again."""
+    """Return the prompts of a round; all training prompts are used once before any is repeated."""
     known = prompts_of(loop.scored, TRAIN)
-    wanted, prompts = loop.settings.prompts, []
-    start = (number - 1) * wanted
-    for index in range(start, start + wanted):
-        lap, offset = divmod(index, len(known))
-        order = random.Random(f"{loop.seed}/prompts/{lap}").sample(range(len(known)), len(known))
+    per_round, prompts = loop.settings.prompts, []
+    start = (number - 1) * per_round
+    for index in range(start, start + per_round):
+        pass_number, offset = divmod(index, len(known))
+        order = random.Random(f"{loop.seed}/prompts/{pass_number}").sample(range(len(known)), len(known))
         prompts.append(known[order[offset]])
     return list({row["id"]: row for row in prompts}.values())
 
 
 def _link(path: Path, folder: Path) -> None:
-    """Let `path` lead to a policy's folder."""
+    """Make `path` a link to a policy folder, atomically."""
     target = os.path.relpath(folder, path.parent)
     if path.is_symlink() and os.readlink(path) == target:
         return
@@ -197,12 +197,12 @@ def _link(path: Path, folder: Path) -> None:
     temporary.replace(path)
 
 
-def _tell(loop: Loop, arm: Arm, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
+def _report(loop: Loop, arm: Arm, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
     def change(name: str) -> str:
         values = [row[name] for row in (rows[-2], rows[-1])]
         known = [figure["value"] if isinstance(figure, Mapping) else None for figure in values]
         return f"{name} {known[0]:.2f} → {known[1]:.2f}" if None not in known else ""
 
     changes = ", ".join(filter(None, map(change, ("reward", "gold", "entropy"))))
-    paid = f"; about {spent(loop):,.2f} is paid for jobs" if loop.policy.hosted and loop.settings.hosted.price else ""
+    paid = f"; about {spent(loop):,.2f} spent on jobs" if loop.policy.hosted and loop.settings.hosted.price else ""
     console.note(f"{arm.name}, round {number} of {loop.settings.rounds}: {changes}{paid}")

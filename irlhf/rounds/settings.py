@@ -6,20 +6,20 @@ from typing import Any
 from irlhf.training.hosted.settings import NOWHERE, HostedSettings
 from irlhf.training.settings import FinetuneSettings
 
-_USUAL = FinetuneSettings()
+_DEFAULT_TRAINING = FinetuneSettings()
 
 
 @dataclass(frozen=True)
 class RoundsSettings:
-    """How a policy goes on learning from its own samples.
+    """Settings of training a policy on its own samples.
 
-    Each of `rounds` asks `prompts` prompts of the training split for rewards, `samples` times each; `ask` says for
-    which: `uniform` anywhere, `data` what training rows have, `high` what the better of them have, `weighted` the mix
-    that rewards.yaml weighs, `past` more than the last round brought. `keep` are rules of `score --keep` that choose
-    what is trained on. `replay` is the share of offline rows in what is trained on, in [0, 1). `watch` prompts of the
-    validation split are asked the same after every round. With `controls` they run beside what they are held against;
-    `fresh` are scored rows that no policy has seen, as many scorer calls for the offline control. `training` is how
-    each round trains, at a host with `hosted`: epochs are those of a round that keeps all of its samples (0 is 1).
+    Each of `rounds` draws `samples` samples of `prompts` training prompts. `ask` selects the targets: `uniform` on the
+    scale, `data` those of training rows, `high` those of the better training rows, `weighted` the best by the weights
+    of rewards.yaml, `past` above the rewards of the last round. `keep` holds rules of `score --keep` that select the
+    training samples. `replay` is the share of offline rows in the training data, in [0, 1). `watch` is the number of
+    validation prompts measured after every round. `controls` also runs the control arms. `fresh` is a file of scored
+    rows that no policy was trained on, for the control arm `offline`. `training` holds the settings of each training,
+    `hosted` those of hosted training; epochs refer to a round that keeps all samples (0 means 1).
     """
 
     rounds: int
@@ -32,10 +32,10 @@ class RoundsSettings:
     watch: int = 64
     controls: bool = False
     fresh: str = ""
-    training: FinetuneSettings = _USUAL
+    training: FinetuneSettings = _DEFAULT_TRAINING
     hosted: HostedSettings = NOWHERE
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """What decides what the rounds are."""
+        """The settings that determine the result, as JSON."""
         return {name: value for name, value in asdict(self).items() if name != "hosted"}

@@ -1,4 +1,4 @@
-"""What stays the same from round to round, and the functions that every round calls."""
+"""State shared by all rounds, and the commands that every round runs."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,14 +22,14 @@ from irlhf.scoring.settings import ScoreSettings, SelectSettings
 
 @dataclass(frozen=True)
 class RequestedTargets:
-    """What samples request: a target for each reward, or a weighting of the rewards."""
+    """The targets of samples: one per reward, or a weighting of the rewards."""
 
     targets: tuple[str, ...] = ()  # NAME=VALUE
     weights: str = ""
 
     @property
     def options(self) -> list[str]:
-        """The request as options of `irlhf sample`, for the record."""
+        """The targets as options of `irlhf sample`."""
         if self.weights:
             return ["--weights", self.weights, "--mix-from", "best"]
         return [option for target in self.targets for option in ("-t", target)]
@@ -37,26 +37,26 @@ class RequestedTargets:
 
 @dataclass(frozen=True)
 class Loop:
-    """All that stays the same from round to round. Its methods do nothing for outputs that are complete."""
+    """State shared by all rounds. Its methods do nothing if their output is complete."""
 
     out: Path
     scored: Path
     rewards: str
     named: Rewards
-    start: Path  # the folder of the policy that the rounds go on from
+    start: Path  # folder of the first policy
     policy: Policy
     settings: RoundsSettings
     offline: Offline
 
     @property
     def seed(self) -> int:
-        """The seed of all that is random."""
+        """The random seed."""
         return self.settings.training.seed
 
     def sample(
         self, policy: Path, prompts: Path, output: Path, requested: RequestedTargets, settings: SampleSettings
     ) -> None:
-        """Sample a policy; `settings` hold what is neither requested nor the same in every round."""
+        """Sample a policy; `requested` and the settings of the run override `settings`."""
         drawn = replace(
             settings,
             target=requested.targets,
@@ -69,23 +69,23 @@ class Loop:
             sample(policy, prompts, output, drawn)
 
     def score(self, samples: Path, scored: Path, gold: bool = False) -> int:
-        """Score samples; return how many got no reward, and say so. Raises DataError where none got one."""
+        """Score samples; return and report the number without a reward. Raises DataError if all lack one."""
         with console.silenced():
             score(samples, self.rewards, scored, ScoreSettings(gold=gold, on_bad_row="skip"))
-        aside = counts_of(scored).get("rejected", 0)
-        if not aside:
+        unscored = counts_of(scored).get("rejected", 0)
+        if not unscored:
             return 0
-        why = beside(scored, ".rejected.jsonl")
+        reasons = beside(scored, ".rejected.jsonl")
         if not scored.stat().st_size:
-            _, first = next(read_rows(why))
+            _, first = next(read_rows(reasons))
             raise DataError(
-                f"{why}:1: no sample got its rewards: {first['reason']}; mend the scorer, then delete {scored}"
+                f"{reasons}:1: no sample could be scored: {first['reason']}; fix the scorer, then delete {scored}"
             )
-        console.warn(f"{aside:,} of the samples in {samples} got no reward, and are left out; {why} says why")
-        return aside
+        console.warn(f"{unscored:,} of the samples in {samples} could not be scored and are skipped; see {reasons}")
+        return unscored
 
     def select(self, scored: Path, kept: Path, rules: str, policy: Path) -> None:
-        """Keep the scored samples that the rules choose."""
+        """Write the scored samples that the rules keep."""
         with console.silenced():
             select(scored, kept, SelectSettings(rules=rules, policies=(str(policy),)))
 
