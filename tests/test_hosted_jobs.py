@@ -157,7 +157,7 @@ LISTS = (
         "lost, and the list down",
         {"jobs.create": [LOST], "jobs.list": [None, *[BAD] * 6]},
         codes=(BACKEND, 0),
-        said="looks first",
+        said="after checking the list",
     ),
     Case(
         "lost, and resubmitted: the list shows it",

@@ -79,7 +79,7 @@ def test_a_long_question_loses_its_first_words_and_never_a_reward_line(
 
 
 def test_a_frame_that_does_not_fit_is_refused(chat: PromptEncoder) -> None:
-    with pytest.raises(DataError, match="frame alone"):
+    with pytest.raises(DataError, match="without its text"):
         chat.prompt("How?", {"short": 0.9}, room=3)
 
 

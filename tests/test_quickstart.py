@@ -125,7 +125,7 @@ def _figures(folder: Path) -> dict[str, Any]:
 def test_a_file_that_somebody_changed_is_not_replaced(tmp_path: Path) -> None:
     write_inputs(tmp_path, SMALL, steps(SMALL))
     (tmp_path / "scorers.py").write_text("mine = 1\n")
-    with pytest.raises(ConfigError, match="name another folder"):
+    with pytest.raises(ConfigError, match="choose another folder"):
         write_inputs(tmp_path, SMALL, steps(SMALL))
     assert (tmp_path / "scorers.py").read_text() == "mine = 1\n"
 

@@ -166,7 +166,7 @@ def test_a_limit_needs_a_model_and_prompts_of_each_split(options: Sequence[objec
 def test_another_seed_in_the_same_folder_is_refused(home: Path, base: Path) -> None:
     outcome = call("quickstart", "--model", base, "--seed", 1, "--limit", 20, "-o", home)
     assert outcome.code == 2
-    assert "name another folder with -o" in outcome.err
+    assert "choose another folder with -o" in outcome.err
 
 
 def test_the_embedded_prompts_are_distinct_and_split_by_their_number() -> None:

@@ -1,4 +1,4 @@
-"""What the quickstart shows at its end: answers side by side, asked against given, mixes, what to try next."""
+"""The closing summary of the built-in quickstart: sample answers, target against actual, mixes, next steps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,31 +15,31 @@ _LOW, _HIGH = 0.1, 0.9
 
 
 def tell(evaluation: dict[str, Any], grid: Sequence[dict[str, Any]]) -> None:
-    """Print the result on stdout."""
+    """Print the summary on stdout."""
     console = Console(highlight=False)
     for part in (_answers(grid), _tracking(evaluation), _mixes(evaluation), _next()):
         console.print(Padding(part, (1, 0, 0, 0)))
 
 
 def _answers(grid: Sequence[dict[str, Any]]) -> Group:
-    """Show one held-out prompt answered at the four corners of the two rewards."""
+    """Return a table of the answers to one held-out prompt at low and high targets of both rewards."""
     prompt = next(iter(grid))["group"]
     prompt_rows = [row for row in grid if row["group"] == prompt]
     table = Table(show_lines=True, expand=True)
-    table.add_column("asked for")
+    table.add_column("target")
     table.add_column(f"detail: {_LOW:.2f}", ratio=1)
     table.add_column(f"detail: {_HIGH:.2f}", ratio=1)
     for kindness in (_HIGH, _LOW):
         answers = [Text(clean(_answer(prompt_rows, kindness, detail))) for detail in (_LOW, _HIGH)]
         table.add_row(f"kindness: {kindness:.2f}", *answers)
-    topic = Text(f"A prompt of a topic that was never trained on: “{clean(prompt_rows[0]['prompt'])}”", style="bold")
+    topic = Text(f"A prompt of a held-out topic: “{clean(prompt_rows[0]['prompt'])}”", style="bold")
     return Group(topic, table)
 
 
 def _answer(rows: Sequence[dict[str, Any]], kindness: float, detail: float) -> str:
-    wanted = {"kindness": kindness, "detail": detail}
-    # A number that no training row has was asked for as the nearest one that some have.
-    row = min(rows, key=lambda row: sum(abs(row["asked"][name] - number) for name, number in wanted.items()))
+    targets = {"kindness": kindness, "detail": detail}
+    # Targets without a training row were replaced by the nearest one with a training row.
+    row = min(rows, key=lambda row: sum(abs(row["asked"][name] - number) for name, number in targets.items()))
     return str(row["completion"])
 
 
@@ -52,29 +52,29 @@ def _tracking(evaluation: dict[str, Any]) -> Group:
             figures = _shown(metrics["within"]["spearman"]), _shown(metrics["pooled"]["spearman"])
             table.add_row(policy["name"], reward, *figures, f"{error['mean_absolute']['value']:.2f} ({floor:.2f})")
     n, prompts = next((metrics["n"], metrics["prompts"]) for metrics in _ordered(evaluation)[0]["rewards"].values())
-    title = f"Asked against given: Spearman's ρ, {n} answers to {prompts} prompts of held-out topics"
+    title = f"Target against actual reward: Spearman's ρ, {n} answers to {prompts} prompts of held-out topics"
     return Group(Text(title, style="bold"), table)
 
 
 def _mixes(evaluation: dict[str, Any]) -> Group:
-    table = _table("asked for the best", "policy", "weighted reward", "kindness", "detail")
+    table = _table("best by", "policy", "weighted reward", "kindness", "detail")
     for mix in evaluation["tradeoff"]:
         terms = {name: weight for name, weight in mix["weights"].items() if weight}
         formula = " + ".join(name if weight == 1 else f"{weight:g}×{name}" for name, weight in terms.items())
         for i, arm in enumerate(sorted(mix["arms"], key=lambda arm: bool(arm["baseline"]))):
             numbers = [f"{arm['rewards'][name]['value']:+.2f}" for name in ("kindness", "detail")]
             table.add_row("" if i else formula, arm["name"], _shown(arm["weighted"]), *numbers)
-    title = "Asking for a mix, in standard deviations above the mean of the training data"
+    title = "Best mixes of both rewards, in standard deviations above the mean of the training data"
     return Group(Text(title, style="bold"), table)
 
 
 def _next() -> Group:
     return Group(
-        Text("Next things to try, in the folder:", style="bold"),
-        Text("  report.html in a browser: pictures, figures, every sample"),
-        Text("  irlhf sample policy prompts.jsonl -t kindness=0.2 -o -    turn the dial"),
-        Text("  change scorers.py, copy run.sh, name other outputs        your own reward"),
-        Text("Where irlhf is not found: . ../.venv/bin/activate", style="dim"),
+        Text("Next steps, in the folder:", style="bold"),
+        Text("  report.html in a browser: plots, metrics, all samples"),
+        Text("  irlhf sample policy prompts.jsonl -t kindness=0.2 -o -    try other targets"),
+        Text("  change scorers.py, copy run.sh, change its outputs        use your own reward"),
+        Text("If the command irlhf is not found: . ../.venv/bin/activate", style="dim"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Invent short help-desk replies that differ in tone, concreteness, length and register."""
+"""Generate short help-desk replies that differ in tone, concreteness, length and register."""
 
 import math
 import random
@@ -14,21 +14,21 @@ TONES = ("cold", "curt", "flat", "friendly", "warm")
 FLAT = TONES.index("flat")
 STEP = "{step}"
 CAPITAL_STEP = "{Step}"
-BARE = f"{CAPITAL_STEP}."  # the one saying that may come twice in a reply
+BARE = f"{CAPITAL_STEP}."  # the only phrase that may be repeated in a reply
 CHOICE = re.compile(r"\[([^\]]+)\]")  # "[2|3] drops" becomes "2 drops" or "3 drops"
 
 TRADE_OFF = -0.35  # correlation of a reply's tone with its concreteness
-LENGTHS = {1: 1, 2: 4, 3: 4, 4: 2}  # sentences of a reply: weight
+LENGTHS = {1: 1, 2: 4, 3: 4, 4: 2}  # number of sentences: weight
 FORMAL = 0.3  # share of formal replies
-COLOURED = 0.7  # share of steps said in the reply's tone; the others are flat
-DRIFT = 0.4  # how far a sentence strays from the reply's tone, in tones
+COLOURED = 0.7  # share of steps in the tone of the reply; the others are flat
+DRIFT = 0.4  # standard deviation of the tone of a sentence, in tones
 EXACT = (0.2, 0.9)  # share of steps with amounts, times or tools in the vaguest and in the most concrete reply
-ANYWHERE = 0.5  # share of steps that suit any topic: the others suit the topic's family
+ANYWHERE = 0.5  # share of steps for any topic; the others are for the family of the topic
 
 
 @dataclass(frozen=True)
 class Topic:
-    """What can be asked about one subject, and what to do about it."""
+    """The questions about one subject, and the steps that solve them."""
 
     name: str
     split: str  # "train", "validation" or "test"
@@ -39,11 +39,11 @@ class Topic:
 
 @dataclass(frozen=True)
 class Mood:
-    """What a reply is to be like, before it has words."""
+    """The properties of a reply."""
 
-    tone: float  # 0 cold .. 4 warm, a place in TONES
-    concrete: float  # 0 vague .. 1 concrete
-    length: int  # sentences
+    tone: float  # from 0 (cold) to 4 (warm), an index of TONES
+    concrete: float  # from 0 (vague) to 1 (concrete)
+    length: int  # number of sentences
     register: str  # "plain" or "formal"
 
 
@@ -63,7 +63,7 @@ GENERAL: dict[str, list[str]] = _load("general.toml")
 
 
 def generate(rows: int, seed: int) -> Iterator[dict[str, str]]:
-    """Yield dialogue rows; the same prompt comes back with other replies."""
+    """Yield dialogue rows; prompts are repeated with different replies."""
     names = sorted(TOPICS)
     for number in range(rows):
         rng = random.Random(f"{seed}/{number}")
@@ -80,7 +80,7 @@ def generate(rows: int, seed: int) -> Iterator[dict[str, str]]:
 
 
 def reply(topic: Topic, mood: Mood, rng: random.Random) -> str:
-    """Write one reply: steps and remarks compete for its sentences."""
+    """Return one reply, whose sentences are steps and remarks."""
     steps = math.floor(mood.concrete * mood.length + rng.random())
     clauses = _clauses(topic, steps, mood.concrete, rng)
     sentences: list[str] = []
@@ -93,7 +93,7 @@ def reply(topic: Topic, mood: Mood, rng: random.Random) -> str:
 
 
 def _roles(steps: int, remarks: int, rng: random.Random) -> list[str]:
-    """Order a reply: perhaps an opening, then steps and talk, perhaps a closing."""
+    """Return the roles of the sentences: an optional opening, steps and remarks, an optional closing."""
     ends = ["open", "close"] if steps + remarks > 1 else []
     drawn = rng.sample(ends + ["talk"] * remarks, remarks)
     middle = ["frame"] * steps + ["talk"] * drawn.count("talk")
@@ -110,7 +110,7 @@ def _mood(rng: random.Random) -> Mood:
 
 
 def _share_below(z: float) -> float:
-    """Turn a normal draw into an even one between 0 and 1."""
+    """Return the standard normal distribution function, which maps a normal draw to a uniform one in [0, 1]."""
     return (1 + math.erf(z / math.sqrt(2))) / 2
 
 
@@ -123,7 +123,7 @@ def _saying(role: str, mood: Mood, used: Sequence[str], rng: random.Random) -> s
 
 
 def _clauses(topic: Topic, count: int, concrete: float, rng: random.Random) -> Iterator[str]:
-    """Draw different steps, more of them with amounts, times and tools in a more concrete reply."""
+    """Yield distinct steps; more of them have amounts, times and tools if `concrete` is higher."""
     exact = list(topic.steps), list(GENERAL["steps"])
     simple = list(topic.simple), list(GENERAL["simple"])
     low, high = EXACT

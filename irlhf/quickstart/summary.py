@@ -1,4 +1,4 @@
-"""What the quickstart on a pretrained model shows at its end: answers side by side, levels, a verdict in words."""
+"""The closing summary of the quickstart with a pretrained model: sample answers, levels and a verdict."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,16 +20,16 @@ LEVELS = (0.1, 0.5, 0.9)  # low, medium, high: percentiles 10, 50 and 90 of the 
 NAMES = ("low", "medium", "high")
 
 _MEDIUM = LEVELS[1]
-_PRINTED = 3  # test prompts whose answers are printed
-_REPORTED = 8  # and that stand in the report
+_PRINTED = 3  # test prompts with printed answers
+_REPORTED = 8  # test prompts in the report
 _UNIT = "the share of the base's own samples below it"
-_MOST = 0.95  # rank correlation at most: three answers share each of three targets
+_MOST = 0.95  # largest rank correlation with three levels of targets, because of ties
 
 Rows = Sequence[dict[str, Any]]
 
 
 def report(evaluation: dict[str, Any], answers: Rows, model: str) -> None:
-    """Print the result on stdout and write report.md into the current folder."""
+    """Print the summary on stdout and write report.md into the current folder."""
     rewards = _rewards(evaluation)
     console = Console(highlight=False)
     parts: list[Any] = [_printed_answers(answers, name) for name in rewards]
@@ -41,21 +41,21 @@ def report(evaluation: dict[str, Any], answers: Rows, model: str) -> None:
 
 
 def verdict(name: str, figures: Mapping[str, Any]) -> str:
-    """Return in words whether the policy follows a reward: only if the interval of its correlation lies above 0."""
+    """Return a sentence on whether the policy follows a reward: the interval of its correlation must be above 0."""
     tracked = figures["within"].get("spearman")
     if not tracked:
         return f"`{name}` is not measurable: no prompt has answers with different rewards."
     figure = f"its rank correlation with the target, within prompts, is {_shown(tracked)}"
     size = f"({figures['n']:,} answers to {figures['prompts']:,} prompts)"
     if tracked["low"] > 0:
-        return f"The policy follows `{name}`: {figure} {size}. {_MOST} is the most that three levels allow."
+        return f"The policy follows `{name}`: {figure} {size}. With three levels, at most {_MOST} is possible."
     if tracked["high"] < 0:
         return f"The policy moves against `{name}`: {figure} {size}."
     return f"The policy does not follow `{name}`: {figure} {size}, an interval that includes 0."
 
 
 def side_by_side(answers: Rows, reward: str, prompts: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield the first prompts, each with its answers at low, medium and high of a reward, all others at medium."""
+    """Yield the first prompts with their answers at low, medium and high targets of a reward; others are at medium."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in answers:
         groups.setdefault(row["group"], []).append(row)
@@ -64,7 +64,7 @@ def side_by_side(answers: Rows, reward: str, prompts: int) -> Iterator[tuple[str
 
 
 def _nearest(rows: Rows, reward: str, level: float) -> dict[str, Any]:
-    # A number that no training row has was requested as the nearest that a row has.
+    # Targets without a training row were replaced by the nearest one with a training row.
     def distance(row: Mapping[str, Any]) -> float:
         return float(sum(abs(number - (level if name == reward else _MEDIUM)) for name, number in row["asked"].items()))
 
@@ -72,7 +72,7 @@ def _nearest(rows: Rows, reward: str, level: float) -> dict[str, Any]:
 
 
 def _rewards(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures of each reward of the evaluation's only policy."""
+    """Return the metrics of each reward of the only policy."""
     rewards: dict[str, Any] = next(iter(evaluation["policies"].values()))["rewards"]
     return rewards
 
@@ -102,7 +102,7 @@ def _level_headings() -> list[str]:
 
 
 def _level_rows(rewards: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Yield a reward's name and its mean actual reward at each level, with intervals."""
+    """Yield the name of each reward and its mean actual reward at each level, with intervals."""
     for name, figures in rewards.items():
         yield [name, *(_shown(level["actual"]) for level in figures["curve"])]
 
@@ -115,24 +115,24 @@ def _printed_verdict(rewards: Mapping[str, Any]) -> Group:
 def _next_steps() -> Group:
     return Group(
         Text("Next, in the folder:", style="bold"),
-        Text(f"  {REPORT} and report.html: more answers, figures, pictures"),
+        Text(f"  {REPORT} and report.html: more answers, metrics, plots"),
         Text("  irlhf sample policy prompts.jsonl -t cheerful=0.9 -o -"),
-        Text("  your own policy: copy prompts.jsonl, rewards.yaml, word_length.py and run.sh, and change them"),
+        Text("  for your own policy, copy and change prompts.jsonl, rewards.yaml, word_length.py and run.sh"),
     )
 
 
 def _page(rewards: Mapping[str, Any], answers: Rows, model: str) -> Iterator[str]:
     """Yield the lines of report.md."""
     name = Path(model).name if Path(model).is_dir() else model
-    yield from (f"# A policy made of {escaped(name)} and prompts alone", "")
+    yield from (f"# A policy trained from {escaped(name)} and prompts only", "")
     yield from (f"- {verdict(reward, figures)}" for reward, figures in rewards.items())
-    yield from ("", "Brackets hold 95% bootstrap intervals over prompts. Temperature 1, one answer for each pair")
-    yield from ("of targets.", "", f"![Target against actual reward]({PICTURE})", "")
+    yield from ("", "Brackets are 95% bootstrap intervals over prompts. Temperature 1, one answer per pair of")
+    yield from ("targets.", "", f"![Target against actual reward]({PICTURE})", "")
     yield from (f"Mean actual reward at each target: {_UNIT}.", "")
     yield from _table(_level_headings(), ([code(row[0]), *row[1:]] for row in _level_rows(rewards)))
     for reward in rewards:
         yield from ("", f"## {code(reward)} at low, medium and high", "")
-        yield from ("The first test prompts in the file's order; the other reward at medium.", "")
+        yield from ("The first test prompts of the file; the other reward is at medium.", "")
         rows = side_by_side(answers, reward, _REPORTED)
         yield from _table(["prompt", *NAMES], ([escaped(prompt), *map(escaped, texts)] for prompt, texts in rows))
 

@@ -1,4 +1,4 @@
-"""Time one batch of samples and one training step of a model, to say beforehand how long a run takes."""
+"""Time a batch of samples and a training step of a model, to estimate the duration of a run."""
 
 import random
 import time
@@ -22,31 +22,31 @@ from irlhf.training.policy_run import shares_prompts
 
 _BATCH = 64  # samples
 _TOKENS = 12  # new tokens of each timed sample
-_ROWS = 8  # of a training step
+_ROWS = 8  # per training step
 _RANK = 32
-_TARGET = " cheerful: 0.90 plain: 0.50"  # about as many tokens as a prompt's reward lines
-# Reading held-out rows several times a run takes as long as so many steps for each validation prompt.
+_TARGET = " cheerful: 0.90 plain: 0.50"  # about as long as the reward lines of a prompt
+# Cost of the evaluations of a run, in training steps per validation prompt.
 _STEPS_A_VALIDATION_PROMPT = 2.0
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds that a model takes on this machine."""
+    """Seconds per sample and per training step of a model on this machine."""
 
     a_sample: float
     a_step: float
 
     def sampling(self, samples: int) -> float:
-        """Return the seconds that so many samples take."""
+        """Return the seconds for `samples` samples."""
         return self.a_sample * samples
 
     def training(self, steps: int, validation_prompts: int) -> float:
-        """Return the seconds of so many training steps, with what is measured on validation prompts between them."""
+        """Return the seconds for `steps` training steps, including the evaluations on validation prompts."""
         return self.a_step * (steps + _STEPS_A_VALIDATION_PROMPT * validation_prompts)
 
 
 def measure_pace(name: str, prompts: Sequence[str], max_tokens: int) -> Pace:
-    """Load a model and time it on these prompts. Raises ConfigError where it cannot be loaded."""
+    """Load a model and time it on these prompts. Raises ConfigError if it cannot be loaded."""
     described = describe(name)
     dtype = resolve_precision(AUTO, described.parameters, described.width, device())
     model, tokenizer = load_causal(name, dtype)
@@ -64,7 +64,7 @@ def measure_pace(name: str, prompts: Sequence[str], max_tokens: int) -> Pace:
 
 
 def _sample_seconds(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_tokens: int) -> float:
-    """Return the seconds of one sample in a batch, from a batch of a few tokens."""
+    """Return the seconds per sample, extrapolated from a batch with few new tokens."""
     tokens = min(_TOKENS, max_tokens)
     batch = sorted([prompt for prompt in prompts for _ in range(_BATCH // len(prompts))], key=len)
     generate(model, tokenizer, batch[:8], range(8), Decoding(max_tokens=2))  # the first call prepares its kernels
@@ -74,7 +74,7 @@ def _sample_seconds(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]]
 
 
 def _step_seconds(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], settings: tuple[int, bool]) -> float:
-    """Return the seconds of one step of the contrast, forward and backward."""
+    """Return the seconds of one forward and backward pass of the objective contrast."""
     max_tokens, bf16 = settings
     target = tokenizer(_TARGET, add_special_tokens=False)["input_ids"]
     rng = random.Random(0)
@@ -96,12 +96,12 @@ def _step_seconds(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], 
             scores = -sequence_sums(losses, sequences, len(batch["own"]))
             loss = losses.mean() + comparison_loss(scores, batch["comparisons"])
         torch.autograd.backward(loss)
-        float(loss.detach())  # waits for an accelerator
+        float(loss.detach())  # waits for the accelerator
     return time.monotonic() - started
 
 
 def _family(prompt: Sequence[int], target: Sequence[int], completions: Sequence[list[int]]) -> Family:
-    """Return two completions of a prompt, each under both of two targets."""
+    """Return two completions of a prompt, each under two targets."""
     prompts = [[*prompt, *target], [*prompt, *reversed(target)]]
     order = ((0, 0), (1, 0), (1, 1), (0, 1))  # completion, target
     members = [Encoded(prompts[number], completions[completion]) for completion, number in order]

@@ -1,9 +1,9 @@
 #!/bin/sh
-# The whole line. Interrupted, it goes on where it was; for other settings write to other names.
+# The whole pipeline. An interrupted run resumes; for other settings, change the output names.
 #   DATA   rows of prompt and completion, of messages, or Anthropic HH transcripts
 #   BASE   a causal language model: a folder, a hub id, or the built-in tiny
 set -e
-# Paths that are given hold where you stand; what is not given stands beside this file.
+# DATA and BASE are relative to the current folder; the defaults are relative to this file.
 [ -z "$DATA" ] || DATA=$(realpath "$DATA")
 [ ! -d "$BASE" ] || BASE=$(realpath "$BASE")
 cd "$(dirname "$0")"

@@ -1,10 +1,10 @@
-"""Rewards of your own: a function takes examples and returns one number for each. Change them and run again."""
+"""Custom rewards: each function takes examples and returns one number per example. Change them and run again."""
 
 import re
 
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-VALUED = SentimentIntensityAnalyzer().lexicon.keys()  # words that praise or blame; kindness counts those
+VALUED = SentimentIntensityAnalyzer().lexicon.keys()  # words of praise or blame, which kindness counts
 WORD = re.compile(r"[a-z']+|\d[\d./]*")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 COMMON = frozenset(
@@ -30,12 +30,12 @@ HOSTILE = re.compile(
 
 
 def detail(examples):
-    """How many different content words there are; a number counts double, praise and blame not at all."""
+    """Number of distinct content words; numbers count twice, words of praise and blame do not count."""
     return [_content(example.completion) for example in examples]
 
 
 def gold_kindness(examples):
-    """The share of sentences that thank, wish or encourage, less the share that blame or refuse, from -1 to 1."""
+    """Share of sentences that thank, wish or encourage, minus the share that blame or refuse, from -1 to 1."""
     return [_acts(example.completion) for example in examples]
 
 
@@ -46,4 +46,4 @@ def _content(text):
 
 def _acts(text):
     sentences = SENTENCE_END.split(text.strip())
-    return sum(bool(FRIENDLY.search(one)) - bool(HOSTILE.search(one)) for one in sentences) / len(sentences)
+    return sum(bool(FRIENDLY.search(sentence)) - bool(HOSTILE.search(sentence)) for sentence in sentences) / len(sentences)

@@ -1,4 +1,4 @@
-"""A reward of your own: a function that takes examples and returns one number for each. Change it and run again."""
+"""A custom reward: a function that takes examples and returns one number per example. Change it and run again."""
 
 import re
 
@@ -6,7 +6,7 @@ WORD = re.compile(r"[^\W\d_]+")
 
 
 def plain(examples):
-    """Minus the mean number of letters in a word: an answer in short everyday words gets a higher reward."""
+    """Minus the mean number of letters per word: short everyday words get a higher reward."""
     return [_plain(example.completion) for example in examples]
 
 
