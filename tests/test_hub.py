@@ -129,7 +129,7 @@ def started(hub: Hub) -> Hub:
 
 def refusal(done: Any) -> tuple[int, str]:
     """The exit code and the one line that says why; what was asked for stands above it."""
-    told = [line for line in done.stderr.decode().splitlines() if not line.endswith(": asking the Hub")]
+    told = [line for line in done.stderr.decode().splitlines() if not line.endswith(": looking up files on the Hub")]
     assert len(told) == 1, told
     assert not list(Path.cwd().glob("out.jsonl*"))
     return done.returncode, told[0].removeprefix("irlhf: ")
@@ -181,18 +181,18 @@ def test_a_split_that_the_hub_has_cut_is_told(hub: Hub) -> None:
     [
         (
             f"hub:{REPO}",
-            "several splits; name one of hub:Org/some-data:default#test, hub:Org/some-data:default#train, hub",
+            "several splits; choose one of hub:Org/some-data:default#test, hub:Org/some-data:default#train, hub",
         ),
-        (f"hub:{REPO}#tset", "no such split; name one of hub:Org/some-data:default#test,"),
+        (f"hub:{REPO}#tset", "no such split; choose one of hub:Org/some-data:default#test,"),
         (
             f"hub:{REPO}/helpful/test.jsonl",
-            "no such file in the data set, which holds README.md, helpful/train.jsonl.gz",
+            "no such file in the data set; choose one of README.md, helpful/train.jsonl.gz",
         ),
         (f"hub:{REPO}/README.md@v9", "no such revision"),
         ("hub:Org/else", "no such data set on the Hub, or a private one (set HF_TOKEN)"),
-        ("hub:Org/..", "no name of a data set ("),
-        ("hub:alone", "write hub:ORG/NAME:CONFIG#SPLIT, or hub:ORG/NAME/FILE@REVISION"),
-        (f"hub:{REPO}@main#train", "write hub:ORG/NAME:CONFIG#SPLIT"),
+        ("hub:Org/..", "invalid data set name ("),
+        ("hub:alone", "expected hub:ORG/NAME:CONFIG#SPLIT or hub:ORG/NAME/FILE@REVISION"),
+        (f"hub:{REPO}@main#train", "expected hub:ORG/NAME:CONFIG#SPLIT"),
     ],
 )
 def test_what_is_not_there_is_named_in_one_line(hub: Hub, source: str, told: str) -> None:
@@ -204,21 +204,21 @@ def test_terms_that_were_not_agreed_to_are_named() -> None:
     with Hub(broken=403, code="GatedRepo") as hub:
         code, line = refusal(started(hub).prepare(f"hub:{REPO}#test", "-o", "out.jsonl"))
         hub.shutdown()
-    assert (code, "agree to its terms at https://huggingface.co/datasets/Org/some-data" in line) == (2, True), line
+    assert (code, "accept its terms at https://huggingface.co/datasets/Org/some-data" in line) == (2, True), line
 
 
 def test_a_hub_that_answers_wrongly_may_be_tried_again() -> None:
     with Hub(broken=400, code="Other") as hub:
         code, line = refusal(started(hub).prepare(f"hub:{REPO}#test", "-o", "out.jsonl"))
         hub.shutdown()
-    assert (code, "the Hub cannot be reached (" in line) == (3, True), line
+    assert (code, "cannot reach the Hub (" in line) == (3, True), line
 
 
 @pytest.mark.parametrize("source", [f"hub:{REPO}#test", f"hub:{REPO}/helpful/train.jsonl.gz"])
 def test_without_a_hub_one_line_says_what_to_do(source: str) -> None:
     code, line = refusal(prepare(dead().removesuffix("/v1"), source, "-o", "out.jsonl", HF_HUB_OFFLINE="1"))
-    assert (code, line.startswith(f"{source}: the Hub cannot be reached (")) == (3, True), line
-    assert line.endswith("; try again, or name a file that is here")
+    assert (code, line.startswith(f"{source}: cannot reach the Hub (")) == (3, True), line
+    assert line.endswith("; try again, or use a local file")
 
 
 def test_a_real_file_gives_the_rows_that_it_gives_from_the_disk(shared: Path) -> None:

@@ -229,9 +229,9 @@ def test_a_share_far_from_the_one_asked_for_is_told(word: str) -> None:
     rows = [{"prompt": [*same, {"role": "user", "content": f"{i}?"}], "completion": "c"} for i in range(1000)]
     write(Path("raw.jsonl"), rows)
     told = call("prepare", "raw.jsonl", "-o", "out.jsonl").err
-    assert "of 1,000 rows, 10% was asked for: conversations that begin with the same turn" in told
+    assert "of 1,000 rows instead of 10%, because conversations with the same first turn" in told
     write(Path("own.jsonl"), [{**row, "split": "train"} for row in rows])
-    assert "was asked for" not in call("prepare", "own.jsonl", "-o", "own-out.jsonl").err
+    assert "instead of" not in call("prepare", "own.jsonl", "-o", "own-out.jsonl").err
 
 
 def test_the_shares_of_the_splits_are_those_asked_for() -> None:
@@ -242,7 +242,7 @@ def test_the_shares_of_the_splits_are_those_asked_for() -> None:
 
 @pytest.mark.parametrize(("test", "validation"), [(0.8, 0.3), (-0.1, 0)])
 def test_shares_that_do_not_fit_are_refused(test: float, validation: float) -> None:
-    with pytest.raises(ConfigError, match="leave no room"):
+    with pytest.raises(ConfigError, match="must be at least 0 and at most 1 together"):
         prepared([example()], test=test, validation=validation)
 
 
@@ -363,7 +363,7 @@ def test_a_process_that_ends_by_itself_is_said(
     many_hands(2)
     monkeypatch.setattr(parallel, "_WORK", "raise SystemExit(9)")
     Path("raw.jsonl").write_bytes(b"".join(GOOD))
-    with pytest.raises(BackendError, match=r"exit code 9\); run it again"):
+    with pytest.raises(BackendError, match=r"exit code 9\); run the command again"):
         prepare(["raw.jsonl"], "out.jsonl")
     assert names(Path()) == {"raw.jsonl"}
 

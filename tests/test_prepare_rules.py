@@ -75,7 +75,7 @@ def test_text_like_a_special_token_is_reported_and_kept(text: str) -> None:
     rows = [{"prompt": "p", "completion": "a < b [c]"}, {"prompt": f"p{text}", "completion": "c"}]
     write(Path("raw.jsonl"), [*rows, {"prompt": "p", "completion": text}])
     outcome = call("prepare", "raw.jsonl", "-o", "out.jsonl", "--quiet")
-    warning = f"warning: 2 rows hold text that a tokenizer may read as a command, first '{text}' at raw.jsonl:2\n"
+    warning = f"warning: 2 rows contain text that looks like a special token, first '{text}' at raw.jsonl:2\n"
     assert outcome.err == warning
     assert read(Path("out.jsonl"))[2]["completion"] == text
 

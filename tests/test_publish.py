@@ -336,7 +336,7 @@ def test_a_stream_is_read_but_not_written() -> None:
     assert names(Path("made")) == {"stdin.jsonl", "README.md"}
     outcome = process("prepare", "-", "--card", given=json.dumps(PAIR).encode())
     assert (outcome.returncode, outcome.stdout) == (2, b"")
-    assert b"a data set is a folder, not a stream; name one with -o" in outcome.stderr
+    assert b"a data set is a folder and cannot go to stdout; choose an output with -o" in outcome.stderr
 
 
 def test_a_data_set_says_its_size() -> None:

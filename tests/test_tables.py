@@ -200,7 +200,7 @@ def test_prepare_reads_tables_by_the_delimiter_that_is_named(name: str, said: st
 @pytest.mark.parametrize("delimiter", [";;", '"', "\n"])
 def test_a_delimiter_that_is_none_is_refused(delimiter: str) -> None:
     refused = call("prepare", put("rows.csv", table(FLAT)), "-o", "out.jsonl", "--delimiter", delimiter)
-    assert (refused.code, "give one character, such as ';', or tab" in refused.err) == (2, True)
+    assert (refused.code, "it must be one character, such as ';', or tab" in refused.err) == (2, True)
 
 
 def test_quoted_signs_and_old_line_ends_part_no_header() -> None:

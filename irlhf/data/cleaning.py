@@ -1,11 +1,11 @@
-"""The rules that every example goes through: roles alternate, the prompt ends on the user's turn.
+"""Clean examples: roles alternate, and the prompt ends with a user turn.
 
     consecutive turns of one role        one turn, joined by a blank line
-    a prompt that ends with an answer    that answer is the beginning of the completion
-    an empty completion                  set aside
-    a prompt without the user's turn     set aside
+    a prompt that ends with an answer    the answer becomes the beginning of the completion
+    an empty completion                  rejected
+    a prompt without a user turn         rejected
 
-Nothing else of a text is changed. What was done stands in the row's `noted`.
+Texts are not changed otherwise. The field `noted` of a row lists its repairs.
 """
 
 import re
@@ -28,7 +28,7 @@ _SPECIAL = re.compile(
 
 
 def clean(example: Example, raw: dict[str, Any]) -> Example | Rejected:
-    """Return an example as the rules have it, or why it is set aside."""
+    """Return the cleaned example, or the row with the reason for its rejection."""
     prompt, completion = example.prompt, example.completion
     noted: list[str] = []
     if not isinstance(prompt, str):
@@ -52,12 +52,12 @@ def clean(example: Example, raw: dict[str, Any]) -> Example | Rejected:
 
 
 def joined(messages: list[Message]) -> list[Message]:
-    """Join consecutive turns of one role where both are bare text; answers of several tools stay apart."""
+    """Join consecutive turns of one role if both are plain text; tool results are not joined."""
     turns: list[Message] = []
     for message in messages:
         before = turns[-1] if turns else {}
-        alike = before.get("role") == message["role"] != "tool"
-        if alike and _is_bare(before) and _is_bare(message):
+        same_role = before.get("role") == message["role"] != "tool"
+        if same_role and _is_bare(before) and _is_bare(message):
             turns[-1] = {**message, "content": f"{before['content']}{_JOINT}{message['content']}"}
         else:
             turns.append(message)
@@ -65,7 +65,7 @@ def joined(messages: list[Message]) -> list[Message]:
 
 
 def special_text(example: Example) -> str:
-    """Return the first string in an example that some tokenizer reads as a command; nothing where there is none."""
+    """Return the first text in an example that looks like a special token, or ""."""
     for content in (example.prompt, example.completion):
         for message in as_messages(content):
             words = message.get("content") or ""

@@ -1,4 +1,4 @@
-"""Columns renamed by the user, for data of a shape that has no reader: `--map prompt=question`."""
+"""Rename columns (`--map prompt=question`), for data in an unknown format."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,27 +7,28 @@ from irlhf.core.errors import ConfigError, DataError
 from irlhf.core.example import keys_of
 from irlhf.data.formats.base import Row
 
-# Numbers of the data are names here, or the very text: an answer may be 42.
+# Numbers in these columns become strings: an id or an answer may be 42.
 _TEXTS = ("id", "group", "label", "split", "source", "prompt", "completion", "chosen", "rejected")
 
 
 def parse_map(pairs: list[str]) -> dict[str, str]:
-    """Read `prompt=question` and its like. Raises ConfigError."""
+    """Parse NAME=COLUMN pairs, such as `prompt=question`. Raises ConfigError."""
     mapping: dict[str, str] = {}
     for pair in pairs:
         name, sign, column = pair.partition("=")
         if not (name and sign and column):
-            raise ConfigError(f"--map {pair}: write NAME=COLUMN, like prompt=question")
+            raise ConfigError(f"--map {pair}: expected NAME=COLUMN, such as prompt=question")
         if name in mapping:
-            raise ConfigError(f"--map {pair}: {name} is {mapping[name]} already")
+            raise ConfigError(f"--map {pair}: {name} is already mapped to {mapping[name]}")
         mapping[name] = column
     return mapping
 
 
 def renamed(row: Row, names: Mapping[str, str]) -> Row:
-    """Return a row whose columns are called as `names` says, in the place of any that are called so already.
+    """Return a row with columns renamed by `names`; existing columns with the new names are replaced.
 
-    Dots lead inside objects and, by number, lists; what they lead to is copied, a whole column is renamed.
+    Dots select fields of objects and, by number, items of lists. Selected values are copied; whole columns are renamed.
+    Raises DataError if a column is missing.
     """
     values = {name: _value(row, name, column) for name, column in names.items()}
     rest = {name: value for name, value in row.fields.items() if name not in names.values()}

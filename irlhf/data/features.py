@@ -1,6 +1,6 @@
-"""The type of every column of a data set, one for all its rows, as a hub reads it.
+"""Column types of a data set, as used by the Hugging Face Hub; each column has one type in all rows.
 
-A feature is the name of a scalar type, a list of one feature, or an object of features by their names.
+A feature is the name of a scalar type, a list with one feature, or a dict of features by name.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,28 +12,28 @@ from irlhf.core.example import Where
 
 Feature: TypeAlias = "str | list[Feature] | dict[str, Feature]"
 
-TEXT, NULL = "string", "null"  # null is the type of what was absent or empty so far
-_WORD = 2**63  # beyond it a whole number is a float to a hub
+TEXT, NULL = "string", "null"  # null: no value seen so far
+_WORD = 2**63  # integers beyond int64 are floats
 _BOOL, _WHOLE, _NUMBER = "bool", "int64", "float64"
 _KINDS = {TEXT: "text", NULL: "nothing", _BOOL: "true or false", _WHOLE: "a number", _NUMBER: "a number"}
 
 
 @dataclass
 class Columns:
-    """The features of the rows so far."""
+    """The column types of the rows so far."""
 
     features: dict[str, Feature] = field(default_factory=dict)
-    known: dict[str, Feature] = field(default_factory=dict)  # whatever the rows hold
+    known: dict[str, Feature] = field(default_factory=dict)  # types that are fixed in advance
 
     def take(self, rows: Iterable[Mapping[str, Any]], where: Where) -> None:
-        """Add rows. Raises DataError, and adds none, where a column would have two types."""
+        """Add rows. Raises DataError, without adding any, if a column would have two types."""
         features: Feature = self.features
         for row in rows:
             try:
                 features = _merged(_merged(features, feature_of(row)), self.known)
             except ValueError as error:
-                mend = "a data set has one type a column; mend it, or set such rows aside with --on-bad-row skip"
-                raise DataError(f"{where}: {error}; {mend}") from error
+                remedy = "each column needs one type; fix the row, or use --on-bad-row skip"
+                raise DataError(f"{where}: {error}; {remedy}") from error
         assert isinstance(features, dict)
         self.features = features
 
@@ -55,7 +55,7 @@ def feature_of(value: object, name: str = "") -> Feature:
 
 
 def as_yaml(feature: Feature) -> dict[str, Any]:
-    """Return a feature as it stands in the head of a data card."""
+    """Return a feature in the YAML format of a data card."""
     if isinstance(feature, str):
         return {"dtype": feature}
     if isinstance(feature, dict):
@@ -65,12 +65,12 @@ def as_yaml(feature: Feature) -> dict[str, Any]:
 
 
 def fields_as_yaml(features: Mapping[str, Feature]) -> list[dict[str, Any]]:
-    """Return the features of an object's fields as they stand in the head of a data card."""
+    """Return the features of an object in the YAML format of a data card."""
     return [{"name": name, **as_yaml(feature)} for name, feature in features.items()]
 
 
 def described(feature: Feature) -> str:
-    """Return a feature in words."""
+    """Return a readable description of a feature."""
     if isinstance(feature, str):
         return feature
     if isinstance(feature, list):
@@ -79,7 +79,7 @@ def described(feature: Feature) -> str:
 
 
 def _merged(left: Feature, right: Feature, name: str = "") -> Feature:
-    """Return the type that holds both. Raises ValueError that names the place where there is none."""
+    """Return the common type. Raises ValueError with the name of the field if there is none."""
     if NULL in (left, right) or left == right:
         return right if left == NULL else left
     if isinstance(left, dict) and isinstance(right, dict):

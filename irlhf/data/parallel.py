@@ -1,9 +1,9 @@
-"""A large file of rows worked on by several processes, block by block, and put together in its order.
+"""Prepare the blocks of a large file in several processes, and write the results in order.
 
-    file ──blocks of lines──▶ hands, one for each core ──sheets──▶ this process, in the order of the blocks
+    file ──blocks of lines──▶ workers, one per core ──results──▶ this process, in the order of the blocks
 
-A hand is this program once more, with its ends in pipes: it prepares a block that it is given and says what became of
-it. Nothing else is shared, so what is written does not hang on how many there are.
+Each worker is a subprocess that reads blocks from stdin and writes results to stdout. The output does not depend on the
+number of workers.
 """
 
 import json
@@ -23,8 +23,8 @@ from irlhf.core.example import Where, dumps
 from irlhf.io.files import STREAM, holds_jsonl
 from irlhf.io.resumable import rejection
 
-LARGE = 16 * 2**20  # bytes of a file; a smaller one is done before the hands have begun
-MOST = 8  # hands, beyond which this process cannot keep up with them
+LARGE = 16 * 2**20  # bytes; smaller files are finished before workers have started
+MOST = 8  # workers; this process cannot keep up with more
 
 _WORK = "from irlhf.data.prepare import work; work()"
 _LENGTH = Struct(">Q")
@@ -32,11 +32,11 @@ _LENGTH = Struct(">Q")
 
 @dataclass
 class BlockResult:
-    """What became of one block of rows: a journal in memory."""
+    """The results of one block of rows, in memory."""
 
     rows: bytes | bytearray = field(default_factory=bytearray)
     rejects: bytes | bytearray = field(default_factory=bytearray)
-    summary: dict[str, Any] = field(default_factory=dict)  # what there is to say of the rows, as JSON
+    summary: dict[str, Any] = field(default_factory=dict)  # ids, counts and errors, as JSON
     counts: Counter[str] = field(default_factory=Counter)
 
     def write_row(self, row: Mapping[str, Any]) -> None:
@@ -45,13 +45,13 @@ class BlockResult:
         self.rows += dumps(row)
 
     def reject(self, where: Where | str, reason: str, row: object) -> None:
-        """Set one row aside with the reason."""
+        """Append one rejected row with the reason."""
         self.counts["rejected"] += 1
         self.rejects += rejection(where, reason, row)
 
 
 def worker_count(path: Path) -> int:
-    """Return how many hands a file is worth; 0 where it is better read here."""
+    """Return the number of workers for a file; 0 if this process should read it."""
     if path == STREAM or not sys.executable or path.stat().st_size < LARGE:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -61,7 +61,7 @@ def worker_count(path: Path) -> int:
 def block_results(
     blocks: Iterable[tuple[int, bytes]], order: Mapping[str, Any], workers: int
 ) -> Generator[BlockResult]:
-    """Yield what becomes of each block, which begins with its first line's number; the hands get the order first."""
+    """Yield the result of each block (first line number, bytes), in order; each worker gets `order` first."""
     failed: IrlhfError | None = None
     with ExitStack() as stack:
         idle = [stack.enter_context(_worker(order)) for _ in range(workers)]
@@ -73,7 +73,7 @@ def block_results(
                 busy.append(worker)
                 if done:
                     yield done
-        except IrlhfError as error:  # of a block that cannot be read: those before it come first
+        except IrlhfError as error:  # a block cannot be read: yield the results before it first
             failed = error
         while busy:
             _, done = _first(busy)
@@ -83,7 +83,7 @@ def block_results(
 
 
 def worker_main(begin: Callable[[dict[str, Any]], Callable[[int, bytes], BlockResult]]) -> None:
-    """Be a hand: read an order, then make a sheet of each block, until there are no more."""
+    """Run a worker: read the order, then blocks, and write a result for each, until stdin ends."""
     inlet, outlet = sys.stdin.buffer, sys.stdout.buffer
     try:
         make = begin(json.loads(_take(inlet)))
@@ -93,7 +93,7 @@ def worker_main(begin: Callable[[dict[str, Any]], Callable[[int, bytes], BlockRe
                 _send(outlet, part)
             outlet.flush()
     except (BrokenPipeError, EOFError):
-        os._exit(1)  # whoever gave the order was killed, and nobody reads why
+        os._exit(1)  # the parent process was killed
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def _worker(order: Mapping[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        process_group=0,  # of its own, so that Ctrl-C reaches this process alone, which ends the hand
+        process_group=0,  # so that Ctrl-C reaches only this process, which stops the worker
     )
     try:
         _give(process, dumps(order))
@@ -112,7 +112,7 @@ def _worker(order: Mapping[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
         process.wait()
         for pipe in (process.stdin, process.stdout):
-            with suppress(OSError):  # what it did not take any more
+            with suppress(OSError):  # unread input
                 pipe.close()  # type: ignore[union-attr]
 
 
@@ -127,7 +127,7 @@ def _give(worker: subprocess.Popen[bytes], part: bytes, head: bytes = b"") -> No
 
 
 def _first(busy: deque[subprocess.Popen[bytes]]) -> tuple[subprocess.Popen[bytes], BlockResult]:
-    """Wait for the hand that was given the earliest block; return it and the sheet."""
+    """Wait for the worker with the earliest block; return the worker and its result."""
     worker = busy.popleft()
     try:
         payload, rows, rejects = (_take(worker.stdout) for _ in range(3))
@@ -138,7 +138,7 @@ def _first(busy: deque[subprocess.Popen[bytes]]) -> tuple[subprocess.Popen[bytes
 
 
 def _ended(worker: subprocess.Popen[bytes]) -> BackendError:
-    return BackendError(f"a process that read for this one ended by itself (exit code {worker.wait()}); run it again")
+    return BackendError(f"a worker process ended unexpectedly (exit code {worker.wait()}); run the command again")
 
 
 def _send(outlet: Any, part: bytes | bytearray) -> None:

@@ -27,18 +27,18 @@ from irlhf.io.jsonl import Broken, Given, rows_in
 from irlhf.io.resumable import ResumableWriter, RunManifest, resumable_output
 from irlhf.io.tables import bare
 
-_SHAPE = re.compile(r"\.(json.*|csv|tsv|txt|parquet)$", re.IGNORECASE)  # what a file's name says of its rows
+_SHAPE = re.compile(r"\.(json.*|csv|tsv|txt|parquet)$", re.IGNORECASE)  # file name extensions
 
 
 def prepare(
     sources: Sequence[str | Path], output: str | Path, settings: PrepareSettings = PrepareSettings()
 ) -> dict[str, Any]:
-    """Write one example per completion and return what was done.
+    """Write one example per completion and return a summary.
 
-    The split of a row hangs on the normalised words of its prompt up to the first turn of the user, so neither equal
-    prompts nor the turns of one conversation ever part, in one run or in several. Rows that the format's own rule sets
-    aside (an empty completion) are counted and kept with their reason in `<output>.rejected.jsonl`; rows that cannot be
-    read stop the run or join them. A source `hub:ORG/NAME` is a data set of the Hub. With `card` the output is a folder
+    The split of a row depends on the normalized words of its prompt up to the first user turn, so equal prompts and the
+    turns of one conversation get the same split, in all runs. Rows rejected by a rule, such as those with an empty
+    completion, are written with the reason to `<output>.rejected.jsonl`. Unreadable rows stop the run or are rejected
+    too, see `on_bad_row`. A source `hub:ORG/NAME` is a data set of the Hub. With `card`, the output is a folder
     (irlhf/data/publish/dataset.py). Raises ConfigError, DataError and BackendError.
     """
     _check(sources, settings)
@@ -49,30 +49,30 @@ def prepare(
     findings, splits = PrepareReport(), Splits(settings.test, settings.validation)
     alone = bool(settings.limit or settings.drop_duplicates or settings.card) or any(map(is_hub, paths))
 
-    def fill(book: ResumableWriter, *paths: Path) -> None:
+    def fill(writer: ResumableWriter, *paths: Path) -> None:
         for path in paths:
-            _prepare(path, names[path], settings, _Books(book, findings, splits), alone)
+            _prepare(path, names[path], settings, _Outputs(writer, findings, splits), alone)
 
     if settings.card:
         summary = publish(names, out, manifest, fill, findings)
     else:
-        with resumable_output(out, manifest, resumable=False) as book:
-            if not book.finished:
-                fill(book, *(path for path, _ in inputs))
-                book.counts.update(findings.counts)
-        summary = book.summary()
+        with resumable_output(out, manifest, resumable=False) as writer:
+            if not writer.finished:
+                fill(writer, *(path for path, _ in inputs))
+                writer.counts.update(findings.counts)
+        summary = writer.summary()
     findings.tell()
     splits.tell()
     return {**summary, "formats": {source: known.reason for source, known in findings.formats.items()}}
 
 
 def work() -> None:
-    """Prepare the blocks of rows that another process hands over (irlhf/data/parallel.py)."""
-    parallel.worker_main(_begin)
+    """Run as a worker process, see irlhf/data/parallel.py."""
+    parallel.worker_main(_block_function)
 
 
-class _Books(NamedTuple):
-    """Where the rows of a source go, and what is kept of them."""
+class _Outputs(NamedTuple):
+    """The outputs of a source: rows, counts and splits."""
 
     rows: ResumableWriter | BlockResult
     findings: PrepareReport
@@ -84,92 +84,92 @@ class _Books(NamedTuple):
         self.rows.counts[f"split {split}"] += 1
 
 
-def _begin(order: dict[str, Any]) -> Callable[[int, bytes], BlockResult]:
+def _block_function(order: dict[str, Any]) -> Callable[[int, bytes], BlockResult]:
     path, known, settings = Path(order["path"]), find_format(order["format"]), PrepareSettings(**order["settings"])
 
-    def make(number: int, block: bytes) -> BlockResult:
+    def prepare_block(number: int, block: bytes) -> BlockResult:
         result, findings, splits = BlockResult(), PrepareReport(), Splits(settings.test, settings.validation)
-        books = _Books(result, findings, splits)
+        outputs = _Outputs(result, findings, splits)
         ids: list[tuple[int, str]] = []
         error = ""
         try:
-            rows = _rows(rows_in(block, number, path), settings, books)
-            for where, example in _read(known, rows, order["name"], settings, books):
+            rows = _rows(rows_in(block, number, path), settings, outputs)
+            for where, example in _read(known, rows, order["name"], settings, outputs):
                 ids.append((where.line, example.id))
-                books.write(example)
-        except DataError as stopped:
-            error = str(stopped)
+                outputs.write(example)
+        except DataError as failure:
+            error = str(failure)
         result.summary = {"ids": ids, "found": findings.to_json(), "splits": splits.counts, "error": error}
         return result
 
-    return make
+    return prepare_block
 
 
-def _prepare(path: Path, name: str, settings: PrepareSettings, books: _Books, alone: bool) -> None:
-    """Write the examples of one source, all of them here if `alone`."""
-    given = read_each(path, lambda note: books.findings.say(path, note), settings.delimiter)
-    known, rows = _recognised(islice(_rows(given, settings, books), settings.limit or None), settings, books)
+def _prepare(path: Path, name: str, settings: PrepareSettings, outputs: _Outputs, alone: bool) -> None:
+    """Write the examples of one source; with `alone`, without worker processes."""
+    given = read_each(path, lambda note: outputs.findings.say(path, note), settings.delimiter)
+    known, rows = _detected(islice(_rows(given, settings, outputs), settings.limit or None), settings, outputs)
     if known is None:
         return
-    books.findings.formats[str(path)] = known
-    many = 0 if alone or known.gather else parallel.worker_count(path)
-    first = next(rows, None) if many else None
+    outputs.findings.formats[str(path)] = known
+    workers = 0 if alone or known.gather else parallel.worker_count(path)
+    first = next(rows, None) if workers else None
     here = rows if first is None else iter([first])
-    for example in unique(_read(known, here, name, settings, books), books.findings.ids):
-        books.write(example)
+    for example in unique(_read(known, here, name, settings, outputs), outputs.findings.ids):
+        outputs.write(example)
     if first:
         order = {"path": str(path), "name": name, "format": known.name, "settings": asdict(settings)}
-        with closing(parallel.block_results(read_blocks(path, first.where.line + 1), order, many)) as results:
+        with closing(parallel.block_results(read_blocks(path, first.where.line + 1), order, workers)) as results:
             for result in results:
-                _take(result, path, books)
+                _take(result, path, outputs)
 
 
-def _take(result: BlockResult, path: Path, books: _Books) -> None:
-    """Take over what became of a block of rows elsewhere. Raises DataError, as it did there."""
-    assert isinstance(books.rows, ResumableWriter)
+def _take(result: BlockResult, path: Path, outputs: _Outputs) -> None:
+    """Write the result of a worker's block. Raises DataError if the worker did."""
+    assert isinstance(outputs.rows, ResumableWriter)
     source = str(path)
     for line, identifier in result.summary["ids"]:
-        check_new(identifier, Where(source, line), books.findings.ids)
-    books.rows.append(result.rows, result.rejects, result.counts)
-    books.findings.add(result.summary["found"])
-    books.splits.counts.update(result.summary["splits"])
+        check_new(identifier, Where(source, line), outputs.findings.ids)
+    outputs.rows.append(result.rows, result.rejects, result.counts)
+    outputs.findings.add(result.summary["found"])
+    outputs.splits.counts.update(result.summary["splits"])
     if result.summary["error"]:
         raise DataError(result.summary["error"])
 
 
 def _read(
-    known: Format, rows: Iterator[Row], name: str, settings: PrepareSettings, books: _Books
+    known: Format, rows: Iterator[Row], name: str, settings: PrepareSettings, outputs: _Outputs
 ) -> Iterator[tuple[Where, Example]]:
-    """Yield the examples of rows as their format reads them and the rules of `clean` leave them."""
-    findings = books.findings
+    """Yield the cleaned examples of rows; write rejected ones."""
+    findings = outputs.findings
     for row in known.gather(rows) if known.gather else rows:
         try:
             examples = [_cleaned(example, row) for example in known.read(row, name)]
             if findings.columns is not None:
                 examples = typed(examples, row.where, findings.columns)
         except DataError as error:
-            _set_aside(error, row.where, row.fields, settings, books)
+            _set_aside(error, row.where, row.fields, settings, outputs)
             continue
         for example in examples:
             if isinstance(example, Rejected):
-                books.rows.reject(row.where, example.reason, example.row)
+                outputs.rows.reject(row.where, example.reason, example.row)
             elif settings.drop_duplicates and findings.is_again(example):
-                books.rows.reject(row.where, "an earlier row has the same prompt and completion", example.to_json())
+                outputs.rows.reject(row.where, "an earlier row has the same prompt and completion", example.to_json())
                 findings.counts["duplicates dropped"] += 1
             else:
                 findings.look(row.where, example)
                 yield row.where, example
 
 
-def _recognised(rows: Iterator[Row], settings: PrepareSettings, books: _Books) -> tuple[Format | None, Iterator[Row]]:
-    """Return the format of the first row that has a known one, and the rows from there on."""
+def _detected(rows: Iterator[Row], settings: PrepareSettings, outputs: _Outputs) -> tuple[Format | None, Iterator[Row]]:
+    """Return the format of the first row with a known format, and the rows from there on."""
     if settings.format != "auto":
         return find_format(settings.format), rows
     for row in rows:
         try:
             return detect(row), chain([row], rows)
         except DataError as error:
-            _set_aside(error, row.where, row.fields, settings, books)
+            _set_aside(error, row.where, row.fields, settings, outputs)
     return None, rows
 
 
@@ -178,44 +178,46 @@ def _cleaned(example: Example | Rejected, row: Row) -> Example | Rejected:
 
 
 def _input_files(sources: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Return the files to read, each with what its rows are called after; what is on the Hub is fetched."""
+    """Return the files to read, each with the prefix of its row ids; downloads Hub data sets."""
     names = _names([source for source in sources if not is_hub(source)])
     return [named for source in sources for named in (fetch(source) if is_hub(source) else [(source, names[source])])]
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
-    """Name each source for its rows' ids: by its file, and by its folder too where two files are called alike."""
+    """Return the id prefix of each source: its file name, with the folder if two files have the same name."""
     short = {path: "stdin" if path == STREAM else _SHAPE.sub("", bare(path.name)) for path in paths}
-    alike = Counter(short.values())
-    return {path: name if alike[name] == 1 else f"{path.resolve().parent.name}-{name}" for path, name in short.items()}
+    counts = Counter(short.values())
+    return {path: name if counts[name] == 1 else f"{path.resolve().parent.name}-{name}" for path, name in short.items()}
 
 
-def _rows(given: Iterable[tuple[Where, Given]], settings: PrepareSettings, books: _Books) -> Iterator[Row]:
+def _rows(given: Iterable[tuple[Where, Given]], settings: PrepareSettings, outputs: _Outputs) -> Iterator[Row]:
     for where, fields in given:
-        books.findings.read += 1
+        outputs.findings.read += 1
         if isinstance(fields, Broken):
-            _set_aside(fields.error, where, fields.given, settings, books)
+            _set_aside(fields.error, where, fields.given, settings, outputs)
             continue
         row = Row(where, fields)
         try:
             yield renamed(row, settings.map) if settings.map else row
         except DataError as error:
-            _set_aside(error, row.where, row.fields, settings, books)
+            _set_aside(error, row.where, row.fields, settings, outputs)
 
 
-def _set_aside(error: DataError, where: Where, given: object, settings: PrepareSettings, books: _Books) -> None:
-    """Keep what cannot be read, with the reason; raise it where that is to stop the run."""
+def _set_aside(error: DataError, where: Where, given: object, settings: PrepareSettings, outputs: _Outputs) -> None:
+    """Write an unreadable row with the reason, or raise the error if it should stop the run."""
     if settings.on_bad_row == "stop":
         raise error
-    books.rows.reject(where, str(error).removeprefix(f"{where}: "), given)
+    outputs.rows.reject(where, str(error).removeprefix(f"{where}: "), given)
 
 
 def _check(sources: Sequence[str | Path], settings: PrepareSettings) -> None:
     if not sources:
-        raise ConfigError("no source to prepare; name a file, or - for stdin")
+        raise ConfigError("no source to prepare; add a file, or - for stdin")
     if settings.format != "auto" and settings.format not in FORMATS:
         find_format(settings.format)
     if settings.delimiter and (len(settings.delimiter) > 1 or settings.delimiter in '"\r\n'):
-        raise ConfigError(f"--delimiter {settings.delimiter!r}: give one character, such as ';', or tab")
+        raise ConfigError(f"--delimiter {settings.delimiter!r}: it must be one character, such as ';', or tab")
     if min(settings.test, settings.validation) < 0 or settings.test + settings.validation > 1:
-        raise ConfigError(f"shares of {settings.test} test and {settings.validation} validation leave no room")
+        raise ConfigError(
+            f"--test {settings.test} and --validation {settings.validation} must be at least 0 and at most 1 together"
+        )

@@ -1,4 +1,4 @@
-"""What there is to say of the data once all of it is read: how it was taken, what was done to it, what stands in it."""
+"""Counts of a data preparation: formats, repairs, duplicates and special tokens."""
 
 import json
 from collections import Counter
@@ -15,33 +15,33 @@ from irlhf.data.features import Columns
 from irlhf.data.formats.base import Format
 from irlhf.data.formats.helpers import NOTED
 
-SPECIAL = "special tokens"  # the count of rows that hold text like one
+SPECIAL = "special tokens"  # count of rows with text like a special token
 
 
 @dataclass
 class PrepareReport:
-    """Counts of what examples hold, and of those that stand twice."""
+    """Counts of a run, and fingerprints of examples to find duplicates."""
 
-    formats: dict[str, Format] = field(default_factory=dict)  # of each source
+    formats: dict[str, Format] = field(default_factory=dict)  # by source
     read: int = 0  # raw rows, readable or not
     counts: Counter[str] = field(default_factory=Counter)
-    shapes: dict[str, str] = field(default_factory=dict)  # of each source whose name does not say it
-    first: str = ""  # place and text of what is like a special token
-    seen: set[int] = field(default_factory=set)  # fingerprints of prompts with their completions
-    ids: set[int] = field(default_factory=set)  # fingerprints
-    columns: Columns | None = None  # where each is to have one type
+    shapes: dict[str, str] = field(default_factory=dict)  # how each source was read, if its name does not tell
+    first: str = ""  # location and text of the first special token
+    seen: set[int] = field(default_factory=set)  # fingerprints of prompt and completion
+    ids: set[int] = field(default_factory=set)  # fingerprints of ids
+    columns: Columns | None = None  # column types, for data sets with a data card
 
     def say(self, path: Path, shape: str) -> None:
-        """Keep how a file was read."""
+        """Record how a file was read."""
         self.shapes[str(path)] = shape
 
     def is_again(self, example: Example) -> bool:
-        """Return whether an earlier example had this very prompt and completion."""
+        """Return whether an earlier example had the same prompt and completion."""
         contents = [as_messages(example.prompt), as_messages(example.completion, "assistant")]
         return not add_new(self.seen, json.dumps(contents, sort_keys=True))
 
     def look(self, where: Where, example: Example) -> None:
-        """Count what an example holds."""
+        """Count the repairs and special tokens of an example."""
         noted = example.extra.get(NOTED, ())
         for note in noted if isinstance(noted, list) else ():
             self.counts[f"{NOTED} {' '.join(str(note).split()):.80}"] += 1
@@ -51,23 +51,23 @@ class PrepareReport:
             self.first = self.first or f"'{special}' at {where}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `add` takes, as JSON."""
+        """Return the counts as JSON, for `add`."""
         return {"read": self.read, "counts": self.counts, "first": self.first}
 
     def add(self, summary: Mapping[str, Any]) -> None:
-        """Add what was found in rows behind these."""
+        """Add the counts of later rows."""
         self.read += summary["read"]
         self.counts.update(summary["counts"])
         self.first = self.first or summary["first"]
 
     def tell(self) -> None:
-        """Say it, a line each."""
+        """Print the counts, one per line."""
         for source, shape in self.shapes.items():
             console.note(f"{source}: read {shape}")
         for source, known in self.formats.items():
             console.note(f"{source}: read as {known.reason}")
         for name, count in sorted(self.counts.items()):
             if name == SPECIAL:
-                console.warn(f"{count:,} rows hold text that a tokenizer may read as a command, first {self.first}")
+                console.warn(f"{count:,} rows contain text that looks like a special token, first {self.first}")
             else:
                 console.note(f"{name}: {count:,} rows")

@@ -1,4 +1,4 @@
-"""Which split a row falls into: a hash of how its conversation begins, so that no conversation is parted."""
+"""Assign rows to splits by a hash of the beginning of the conversation, so that conversations are not divided."""
 
 import hashlib
 from collections import Counter
@@ -8,41 +8,44 @@ from irlhf.core import console
 from irlhf.core.example import TEST, TRAIN, VALIDATION, Content, Example, beginning, words
 
 _HASH_RANGE = 2**64
-_ENOUGH = 100  # rows that a split is to have, before its share says anything
-_FAR = 2  # times as many, or as few, as were asked for
+_ENOUGH = 100  # expected rows of a split below which its share is not checked
+_FAR = 2  # factor between actual and expected rows that triggers a warning
 
 
 @dataclass
 class Splits:
-    """Gives rows their splits and counts them. Shares are in [0, 1]; what is left is the training split."""
+    """Assigns and counts splits. Shares are in [0, 1]; the rest is the training split."""
 
     test: float
     validation: float
-    counts: Counter[str] = field(default_factory=Counter)  # of rows that did not bring a split
-    _last: tuple[Content | None, str] = (None, "")  # a prompt and its split: the completions of one stand side by side
+    counts: Counter[str] = field(default_factory=Counter)  # of rows without a split of their own
+    _last: tuple[Content | None, str] = (
+        None,
+        "",
+    )  # the last prompt and its split; completions of a prompt are adjacent
 
     def of(self, example: Example) -> str:
-        """Return the split that a row brings, else the one that its prompt falls into."""
+        """Return the split of a row: its own, else the split of its prompt."""
         if example.split:
             return example.split
         if example.prompt is not self._last[0]:
-            self._last = example.prompt, self._drawn(example.prompt)
+            self._last = example.prompt, self._hashed(example.prompt)
         split = self._last[1]
         self.counts[split] += 1
         return split
 
     def tell(self) -> None:
-        """Warn where a share is far from what was asked for."""
+        """Warn if the share of a split is far from the requested one."""
         rows = self.counts.total()
         for split, share in ((TEST, self.test), (VALIDATION, self.validation)):
-            there, requested = self.counts[split], share * rows
-            if requested >= _ENOUGH and not requested / _FAR <= there <= requested * _FAR:
+            actual, requested = self.counts[split], share * rows
+            if requested >= _ENOUGH and not requested / _FAR <= actual <= requested * _FAR:
                 console.warn(
-                    f"the {split} split holds {there:,} of {rows:,} rows, {share:.0%} was asked for: conversations that"
-                    " begin with the same turn are not parted; a column called split decides otherwise"
+                    f"the {split} split has {actual:,} of {rows:,} rows instead of {share:.0%}, because conversations"
+                    " with the same first turn stay together; to change it, add a column named split"
                 )
 
-    def _drawn(self, prompt: Content) -> str:
+    def _hashed(self, prompt: Content) -> str:
         point = int.from_bytes(hashlib.sha256(words(beginning(prompt)).encode()).digest()[:8]) / _HASH_RANGE
         if point < self.test:
             return TEST

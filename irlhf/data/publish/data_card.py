@@ -1,4 +1,4 @@
-"""README.md: the data card of a data set, as a hub reads it."""
+"""Write README.md, the data card of a data set."""
 
 import shlex
 from collections import Counter
@@ -19,52 +19,52 @@ from irlhf.data.publish.sources import SOURCES, SourceInfo
 from irlhf.io.markdown import code, escaped, fenced, write_page
 
 FILE = "README.md"
-USER_TURNS, SOURCE_ROW = "user_turns", "source_row"  # fields that a data set has beside those of an example
-MOST_ROWS = 20  # that are named of those set aside for one reason
+USER_TURNS, SOURCE_ROW = "user_turns", "source_row"  # fields of a data set that examples do not have
+MOST_ROWS = 20  # rejected rows listed per reason
 
 _TEMPLATE = "data/publish/data-card.md.jinja"
 _SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
 _FIELDS = {
-    "id": "the row's own name",
-    "prompt": "the conversation so far, as messages; it ends with the turn that is answered",
+    "id": "unique id of the row",
+    "prompt": "the conversation so far, as messages; it ends with the turn to answer",
     "completion": "the answer",
-    "group": "the prompt's own name, the same in all rows that may be compared",
-    "label": "`chosen` or `rejected`, where answers were compared",
-    "split": f"`{TRAIN}`, `{VALIDATION}` or `{TEST}`, by the words of the prompt, so that equal prompts never part, not"
-    " across files either; a suggestion, and another thing than the split in a file's name",
-    "source": "the file that the row came from",
-    PAIR: "where rows have the same one, they stand against each other",
-    USER_TURNS: "how many messages of `prompt` are the user's",
-    SOURCE_ROW: "the row of `source` that it came from, counted from 0",
-    NOTED: "what was repaired in the row, and what else there is to know of it; mostly empty",
+    "group": "id of the prompt, equal in all rows that may be compared",
+    "label": "`chosen` or `rejected`, if answers were compared",
+    "split": f"`{TRAIN}`, `{VALIDATION}` or `{TEST}`, by the words of the prompt, so that equal prompts have equal"
+    " splits in all files; a suggestion, independent of the split in a file name",
+    "source": "the raw file of the row",
+    PAIR: "id of a pair; two rows with the same one were compared with each other",
+    USER_TURNS: "number of user messages in `prompt`",
+    SOURCE_ROW: "the row number in `source`, counted from 0",
+    NOTED: "repairs and other notes; empty for most rows",
 }
 _NOTES = {
-    JOINED: "two turns of one speaker in a row are one turn, joined by a blank line",
-    BEGUN: "the prompt ended with an answer; it begins the completion, joined by a blank line",
-    CUT: "turns behind the completion are left out",
-    DIFFER: "the two prompts of a pair are not the same; each row keeps its own, and nothing compares them",
-    EQUAL: "the two completions of a pair are the same",
-    TIE: "the completions were compared, and none was better",
+    JOINED: "consecutive turns of one speaker were joined by a blank line",
+    BEGUN: "the prompt ended with an answer, which is now the beginning of the completion, joined by a blank line",
+    CUT: "turns after the completion were removed",
+    DIFFER: "the prompts of a pair differ; each row keeps its own prompt, and the rows are not compared",
+    EQUAL: "the completions of a pair are equal",
+    TIE: "the completions were compared, and neither was better",
 }
-_NOTED = f"{NOTED} "  # how the counts of notes begin
+_NOTED = f"{NOTED} "  # prefix of the counts of notes
 _UNKNOWN = "as in the raw data"
 
 
 @dataclass(frozen=True)
 class Aside:
-    """Rows that were set aside for one reason."""
+    """The rows rejected for one reason."""
 
     count: int = 0
-    rows: Sequence[int] = ()  # the first of them, 0-based in the source
+    rows: Sequence[int] = ()  # the first of them, counted from 0 in the source
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file of the data set, and how it was made."""
+    """One file of the data set, and its provenance."""
 
     file: str
     subset: str
-    split: str  # of the file by its name, which is a hub's; the rows' own may be another
+    split: str  # from the file name, for the hub; `split` of a row may differ
     source: str
     sha256: str
     known: Format
@@ -76,7 +76,7 @@ class Part:
 def write_data_card(
     folder: Path, name: str, parts: Sequence[Part], columns: Mapping[str, Columns], settings: Mapping[str, Any]
 ) -> None:
-    """Write the card of the files in a folder, which will have a name. Equal data sets get equal cards."""
+    """Write the data card of a folder that will be called `name`. Equal data sets get equal cards."""
     origins = [SOURCES[name] for name in _each(part.known.name for part in parts) if name in SOURCES]
     meanings = {**{key: meaning for name in origins for key, meaning in name.fields.items()}, **_FIELDS}
     notes = _each(key for part in parts for key in part.counts if key.startswith(_NOTED))
@@ -113,7 +113,7 @@ def write_data_card(
 def _front(
     name: str, parts: Sequence[Part], columns: Mapping[str, Columns], origins: Sequence[SourceInfo], licence: str
 ) -> dict[str, Any]:
-    """Return the head of the card, from which a hub and its loaders know the files and the types."""
+    """Return the front matter of the card, which tells the hub and its loaders the files and column types."""
     rows = _rows(parts)
     size = next((label for most, label in _SIZES.items() if rows < most), "n>10M")
     return {
@@ -143,7 +143,7 @@ def _front(
 
 
 def _types(columns: Mapping[str, Columns]) -> list[tuple[str, str]]:
-    """Return every field with its type, which may be another in another subset."""
+    """Return every field with its types, which may differ between subsets."""
     types: dict[str, dict[str, None]] = {}
     for column in columns.values():
         for key, feature in column.features.items():
@@ -152,7 +152,7 @@ def _types(columns: Mapping[str, Columns]) -> list[tuple[str, str]]:
 
 
 def _subsets(parts: Sequence[Part]) -> dict[str, dict[str, list[Part]]]:
-    """Return the parts of each split of each subset."""
+    """Return the parts by subset and split."""
     subsets: dict[str, dict[str, list[Part]]] = {}
     for split in SPLITS:
         for part in parts:
@@ -162,7 +162,7 @@ def _subsets(parts: Sequence[Part]) -> dict[str, dict[str, list[Part]]]:
 
 
 def _licence(parts: Sequence[Part]) -> str:
-    """Return the licence that all parts are known to have."""
+    """Return the common licence of all parts, or ""."""
     licences = {SOURCES[part.known.name].licence if part.known.name in SOURCES else "" for part in parts}
     return licences.pop() if len(licences) == 1 else ""
 
@@ -170,12 +170,12 @@ def _licence(parts: Sequence[Part]) -> str:
 def _load(name: str, part: Part) -> str:
     return (
         "from datasets import load_dataset\n\n"
-        f"rows = load_dataset({name!r}, {part.subset!r}, split={part.split!r})  # a folder here, or owner/name of a hub"
+        f"rows = load_dataset({name!r}, {part.subset!r}, split={part.split!r})  # local folder, or owner/name on a hub"
     )
 
 
 def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the options of the command that these settings are."""
+    """Yield the command line options of the settings."""
     for name, value in settings.items():
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, Mapping):
@@ -198,5 +198,5 @@ def _rows(parts: Iterable[Part]) -> int:
 
 
 def _each(values: Iterable[str]) -> list[str]:
-    """Return every value once, in order."""
+    """Return the distinct values, in order."""
     return list(dict.fromkeys(values))

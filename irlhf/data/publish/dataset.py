@@ -1,9 +1,9 @@
-"""A folder that a hub takes as it stands: typed rows, a file for each source, and a data card.
+"""Write a data set folder for a hub: typed rows, one file per source, and a data card.
 
 <out>/<source>.jsonl     the examples of one source
 <out>/README.md          the data card
-<out>.rejected.jsonl     the rows that were set aside, each with its reason
-<out>.run.json           what was made of what
+<out>.rejected.jsonl     the rejected rows, each with its reason
+<out>.run.json           the manifest
 """
 
 import json
@@ -30,25 +30,27 @@ from irlhf.io.resumable import ResumableWriter, RunManifest, beside, resumable_f
 Fill = Callable[[ResumableWriter, Path], None]  # writes the examples of a source
 
 _REJECTED = ".rejected.jsonl"
-_MOST_REASONS = 20  # in the card; what else there is stands in the rejected rows
-_ODD = re.compile(r"[^A-Za-z0-9._-]+")  # in names, where globs and other systems read them
+_MOST_REASONS = 20  # in the data card; others are only in the rejected rows
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")  # characters that are unsafe in file names
 _SPLIT = re.compile(rf"(?:(?P<subset>.+)[._-])?(?P<split>{'|'.join(SPLITS)})")
 
 
 def typed(examples: Sequence[Example | Rejected], where: Where, columns: Columns) -> list[Example | Rejected]:
-    """Give the examples of a row the fields of a data set. Raises DataError where one does not fit the columns."""
+    """Return the examples of a row with the fields of a data set. Raises DataError if a column type differs."""
     full = [_documented(example, where) if isinstance(example, Example) else example for example in examples]
-    made = (replace(example, split=example.split or TRAIN) for example in full if isinstance(example, Example))
-    columns.take([example.to_json() for example in made], where)
+    typed_examples = (
+        replace(example, split=example.split or TRAIN) for example in full if isinstance(example, Example)
+    )
+    columns.take([example.to_json() for example in typed_examples], where)
     return full
 
 
 def publish(
     names: Mapping[Path, str], out: Path, manifest: RunManifest, fill: Fill, findings: PrepareReport
 ) -> dict[str, Any]:
-    """Write the folder from what `fill` writes of each source, and return what was done."""
+    """Write the folder, with one file per source written by `fill`, and return a summary."""
     if out == STREAM:
-        raise ConfigError("a data set is a folder, not a stream; name one with -o")
+        raise ConfigError("a data set is a folder and cannot go to stdout; choose an output with -o")
     files, parts = _files([(path, names[path]) for path in manifest.inputs.values()]), []
     with resumable_folder(out, manifest) as folder:
         if folder is not None:
@@ -61,24 +63,24 @@ def publish(
             _gather(folder, beside(out, _REJECTED))
             write_data_card(folder, out.name, parts, columns, manifest.settings)
     for name in sorted({part.known.name for part in parts} & SOURCES.keys()):
-        console.note(f"README.md takes {name} rows for {SOURCES[name].name}; mend it if they are not")
+        console.note(f"README.md describes {name} rows as {SOURCES[name].name}; edit it if they are not")
     counts = sum((part.counts for part in parts), Counter())
     return {"output": str(out), "finished": not parts, **counts, "files": [str(out / name) for name in files.values()]}
 
 
 def _files(names: Sequence[tuple[Path, str]]) -> dict[Path, str]:
-    """Return the name of each source's file in the folder."""
-    files = [(path, f"{_ODD.sub('-', name).strip('-._') or 'data'}.jsonl") for path, name in names]
-    twice = [name for name, count in Counter(name for _, name in files).items() if count > 1]
-    if twice:
-        raise ConfigError(f"two sources would be written to {twice[0]}; call one otherwise")
+    """Return the file name of each source in the folder. Raises ConfigError if two are equal."""
+    files = [(path, f"{_UNSAFE.sub('-', name).strip('-._') or 'data'}.jsonl") for path, name in names]
+    duplicates = [name for name, count in Counter(name for _, name in files).items() if count > 1]
+    if duplicates:
+        raise ConfigError(f"two sources would be written to {duplicates[0]}; rename one of them")
     return dict(files)
 
 
 def _documented(example: Example, where: Where) -> Example:
-    """Return an example whose prompt is messages, with what was noted of it and the fields that a data set adds.
+    """Return an example with its prompt as messages, its notes and the fields that a data set adds.
 
-    Where the row was is kept of one that has been prepared before, as its `source` is.
+    An example that was prepared before keeps its source row, like its `source`.
     """
     prompt = as_messages(example.prompt)
     extra = {name: value for name, value in example.extra.items() if name not in (USER_TURNS, SOURCE_ROW, NOTED)}
@@ -89,15 +91,15 @@ def _documented(example: Example, where: Where) -> Example:
 
 
 def _part(path: Path, file: Path, fill: Fill, findings: PrepareReport) -> Part:
-    """Write one file, and forget how: that stands beside the folder."""
+    """Write one file without its manifest; the manifest of the folder covers it."""
     noted, read = findings.counts.copy(), findings.read
-    with resumable_output(file, RunManifest("prepare", {"source": path}, {}), resumable=False) as book:
-        fill(book, path)
-    if not book.counts["written"]:
-        raise DataError(f"{path}: none of its rows can be used, and no hub reads an empty file; leave it out")
-    made = beside(file, ".run.json")
-    digest = read_json(made)["inputs"]["source"]["sha256"]
-    made.unlink()
+    with resumable_output(file, RunManifest("prepare", {"source": path}, {}), resumable=False) as writer:
+        fill(writer, path)
+    if not writer.counts["written"]:
+        raise DataError(f"{path}: none of its rows can be used, and hubs reject empty files; remove this source")
+    manifest = beside(file, ".run.json")
+    digest = read_json(manifest)["inputs"]["source"]["sha256"]
+    manifest.unlink()
     return Part(
         file=file.name,
         subset=_subset(file.name),
@@ -106,18 +108,18 @@ def _part(path: Path, file: Path, fill: Fill, findings: PrepareReport) -> Part:
         sha256=digest,
         known=findings.formats[str(path)],
         read=findings.read - read,
-        counts=book.counts + (findings.counts - noted),
+        counts=writer.counts + (findings.counts - noted),
         aside=_reasons(beside(file, _REJECTED)),
     )
 
 
 def _reasons(rejected: Path) -> dict[str, Aside]:
-    """Return how often rows are set aside for each reason, and the first of them."""
+    """Return the count and the first rows of each reason for rejection."""
     reasons: dict[str, Aside] = {}
     if not rejected.exists():
         return reasons
     with rejected.open("rb") as lines:
-        # Not as rows of others are read: what was set aside may be as deep as one can be, and stands in a row here.
+        # Not read_rows, which limits the depth: a rejected row may have the largest depth and is nested in another.
         for row in map(json.loads, lines):
             reason = row["reason"] if row["reason"] in reasons or len(reasons) < _MOST_REASONS else "other reasons"
             before = reasons.get(reason, Aside())
@@ -127,7 +129,7 @@ def _reasons(rejected: Path) -> dict[str, Aside]:
 
 
 def _gather(folder: Path, output: Path) -> None:
-    """Move what was set aside out of the folder, into one file."""
+    """Move the rejected rows of all files out of the folder, into one file."""
     parts = sorted(folder.glob(f"*{_REJECTED}"))
     if not parts:
         output.unlink(missing_ok=True)
@@ -140,7 +142,7 @@ def _gather(folder: Path, output: Path) -> None:
 
 
 def _subset(file: str) -> str:
-    """Return what a hub calls the file's subset: its name without the split at its end."""
+    """Return the subset of a file: its name without the split at the end."""
     name = file.removesuffix(".jsonl")
     match = _SPLIT.fullmatch(name)
     return (match["subset"] or "default") if match else name

@@ -1,4 +1,4 @@
-"""What is to be said of well-known data when it is handed on: whose it is, its licence, whom to cite, what to mind."""
+"""Provenance, licence, citation and limits of well-known data sets, for data cards."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """Where the data of one format come from."""
+    """The provenance of the data of one format."""
 
     name: str
     home: str  # a URL
-    licence: str  # as a hub spells it
-    terms: str  # its text, which copies must carry
+    licence: str  # identifier of the hub
+    terms: str  # full text, which copies must include
     language: str
     tags: Sequence[str]
     notice: str
     limits: Sequence[str]
     citation: str  # BibTeX
-    fields: Mapping[str, str] = field(default_factory=dict)  # what their own columns mean
-    back: str = ""  # Python that gives the raw text of a row
+    fields: Mapping[str, str] = field(default_factory=dict)  # meaning of the columns of the data set
+    back: str = ""  # Python code that restores the raw text of a row
 
 
 _HOME = "https://github.com/anthropics/hh-rlhf"
@@ -44,17 +44,17 @@ LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
 OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
 SOFTWARE."""
 _NOTICE = (
-    "The data hold content that may be offensive or upsetting: discriminatory language, and talk of abuse, violence,"
-    " self-harm, exploitation and more. Look at them only as far as you can bear. They are meant for research, above"
-    " all for making models less harmful. The views in them are not those of Anthropic or of its employees, nor of"
-    " whoever hands them on."
+    "The data contain content that may be offensive or upsetting, including discriminatory language and discussions of"
+    " abuse, violence, self-harm and exploitation. Use them in accordance with your own risk tolerance. They are"
+    " intended for research, especially research that makes models less harmful. The views in them are not those of"
+    " Anthropic, of its employees or of the publishers of this copy."
 )
 _TAGS = ("human-feedback", "not-for-all-audiences")
 _BACK = """def transcript(row):
     speaker = {"user": "Human", "assistant": "Assistant"}
     turns = [*row["prompt"], {"role": "assistant", "content": row["completion"]}]
     return "".join(f"\\n\\n{speaker[turn['role']]}: {turn['content']}" for turn in turns)"""
-_WHITESPACE = "White space at the two ends of a turn is not kept. No other character of a turn is changed."
+_WHITESPACE = "White space at the ends of a turn is removed. No other character of a turn is changed."
 
 SOURCES: Mapping[str, SourceInfo] = {
     "hh": SourceInfo(
@@ -66,9 +66,9 @@ SOURCES: Mapping[str, SourceInfo] = {
         tags=_TAGS,
         notice=_NOTICE,
         limits=(
-            "They were gathered to train preference and reward models. A dialogue agent that is trained on them as they"
-            " are learns to do harm: `rejected` is half of them, and `chosen` is merely the better of two.",
-            "A label is one person's choice between two answers.",
+            "The data were collected to train preference and reward models. Do not train a dialogue agent on them"
+            " as they are: half of them are `rejected`, and `chosen` is only the better of two.",
+            "A label is the choice of one person between two answers.",
             _WHITESPACE,
         ),
         citation="""@misc{bai2022training,
@@ -87,7 +87,7 @@ SOURCES: Mapping[str, SourceInfo] = {
         tags=_TAGS,
         notice=_NOTICE,
         limits=(
-            "People wrote them to make a model do harm, and a dialogue agent that is trained on them learns to.",
+            "People wrote them to elicit harmful behaviour. A dialogue agent trained on them may become harmful.",
             _WHITESPACE,
         ),
         citation="""@misc{ganguli2022red,
@@ -96,15 +96,15 @@ SOURCES: Mapping[str, SourceInfo] = {
   year = {2022}, eprint = {2209.07858}, archivePrefix = {arXiv}, primaryClass = {cs.CL}
 }""",
         fields={
-            "min_harmlessness_score_transcript": "a preference model's number for the assistant; lower is more harmful",
-            "num_params": "parameters of the assistant's model",
-            "model_type": "what kind of model the assistant was",
-            "rating": "how far the person thought to have broken the assistant; higher is farther",
-            "task_description": "how the person set about it, in own words",
-            "task_description_harmlessness_score": "a preference model's number for it; lower is more harmful",
-            "red_team_member_id": "an arbitrary number of the person, who may have written several",
-            "is_upworker": "true where the person came from Upwork, false where from MTurk",
-            "tags": "up to six tags by others, for a sample of the transcripts",
+            "min_harmlessness_score_transcript": "preference model score of the assistant; lower is more harmful",
+            "num_params": "number of parameters of the assistant's model",
+            "model_type": "kind of model of the assistant",
+            "rating": "the person's rating of how successful the attack was; higher is more successful",
+            "task_description": "the person's description of the attack",
+            "task_description_harmlessness_score": "preference model score of the description; lower is more harmful",
+            "red_team_member_id": "arbitrary id of the person, who may have written several transcripts",
+            "is_upworker": "true if the person came from Upwork, false if from MTurk",
+            "tags": "up to six tags by other people, for a sample of the transcripts",
         },
         back=_BACK,
     ),
