@@ -189,7 +189,7 @@ def test_what_is_quoted_from_data_cannot_command_the_terminal(command: Command) 
         ),
         (["eval", "foreign.jsonl", "--policy", "none"], CONFIG, "no policy.json in it"),
         (["plot", "unscored.jsonl"], DATA, "nothing to draw"),
-        (["plot", "-"], CONFIG, "not stdin"),
+        (["plot", "-"], CONFIG, "plot reads files, not stdin"),
     ],
 )
 def test_a_slip_in_the_command_is_told_in_one_line(arguments: list[str], code: int, reason: str, bench: Bench) -> None:

@@ -72,7 +72,7 @@ class _Worker:
         self.work = work
         self.function: Any = None
 
-    def stand(self) -> None:
+    def ping(self) -> None:
         """Return once this process has started."""
 
     def answer(self, pool: list[Any]) -> Any:
@@ -130,7 +130,7 @@ class _WorkerPool:
 
     def _start_worker(self) -> None:
         worker = self.make(*self.arguments)
-        self.running[worker.stand.remote().future()] = worker, None
+        self.running[worker.ping.remote().future()] = worker, None
 
     def _replace_dead(self, worker: Any, task: _Task | None, error: RayError) -> None:
         ray.kill(worker)
