@@ -173,7 +173,7 @@ def test_a_local_file_and_a_data_set_make_one_output(hub: Hub) -> None:
 def test_a_split_that_the_hub_has_cut_is_told(hub: Hub) -> None:
     done = hub.prepare(f"hub:{REPO}:other", "-o", "out.jsonl")
     assert done.returncode == 0
-    assert b"warning: hub:Org/some-data:other: the Hub converts the beginning of so large a split alone" in done.stderr
+    assert b"warning: hub:Org/some-data:other: the Hub converts only the beginning of this large split" in done.stderr
 
 
 @pytest.mark.parametrize(

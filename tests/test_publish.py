@@ -274,7 +274,7 @@ def test_well_known_data_carry_their_licence_authors_and_warning() -> None:
     assert "2204.05862" in text()
     assert "2209.07858" in text()
     assert "Copyright (c) 2022 Anthropic" in text()
-    assert "| `rating` | `float64` | how far" in text()
+    assert "| `rating` | `float64` | the person" in text()
     assert text().count("offensive or upsetting") == 1
 
 
