@@ -317,7 +317,7 @@ def test_invalid_outputs_and_tolerances_are_rejected_first(options: tuple[str, .
         ({"entropy": 1e308}, "'entropy' is 1e+308"),
         ({"target": {"short": "whatever"}}, "target 'short=whatever': invalid"),
         ({"target": {"short": "1e999*"}}, "the number is too large"),
-        ({"target": {"short": "-1*"}}, "not understood"),
+        ({"target": {"short": "-1*"}}, "invalid from column"),
     ],
 )
 def test_an_invalid_sample_is_a_one_line_error(change: dict[str, Any], told: str, bench: Bench) -> None:
