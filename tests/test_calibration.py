@@ -91,7 +91,7 @@ def test_measuring_a_policy_makes_no_other_of_it(bench: Bench) -> None:
         (("reach", "short", "ys"), [0.2, 0.5, 0.4], "is not increasing"),
         (("reach", "shirt"), {"low": 0, "high": 1, "xs": [], "ys": []}, "unknown reward 'shirt'"),
         (("achieved", 0, "asked"), {"shirt": 1}, "unknown reward"),
-        (("achieved", 0, "rewards"), {}, "brought nothing"),
+        (("achieved", 0, "rewards"), {}, "without rewards"),
         (("achieved", 0, "n"), True, "True is not a count"),
         (("decoding",), {"temperature": None}, "None is not a number"),
         (("splits",), {"validation": -1}, "-1 is not a count"),

@@ -34,10 +34,10 @@ def test_weights_are_read(text: str, weights: dict[str, float]) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("2*", "'2*' is no term"),
-        ("short+", "'' is no term"),
-        ("short*2", "'short*2' is no term"),
-        ("short - colour", "is no term"),
+        ("2*", "'2*' is invalid"),
+        ("short+", "'' is invalid"),
+        ("short*2", "'short*2' is invalid"),
+        ("short - colour", "is invalid"),
         ("-1*short", "a weight is negative"),
         ("short+short", "short occurs twice"),
         ("0*short", "at least one weight must be above 0"),
