@@ -250,14 +250,15 @@ def test_without_a_validation_split_a_tenth_of_the_prompts_is_held_out(seed: int
 def test_a_killed_training_ends_with_the_card_of_an_uninterrupted_one(tmp_path: Path) -> None:
     write(Path("pairs.jsonl"), pairs(400))
     encoder(tmp_path / "base")  # with dropout, whose draws must go on where they were
-    command = [*TRAIN[:-1], "rm", "--model", "base", "--epochs", "6", "-q"]
+    settings = ["--model", "base", "--epochs", "6", "-q"]
+    command = [*TRAIN[:-1], "rm", *settings]
     with subprocess.Popen([*IRLHF, *command]) as one:
         wait_until(lambda: len(list(Path().glob("rm.partial/checkpoint-*/COMPLETE"))) >= 2)
         one.kill()
     assert one.returncode == -signal.SIGKILL
     assert "rm" not in names(Path.cwd())
     assert call(*command).code == 0
-    assert call(*TRAIN[:-1], "straight", *command[6:]).code == 0
+    assert call(*TRAIN[:-1], "straight", *settings).code == 0
     assert names(Path("rm")) == names(Path("straight"))
     assert card("rm") == card("straight")
 
