@@ -15,3 +15,5 @@ for kind in helpful harmless; do
 done
 python "$here/rows.py" base helpful.jsonl harmless.jsonl
 irlhf score rows.jsonl -r "$here/rewards.yaml" -o scored.jsonl
+irlhf score rows-turns.jsonl -r "$here/rewards.yaml" -o scored-turns.jsonl
+cat scored.jsonl scored-turns.jsonl >scored-all.jsonl
