@@ -201,7 +201,7 @@ def hold_blocks(path: Path, settings: PrepareSettings, expected: Run) -> None:
 
 def _sheets(blocks: Iterable[tuple[int, bytes]], order: dict[str, Any], many: int) -> Iterator[parallel.BlockResult]:
     """Make the sheets that other processes would, one after the other."""
-    make = importlib.import_module("irlhf.data.prepare")._begin(json.loads(dumps(order)))
+    make = importlib.import_module("irlhf.data.prepare")._block_function(json.loads(dumps(order)))
     for number, block in blocks:
         sheet = make(number, block)
         sheet.summary = json.loads(dumps(sheet.summary))

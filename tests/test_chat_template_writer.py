@@ -151,8 +151,8 @@ def test_sample_draws_from_transformers_serve_and_says_what_it_ignores(server: i
     told = [line for line in outcome.err.split("\n") if "the server" in line]
     assert told == [
         "the server does not accept min_p, repetition_penalty, top_k; its own defaults apply",
-        "the server gives one completion a request, so every sample is a request of its own",
-        "warning: the server gives no logprobs; rows of which it does not have none, nor what entropy lies between",
+        "the server returns one completion per request, so every sample is a separate request",
+        "warning: the server did not return the logprob of every token; such rows have no logprob and no entropy bounds",
     ]
     found = [*read(Path("out.jsonl")), *(read(aside) if (aside := Path("out.jsonl.rejected.jsonl")).exists() else [])]
     assert len(found) == 4

@@ -201,4 +201,4 @@ def test_what_training_on_keeps_cannot_be_changed(arguments: tuple[str, ...], sa
 def test_what_training_on_needs_is_a_policy(bench: Bench) -> None:
     done = call("finetune", bench.scored, "--keep-scales-of", bench.folder, "-o", "on")
     assert done.code == 2
-    assert "no policy.json in it" in done.err
+    assert "no policy.json in this folder" in done.err

@@ -106,7 +106,7 @@ CREATES = (
     case("an error in a 200, the job made", "jobs.create", Fault(200, error(500), after=True)),
     case("a 500 that made nothing", "jobs.create", BAD),
     case("three 500s that made nothing", "jobs.create", BAD, BAD, BAD),
-    case("500s without end", "jobs.create", *[BAD] * 4, codes=(BACKEND, 0), said="in 4 tries"),
+    case("500s without end", "jobs.create", *[BAD] * 4, codes=(BACKEND, 0), said="in 4 attempts"),
     case("a connection that breaks before", "jobs.create", RESET),
     case("busy for 2 s", "jobs.create", told(429, wait="2")),
     case("busy for 5 min", "jobs.create", told(429, wait="300"), said="asks for a pause of 5 min"),

@@ -90,7 +90,7 @@ def _find_split(source: Path, repo: str, requested: tuple[str | None, str | None
 def _files(source: Path, repo: str, revision: str) -> list[str]:
     from huggingface_hub import HfApi, RepoFile
 
-    with _one_line_errors(source, repo):
+    with _hub_errors(source, repo):
         tree = HfApi().list_repo_tree(repo, recursive=True, revision=revision, repo_type="dataset")
         return sorted(entry.path for entry in tree if isinstance(entry, RepoFile))
 
@@ -99,7 +99,7 @@ def _download(source: Path, repo: str, file: str, revision: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
-    with _one_line_errors(source, repo):
+    with _hub_errors(source, repo):
         try:
             return Path(hf_hub_download(repo, file, repo_type="dataset", revision=revision))
         except RemoteEntryNotFoundError as error:
@@ -108,7 +108,7 @@ def _download(source: Path, repo: str, file: str, revision: str) -> Path:
 
 
 @contextmanager
-def _one_line_errors(source: Path, repo: str) -> Iterator[None]:
+def _hub_errors(source: Path, repo: str) -> Iterator[None]:
     """Convert errors of the Hub client to ConfigError and BackendError with one line."""
     from httpx2 import HTTPError
     from huggingface_hub import errors
