@@ -152,7 +152,8 @@ def test_sample_draws_from_transformers_serve_and_says_what_it_ignores(server: i
     assert told == [
         "the server does not accept min_p, repetition_penalty, top_k; its own defaults apply",
         "the server returns one completion per request, so every sample is a separate request",
-        "warning: the server did not return the logprob of every token; such rows have no logprob and no entropy bounds",
+        "warning: the server did not return the logprob of every token;"
+        " such rows have no logprob and no entropy bounds",
     ]
     found = [*read(Path("out.jsonl")), *(read(aside) if (aside := Path("out.jsonl.rejected.jsonl")).exists() else [])]
     assert len(found) == 4
