@@ -59,7 +59,7 @@ KINDS = {
         [
             REFUSES,
             (chat("NaN"), "answered 'NaN', expected"),
-            (chat(None, finish_reason="length"), "ended with 'length'"),
+            (chat(None, finish_reason="length"), "finish reason 'length'"),
         ],
         lambda number: number % 10,
     ),
