@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 import pytest
-from helpers import CANARY, Forks, Outcome, examples, names, read, write
+from helpers import CANARY, Forks, Outcome, examples, names, read, slow_after, write
 from openai_server import BASE, Fault, OpenAIServer, hosting
 
 from irlhf.policy.policy_file import read_policy
@@ -123,7 +123,7 @@ class Blows(list[Fault | None]):
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("kind", ["files.create", "jobs.create", "jobs.retrieve", "chat"])
+@pytest.mark.parametrize("kind", slow_after(1, ["jobs.create", "files.create", "jobs.retrieve", "chat"]))
 def test_a_loop_killed_at_a_request_of_each_round_pays_for_one_job_a_round(
     kind: str, after: bool, host: OpenAIServer, forks: Forks
 ) -> None:

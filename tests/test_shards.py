@@ -82,6 +82,7 @@ def killed_then_run_again(command: list[object], output: Path) -> None:
     subprocess.run(command, check=True)
 
 
+@pytest.mark.slow  # whole processes; test_batch_invariance.py cuts and kills in every run
 def test_a_shard_of_score_that_was_killed_is_whole_after_a_second_run(tmp_path: Path) -> None:
     write(Path("in.jsonl"), examples(4000))
     Path("slow.py").write_text(SLOW)
