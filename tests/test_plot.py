@@ -214,10 +214,10 @@ def test_an_evaluation_of_pairs_by_eval_is_drawn() -> None:
 
 def panels(found: dict[str, Any]) -> list[str]:
     """Draw the rounds and return the titles of the panels, after what stands above them all."""
-    from irlhf.plotting.inputs import read_rounds
+    from irlhf.plotting.inputs import read_input
     from irlhf.plotting.rounds import draw
 
-    figure = draw(read_rounds(write_rounds(found)))
+    figure = draw(read_input(write_rounds(found)).rounds)
     assert figure
     return [figure.get_suptitle(), *(axis.get_title() for axis in figure.axes if axis.get_visible())]
 
@@ -231,10 +231,10 @@ def test_rounds_of_any_number_and_arms_are_drawn(arms: tuple[str, ...], count: i
 
 
 def test_of_many_rounds_some_are_shown_from_the_first_to_the_last() -> None:
-    from irlhf.plotting.inputs import read_rounds
+    from irlhf.plotting.inputs import read_input
     from irlhf.plotting.rounds_target_actual import draw
 
-    figure = draw(read_rounds(write_rounds(rounds(count=30))))
+    figure = draw(read_input(write_rounds(rounds(count=30))).rounds)
     assert figure
     labels = [text.get_text().partition(",")[0] for text in figure.axes[0].get_legend().get_texts()]
     assert [label for label in labels if label.startswith("round")] == [f"round {n}" for n in (0, 8, 15, 22, 30)]
@@ -280,14 +280,14 @@ def test_rounds_that_dropped_nothing_have_no_plot_of_dropped_samples() -> None:
 
 
 def test_entropy_that_is_not_available_is_not_drawn() -> None:
-    from irlhf.plotting.inputs import read_rounds
+    from irlhf.plotting.inputs import read_input
     from irlhf.plotting.rounds_kept import draw
 
     found = rounds(("online", "expert"))
     for row in (row for arm in found["arms"] for row in arm["rounds"][1:]):
         for side in row["sides"].values():
             side["entropy"] = NONE
-    figure = draw(read_rounds(write_rounds(found)))
+    figure = draw(read_input(write_rounds(found)).rounds)
     assert figure
     assert {axis.get_ylabel() for axis in figure.axes} == {"weighted reward, sd", "tokens per completion"}
 

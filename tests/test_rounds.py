@@ -174,13 +174,13 @@ def test_the_figures_are_those_of_the_files(home: Path) -> None:
 
 
 def test_the_rounds_are_drawn_beside_their_controls(home: Path) -> None:
-    from irlhf.plotting.inputs import read_rounds
+    from irlhf.plotting.inputs import read_input
     from irlhf.plotting.rounds import draw
 
     done = call("plot", home / "out/rounds.json")
     assert (done.code, done.err.count("\n")) == (0, 1)
     assert names(Path("plots")) == {"rounds.png", "rounds-target-actual.png", "rounds-kept.png", "report.html"}
-    figure = draw(read_rounds(home / "out/rounds.json"))
+    figure = draw(read_input(home / "out/rounds.json").rounds)
     assert figure
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["online", *ARMS]
     assert figure.get_suptitle().endswith("not available: distinct-2, distinct completions")

@@ -141,11 +141,6 @@ def read_evaluation(path: Path) -> Evaluation:
     return as_evaluation(read_json(path), path)
 
 
-def read_rounds(path: Path) -> Rounds:
-    """Return a rounds.json. Raises DataError for another version or a missing part."""
-    return as_rounds(read_json(path), path)
-
-
 def as_evaluation(content: Mapping[str, Any], path: Path) -> Evaluation:
     """Return the checked content of the eval.json at `path`."""
     return _EVALUATION.checked({"pairs": {}, **content}, path)

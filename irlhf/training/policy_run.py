@@ -50,7 +50,6 @@ _SHARES_FROM = 1_000_000  # parameters
 _DIGITS = ("decimal", "integer")
 _READS_DIGITS = 1_000_000  # parameters; a base with a quarter of these did not learn to read digits
 _MIN_SAVED = 0.1  # smallest share of tokens worth saving
-_CUT_OFF = "cut off by the limit on new tokens: trained without an end of turn"
 _WIDEST = 2  # largest width of a family, in multiples of the longest row
 
 
