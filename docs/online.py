@@ -21,6 +21,15 @@ _NAMES = {
     "start": "no training",
 }
 
+# The runs without replay, by their guard.
+_GUARDS = {
+    "none": "bare-unguarded",
+    "`entropy=0.85`": "bare",
+    "by lot, as many": "bare-random-drop",
+    "`entropy-share=0.3`": "bare-share",
+    "`kl=8`": "bare-kl",
+}
+
 
 def read() -> list[Row]:
     """Return the study's cells, in the order of their seeds."""
@@ -30,12 +39,12 @@ def read() -> list[Row]:
 
 def final() -> Iterator[str]:
     """Each seed and arm with replay: gold on test prompts, what it is above, and what it costs in diversity."""
-    yield from _measured("rounds")
+    yield from _measured("replay=0.5")
 
 
 def bare() -> Iterator[str]:
     """The same without replay."""
-    yield from _measured("bare")
+    yield from _measured("replay=0")
 
 
 def _measured(folder: str) -> Iterator[str]:
@@ -62,8 +71,7 @@ def rounds() -> Iterator[str]:
     yield "| seed | round | while drawn | reward | gold | tracking | entropy | KL | distinct-2 | unique | words |"
     yield "|---" * 11 + "|"
     for row in read():
-        (loop,) = (one for one in row["results"]["rounds"]["arms"] if one["name"] == "online")
-        for one in loop["rounds"]:
+        for one in row["results"]["rounds"]["rounds"]:
             drawn = f"{one['reward in training']['value']:.2f}" if one["round"] else "–"
             tracking = ", ".join(f"{figure['value']:.2f}" for figure in one["tracking"].values())
             cells = [row["cell"]["seed"], one["round"], drawn, shown(one["reward"]), shown(one["gold"]), tracking]
@@ -78,17 +86,9 @@ def guards() -> Iterator[str]:
     yield "|---" * 8 + "|"
     for row in read():
         results = row["results"]
-        arms = {one["name"]: one["rounds"] for one in results["bare"]["arms"]}
-        known = {
-            "none": arms["unguarded"],
-            "`entropy=0.85`": arms["online"],
-            "by lot, as many": arms["random-drop"],
-            "`entropy-share=0.3`": results["share"]["arms"][0]["rounds"],
-            "`kl=8`": results["kl"]["arms"][0]["rounds"],
-        }
-        start = arms["online"][0]
-        yield _guard(row, "before the rounds", "–", start)
-        for name, each in known.items():
+        yield _guard(row, "before the rounds", "–", results["bare"]["rounds"][0])
+        for name, key in _GUARDS.items():
+            each = results[key]["rounds"]
             dropped = ", ".join(f"{1 - one['drawn']['kept'] / one['drawn']['samples']:.0%}" for one in each[1:])
             yield _guard(row, name, dropped, each[-1])
 
@@ -104,8 +104,7 @@ def sides() -> Iterator[str]:
     yield "| seed | round | | n | weighted reward | entropy | tokens |"
     yield "|---" * 7 + "|"
     for row in read():
-        (loop,) = (one for one in row["results"]["rounds"]["arms"] if one["name"] == "online")
-        for one in loop["rounds"][1:]:
+        for one in row["results"]["rounds"]["rounds"][1:]:
             for side, found in one["sides"].items():
                 figures = f"{found['reward']:.2f} | {found['entropy']:.2f} | {found['tokens']:.0f}"
                 yield f"| {row['cell']['seed']} | {one['round']} | {side} | {found['n']:,} | {figures} |"

@@ -7,6 +7,7 @@ from typing import Any
 from irlhf.plotting import rounds, style
 from irlhf.plotting.inputs import Rounds, RoundsArm
 
+_CONTROLS = ("unguarded", "random-drop", "expert")  # runs of rounds in studies/online/rounds.yaml
 _LOADS = {"score": "score", "sample": "sample, three a prompt", "killed": "sample, killed half way: the second run"}
 
 
@@ -58,10 +59,13 @@ def asking_reach(result: Path) -> bytes:
 
 
 def online_rounds(result: Path) -> bytes:
-    """Return what was watched in the rounds of the first seed, beside their controls."""
+    """Return what was watched in the rounds of the first seed, beside the controls that are rounds too."""
     first = json.loads(result.read_text(encoding="utf-8").splitlines()[0])
     with style.look():
-        arms = [RoundsArm(arm["name"], arm["rounds"]) for arm in first["results"]["rounds"]["arms"]]
+        arms = [
+            RoundsArm(name, first["results"][key]["rounds"])
+            for name, key in (("online", "rounds"), *((arm, f"rounds-{arm}") for arm in _CONTROLS))
+        ]
         figure = rounds.draw(Rounds(arms, {}))
         assert figure
         return style.rendered(figure, "png")

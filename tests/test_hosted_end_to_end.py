@@ -58,7 +58,7 @@ def test_the_whole_line_runs_through_a_host_and_its_model_follows() -> None:
         models = [one["job"]["fine_tuned_model"] for one in host.jobs]
         assert [one["job"]["model"] for one in host.jobs] == ["gpt-4.1-mini", *models[:2]]
         assert host.charges == 3
-    rows = json.loads(Path("out/rounds.json").read_text())["arms"][0]["rounds"]
+    rows = json.loads(Path("out/rounds.json").read_text())["rounds"]
     followed = [row["tracking"]["length"]["value"] for row in rows]
     assert len(followed) == 3
     assert fmean(followed) > 0.3, followed

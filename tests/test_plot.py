@@ -304,7 +304,7 @@ def test_a_missing_evaluation_of_a_round_is_reported() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": 3},
         {"arms": []},
         {"arms": {}},
         {"arms": [{"name": "online", "rounds": []}]},

@@ -1,4 +1,4 @@
-"""Rounds: what is asked, chosen and trained on, what is watched, and what they are held against."""
+"""Rounds: what is asked, chosen and trained on, and what is watched."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 import pytest
-from helpers import Row, call, examples, names, read, slow_after, write
+from helpers import call, examples, names, read, slow_after, write
 
 from irlhf.models.loading import counter
 from irlhf.policy.policy_file import read_policy
@@ -21,20 +21,17 @@ gold:
   short: {scorer: length, direction: lower}
   varied: {scorer: "regex: [aeiou]"}
 """
-ARMS = ("unguarded", "random-drop", "expert", "offline", "no-update")
 LINE = ("--rounds", 2, "--prompts", 6, "--samples", 4, "--eval-prompts", 5, "--max-tokens", 12)
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with scored rows, a policy, and rounds with all their controls."""
+    """A folder with scored rows, a policy, and rounds."""
     folder = tmp_path_factory.mktemp("online")
     (folder / "rewards.yaml").write_text(REWARDS)
     write(folder / "examples.jsonl", examples(120))
-    write(folder / "more.jsonl", [{**row, "id": f"more-{row['id']}"} for row in examples(60)])
     for line in (
         ("score", folder / "examples.jsonl", "-r", folder / "rewards.yaml", "-o", folder / "scored.jsonl"),
-        ("score", folder / "more.jsonl", "-r", folder / "rewards.yaml", "-o", folder / "fresh.jsonl"),
         ("finetune", folder / "scored.jsonl", "-r", folder / "rewards.yaml", "--epochs", 4, "-o", folder / "policy"),
         rounds(folder, *guarded(folder)),
     ):
@@ -49,8 +46,7 @@ def rounds(folder: Path, *more: object) -> tuple[object, ...]:
 
 
 def guarded(folder: Path) -> tuple[object, ...]:
-    controls = ("--controls", "--fresh", folder / "fresh.jsonl")
-    return ("-o", folder / "out", "--keep", "distinct,entropy-share=0.25", *controls)
+    return ("-o", folder / "out", "--keep", "distinct,entropy-share=0.25")
 
 
 def told(home: Path) -> dict[str, Any]:
@@ -58,14 +54,9 @@ def told(home: Path) -> dict[str, Any]:
     return found
 
 
-def arms(home: Path) -> dict[str, Row]:
-    return {one["name"]: one for one in told(home)["arms"]}
-
-
 def test_every_round_is_a_folder_of_plain_files(home: Path) -> None:
     made = {"prompts", "samples", "scored", "kept", "train", "watch-data", "watch-mix", "gold-mix"}
     assert {f"{name}.jsonl" for name in made} | {"policy", "eval.json", "round.json"} <= names(home / "out" / "round-2")
-    assert set(ARMS) <= names(home / "out")
     (home / "again").mkdir()
     assert (
         call(
@@ -108,37 +99,6 @@ def test_samples_are_trained_on_with_the_rewards_that_they_got(home: Path) -> No
     assert 0.8 < sizes[1] / sizes[0] < 1.3
 
 
-def test_every_arm_learns_as_many_tokens(home: Path) -> None:
-    found = {
-        name: [row["training"]["completion tokens"] * row["training"]["epochs"] for row in arm["rounds"][1:]]
-        for name, arm in arms(home).items()
-        if arm["trains"]
-    }
-    everything = [tokens for each in found.values() for tokens in each]
-    assert max(everything) < 1.15 * min(everything), found
-
-
-def test_the_controls_leave_out_one_thing_each(home: Path) -> None:
-    mine = arms(home)
-    first = home / "out/round-1"
-    dropped = json.loads((first / "kept.jsonl.run.json").read_text())["counts"]["dropped by entropy-share"]
-    lots = json.loads((home / "out/random-drop/round-1/kept.jsonl.run.json").read_text())["counts"]
-    assert lots["dropped by random"] == dropped > 0
-    assert "dropped by entropy-share" not in mine["unguarded"]["rounds"][1]["drawn"]
-    assert mine["expert"]["rounds"][1]["drawn"]["kept"] < mine["unguarded"]["rounds"][1]["drawn"]["kept"] / 2
-    assert not (home / "out/offline/round-1/samples.jsonl").exists()
-    fresh = read(home / "out/offline/round-1/kept.jsonl") + read(home / "out/offline/round-2/kept.jsonl")
-    assert [row["id"] for row in fresh] == [row["id"] for row in read(home / "fresh.jsonl") if row["split"] == "train"][
-        :48
-    ]
-    assert not (home / "out/no-update/round-1/policy").exists()
-    asked = [
-        sorted(tuple(row["asked"].items()) for row in read(path / "samples.jsonl"))
-        for path in (home / "out/round-2", home / "out/no-update/round-2")
-    ]
-    assert asked[0] == asked[1]
-
-
 def test_what_is_watched_is_asked_the_same_of_every_policy(home: Path) -> None:
     asked = [
         [
@@ -152,7 +112,7 @@ def test_what_is_watched_is_asked_the_same_of_every_policy(home: Path) -> None:
 
 
 def test_the_figures_are_those_of_the_files(home: Path) -> None:
-    last = told(home)["arms"][0]["rounds"][2]
+    last = told(home)["rounds"][2]
     rows = read(home / "out/round-2/gold-mix.jsonl")
     card = read_policy(home / "policy")
     weighted = [
@@ -173,20 +133,23 @@ def test_the_figures_are_those_of_the_files(home: Path) -> None:
     assert json.loads((home / "out/round-2/round.json").read_text())["gold"] == last["gold"]
 
 
-def test_the_rounds_are_drawn_beside_their_controls(home: Path) -> None:
-    from irlhf.plotting.inputs import read_input
-    from irlhf.plotting.rounds import draw
-
-    done = call("plot", home / "out/rounds.json")
-    assert (done.code, done.err.count("\n")) == (0, 1)
-    assert names(Path("plots")) == {"rounds.png", "rounds-target-actual.png", "rounds-kept.png", "report.html"}
-    figure = draw(read_input(home / "out/rounds.json").rounds)
-    assert figure
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["online", *ARMS]
-    assert figure.get_suptitle().endswith("not available: distinct-2, distinct completions")
+def test_several_runs_of_rounds_are_drawn_side_by_side(home: Path) -> None:
+    Path("old.json").write_text(json.dumps(as_version_1(told(home))))
+    done = call("plot", home / "out/rounds.json", "old.json", "--format", "svg")
+    assert done.code == 0, done.err
+    assert names(Path("plots")) == {"rounds.svg", "rounds-target-actual.svg", "rounds-kept.svg", "report.html"}
+    drawn = Path("plots/rounds.svg").read_text()
+    assert all(f"<!-- {name} -->" in drawn for name in ("out", "online", "expert"))
+    assert "not available: distinct-2, distinct completions" in drawn
 
 
-def test_one_round_without_gold_and_controls_is_drawn(home: Path) -> None:
+def as_version_1(found: dict[str, Any]) -> dict[str, Any]:
+    """Return a rounds.json as versions wrote it that ran controls beside the rounds."""
+    arms = [{"name": name, "keep": "", "rounds": found["rounds"]} for name in ("online", "expert")]
+    return {"version": 1, "names": found["names"], "settings": found["settings"], "arms": arms}
+
+
+def test_one_round_without_gold_is_drawn(home: Path) -> None:
     Path("rewards.yaml").write_text(REWARDS.partition("gold:")[0])
     done = call(*rounds(home, "-r", "rewards.yaml", "--rounds", 1, "-o", "out"))
     assert done.code == 0, done.err
@@ -195,16 +158,13 @@ def test_one_round_without_gold_and_controls_is_drawn(home: Path) -> None:
 
 
 def test_the_policy_to_take_is_linked(home: Path) -> None:
-    assert (
-        read_policy(home / "out/policy").digest
-        == read_policy(Path(str(told(home)["arms"][0]["rounds"][-1]["policy"]))).digest
-    )
+    assert read_policy(home / "out/policy").digest == read_policy(Path(str(told(home)["rounds"][-1]["policy"]))).digest
 
 
 def test_the_same_rounds_again_have_nothing_to_do(home: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (home / "out").rglob("*.jsonl")}
     done = call(
-        *rounds(home, "-o", home / "out", "--controls", "--fresh", home / "fresh.jsonl"),
+        *rounds(home, "-o", home / "out"),
         "--keep",
         "distinct,entropy-share=0.25",
     )
@@ -238,11 +198,9 @@ def test_every_way_to_ask(ask: str, home: Path) -> None:
         (("--keep", "frnt"), "unknown rule 'frnt'; did you mean 'front'?"),
         (("--objective", "contrst"), "unknown objective 'contrst'"),
         (("--max-spend", "3"), "needs hosted training"),
-        (("--fresh", "SCORED"), "so it is not fresh"),
     ],
 )
 def test_what_rounds_cannot_do_is_refused_before_anything_is_done(more: tuple[str, str], said: str, home: Path) -> None:
-    more = (more[0], str(home / "scored.jsonl")) if more[1] == "SCORED" else more
     done = call(*rounds(home, "-o", "new"), *more)
     assert done.code in (1, 2)
     assert said in done.err
@@ -262,7 +220,7 @@ def test_it_stops_where_gold_falls_and_the_rewards_rise(home: Path) -> None:
     more = (*size, "--keep", "top=0.25", "--replay", 0, "--learning-rate", 0.01, "--epochs", 4, "-o", "out")
     done = call(*rounds(home, "-r", "rewards.yaml", "--model", "policy", *more))
     assert done.code == 0, done.err
-    rows = json.loads(Path("out/rounds.json").read_text())["arms"][0]["rounds"]
+    rows = json.loads(Path("out/rounds.json").read_text())["rounds"]
     last, before = rows[-1], rows[-2]
     assert "gold fell" in last
     assert last["gold"]["value"] < before["gold"]["value"]

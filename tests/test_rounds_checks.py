@@ -179,7 +179,7 @@ def test_every_kind_of_policy_goes_on(ask: str, rewards: str, template: str, hom
     more = ("--model", "mine", "--request", ask, "--rounds", 2, "--keep", "distinct,front")
     done = run(home, *more, rewards=rewards)
     assert done.code == 0, done.err
-    assert json.loads(Path("out/rounds.json").read_text())["arms"][0]["rounds"][2]["reward"]
+    assert json.loads(Path("out/rounds.json").read_text())["rounds"][2]["reward"]
 
 
 def test_conversations_with_a_system_turn_go_on(home: Path) -> None:

@@ -84,7 +84,7 @@ def test_every_round_is_one_job_on_from_the_model_of_the_round_before(host: Open
     assert_one_job_a_round(host)
     asked = Counter(body["model"] for body in host.kinds("chat"))
     assert set(asked) == {one["job"]["fine_tuned_model"] for one in host.jobs}
-    rows = json.loads(Path("out/rounds.json").read_text())["arms"][0]["rounds"]
+    rows = json.loads(Path("out/rounds.json").read_text())["rounds"]
     assert {row["kl"] for row in rows} == {row["entropy"] for row in rows} == {"not available"}
     seen = len(host.state.seen)
     again = rounds(forks)

@@ -13,7 +13,7 @@ EXAMPLES = """Examples:
 
 irlhf plot eval.json scored.jsonl scored-samples.jsonl policy -o plots
 
-irlhf plot OUT/rounds.json
+irlhf plot online/rounds.json expert/rounds.json -o plots-rounds
 
 irlhf plot eval.json --format svg"""
 

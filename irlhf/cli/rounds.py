@@ -84,8 +84,6 @@ def rounds(
             rich_help_panel=options.SAMPLING,
         ),
     ] = 64,
-    controls: Annotated[bool, typer.Option("--controls", hidden=True)] = False,
-    fresh: Annotated[str, typer.Option(hidden=True)] = "",
     model: Annotated[
         str,
         typer.Option(
@@ -172,8 +170,6 @@ def rounds(
         replay=replay,
         max_tokens=max_tokens,
         watch=eval_prompts,
-        controls=controls,
-        fresh=fresh,
         training=training,
         hosted=hosted,
     )

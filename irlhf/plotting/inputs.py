@@ -25,17 +25,17 @@ _DAMAGED = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError,
 
 @dataclass(frozen=True)
 class RoundsArm:
-    """One arm of the rounds: the loop, or a control."""
+    """One run of rounds."""
 
-    name: str
+    name: str  # of its folder
     rounds: Sequence[Round]  # from round 0, the policy that the rounds began with
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """A rounds.json with the evaluations of the loop's rounds."""
+    """Runs of rounds, with the evaluations of the first run's rounds."""
 
-    arms: Sequence[RoundsArm]  # the loop first
+    arms: Sequence[RoundsArm]
     evaluations: Mapping[int, Evaluation]  # by the number of the round; rounds without an eval.json are left out
 
 
@@ -100,10 +100,11 @@ _EVALUATION = _JsonFile(
 )
 _ROUNDS = _JsonFile(
     "rounds.json",
-    1,
-    {"arms": list, "names": list},
+    2,
+    {"names": list},
     "irlhf rounds",
     "draw it with the irlhf that wrote it, or run the rounds into a new folder",
+    older=(1,),  # which has `arms`, the control arms of the run among them
 )
 
 
@@ -148,9 +149,10 @@ def as_evaluation(content: Mapping[str, Any], path: Path) -> Evaluation:
 
 def as_rounds(content: Mapping[str, Any], path: Path) -> Rounds:
     """Return the checked content of the rounds.json at `path`, with the eval.json of the rounds beside it."""
-    arms = _ROUNDS.checked(content, path)["arms"]
-    if not arms or not all(map(_is_arm, arms)):
-        raise _ROUNDS.missing(path, "arm with its rounds")
+    checked = _ROUNDS.checked(content, path)
+    arms = checked.get("arms", [{"name": path.resolve().parent.name, "rounds": checked.get("rounds")}])
+    if not isinstance(arms, list) or not arms or not all(map(_is_arm, arms)):
+        raise _ROUNDS.missing(path, "'rounds'")
     files = {row["round"]: path.parent / f"round-{row['round']}" / "eval.json" for row in arms[0]["rounds"]}
     absent = [str(number) for number, file in files.items() if not file.is_file()]
     if absent:

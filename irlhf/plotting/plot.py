@@ -9,7 +9,7 @@ from typing import Any
 from irlhf.core.errors import ConfigError
 from irlhf.core.registry import PICTURES, resolve
 from irlhf.io.files import STREAM, check_output, digest, whole_file
-from irlhf.plotting.inputs import PlotInput, input_file, read_input, report_damage
+from irlhf.plotting.inputs import PlotInput, Rounds, input_file, read_input, report_damage
 from irlhf.plotting.settings import PlotSettings
 from irlhf.plotting.types import DrawnPlot, Plot, PlotData
 
@@ -20,8 +20,9 @@ def plot(sources: Sequence[str | Path], output: str | Path, settings: PlotSettin
     """Draw all plots of the given files into the folder `output`, write report.html, and return the paths.
 
     Sources are eval.json (tracking, gold, cross-talk, trade-off, costs, comparisons, preference pairs), rounds.json
-    (measurements after each round), scored rows (distributions and correlations), samples (shown in the report's
-    browser) and policy folders (training curves). The result has the keys `output`, `pictures` and `report`.
+    (measurements after each round; several files side by side), scored rows (distributions and correlations), samples
+    (shown in the report's browser) and policy folders (training curves). The result has the keys `output`, `pictures`
+    and `report`.
     Raises ConfigError for a source that plot cannot read and DataError for a file with nothing to draw.
     """
     folder = Path(output)
@@ -34,8 +35,10 @@ def plot(sources: Sequence[str | Path], output: str | Path, settings: PlotSettin
     from irlhf.plotting.style import look
 
     with look():
-        for source in sources:
-            _add(Path(source), data)
+        runs = [run for source in sources if (run := _add(Path(source), data))]
+        if runs:  # several runs of rounds are compared in one plot
+            together = Rounds([arm for run in runs for arm in run.arms], runs[0].evaluations)
+            _add_plots(PlotInput(rounds=together), [*data.sources], data)
         with report_damage(data.evaluations):
             text = report(data)
         folder.mkdir(exist_ok=True)
@@ -48,17 +51,23 @@ def plot(sources: Sequence[str | Path], output: str | Path, settings: PlotSettin
     return {"output": str(folder), "pictures": pictures, "report": str(page)}
 
 
-def _add(source: Path, data: PlotData) -> None:
-    """Read one source and add its plots, its evaluation and its samples."""
+def _add(source: Path, data: PlotData) -> Rounds | None:
+    """Read one source and add its plots, its evaluation and its samples. A run of rounds is returned instead."""
     path = input_file(source)
     content = read_input(path)
     data.sources[str(path)] = digest(path)
     data.samples.extend(content.samples)
     if content.evaluation is not None:
         data.evaluations[str(path)] = content.evaluation
+    if content.rounds is None:
+        _add_plots(content, [path], data)
+    return content.rounds
+
+
+def _add_plots(content: PlotInput, paths: Sequence[str | Path], data: PlotData) -> None:
     # Other files were checked row by row.
     json_file = content.evaluation is not None or content.rounds is not None
-    with report_damage([path]) if json_file else contextlib.nullcontext():
+    with report_damage(paths) if json_file else contextlib.nullcontext():
         drawn = dict(_draw(content))
     for name, picture in drawn.items():
         # A second file of one kind must not replace the plots of the first.

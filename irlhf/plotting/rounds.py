@@ -1,4 +1,4 @@
-"""Measurements after each round, for the loop and its controls."""
+"""Measurements after each round, of one or several runs of rounds."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,8 +13,8 @@ from irlhf.plotting.inputs import Round, Rounds
 
 INPUT = "rounds"
 CAPTION = (
-    "Rounds: samples of the policies on the same validation prompts. The bold line is the loop, the others are its"
-    " controls. Bars and the band are 95% intervals; for distinct-2 and distinct completions, one standard error."
+    "Rounds: samples of the policies on the same validation prompts. The bold line is the first run."
+    " Bars and the band are 95% intervals; for distinct-2 and distinct completions, one standard error."
     " Tracking is the mean over the rewards, KL is from the first policy without targets. If the path of gold against"
     " reward bends down (numbers are rounds), the reward is over-optimised."
 )
@@ -26,21 +26,21 @@ Point = tuple[int, Interval | None, Interval]  # round, x if it is not the round
 
 @dataclass(frozen=True)
 class Arm:
-    """An arm of the rounds and its look."""
+    """A run of rounds and its look."""
 
     look: style.Look
     rounds: Sequence[Round]
-    is_loop: bool  # the other arms are controls
+    is_first: bool
 
     @property
     def joined(self) -> dict[str, Any]:
-        """Arguments of matplotlib for markers joined by a line. The loop is drawn bolder than its controls."""
-        weight = {"linewidth": 2.8, "markersize": 6.5} if self.is_loop else {"linewidth": 1.3, "markersize": 4.5}
-        return {**self.look.joined, **weight, "zorder": 3 if self.is_loop else 2}
+        """Arguments of matplotlib for markers joined by a line. The first run is drawn bolder than others."""
+        weight = {"linewidth": 2.8, "markersize": 6.5} if self.is_first else {"linewidth": 1.3, "markersize": 4.5}
+        return {**self.look.joined, **weight, "zorder": 3 if self.is_first else 2}
 
 
 def drawn_arms(rounds: Rounds) -> list[Arm]:
-    """Return the arms with their looks, the loop first."""
+    """Return the runs with their looks."""
     named = {str(i): {"name": arm.name, "baseline": i > 0, "blind": False} for i, arm in enumerate(rounds.arms)}
     looks = style.looks(named).values()
     return [Arm(look, arm.rounds, i == 0) for i, (look, arm) in enumerate(zip(looks, rounds.arms, strict=True))]
@@ -105,7 +105,7 @@ _PANELS = (
 
 
 def draw(rounds: Rounds) -> Figure | None:
-    """Return one figure, a panel for each measurement, a line for each arm."""
+    """Return one figure, a panel for each measurement, a line for each run."""
     arms = drawn_arms(rounds)
     shown = [panel for panel in _PANELS if any(_points(arm, panel) for arm in arms)]
     if not shown:
@@ -155,9 +155,9 @@ def _draw(axis: Any, panel: _Panel, arms: Sequence[Arm], handles: dict[str, Any]
 
 
 def _line(axis: Any, arm: Arm, points: Sequence[Point], aside: float) -> Any:
-    """Draw an arm along the rounds. Controls share round 0 with the loop and have no interval there."""
+    """Draw a run along the rounds. Only the first has an interval at round 0, which others usually share."""
     values = [given["value"] for _, _, given in points]
-    if arm.is_loop:
+    if arm.is_first:
         numbers = [number for number, _, _ in points]
         edges = [[given[edge] for _, _, given in points] for edge in ("low", "high")]
         axis.fill_between(numbers, *edges, color=arm.look.colour, alpha=0.16, linewidth=0)
@@ -172,11 +172,11 @@ def _line(axis: Any, arm: Arm, points: Sequence[Point], aside: float) -> Any:
 
 
 def _path(axis: Any, arm: Arm, points: Sequence[Point]) -> None:
-    """Draw the path of an arm. The points of the loop have intervals, and some are numbered."""
+    """Draw the path of a run. The points of the first run have intervals, and some are numbered."""
     both = [(along, given) for _, along, given in points if along]
     places = [(along["value"], given["value"]) for along, given in both]
     axis.plot(*zip(*places, strict=True), **arm.joined)
-    if not arm.is_loop:
+    if not arm.is_first:
         return
     reach = [style.whiskers(figures) for figures in zip(*both, strict=True)]
     bars = {"fmt": "none", "ecolor": arm.look.colour, "elinewidth": 0.7, "zorder": arm.joined["zorder"]}

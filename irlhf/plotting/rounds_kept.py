@@ -25,7 +25,7 @@ _DROPPED = "dropped by "  # prefix of the counts of dropped samples
 
 
 def draw(rounds: Rounds) -> Figure | None:
-    """Return one figure: a row for each arm that dropped samples, a panel for each measurement."""
+    """Return one figure: a row for each run that dropped samples, a panel for each measurement."""
     arms = [(arm, rows) for arm in drawn_arms(rounds) if (rows := _drawn(arm))]
     measured = [name for name in _MEASURES if any(_ends(row, name) for _, rows in arms for row in rows)]
     if not measured:

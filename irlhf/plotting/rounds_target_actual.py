@@ -9,7 +9,7 @@ from irlhf.plotting.inputs import Evaluation, Rounds
 
 INPUT = "rounds"
 CAPTION = (
-    "Target against actual reward after each round of the loop: mean of each level of the target with its 95%"
+    "Target against actual reward after each round of the first run: mean of each level of the target with its 95%"
     " interval. Later rounds are darker; the dotted line is the best constant."
 )
 
@@ -17,7 +17,7 @@ _LINES = 5  # most rounds shown, evenly spaced
 
 
 def draw(rounds: Rounds) -> Figure | None:
-    """Return one figure, a panel for each reward, a line for each round of the loop that has an evaluation."""
+    """Return one figure, a panel for each reward, a line for each round of the first run that has an evaluation."""
     numbers = list(rounds.evaluations)
     shown = [numbers[i] for i in style.spread(len(numbers), _LINES)]
     drawn: dict[str, list[target_actual.Arm]] = {}

@@ -11,7 +11,6 @@ from irlhf.io.resumable import beside
 from irlhf.policy.policy_file import Policy
 from irlhf.policy.remote_model import RemoteModel
 from irlhf.policy.rewards_file import Rewards
-from irlhf.rounds.arms import check_keep
 from irlhf.rounds.round_targets import ASKS
 from irlhf.rounds.settings import RoundsSettings
 from irlhf.scoring.filters import GUARDS, parse_rules
@@ -48,7 +47,10 @@ def check_settings(model: str, settings: RoundsSettings) -> None:
         raise ConfigError(f"unknown --request '{settings.ask}'{did_you_mean(settings.ask, ASKS)}")
     if not 0 <= settings.replay < 1:
         raise ConfigError(f"--replay {settings.replay}: it must be a share from 0 to below 1")
-    check_keep(settings.keep)
+    if settings.keep in ("best", "nearest"):
+        problem = "this keeps one sample per prompt; rounds need rules, such as front or top=0.5"
+        raise ConfigError(f"--keep {settings.keep}: {problem}")
+    parse_rules(settings.keep)
 
 
 def check_policy(model: str, policy: Policy, settings: RoundsSettings) -> None:

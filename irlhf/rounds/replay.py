@@ -22,11 +22,10 @@ _MAX_PASSES = 16  # largest number of passes over the rows of a round, if --epoc
 
 @dataclass(frozen=True)
 class Offline:
-    """Scored rows from before the rounds: the training rows of the policy, and fresh rows."""
+    """Scored rows from before the rounds: the training rows of the policy."""
 
     known: Sequence[Row]
-    fresh: Sequence[Row]
-    batch: int  # number of samples, and of fresh rows, per round
+    batch: int  # number of samples per round
     seed: int
     length: Callable[[str], int]  # tokens of a completion
 
@@ -34,25 +33,17 @@ class Offline:
     def read(cls, scored: Path, settings: RoundsSettings, names: Collection[str]) -> Offline:
         """Read the rows with at least one of these rewards. `length` counts characters until it is replaced.
 
-        Raises DataError if there are no training rows, or if a fresh row is also a training row.
+        Raises DataError if there are no training rows.
         """
         known = _training_rows(scored, names)
         if not known:
             raise DataError(f"{scored}: no rows of the training split with one of the rewards {', '.join(names)}")
-        fresh = _training_rows(Path(settings.fresh), names) if settings.fresh else []
-        ids = {row["id"] for row in known}
-        if duplicates := [row["id"] for row in fresh if row["id"] in ids]:
-            raise DataError(f"{settings.fresh}: {duplicates[0]} is also in {scored}, so it is not fresh")
         prompts = len(prompts_of(scored, TRAIN))
         if prompts < settings.prompts:
             shortage = f"{prompts:,} training prompts, fewer than --prompts {settings.prompts:,}"
             console.warn(f"{scored}: {shortage}; every round samples all of them")
         batch = min(prompts, settings.prompts) * settings.samples
-        return cls(known, fresh, batch, settings.training.seed, len)
-
-    def fresh_rows(self, number: int) -> Sequence[Row]:
-        """Return the fresh rows of a round: at most `batch`, fewer at the end of the file."""
-        return self.fresh[(number - 1) * self.batch : number * self.batch]
+        return cls(known, batch, settings.training.seed, len)
 
     def replay(self, number: int, size: float) -> list[Row]:
         """Return random known rows without duplicates, with about `size` completion tokens in total, or all rows."""
@@ -75,7 +66,7 @@ def mixed(
 ) -> tuple[list[Row], float]:
     """Return the rows of a round and the number of epochs.
 
-    All rounds and arms train on the same number of completion tokens: `passes` (or 1) times the tokens of a round that
+    All rounds train on the same number of completion tokens: `passes` (or 1) times the tokens of a round that
     keeps all samples, at the mean length of offline rows, including replay. If almost no samples are kept, they train
     on fewer tokens to avoid overfitting.
     """

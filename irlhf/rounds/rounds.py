@@ -3,7 +3,7 @@
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,8 @@ from irlhf.io.files import TEMPORARY, read_rows, sweep, write_json
 from irlhf.io.resumable import RunManifest, beside, is_finished, lock
 from irlhf.policy.policy_file import read_policy
 from irlhf.policy.rewards_file import read_rewards
-from irlhf.rounds.arms import LOOP, Arm, arms_of
 from irlhf.rounds.checks import check_folder, check_ours, check_policy, check_rewards, check_settings
-from irlhf.rounds.monitor import Measurement, drawn, watch
+from irlhf.rounds.monitor import drawn, watch
 from irlhf.rounds.replay import Offline, mixed, prompts_of, write_rows
 from irlhf.rounds.round_targets import round_targets
 from irlhf.rounds.settings import RoundsSettings
@@ -27,7 +26,7 @@ from irlhf.sampling.settings import SampleSettings
 
 ROUNDS = "rounds.json"  # all measurements
 POLICY = "policy"  # link to the folder of the policy to use
-VERSION = 1  # format of rounds.json
+VERSION = 2  # format of rounds.json; 1 held control arms too
 
 
 def run_rounds(scored: str | Path, output: str | Path, model: str, settings: RoundsSettings) -> dict[str, Any]:
@@ -40,7 +39,6 @@ def run_rounds(scored: str | Path, output: str | Path, model: str, settings: Rou
     out = Path(output)
     check_settings(model, settings)
     inputs = {"examples": Path(scored), "model": Path(model), "rewards": Path(settings.training.rewards)}
-    inputs |= {"fresh": Path(settings.fresh)} if settings.fresh else {}
     check_folder(out, inputs)
     manifest = RunManifest("rounds", inputs, settings.deciding).to_json()
     check_ours(out / ROUNDS)
@@ -53,15 +51,11 @@ def run_rounds(scored: str | Path, output: str | Path, model: str, settings: Rou
         _sweep(loop)
         write_json(beside(out / ROUNDS, ".run.json"), manifest)
         write_rows(out / "watch.jsonl", watched)
-        before = watch(loop, loop.start, out / "round-0")
-        first, *controls = arms_of(settings)
-        with console.progress("rounds", (1 + len(controls)) * settings.rounds) as advance:
-            arms = [_arm(loop, first, (before, settings.rounds), advance)]
-            rounds = len(arms[0]["rounds"]) - 1
-            arms += [_arm(loop, arm, (before, rounds), advance) for arm in controls]
+        with console.progress("rounds", settings.rounds) as advance:
+            rows = _rounds(loop, advance)
         rules = {"names": list(loop.policy.names), "settings": settings.deciding}
-        write_json(out / ROUNDS, {"version": VERSION, **rules, "arms": arms})
-    return {"output": str(out), "finished": False, "rounds": rounds, "policy": os.readlink(out / POLICY)}
+        write_json(out / ROUNDS, {"version": VERSION, **rules, "rounds": rows})
+    return {"output": str(out), "finished": False, "rounds": len(rows) - 1, "policy": os.readlink(out / POLICY)}
 
 
 def _loop(scored: Path, out: Path, model: str, settings: RoundsSettings) -> tuple[Loop, list[dict[str, Any]]]:
@@ -107,63 +101,48 @@ def _counter(model: str) -> Callable[[str], int]:
     return count
 
 
-def _arm(loop: Loop, arm: Arm, begin: tuple[Measurement, int], advance: Callable[[int], None]) -> dict[str, Any]:
-    """Run an arm and return its measurements. `begin` is the first measurement and the number of rounds.
+def _rounds(loop: Loop, advance: Callable[[int], None]) -> list[dict[str, Any]]:
+    """Run all rounds and return their measurements, from round 0, the first policy.
 
-    The loop stops if the gold reward falls while the rewards rise; its controls run equally many rounds.
+    They stop early if the gold reward falls while the rewards rise.
     """
-    arm_folder = loop.out / arm.folder
-    before, rounds = begin
-    policy, best = loop.start, before
-    rows = [{"round": 0, "policy": str(loop.start), **before.figures}]
-    for number in range(1, rounds + 1):
-        folder = arm_folder / f"round-{number}"
-        folder.mkdir(parents=True, exist_ok=True)
-        done = _round(loop, arm, (policy, folder), number)
-        policy = folder / POLICY if arm.trains else policy
-        now = watch(loop, policy, folder) if arm.trains else before
-        fallen = now.fallen(best) if arm.name == LOOP else ""
-        row = {"round": number, "policy": str(policy), **done, **now.figures} | (
-            {"gold fell": fallen} if fallen else {}
-        )
-        write_json(folder / "round.json", row)
-        rows.append(row)
+    policy, best = loop.start, watch(loop, loop.start, loop.out / "round-0")
+    rows: list[dict[str, Any]] = [{"round": 0, "policy": str(loop.start), **best.figures}]
+    for number in range(1, loop.settings.rounds + 1):
+        folder = loop.out / f"round-{number}"
+        folder.mkdir(exist_ok=True)
+        done = _round(loop, policy, folder, number)
+        policy = folder / POLICY
+        now = watch(loop, policy, folder)
+        fallen = now.fallen(best)
+        row = {"round": number, "policy": str(policy), **done, **now.figures}
+        rows.append(row | {"gold fell": fallen} if fallen else row)
+        write_json(folder / "round.json", rows[-1])
         advance(1)
-        _report(loop, arm, number, rows)
+        _report(loop, rows)
         if fallen:
-            console.warn(
-                f"round {number}: the gold reward fell {fallen} while the rewards rose; stopped, use {best.policy}"
-            )
+            stopped = f"the gold reward fell {fallen} while the rewards rose; stopped, use {best.policy}"
+            console.warn(f"round {number}: {stopped}")
+            policy = best.policy
             break
         best = now if now.gold >= best.gold else best
-    if arm.name == LOOP:
-        _link(arm_folder / POLICY, best.policy if "gold fell" in rows[-1] else policy)
-    return {**asdict(arm), "rounds": rows}
+    _link(loop.out / POLICY, policy)
+    return rows
 
 
-def _round(loop: Loop, arm: Arm, places: tuple[Path, Path], number: int) -> dict[str, Any]:
+def _round(loop: Loop, policy: Path, folder: Path, number: int) -> dict[str, Any]:
     """Sample, score, select and train; return the counts of the round."""
-    policy, folder = places
-    first = loop.out / f"round-{number}"  # of the loop: all arms use its prompts and targets
-    if arm.name == LOOP:
-        write_rows(first / "prompts.jsonl", _round_prompts(loop, number))
-    if arm.trains:
-        left(loop, folder / POLICY)  # raises before paying for samples that cannot be trained on
-    if arm.draws:
-        requested = round_targets(loop, first, number)
-        seed, reference = (loop.seed + number) % 2**32, str(loop.start) if "kl=" in arm.keep else ""
-        drawing = SampleSettings(n=loop.settings.samples, split=TRAIN, seed=seed, reference=reference)
-        samples, scored = folder / "samples.jsonl", folder / "scored.jsonl"
-        loop.sample(policy, first / "prompts.jsonl", samples, requested, drawing)
-        unscored = loop.score(samples, scored)
-        loop.select(scored, folder / "kept.jsonl", arm.rules(first), policy)
-        done = drawn(loop, folder, requested) | ({"without reward": unscored} if unscored else {})
-    else:
-        write_rows(folder / "kept.jsonl", loop.offline.fresh_rows(number))
-        done = {"drawn": {"kept": len(loop.offline.fresh_rows(number))}}
-    if not arm.trains:
-        return done
-    kept = [row for _, row in read_rows(folder / "kept.jsonl")] if (folder / "kept.jsonl").stat().st_size else []
+    left(loop, folder / POLICY)  # raises before paying for samples that cannot be trained on
+    prompts, samples, scored, selected = (folder / f"{name}.jsonl" for name in ("prompts", "samples", "scored", "kept"))
+    write_rows(prompts, _round_prompts(loop, number))
+    requested = round_targets(loop, folder, number)
+    seed, reference = (loop.seed + number) % 2**32, str(loop.start) if "kl=" in loop.settings.keep else ""
+    drawing = SampleSettings(n=loop.settings.samples, split=TRAIN, seed=seed, reference=reference)
+    loop.sample(policy, prompts, samples, requested, drawing)
+    unscored = loop.score(samples, scored)
+    loop.select(scored, selected, policy)
+    done = drawn(loop, folder, requested) | ({"without reward": unscored} if unscored else {})
+    kept = [row for _, row in read_rows(selected)] if selected.stat().st_size else []
     rows, epochs = mixed(kept, loop.offline, loop.settings, number, loop.settings.training.epochs)
     write_rows(folder / "train.jsonl", rows)
     train_round(loop, policy, folder, number, epochs)
@@ -197,7 +176,7 @@ def _link(path: Path, folder: Path) -> None:
     temporary.replace(path)
 
 
-def _report(loop: Loop, arm: Arm, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
+def _report(loop: Loop, rows: Sequence[Mapping[str, Any]]) -> None:
     def change(name: str) -> str:
         values = [row[name] for row in (rows[-2], rows[-1])]
         known = [figure["value"] if isinstance(figure, Mapping) else None for figure in values]
@@ -205,4 +184,4 @@ def _report(loop: Loop, arm: Arm, number: int, rows: Sequence[Mapping[str, Any]]
 
     changes = ", ".join(filter(None, map(change, ("reward", "gold", "entropy"))))
     paid = f"; about {spent(loop):,.2f} spent on jobs" if loop.policy.hosted and loop.settings.hosted.price else ""
-    console.note(f"{arm.name}, round {number} of {loop.settings.rounds}: {changes}{paid}")
+    console.note(f"round {rows[-1]['round']} of {loop.settings.rounds}: {changes}{paid}")

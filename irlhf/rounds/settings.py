@@ -17,9 +17,8 @@ class RoundsSettings:
     scale, `data` those of training rows, `high` those of the better training rows, `weighted` the best by the weights
     of rewards.yaml, `past` above the rewards of the last round. `keep` holds rules of `score --keep` that select the
     training samples. `replay` is the share of offline rows in the training data, in [0, 1). `watch` is the number of
-    validation prompts measured after every round. `controls` also runs the control arms. `fresh` is a file of scored
-    rows that no policy was trained on, for the control arm `offline`. `training` holds the settings of each training,
-    `hosted` those of hosted training; epochs refer to a round that keeps all samples (0 means 1).
+    validation prompts measured after every round. `training` holds the settings of each training, `hosted` those of
+    hosted training; epochs refer to a round that keeps all samples (0 means 1).
     """
 
     rounds: int
@@ -30,8 +29,6 @@ class RoundsSettings:
     replay: float = 0.5
     max_tokens: int = 128
     watch: int = 64
-    controls: bool = False
-    fresh: str = ""
     training: FinetuneSettings = _DEFAULT_TRAINING
     hosted: HostedSettings = NOWHERE
 

@@ -75,8 +75,8 @@ def _hosted(loop: Loop, remote: RemoteModel, most: float) -> HostedSettings:
 
 
 def spent(loop: Loop, but: Path | None = None) -> float:
-    """Return the approximate cost of all finished jobs, including controls, except that of the policy `but`."""
-    policy_files = {*loop.out.glob(f"round-*/policy/{FILE}"), *loop.out.glob(f"*/round-*/policy/{FILE}")}
+    """Return the approximate cost of all finished jobs, except that of the policy `but`."""
+    policy_files = {*loop.out.glob(f"round-*/policy/{FILE}")}
     return loop.settings.hosted.price / _MILLION * _tokens(policy_files - {but / FILE} if but else policy_files)
 
 

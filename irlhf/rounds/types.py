@@ -84,10 +84,10 @@ class Loop:
         console.warn(f"{unscored:,} of the samples in {samples} could not be scored and are skipped; see {reasons}")
         return unscored
 
-    def select(self, scored: Path, kept: Path, rules: str, policy: Path) -> None:
-        """Write the scored samples that the rules keep."""
+    def select(self, scored: Path, kept: Path, policy: Path) -> None:
+        """Write the scored samples that the rules of `--keep` keep."""
         with console.silenced():
-            select(scored, kept, SelectSettings(rules=rules, policies=(str(policy),)))
+            select(scored, kept, SelectSettings(rules=self.settings.keep, policies=(str(policy),)))
 
     def evaluate(self, samples: list[Path], output: Path, policy: Path) -> None:
         """Evaluate scored samples of a policy."""

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Asks the last policy of every arm of some rounds for the same, on test prompts.
+# Asks the last policy of every run of rounds for the same, on test prompts.
 #
 #     sh test.sh FOLDER SEED
 set -e
-folder=$1
+folder=$1 # replay=SHARE; its runs stand in replay=SHARE,ARM
 seed=$2
+mkdir -p "$folder"
 ask() { # NAME POLICY KIND REQUEST...
     name=$1 policy=$2 kind=$3
     shift 3
@@ -17,10 +18,12 @@ both() { # NAME POLICY
     ask "$1" "$2" mix --weights kindness+detail --mix-from best
     ask "$1" "$2" data -t kindness=data -t detail=data
 }
+last() { # NAME RUN
+    both "$1" "$(ls -d "$folder,$2"/round-*/policy | tail -n 1)"
+}
 both start policy
-both online "$(ls -d "$folder"/round-*/policy | tail -n 1)"
-for arm in unguarded random-drop expert offline; do
-    if [ -d "$folder/$arm" ]; then
-        both "$arm" "$(ls -d "$folder/$arm"/round-*/policy | tail -n 1)"
-    fi
-done
+last online distinct,entropy=0.85
+last unguarded distinct
+last random-drop random
+last expert distinct,top=0.125
+last offline offline
