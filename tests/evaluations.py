@@ -43,7 +43,7 @@ def write_evaluation(shape: Shape = Shape(), path: str | Path = "eval.json") -> 
 
 
 def evaluation(shape: Shape = Shape()) -> dict[str, Any]:
-    """Return an eval.json, version 3: a policy that follows its targets, baselines that do not."""
+    """Return an eval.json, version 3 (plot converts it): a policy that follows its targets, baselines that do not."""
     rng = np.random.default_rng(shape.seed)
     policies = {_key(i): _policy(i, shape, rng) for i in range(len(shape.policies))}
     return {

@@ -174,7 +174,7 @@ def test_policies_beside_the_samples_are_found(bench: Bench) -> None:
     write(Path("samples.jsonl"), samples(bench))
     outcome = call("eval", "samples.jsonl")
     assert outcome.code == 0
-    assert "policy short: Spearman within prompts 1.00" in outcome.err
+    assert "policy: short follows its target: 1.00" in outcome.err
 
 
 def mixed(bench: Bench, short: float, colour: float, weights: dict[str, str], **fields: Any) -> list[Row]:
@@ -358,3 +358,59 @@ def test_a_damaged_policy_is_a_one_line_error(key: str, value: object, bench: Be
 def test_a_link_that_leads_to_itself_is_no_file(bench: Bench) -> None:
     Path("loop").symlink_to("loop")
     assert call("eval", "loop", "--policy", bench.policy).code == 2
+
+
+def bounded(bench: Bench) -> list[Row]:
+    """Samples that requested a bound and a mix: three of four of each prompt keep the bound."""
+    rows = samples(bench)
+    for row in rows:
+        row["target"] = {"short": "0.3.."}
+        row["asked"] = {"short": 0.3}
+    return rows
+
+
+def test_bounds_and_the_mix_beside_them_are_measured(bench: Bench) -> None:
+    result = evaluated(bench, bounded(bench))
+    (policy,) = result["policies"].values()
+    (entry,) = policy["bounds"]
+    scale = read_policy(bench.policy).reward("short").scale
+    actual = [scale(25 - 18 * a) for a in (0.1, 0.4, 0.6, 0.9)]
+    assert entry["kept"]["value"] == pytest.approx(np.mean([number >= 0.3 for number in actual]))
+    assert 0 < entry["kept"]["value"] < 1
+    assert entry["rewards"]["short"]["value"] == pytest.approx(np.mean(actual))
+    assert (entry["bounds"], entry["weighted"], entry["n"], entry["prompts"]) == (["short"], None, 160, 40)
+
+
+def test_kept_bounds_are_shown(bench: Bench) -> None:
+    write(Path("s.jsonl"), bounded(bench))
+    done = call("eval", "s.jsonl", "--policy", bench.policy)
+    assert done.code == 0, done.err
+    (line,) = (line for line in done.err.splitlines() if "of the samples keep" in line)
+    assert "of the samples keep short=0.3..; n = 160 of 40 prompts" in line
+
+
+def test_the_verdict_comes_first(bench: Bench) -> None:
+    write(Path("s.jsonl"), samples(bench))
+    lines = call("eval", "s.jsonl", "--policy", bench.policy, "--resamples", 100).err.splitlines()
+    verdict = next(i for i, line in enumerate(lines) if "short follows its target: 1.00 [1.00, 1.00]" in line)
+    assert "mean error" in lines[verdict + 1]
+
+
+def test_a_requested_reward_without_scores_is_reported(bench: Bench) -> None:
+    rows = [{**row, "asked": {"short": 0.1, "colour": 0.5}} for row in samples(bench)]
+    write(Path("s.jsonl"), rows)
+    done = call("eval", "s.jsonl", "--policy", bench.policy)
+    assert "160 of 160 samples requested colour and have no reward of this name" in done.err
+    (policy,) = json.loads(Path("eval.json").read_text())["policies"].values()
+    assert policy["unscored"] == {"colour": 160}
+
+
+def test_an_evaluation_of_other_samples_is_not_overwritten(bench: Bench) -> None:
+    write(Path("s.jsonl"), samples(bench))
+    write(Path("other.jsonl"), samples(bench))
+    assert call("eval", "s.jsonl", "--policy", bench.policy).code == 0
+    before = Path("eval.json").read_bytes()
+    done = call("eval", "other.jsonl", "--policy", bench.policy)
+    assert (done.code, Path("eval.json").read_bytes()) == (2, before)
+    assert "eval.json evaluates s.jsonl; choose another output with -o, or delete it" in done.err
+    assert call("eval", "s.jsonl", "--policy", bench.policy).code == 0

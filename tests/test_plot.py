@@ -158,8 +158,8 @@ def test_an_evaluation_without_any_picture_still_has_its_report() -> None:
 @pytest.mark.parametrize("count", [1, 3, 6])
 def test_no_legend_below_a_panel_is_cut_off(count: int) -> None:
     from irlhf.plotting import style
-    from irlhf.plotting.inputs import read_evaluation
     from irlhf.plotting.target_actual import draw
+    from irlhf.policy.evaluation_file import read_evaluation
 
     shape = Shape(policies=[(f"policy {i}", "") for i in range(count)], weightings=[], prompts=6)
     with style.look():
@@ -330,7 +330,7 @@ def test_an_evaluation_of_the_version_before_is_drawn() -> None:
     assert outcome.code == 0, outcome.err
 
 
-@pytest.mark.parametrize("version", [1, 4, "3", None])
+@pytest.mark.parametrize("version", [1, 5, "3", None])
 def test_another_version_of_an_evaluation_is_refused(version: object) -> None:
     Path("eval.json").write_text(json.dumps({**evaluation(ONE), "version": version}))
     outcome = call("plot", "eval.json", "-o", "plots")
@@ -423,7 +423,7 @@ def test_samples_alone_give_a_report_and_no_picture() -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda policy: policy.pop("samples"), "KeyError: 'samples'"),
+        (lambda policy: policy.pop("samples"), "policies.00000000000a.samples: Field required"),
         (lambda policy: policy.pop("name"), "KeyError: 'name'"),
         (lambda policy: policy.update(rewards=[1]), "IndexError"),
         (lambda policy: policy["rewards"]["short"]["curve"][0].update(asked="high"), "TypeError"),
@@ -436,7 +436,7 @@ def test_a_damaged_evaluation_is_a_one_line_error(damage: Any, told: str) -> Non
     Path("eval.json").write_text(json.dumps(found))
     outcome = call("plot", "eval.json", "-o", "plots")
     assert (outcome.code, outcome.err.count("\n")) == (1, 1), outcome.err
-    assert "eval.json: damaged, or changed by hand (" in outcome.err
+    assert "irlhf: eval.json: " in outcome.err
     assert told in outcome.err
     assert not Path("plots").exists()
 
@@ -450,3 +450,13 @@ def test_damaged_rounds_are_a_one_line_error() -> None:
     assert (outcome.code, outcome.err.count("\n")) == (1, 1), outcome.err
     assert "rounds.json: damaged, or changed by hand (" in outcome.err
     assert not Path("plots").exists()
+
+
+def test_a_report_of_other_files_is_not_overwritten() -> None:
+    write_evaluation(Shape(), "eval.json")
+    write_evaluation(Shape(seed=1), "other.json")
+    assert call("plot", "eval.json").code == 0
+    before = Path("plots/report.html").read_bytes()
+    done = call("plot", "other.json")
+    assert (done.code, Path("plots/report.html").read_bytes()) == (2, before)
+    assert "plots/report.html also shows eval.json, which would be lost; add them, choose another folder" in done.err

@@ -121,7 +121,7 @@ def test_training_pairs_and_few_prompts_are_warned_of() -> None:
     write(Path("scored.jsonl"), pairs(20, split="train"))
     told = call("eval", "scored.jsonl", "-q").err
     assert "20 pairs are of the train split, which a reward model may have memorised" in told
-    assert "intervals from fewer than 50 prompts are too narrow: there are 20" in told
+    assert "intervals from fewer than 50 prompts are too narrow: pairs (20)" in told
 
 
 def test_rows_of_both_kinds_are_refused(bench: Bench) -> None:

@@ -451,3 +451,71 @@ def test_real_pairs_train_a_pretrained_model(shared: Path) -> None:
     found = card()
     assert found["validation"]["n"] == found["data"]["validation pairs"]
     assert 0.5 < found["validation"]["calibration"]["log_loss"]["value"] < 0.9
+
+
+def rated(count: int) -> list[Row]:
+    """Rows of five completions a prompt, whose column `Clarity (1-5)` is 1 plus the number of the rule's words, to 5."""
+    rng = random.Random(0)
+    rows = []
+    for i in range(count):
+        for k in range(5):
+            words = rng.choices([RULE, *FILLING[:4]], k=rng.randrange(3, 9))
+            row = {"id": f"{i}-{k}", "prompt": f"how do i {i}", "completion": " ".join(words), "group": f"g{i}"}
+            split = "validation" if i % 4 == 0 else "train"
+            rows.append({**row, "split": split, "Clarity (1-5)": min(5, 1 + words.count(RULE))})
+    return rows
+
+
+def test_ratings_are_learnt_in_their_own_units() -> None:
+    write(Path("rated.jsonl"), rated(40))
+    done = call("reward-model", "rated.jsonl", "--reward", "Clarity (1-5)", "-o", "rm")
+    assert done.code == 0, done.err
+    assert "150 ratings to train on, 50 validation ratings from the validation split" in done.err
+    assert "intervals from fewer than 50 prompts are too narrow: validation (10)" in done.err
+    figures = card()["validation"]
+    assert figures["spearman"]["value"] > 0.7
+    assert figures["above_rule"]["value"] == pytest.approx(figures["spearman"]["value"] - figures["length"]["value"])
+    Path("rewards.yaml").write_text("rewards:\n  clarity: {scorer: ./rm}\n")
+    assert call("score", "rated.jsonl", "-r", "rewards.yaml", "-o", "scored.jsonl").code == 0
+    held_out = [row for row in read(Path("scored.jsonl")) if row["split"] == "validation"]
+    error = sum(abs(row["rewards"]["clarity"] - row["Clarity (1-5)"]) for row in held_out) / len(held_out)
+    assert error == pytest.approx(figures["error"]["value"], abs=1e-3)
+    assert error < figures["error_constant"]["value"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "said"),
+    [
+        (rated(2), ("--reward", "clarity"), "no row has a number 'clarity' among its rewards or columns"),
+        ([{**row, "Clarity (1-5)": 3} for row in rated(2)], ("--reward", "Clarity (1-5)"), "nothing to learn"),
+        (rated(2), ("--reward", "x", "--render-only"), "--render-only: a model that answers 1 or 0 learns from pairs"),
+        (rated(2), ("--reward", "x", "--model", "openai:m"), "--model openai:m: a model that answers 1 or 0"),
+    ],
+)
+def test_ratings_that_cannot_be_learnt_are_one_line(rows: list[Row], more: tuple[str, ...], said: str) -> None:
+    write(Path("rated.jsonl"), rows)
+    done = call("reward-model", "rated.jsonl", *more, "-o", "rm")
+    assert done.code in (1, 2)
+    assert said in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_a_reward_file_without_a_version_is_read_and_a_damaged_one_refused(tmp_path: Path) -> None:
+    from irlhf.core.errors import DataError
+    from irlhf.policy.remote_model import read_reward_file
+
+    path = tmp_path / "reward.json"
+    path.write_text('{"base": "tiny", "settings": {}, "data": {}}')
+    assert (read_reward_file(path)["version"], read_reward_file(path)["hosted"]) == (1, None)
+    path.write_text('{"version": 2}')
+    with pytest.raises(DataError, match=r"damaged \(version: Input should be 1\); train the reward model again"):
+        read_reward_file(path)
+
+
+def test_a_column_that_new_samples_lack_names_the_way_to_a_scorer() -> None:
+    sample = {"id": "a", "prompt": "p", "completion": "c", "policy": "0" * 64}
+    write(Path("samples.jsonl"), [sample])
+    Path("rewards.yaml").write_text("rewards:\n  clarity: {column: Clarity}\n")
+    done = call("score", "samples.jsonl", "-r", "rewards.yaml", "-o", "scored.jsonl")
+    assert done.code == 1
+    assert "samples have no column 'Clarity'; `irlhf reward-model RATED --reward Clarity` learns a scorer" in done.err

@@ -12,9 +12,9 @@ from scipy import stats
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_absolute_error
 
+from irlhf.core import statistics
 from irlhf.core.bootstrap import Bootstrap, Floats, clustered
 from irlhf.core.example import Example
-from irlhf.evaluation import statistics
 from irlhf.evaluation.arms import Pair
 from irlhf.evaluation.costs import BUDGET, UNIQUE_OF, distinct, diversity
 from irlhf.evaluation.curve import curve, levels_of

@@ -1,6 +1,6 @@
 """irlhf eval."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +8,7 @@ import typer
 
 from irlhf.cli import options
 from irlhf.evaluation.settings import EvalSettings
+from irlhf.policy.evaluation_file import verdicts
 
 EXAMPLES = """Examples:
 
@@ -15,9 +16,9 @@ irlhf eval scored-samples.jsonl
 
 irlhf eval ours.jsonl plain.jsonl --policy policy --policy policy-plain -o eval.json
 
-irlhf eval scored-validation.jsonl --calibrate policy
+irlhf eval scored-validation.jsonl --calibrate policy -o eval-validation.json
 
-irlhf eval scored-pairs.jsonl -r rewards.yaml"""
+irlhf eval scored-pairs.jsonl -r rewards.yaml -o eval-pairs.json"""
 
 
 def evaluate(
@@ -73,29 +74,43 @@ def evaluate(
     result = evaluate_samples(samples, output, settings)
     for line in _lines(result):
         console.note(line)
-    options.finish({**result, "output": str(output)}, json_, "the evaluation", f"irlhf plot {output}")
+    files = " ".join(str(path) for path in (output, *samples) if str(path) != "-")
+    options.finish({**result, "output": str(output)}, json_, "the evaluation", f"irlhf plot {files}")
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:
-    """Yield one line a policy and reward, or a reward of preference pairs: the figures that matter most."""
+    """Yield the verdict on each policy, then one line a reward, or a reward of preference pairs."""
     for kind, before in (("rewards", ""), ("gold", "gold ")):
         for name, metrics in result.get("pairs", {}).get(kind, {}).items():
             yield f"{before}{name}: {_preferred(metrics)}"
     for policy in result["policies"].values():
+        followed = [f"{name} {words}: {_shown(correlation)}" for name, words, correlation in verdicts(policy)]
+        if followed:
+            yield f"{policy['name']}: {'; '.join(followed)}"
+        yield from (f"{policy['name']}: {_kept(entry)}" for entry in policy["bounds"])
+    for policy in result["policies"].values():
         for name, metrics in policy["rewards"].items():
-            figures = [
-                ("within prompts", metrics["within"].get("spearman")),
-                ("pooled", metrics["pooled"].get("spearman")),
-            ]
-            text = ", ".join(f"{kind} {_shown(figure)}" for kind, figure in figures if figure) or "not available"
-            error = metrics["error"]
+            error, pooled = metrics["error"], metrics["pooled"].get("spearman")
             floor = min(error["floor_permuted"], error["floor_constant"])
+            # The best constant is no help where all targets are equal.
+            steered = f" ({floor:.3f} without steering)" if pooled else ""
+            correlation = f"; Spearman pooled {_shown(pooled)}" if pooled else ""
             yield (
-                f"{policy['name']} {name}: Spearman {text}; mean error {error['mean_absolute']['value']:.3f}"
-                f" (floor {floor:.3f}); n = {metrics['n']:,} of {metrics['prompts']:,} prompts"
+                f"{policy['name']} {name}: mean error {error['mean_absolute']['value']:.3f}{steered}{correlation};"
+                f" n = {metrics['n']:,} of {metrics['prompts']:,} prompts"
             )
         if "calibration" in policy:
             yield from _calibrated(policy["name"], policy["calibration"])
+
+
+def _kept(entry: dict[str, Any]) -> str:
+    """Return how many samples keep the bounds of a request, and what else they give."""
+    wanted = " and ".join(f"{name}={entry['target'][name]}" for name in entry["bounds"])
+    value, low, high = (f"{100 * entry['kept'][part]:.0f}%" for part in ("value", "low", "high"))
+    given = [f"{name} {_shown(figure)}" for name, figure in entry["rewards"].items() if name not in entry["bounds"]]
+    mix = [f"the mix {_shown(entry['weighted'])} sd above the training data"] if entry["weighted"] else []
+    counts = f"n = {entry['n']:,} of {entry['prompts']:,} prompts"
+    return "; ".join([f"{value} [{low}, {high}] of the samples keep {wanted}", *given, *mix, counts])
 
 
 def _preferred(figures: dict[str, Any]) -> str:
@@ -127,5 +142,5 @@ def _calibrated(policy: str, measured: dict[str, Any]) -> Iterator[str]:
     )
 
 
-def _shown(figure: dict[str, float]) -> str:
+def _shown(figure: Mapping[str, float]) -> str:
     return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"

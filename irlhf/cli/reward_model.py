@@ -16,15 +16,15 @@ irlhf reward-model pairs.jsonl --model ./ModernBERT-base -o reward-model
 
 irlhf reward-model pairs.jsonl --model ./ModernBERT-base --half gold -o gold
 
+irlhf reward-model rated.jsonl --reward clarity --model ./ModernBERT-base -o clarity-rm
+
 irlhf reward-model pairs.jsonl --model openai:NAME --base-url https://HOST/v1 -o reward-model
 
 irlhf reward-model pairs.jsonl --render-only -o train.jsonl"""
 
 
 def reward_model(
-    pairs: Annotated[
-        Path, typer.Argument(help="Preference pairs to train on; - reads them from stdin.", metavar="PAIRS")
-    ],
+    pairs: Annotated[Path, typer.Argument(help="Preference pairs, or rated examples; - reads stdin.", metavar="PAIRS")],
     model: Annotated[
         str,
         typer.Option(
@@ -33,6 +33,14 @@ def reward_model(
             rich_help_panel=options.TRAINING,
         ),
     ] = "tiny",
+    reward: Annotated[
+        str,
+        typer.Option(
+            help="Learn the ratings of this reward or column, in their units, not pairs.",
+            metavar="NAME",
+            rich_help_panel=options.TRAINING,
+        ),
+    ] = "",
     half: Annotated[
         str,
         typer.Option(
@@ -74,11 +82,15 @@ def reward_model(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a reward model on preference pairs; its folder is a scorer.
+    """Train a reward model on preference pairs or ratings; its folder is a scorer.
 
     A pair is two examples of one group, labelled chosen and rejected, as irlhf
     prepare writes them. The model learns from the pairs of the training split, and
     its accuracy is measured on those of the validation split.
+
+    With --reward NAME it learns, by regression, the reward or column of that name
+    that rated examples have. Its rewards are in the units of the ratings, so a
+    policy that was trained on the ratings can be measured with it.
 
     With --half proxy and --half gold you train two reward models that never saw
     the same conversation: one to train policies on, one to evaluate them with.
@@ -93,6 +105,7 @@ def reward_model(
     console.be_quiet(quiet)
     settings = RewardModelSettings(
         half=half,
+        reward=reward,
         epochs=epochs,
         learning_rate=learning_rate,
         batch=batch,

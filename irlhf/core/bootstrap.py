@@ -39,6 +39,12 @@ def clustered(clusters: Sequence[str], measure: Measure, bootstrap: Bootstrap) -
     return {name: interval(float(value[name][0]), np.concatenate([batch[name] for batch in batches])) for name in value}
 
 
+def few_prompts(prompts: Mapping[str, int]) -> str:
+    """Return the warning for intervals from few prompts, by the name of what was measured; empty if all have enough."""
+    few = [f"{name} ({count})" for name, count in prompts.items() if count < FEW_PROMPTS]
+    return f"intervals from fewer than {FEW_PROMPTS} prompts are too narrow: {', '.join(few)}" if few else ""
+
+
 def draws(clusters: int, rows: int, bootstrap: Bootstrap) -> Iterator[Floats]:
     """Yield batches of cluster counts, [draws in the batch, clusters]; all batches together hold every resample."""
     rng = np.random.default_rng(bootstrap.seed)

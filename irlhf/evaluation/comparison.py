@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from irlhf.core import statistics
 from irlhf.core.bootstrap import Bootstrap, Floats, clustered
 from irlhf.core.example import Example
-from irlhf.evaluation import statistics
 from irlhf.evaluation.arms import Arm, by_prompt, weightings
 from irlhf.evaluation.tracking import own_figures
 from irlhf.policy.policy_file import Policy

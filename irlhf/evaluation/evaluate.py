@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from irlhf.core import console
-from irlhf.core.bootstrap import FEW_PROMPTS, Bootstrap
+from irlhf.core.bootstrap import Bootstrap, few_prompts
 from irlhf.core.errors import ConfigError, DataError
 from irlhf.core.example import TRAIN, Example
 from irlhf.evaluation.arms import Arm, arms_of
+from irlhf.evaluation.bounds import bounds
 from irlhf.evaluation.calibration import calibrate
 from irlhf.evaluation.comparison import comparisons
 from irlhf.evaluation.costs import price
@@ -27,12 +28,12 @@ from irlhf.evaluation.settings import EvalSettings
 from irlhf.evaluation.tracking import ordered_error, tracking
 from irlhf.evaluation.tradeoff import tradeoff
 from irlhf.io.files import check_output, digest, write_json
+from irlhf.policy.evaluation_file import VERSION, read_evaluation
 from irlhf.policy.model_card import fill_model_card
 from irlhf.policy.policy_file import Calibration, read_policy, write_calibration
 from irlhf.policy.scales import WITHIN
 from irlhf.policy.targets import weights_of
 
-VERSION = 3  # format version of eval.json
 _NO_REQUESTS: Mapping[str, Any] = {"policies": {}, "tradeoff": [], "fronts": {}, "comparisons": []}
 
 
@@ -81,8 +82,9 @@ def _request_metrics(arms: Sequence[Arm], settings: EvalSettings, bootstrap: Boo
     _warn_unranked(arms)
     policies = {arm.key: _arm_metrics(arm, settings.tolerance, bootstrap) for arm in arms}
     mixes = tradeoff(arms, bootstrap)
-    if not mixes and not any(policy["rewards"] for policy in policies.values()):
+    if not mixes and not any(policy["rewards"] or policy["bounds"] for policy in policies.values()):
         raise DataError(f"{path}: no sample has both a target and its reward; score the samples first")
+    _warn_unscored(arms)
     _warn(arms, policies.values())
     return {
         "policies": policies,
@@ -111,8 +113,20 @@ def _check(paths: Sequence[Path], out: Path, settings: EvalSettings) -> None:
     check_output(out, {f"samples {n}": path for n, path in enumerate(paths, 1)})
     if out.is_dir():
         raise ConfigError(f"{out} is a folder; name a file")
+    if out.is_file() and out.stat().st_size:
+        _check_other_run(paths, out)
     if not math.isfinite(settings.tolerance):
         raise ConfigError(f"a tolerance of {settings.tolerance} makes every sample a success; use a finite number")
+
+
+def _check_other_run(paths: Sequence[Path], out: Path) -> None:
+    """Raise ConfigError if a file holds anything but an evaluation of the same samples."""
+    try:
+        written = read_evaluation(out)["samples"]
+    except DataError as error:
+        raise ConfigError(f"{out} is not an eval.json of this version; choose another output, or delete it") from error
+    if list(map(os.path.realpath, written)) != list(map(os.path.realpath, paths)):
+        raise ConfigError(f"{out} evaluates {', '.join(written)}; choose another output with -o, or delete it")
 
 
 def _check_kind(row: Example, settings: EvalSettings) -> None:
@@ -138,9 +152,8 @@ def _warn(arms: Sequence[Arm], policies: Iterable[Mapping[str, Any]]) -> None:
     if mixed:
         different = "with different temperature, top-p or guidance"
         console.warn(f"samples of {', '.join(mixed)} were drawn {different}; evaluate each setting by itself")
-    few = [f"{policy['name']} ({policy['prompts']})" for policy in policies if policy["prompts"] < FEW_PROMPTS]
-    if few:
-        console.warn(f"intervals from fewer than {FEW_PROMPTS} prompts are too narrow: {', '.join(few)}")
+    if few := few_prompts({policy["name"]: policy["prompts"] for policy in policies}):
+        console.warn(few)
 
 
 def _warn_unranked(arms: Sequence[Arm]) -> None:
@@ -152,6 +165,20 @@ def _warn_unranked(arms: Sequence[Arm]) -> None:
                 f"{arm.name}: {without:,} samples are left out of the metrics of {name}, whose scale ranks the samples"
                 f" of a prompt: a prompt needs two different targets, as in -t {name}=0.1:0.9:0.2"
             )
+
+
+def _warn_unscored(arms: Sequence[Arm]) -> None:
+    """Warn about requested rewards that samples lack, which are missing from the metrics."""
+    for arm in arms:
+        for name, count in _unscored(arm).items():
+            missing = f"{count:,} of {len(arm.rows):,} samples requested {name} and have no reward of this name"
+            console.warn(f"{arm.name}: {missing}; score them with a rewards.yaml that has {name}")
+
+
+def _unscored(arm: Arm) -> dict[str, int]:
+    """Return the number of samples that requested a reward and lack it, by reward."""
+    requested = [name for row in arm.rows for name in {*row.target, *row.prompt_numbers} - row.rewards.keys()]
+    return {name: count for name in arm.policy.names if (count := requested.count(name))}
 
 
 def _arm_metrics(arm: Arm, tolerance: float, bootstrap: Bootstrap) -> dict[str, Any]:
@@ -169,6 +196,8 @@ def _arm_metrics(arm: Arm, tolerance: float, bootstrap: Bootstrap) -> dict[str, 
         "splits": dict(Counter(row.split or "none" for row in arm.rows)),
         "decoding": arm.decodings,
         "rewards": rewards,
+        "unscored": _unscored(arm),
+        "bounds": bounds(arm, bootstrap),
         "crosstalk": crosstalk(arm, bootstrap),
         **price(arm, bootstrap),
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from irlhf.core import console
-from irlhf.core.bootstrap import FEW_PROMPTS, Bootstrap
+from irlhf.core.bootstrap import Bootstrap, few_prompts
 from irlhf.core.errors import DataError
 from irlhf.core.example import TRAIN, Example
 from irlhf.core.pairs import Pair, accuracy, left_out, pairs_of
@@ -108,6 +108,5 @@ def _warn(pairs: Sequence[Pair], counts: Mapping[str, int], guessed: Sequence[st
     learnt = sum(TRAIN in (pair.chosen.split, pair.rejected.split) for pair in pairs)
     if learnt:
         console.warn(f"{learnt:,} pairs are of the {TRAIN} split, which a reward model may have memorised")
-    prompts = len({pair.prompt for pair in pairs})
-    if prompts < FEW_PROMPTS:
-        console.warn(f"intervals from fewer than {FEW_PROMPTS} prompts are too narrow: there are {prompts}")
+    if few := few_prompts({"pairs": len({pair.prompt for pair in pairs})}):
+        console.warn(few)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
+from irlhf.core import statistics
 from irlhf.core.bootstrap import Bootstrap, Floats, Interval, clustered
-from irlhf.evaluation import statistics
 from irlhf.evaluation.arms import Pair
 from irlhf.evaluation.curve import Levels, level_means, levels_of
 from irlhf.policy.policy_file import Reach

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from irlhf.core import statistics
 from irlhf.core.bootstrap import Bootstrap, Floats, clustered
-from irlhf.evaluation import statistics
 from irlhf.evaluation.arms import ROUNDING, Pair, by_prompt
 from irlhf.policy.scales import within_ranks
 

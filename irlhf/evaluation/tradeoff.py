@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from irlhf.core import statistics
 from irlhf.core.bootstrap import Bootstrap, Floats, clustered
 from irlhf.core.example import Example
-from irlhf.evaluation import statistics
 from irlhf.evaluation.arms import Arm, costs, weightings
 from irlhf.policy.policy_file import Policy
 

@@ -82,10 +82,12 @@ class Reader:
         if len(set(self.labels)) < len(self.labels):
             raise ConfigError(f"{self.model.name_or_path}: two labels have the same name; fix id2label in config.json")
         self.pad = _padding(self.model)
+        # A reward model of ratings learns standardized ones; its rewards are in the rating's units.
+        self.units: Sequence[float] = getattr(self.model.config, "rating_units", (0.0, 1.0))  # mean, deviation
         self.budget = 0 if self.pad is None else _BUDGET.get(self.model.device.type, _ACCELERATOR_BUDGET)
 
     def logits(self, rows: Sequence[Row]) -> list[list[float]]:
-        """Return the unrounded logits [rows, labels]."""
+        """Return the unrounded logits [rows, labels], in the units of its ratings if it learnt ratings."""
         logits_by_row = self.logits_at(rows, range(len(rows)))
         return [logits_by_row[i] for i in range(len(rows))]
 
@@ -102,7 +104,8 @@ class Reader:
             for batch in self._batches(order, rows):
                 if not missing_rows.isdisjoint(batch):
                     padded = self._padded([rows[i] for i in batch])
-                    logits_by_row |= zip(batch, self.model(**padded).logits.float().tolist(), strict=True)
+                    logits = self.model(**padded).logits.float() * self.units[1] + self.units[0]
+                    logits_by_row |= zip(batch, logits.tolist(), strict=True)
         return {i: logits_by_row[i] for i in missing_rows}
 
     def _padded(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:

@@ -13,8 +13,9 @@ from irlhf.core import console
 from irlhf.core.errors import ConfigError, DataError
 from irlhf.core.example import Example, Where, from_json
 from irlhf.io.files import STREAM, read_json, read_rows
+from irlhf.policy.evaluation_file import checked_evaluation
 from irlhf.policy.policy_file import FILE, METRICS
-from irlhf.policy.remote_model import HOSTED_KEY, REWARD_FILE
+from irlhf.policy.remote_model import REWARD_FILE, read_reward_file
 
 Evaluation = Mapping[str, Any]  # the content of an eval.json
 Round = Mapping[str, Any]  # the measurements after one round
@@ -44,7 +45,7 @@ class TrainingRun:
     """The metrics of a training run."""
 
     name: str  # of the policy's folder
-    unit: str  # the loss is in nats per unit: completion token, or pair for a reward model
+    unit: str  # of the loss
     rows: Sequence[Mapping[str, Any]]  # one per logged step
 
 
@@ -59,53 +60,8 @@ class PlotInput:
     samples: Sequence[Example] = ()
 
 
-@dataclass(frozen=True)
-class _JsonFile:
-    """The format of a JSON file that another command writes. The first key of `parts` identifies it."""
-
-    name: str
-    version: int
-    parts: Mapping[str, type]
-    writer: str  # command that writes the file
-    remedy: str  # advice for a file of another version
-    older: tuple[int, ...] = ()  # versions that are read as well
-
-    def matches(self, content: Mapping[str, Any]) -> bool:
-        """Return whether an object is the content of such a file."""
-        return next(iter(self.parts)) in content and "version" in content
-
-    def checked(self, content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-        """Return the content, safe to display. Raises DataError for another version or a missing part."""
-        if content["version"] not in (self.version, *self.older):
-            problem = f"version {content['version']!r:.20} of {self.name}, and plot reads version {self.version}"
-            raise DataError(f"{path}: {problem}; {self.remedy}")
-        for name, kind in self.parts.items():
-            if not isinstance(content.get(name), kind):
-                raise self.missing(path, f"'{name}'")
-        safe: dict[str, Any] = _safe(content)
-        return safe
-
-    def missing(self, path: Path, part: str) -> DataError:
-        """Return the error for a missing or invalid part."""
-        return DataError(f"{path}: no {part} as `{self.writer}` writes it; {self.remedy}")
-
-
-_EVALUATION = _JsonFile(
-    "eval.json",
-    3,
-    {"policies": dict, "tradeoff": list, "fronts": dict, "comparisons": list, "pairs": dict},
-    "irlhf eval",
-    "run `irlhf eval` on the samples again",
-    older=(2,),  # which has two metrics more
-)
-_ROUNDS = _JsonFile(
-    "rounds.json",
-    2,
-    {"names": list},
-    "irlhf rounds",
-    "draw it with the irlhf that wrote it, or run the rounds into a new folder",
-    older=(1,),  # which has `arms`, the control arms of the run among them
-)
+_ROUNDS_VERSIONS = (1, 2)  # of rounds.json; 1 has `arms`, the control arms of the run among them
+_ROUNDS_REMEDY = "draw it with the irlhf that wrote it, or run the rounds into a new folder"
 
 
 def input_file(source: Path) -> Path:
@@ -127,9 +83,9 @@ def input_file(source: Path) -> Path:
 def read_input(path: Path) -> PlotInput:
     """Return the content of a file, parsed once. Raises DataError if there is nothing to draw in it."""
     content = _json_object(path)
-    if content is not None and _EVALUATION.matches(content):
+    if content is not None and {"policies", "version"} <= content.keys():
         return PlotInput(evaluation=as_evaluation(content, path))
-    if content is not None and _ROUNDS.matches(content):
+    if content is not None and {"names", "version"} <= content.keys():
         with report_damage([path]):
             return PlotInput(rounds=as_rounds(content, path))
     rows = read_rows(path)
@@ -137,28 +93,26 @@ def read_input(path: Path) -> PlotInput:
     return _rows_input(path, start[1], chain([start], rows))
 
 
-def read_evaluation(path: Path) -> Evaluation:
-    """Return the content of an eval.json. Raises DataError for another version or a missing part."""
-    return as_evaluation(read_json(path), path)
-
-
 def as_evaluation(content: Mapping[str, Any], path: Path) -> Evaluation:
-    """Return the checked content of the eval.json at `path`."""
-    return _EVALUATION.checked({"pairs": {}, **content}, path)
+    """Return the checked content of the eval.json at `path`, safe to display."""
+    safe: dict[str, Any] = _safe(checked_evaluation(content, path))
+    return safe
 
 
 def as_rounds(content: Mapping[str, Any], path: Path) -> Rounds:
     """Return the checked content of the rounds.json at `path`, with the eval.json of the rounds beside it."""
-    checked = _ROUNDS.checked(content, path)
-    arms = checked.get("arms", [{"name": path.resolve().parent.name, "rounds": checked.get("rounds")}])
+    if content["version"] not in _ROUNDS_VERSIONS:
+        problem = f"version {content['version']!r:.20} of rounds.json, and plot reads versions 1 and 2"
+        raise DataError(f"{path}: {problem}; {_ROUNDS_REMEDY}")
+    arms = _safe(content.get("arms", [{"name": path.resolve().parent.name, "rounds": content.get("rounds")}]))
     if not isinstance(arms, list) or not arms or not all(map(_is_arm, arms)):
-        raise _ROUNDS.missing(path, "'rounds'")
+        raise DataError(f"{path}: no 'rounds' as `irlhf rounds` writes them; {_ROUNDS_REMEDY}")
     files = {row["round"]: path.parent / f"round-{row['round']}" / "eval.json" for row in arms[0]["rounds"]}
     absent = [str(number) for number, file in files.items() if not file.is_file()]
     if absent:
         note = f"no round-N/eval.json beside it for round {', '.join(absent)}"
         console.warn(f"{path}: {note}, so these rounds are missing from target against actual")
-    evaluations = {number: read_evaluation(file) for number, file in files.items() if file.is_file()}
+    evaluations = {number: as_evaluation(read_json(file), file) for number, file in files.items() if file.is_file()}
     return Rounds([RoundsArm(arm["name"], arm["rounds"]) for arm in arms], evaluations)
 
 
@@ -195,9 +149,13 @@ def _rows_input(path: Path, first: Mapping[str, Any], rows: Iterator[tuple[Where
 def _training_run(path: Path, rows: Sequence[Mapping[str, Any]]) -> TrainingRun:
     folder = path.resolve().parent
     reward_file = folder / REWARD_FILE
-    # A hosted reward model is a language model that answers in words, so its loss is per token.
-    paired = reward_file.is_file() and HOSTED_KEY not in read_json(reward_file)
-    return TrainingRun(folder.name, "pair" if paired else "completion token", rows)
+    unit = "nats per completion token"
+    if reward_file.is_file():
+        described = read_reward_file(reward_file)
+        rated = bool(described["settings"].get("reward"))
+        # A hosted reward model is a language model that answers in words, so its loss is per token.
+        unit = unit if described["hosted"] else "squared error, standardized" if rated else "nats per pair"
+    return TrainingRun(folder.name, unit, rows)
 
 
 def _is_arm(arm: object) -> bool:

@@ -1,7 +1,10 @@
 """Draw plots of rewards, training, rounds and evaluations, and write report.html."""
 
 import contextlib
+import html
 import itertools
+import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from irlhf.plotting.settings import PlotSettings
 from irlhf.plotting.types import DrawnPlot, Plot, PlotData
 
 REPORT = "report.html"
+_SOURCES = re.compile(r'<meta name="irlhf-sources" content="(?P<paths>[^"]*)">')
 
 
 def plot(sources: Sequence[str | Path], output: str | Path, settings: PlotSettings = PlotSettings()) -> dict[str, Any]:
@@ -23,13 +27,15 @@ def plot(sources: Sequence[str | Path], output: str | Path, settings: PlotSettin
     (measurements after each round; several files side by side), scored rows (distributions and correlations), samples
     (shown in the report's browser) and policy folders (training curves). The result has the keys `output`, `pictures`
     and `report`.
-    Raises ConfigError for a source that plot cannot read and DataError for a file with nothing to draw.
+    A report of files that are not among the sources is not replaced. Raises ConfigError for that and for a source that
+    plot cannot read, and DataError for a file with nothing to draw.
     """
     folder = Path(output)
     page = Path(settings.report) if settings.report else folder / REPORT
     if folder == STREAM or (folder.exists() and not folder.is_dir()):
         raise ConfigError(f"{folder}: plots are written to a folder; name one with -o")
     check_output(folder, {})
+    _check_other_report(page, sources)
     data = PlotData()
     from irlhf.plotting.report import report
     from irlhf.plotting.style import look
@@ -49,6 +55,18 @@ def plot(sources: Sequence[str | Path], output: str | Path, settings: PlotSettin
         temporary.write_text(text, encoding="utf-8")
     pictures = [str(folder / f"{name}.{settings.format}") for name in data.pictures]
     return {"output": str(folder), "pictures": pictures, "report": str(page)}
+
+
+def _check_other_report(page: Path, sources: Sequence[str | Path]) -> None:
+    """Raise ConfigError if a page shows files that the new report would not show."""
+    if not page.is_file():
+        return
+    recorded = _SOURCES.search(page.read_text(encoding="utf-8", errors="replace"))
+    shown = json.loads(html.unescape(recorded["paths"])) if recorded else ["other files"]
+    now = {input_file(Path(source)).resolve() for source in sources}
+    if missing := [path for path in shown if Path(path).resolve() not in now]:
+        problem = f"{page} also shows {', '.join(missing)}, which would be lost"
+        raise ConfigError(f"{problem}; add them, choose another folder with -o, or delete the report")
 
 
 def _add(source: Path, data: PlotData) -> Rounds | None:

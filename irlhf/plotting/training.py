@@ -30,7 +30,7 @@ def draw(run: TrainingRun) -> Figure:
         curve = [(row["step"], row[key]) for row in rows if key in row]
         if curve:
             axis.plot(*zip(*curve, strict=True), markersize=5, linewidth=2, label=label, **look)
-    axis.set(xlabel="step", ylabel=f"nats per {run.unit}", title=style.short(run.name))
+    axis.set(xlabel="step", ylabel=run.unit, title=style.short(run.name))
     style.legend_below(axis, columns=2)
     for other in others:
         _draw_steering(other, rows, measured)

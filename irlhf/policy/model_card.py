@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from irlhf.core.bootstrap import few_prompts
 from irlhf.core.console import CONTROL_CHARACTERS
 from irlhf.io.files import whole_file
 from irlhf.io.markdown import escaped, fenced, table_row, write_page
@@ -91,17 +92,22 @@ def write_model_card(folder: Path, policy: Policy, dial: bool = False) -> None:
 def write_reward_model_card(folder: Path, description: Mapping[str, Any]) -> None:
     """Write the model card of a reward model from its reward.json. Raises OutputError."""
     base, figures = _base(description["base"]), description.get("validation")
+    rating = description["settings"].get("reward", "")
+    kind = "ratings" if rating else "pairs"
     write_page(
         folder / FILE,
         _REWARD_TEMPLATE,
         base=base,
         description=_TINY_ENCODER if description["base"] == TINY else base.description,
-        rewards=fenced('rewards:\n  helpful: {scorer: "./FOLDER"}', "yaml"),
+        reward=rating,
+        name=rating or "helpful",
+        rewards=fenced(f'rewards:\n  {rating or "helpful"}: {{scorer: "./FOLDER"}}', "yaml"),
         command=fenced("irlhf score examples.jsonl -r rewards.yaml", "sh"),
         shown=_SHOWN_AS[description["shown"]],
-        pairs=f"{figures['n']:,} pairs of {figures['prompts']:,} prompts" if figures else "",
+        pairs=f"{figures['n']:,} {kind} of {figures['prompts']:,} prompts" if figures else "",
+        few=few_prompts({"validation": figures["prompts"]}) if figures else "",
         held_out=description["data"]["validation pairs are from"],
-        figures=list(_pair_figures(figures)) if figures else [],
+        figures=list((_rating_figures if rating else _pair_figures)(figures)) if figures else [],
         training=list(_pair_training(description)),
     )
 
@@ -203,10 +209,11 @@ def _training(policy: Policy) -> Iterator[tuple[str, str]]:
 
 def _pair_training(description: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     plan, settings = description["plan"], description["settings"]
-    yield "pairs", f"{description['data']['pairs']:,}"
+    kind = "ratings" if settings.get("reward") else "pairs"
+    yield kind, f"{description['data'][kind]:,}"
     if settings["half"]:
         yield "half of the prompts", f"{settings['half']}, which shares no prompt with the other"
-    yield "steps", f"{plan['steps']:,}, each of {settings['batch']} pairs"
+    yield "steps", f"{plan['steps']:,}, each of {settings['batch']} {kind}"
     yield "learning rate", f"{plan['rate']:g} at its peak, then a cosine"
     yield "seed", str(settings["seed"])
     yield (
@@ -230,6 +237,14 @@ def _pair_figures(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "log loss (a coin has 0.693)", _interval(figures["calibration"]["log_loss"])
     yield "Brier score (a coin has 0.25)", _interval(figures["calibration"]["brier"])
     yield "expected calibration error", _interval(figures["calibration"]["ece"])
+
+
+def _rating_figures(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "rank correlation with the ratings", _interval(figures["spearman"])
+    yield "rank correlation of the length with the ratings", _interval(figures["length"])
+    yield "above the length by", _interval(figures["above_rule"])
+    yield "mean absolute error, in units of the ratings", _interval(figures["error"])
+    yield "mean absolute error of the median rating", _interval(figures["error_constant"])
 
 
 def _limits(policy: Policy, dial: bool) -> Iterator[str]:

@@ -4,7 +4,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, StrictStr, ValidationError, field_validator
 
 from irlhf.core.errors import DataError
 from irlhf.io.files import read_json
@@ -12,6 +14,7 @@ from irlhf.io.files import read_json
 PREFIX = "openai:"  # prefix of the names of bases that are trained at a host
 HOSTED_KEY = "hosted"  # key in policy.json and reward.json
 REWARD_FILE = "reward.json"  # the description in a reward model's folder
+REWARD_VERSION = 1  # of its format
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,34 @@ def read_remote_model(tree: Mapping[str, Any]) -> RemoteModel | None:
     return RemoteModel(*(given[name] for name in names))
 
 
+class _RewardFile(BaseModel):
+    """reward.json. Version 0.1.0 wrote it without a version, in the same format."""
+
+    model_config = ConfigDict(extra="allow")
+
+    version: Literal[1] = 1
+    base: StrictStr = ""
+    settings: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    validation: dict[str, Any] | None = None
+    hosted: RemoteModel | None = None
+
+    @field_validator("hosted", mode="before")
+    @classmethod
+    def _hosted(cls, value: object) -> object:
+        return read_remote_model({HOSTED_KEY: value})
+
+
+def read_reward_file(path: Path) -> dict[str, Any]:
+    """Return the content of a reward.json, `hosted` as a RemoteModel or None. Raises DataError."""
+    try:
+        return dict(_RewardFile.model_validate(read_json(path)))
+    except (KeyError, TypeError, ValueError) as error:  # pydantic's error is a ValueError
+        first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
+        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else repr(error)
+        raise DataError(f"{path}: damaged ({problem}); train the reward model again") from error
+
+
 def find_reward_model(name: str, beside: Path) -> RemoteModel | None:
     """Return the host entry of the reward model in a folder, relative to here or to `beside`; None if it has none.
 
@@ -49,7 +80,5 @@ def find_reward_model(name: str, beside: Path) -> RemoteModel | None:
     reward_file = next((path for path in candidates if path.is_file()), None)
     if reward_file is None:
         return None
-    try:
-        return read_remote_model(read_json(reward_file))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{reward_file}: damaged ({error}); fine-tune again") from error
+    hosted: RemoteModel | None = read_reward_file(reward_file)[HOSTED_KEY]
+    return hosted

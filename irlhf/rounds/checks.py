@@ -78,7 +78,8 @@ def check_rewards(named: Rewards, policy: Policy, settings: RoundsSettings) -> N
         for name, reward in section.items():
             if reward.column:
                 problem = f"new samples have no column {reward.column}"
-                raise ConfigError(f"{file}: {name}: {problem}; use a scorer")
+                learn = f"`irlhf reward-model RATED --reward {reward.column}` learns one from the ratings"
+                raise ConfigError(f"{file}: {name}: {problem}; use a scorer: {learn}")
         scorer_groups(section, Path(file).parent.resolve())
 
 

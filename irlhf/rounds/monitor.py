@@ -12,10 +12,10 @@ import numpy as np
 
 from irlhf.core.bootstrap import Bootstrap, Floats, Interval, clustered
 from irlhf.core.example import VALIDATION, Example, from_json
+from irlhf.core.statistics import mean
 from irlhf.evaluation.arms import by_prompt
 from irlhf.evaluation.entropy import NOT_AVAILABLE
 from irlhf.evaluation.fronts import hypervolume, undominated
-from irlhf.evaluation.statistics import mean
 from irlhf.io.files import read_json, read_rows
 from irlhf.io.resumable import counts_of
 from irlhf.rounds.round_targets import mix, same_target

@@ -1,4 +1,4 @@
-"""Train reward models on preference pairs."""
+"""Train reward models on preference pairs or ratings."""
 
 from dataclasses import replace
 from itertools import islice
@@ -12,7 +12,8 @@ from irlhf.core.registry import did_you_mean
 from irlhf.io.files import STREAM, write_json
 from irlhf.io.resumable import resumable_folder, resumable_output
 from irlhf.training.hosted.settings import NOWHERE, HostedSettings, check_there, is_hosted, refuse_hosted
-from irlhf.training.reward_model.pair_split import HALVES, read_preferences, tell
+from irlhf.training.reward_model.pair_split import HALVES, Preferences, read_preferences, tell
+from irlhf.training.reward_model.ratings import Ratings, read_ratings
 from irlhf.training.reward_model.rows import origin, reward_model_manifest, verdict_rows
 from irlhf.training.reward_model.settings import RewardModelSettings
 from irlhf.training.settings import CHECKPOINTS
@@ -27,10 +28,11 @@ def train_reward_model(
 ) -> dict[str, Any]:
     """Train a reward model and return a summary.
 
-    The output folder is a Hugging Face classifier with a reward.json. Pairs of the training split, or without a split,
-    are trained on; pairs of the validation split are measured. An interrupted run resumes from its last complete
-    checkpoint. A base named `openai:NAME` is fine-tuned by a provider with the settings in `hosted`: it learns to
-    answer 1 or 0, its folder holds everything except the weights, and it is not measured. Raises ConfigError,
+    The output folder is a Hugging Face classifier with a reward.json. With `settings.reward` it learns the ratings of
+    that name by regression and returns rewards in their units; otherwise it learns pairs. Rows of the training split,
+    or without a split, are trained on; those of the validation split are measured. An interrupted run resumes from its
+    last complete checkpoint. A base named `openai:NAME` is fine-tuned by a provider with the settings in `hosted`: it
+    learns to answer 1 or 0, its folder holds everything except the weights, and it is not measured. Raises ConfigError,
     DataError and BackendError.
     """
     _check(settings)
@@ -38,6 +40,7 @@ def train_reward_model(
     if out == STREAM:
         raise ConfigError("a reward model is a folder and cannot go to stdout; choose an output with -o")
     if is_hosted(model):
+        _refuse_ratings(settings, f"--model {model}")
         check_there(settings, RewardModelSettings())
         from irlhf.training.hosted.run import finetune as train_at_host
         from irlhf.training.hosted.task import reward_model
@@ -50,12 +53,12 @@ def train_reward_model(
     with resumable_folder(out, manifest, CHECKPOINTS) as folder:
         if folder is None:
             return {"output": str(out), "finished": True}
-        preferences = read_preferences(source, settings)
-        tell(preferences)
+        data = _read(source, settings)
+        tell(data.counts, data.held_out)
         from irlhf.training.reward_model.run import train
 
-        figures = train(preferences, model, folder, settings, origin(manifest, preferences))
-    return {"output": str(out), "finished": False, **preferences.counts, **figures}
+        figures = train(data, model, folder, settings, origin(manifest, data))
+    return {"output": str(out), "finished": False, **data.counts, **figures}
 
 
 def render_verdicts(
@@ -67,6 +70,7 @@ def render_verdicts(
     trainers read in file order. `<output>.meta.json` describes the rows. Returns the counts.
     """
     _check(settings)
+    _refuse_ratings(settings, "--render-only")
     source, out = Path(pairs), Path(output)
     manifest = reward_model_manifest(source, "", settings)
     manifest = replace(manifest, command=f"{manifest.command} --render-only")
@@ -74,7 +78,7 @@ def render_verdicts(
         if writer.finished:
             return writer.summary()
         preferences = read_preferences(source, settings)
-        tell(preferences)
+        tell(preferences.counts, preferences.held_out)
         for _, messages in verdict_rows(preferences.train, settings.seed):
             writer.write_row({"messages": messages})
         if out != STREAM:
@@ -85,13 +89,23 @@ def render_verdicts(
 def preview(pairs: str | Path, model: str, count: int, settings: RewardModelSettings = RewardModelSettings()) -> str:
     """Return the first `count` pairs as the model reads them, or the first training file rows of a hosted model."""
     _check(settings)
-    preferences = read_preferences(Path(pairs), settings)
     if is_hosted(model):
+        _refuse_ratings(settings, f"--model {model}")
+        preferences = read_preferences(Path(pairs), settings)
         rows = islice(verdict_rows(preferences.train, settings.seed), count)
         return "\n".join(f"── {name}\n{dumps({'messages': messages}).decode()}" for name, messages in rows)
     from irlhf.training.reward_model.run import preview as preview_locally
 
-    return preview_locally(preferences, model, count, settings)
+    return preview_locally(_read(Path(pairs), settings), model, count, settings)
+
+
+def _read(source: Path, settings: RewardModelSettings) -> Preferences | Ratings:
+    return read_ratings(source, settings) if settings.reward else read_preferences(source, settings)
+
+
+def _refuse_ratings(settings: RewardModelSettings, option: str) -> None:
+    if settings.reward:
+        raise ConfigError(f"{option}: a model that answers 1 or 0 learns from pairs; remove --reward {settings.reward}")
 
 
 def _check(settings: RewardModelSettings) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from irlhf.core.bootstrap import Bootstrap, Interval, clustered
+from irlhf.core.statistics import mean
 from irlhf.evaluation.costs import diversity
-from irlhf.evaluation.statistics import mean
 from irlhf.io.files import read_rows
 from irlhf.policy.policy_file import Policy, read_policy
 

@@ -25,6 +25,9 @@ class Column:
         value: Any = example.extra
         for part in self.column.split("."):
             if not isinstance(value, Mapping) or part not in value:
+                if example.policy:  # nobody has rated a new sample
+                    learn = f"`irlhf reward-model RATED --reward {self.column}` learns a scorer from the ratings"
+                    return Failure(f"samples have no column '{self.column}'; {learn}", DataError)
                 return Failure(f"no column '{self.column}'{did_you_mean(self.column, example.extra)}", DataError)
             value = value[part]
         number = float(value) if isinstance(value, bool) else value  # true and false are 1 and 0

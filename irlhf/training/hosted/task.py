@@ -89,7 +89,7 @@ def _scored(source: Path, model: str, settings: FinetuneSettings) -> HostedData:
 
 def _paired(source: Path, run: RunManifest, settings: RewardModelSettings) -> HostedData:
     preferences = read_preferences(source, settings)
-    tell(preferences)
+    tell(preferences.counts, preferences.held_out)
 
     def description(hosted: RemoteModel, figures: Mapping[str, Any]) -> dict[str, Any]:
         return {**origin(run, preferences), "training": dict(figures), HOSTED_KEY: hosted.to_json()}

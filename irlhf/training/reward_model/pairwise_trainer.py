@@ -1,11 +1,12 @@
-"""transformers' Trainer with the Bradley-Terry loss on pairs of a chosen and a rejected completion.
+"""transformers' Trainer for reward models: the Bradley-Terry loss on pairs, or the squared error of ratings.
 
 Both rows of a pair are in the same batch, and all pairs have the same weight:
 
     batch = chosen of pair 1, of pair 2, …, rejected of pair 1, of pair 2, …
     loss = mean over pairs of -log sigmoid(reward of the chosen - reward of the rejected)
 
-(Bradley and Terry 1952; Ouyang et al. 2022, arXiv 2203.02155, equation 1.)
+(Bradley and Terry 1952; Ouyang et al. 2022, arXiv 2203.02155, equation 1.) The loss of ratings is the mean over rows of
+(reward - standardized rating)^2, as in regression reward models (Wang et al. 2024, arXiv 2406.08673, section 4).
 """
 
 from collections.abc import Sequence
@@ -29,9 +30,39 @@ class EncodedPair(NamedTuple):
     rejected: Row
 
     @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows that the model reads."""
+        return self.chosen, self.rejected
+
+    @property
     def width(self) -> int:
         """Number of tokens of the longer row."""
         return max(len(row["input_ids"]) for row in self)
+
+    @property
+    def label(self) -> float:
+        """Not used by the loss."""
+        return 1.0
+
+
+class EncodedRating(NamedTuple):
+    """An encoded row and its standardized rating."""
+
+    row: Row
+    label: float
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The row that the model reads."""
+        return (self.row,)
+
+    @property
+    def width(self) -> int:
+        """Number of tokens."""
+        return len(self.row["input_ids"])
+
+
+Encoded = EncodedPair | EncodedRating
 
 
 class PairCollator:
@@ -40,10 +71,11 @@ class PairCollator:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
 
-    def __call__(self, pairs: Sequence[EncodedPair]) -> dict[str, torch.Tensor]:
-        """Return the model inputs [2 * pairs, width] and `labels` [pairs], which the Trainer uses to count pairs."""
-        rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-        return {**self.tokenizer.pad(rows, return_tensors="pt"), "labels": torch.ones(len(pairs))}
+    def __call__(self, items: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        """Return the model inputs [2 * pairs or ratings, width] and `labels`, by which the Trainer counts them."""
+        rows = [row for side in zip(*(item.rows for item in items), strict=True) for row in side]
+        labels = torch.tensor([item.label for item in items])
+        return {**self.tokenizer.pad(rows, return_tensors="pt"), "labels": labels}
 
 
 class PairTrainer(Trainer):  # type: ignore[misc]
@@ -77,9 +109,13 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def total_loss(self, model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss of a batch, summed over pairs."""
+        """Return the loss of a batch, summed over pairs or ratings."""
         model_inputs = {name: value for name, value in inputs.items() if name != "labels"}
-        chosen, rejected = model(**model_inputs).logits[:, 0].float().chunk(2)
+        logits: torch.Tensor = model(**model_inputs).logits[:, 0].float()
+        labels = inputs["labels"]
+        if len(logits) == len(labels):  # ratings have one row each, pairs two
+            return torch.square(logits - labels).sum()
+        chosen, rejected = logits.chunk(2)
         return -logsigmoid(chosen - rejected).sum()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -98,9 +134,9 @@ class PairTrainer(Trainer):  # type: ignore[misc]
 
 
 def pair_trainer(
-    model: Any, tokenizer: Any, pairs: tuple[list[EncodedPair], list[EncodedPair]], folder: Path, plan: TrainingPlan
+    model: Any, tokenizer: Any, pairs: tuple[Sequence[Encoded], Sequence[Encoded]], folder: Path, plan: TrainingPlan
 ) -> PairTrainer:
-    """Return a Trainer over (training, validation) pairs that writes into `folder`."""
+    """Return a Trainer over (training, validation) pairs or ratings that writes into `folder`."""
     training, validation = pairs
     trainer = PairTrainer(
         model,

@@ -10,7 +10,9 @@ from irlhf.core.example import CHOSEN, Message, as_messages
 from irlhf.core.pairs import Pair
 from irlhf.io.resumable import RunManifest
 from irlhf.policy.judge_prompt import NO, YES, verdict_messages
+from irlhf.policy.remote_model import REWARD_VERSION
 from irlhf.training.reward_model.pair_split import Preferences
+from irlhf.training.reward_model.ratings import Ratings
 from irlhf.training.reward_model.settings import RewardModelSettings
 
 COMMAND = "reward-model"
@@ -22,13 +24,19 @@ def reward_model_manifest(source: Path, model: str, settings: RewardModelSetting
     return RunManifest(COMMAND, {"pairs": source, **inputs}, {**asdict(settings), "model": model})
 
 
-def origin(manifest: RunManifest, preferences: Preferences) -> dict[str, Any]:
+def origin(manifest: RunManifest, preferences: Preferences | Ratings) -> dict[str, Any]:
     """Return the provenance of a reward model: base, digests of the inputs, settings and row counts."""
     record = manifest.to_json()
     digests = {role: entry["sha256"] for role, entry in record["inputs"].items()}
     settings = {name: value for name, value in record["settings"].items() if name != "model"}
     counts = {**preferences.counts, "validation pairs are from": preferences.held_out}
-    return {"base": record["settings"]["model"], "digests": digests, "settings": settings, "data": counts}
+    return {
+        "version": REWARD_VERSION,
+        "base": record["settings"]["model"],
+        "digests": digests,
+        "settings": settings,
+        "data": counts,
+    }
 
 
 def verdict_rows(pairs: Sequence[Pair], seed: int) -> Iterator[tuple[str, list[Message]]]:

@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ import torch
 from transformers import set_seed
 
 from irlhf.core import console
-from irlhf.core.bootstrap import Bootstrap
+from irlhf.core.bootstrap import Bootstrap, few_prompts
 from irlhf.core.errors import DataError
-from irlhf.core.example import as_messages
+from irlhf.core.example import Example, as_messages
 from irlhf.core.pairs import Pair, accuracy
 from irlhf.io.files import write_json
 from irlhf.models.classifier import Reader, Shown
@@ -29,48 +28,55 @@ from irlhf.policy.remote_model import REWARD_FILE
 from irlhf.training.callbacks import TrainingPlan, check_tracker, forget_checkpoints, newest_complete
 from irlhf.training.checkpoints import digest, disk_errors_as_output_errors, refuse_broken, save, versions
 from irlhf.training.reward_model.pair_split import Preferences
-from irlhf.training.reward_model.pairwise_trainer import EncodedPair, pair_trainer
+from irlhf.training.reward_model.pairwise_trainer import Encoded, EncodedPair, EncodedRating, pair_trainer
+from irlhf.training.reward_model.ratings import Rating, Ratings, rating_figures
 from irlhf.training.reward_model.settings import RewardModelSettings
 
 _TINY_CONTEXT = 512  # tokens
-_TINY_EPOCHS = 2.0  # more epochs overfit
-_DEFAULT_EPOCHS = 1.0
+# Epochs for pairs and for ratings. More epochs of pairs overfit; there are fewer ratings, one row each.
+_TINY_EPOCHS = {"pairs": 2.0, "ratings": 8.0}
+_DEFAULT_EPOCHS = {"pairs": 1.0, "ratings": 3.0}
 _CURVE = 128  # validation pairs of the loss curve
 # (parameters, learning rate): the rate of models with fewer parameters than the bound.
 _LEARNING_RATES = ((1e6, 5e-4), (3e7, 1e-4), (1e9, 2e-5), (math.inf, 5e-6))
 
-Read = tuple[list[Pair], list[EncodedPair]]
+Item = Pair | Rating
 
 
 def train(
-    preferences: Preferences, base: str, folder: Path, settings: RewardModelSettings, origin: dict[str, Any]
+    preferences: Preferences | Ratings, base: str, folder: Path, settings: RewardModelSettings, origin: dict[str, Any]
 ) -> dict[str, Any]:
     """Fill `folder` with a trained reward model and return its figures; reward.json includes `origin`."""
     check_tracker(settings.report_to)
     model, tokenizer = _start(preferences, base, settings)
-    shown = Shown(tokenizer, model)
+    shown, kind = Shown(tokenizer, model), "ratings" if settings.reward else "pairs"
     counts: Counter[str] = Counter()
-    _, encoded = _encode(preferences.train, shown, counts)
-    held_out, validation = _encode(preferences.validation, shown, counts)
-    if not encoded:
-        raise DataError("no pairs to train on: the base model's chat template rejects every conversation")
+    units = preferences.units if isinstance(preferences, Ratings) else (0.0, 1.0)
+    learnt, encoded = _encode(preferences.train, shown, units, counts)
+    held_out, validation = _encode(preferences.validation, shown, units, counts)
+    if not learnt:
+        raise DataError(f"no {kind} to train on: the base model's chat template rejects every conversation")
     for reason, number in counts.items():
         console.warn(f"{number:,} {reason} (context of {shown.limit:,} tokens)")
-    plan = _plan(model, base, len(encoded), settings)
-    console.note(f"training on {device()}: {plan.steps:,} steps of {settings.batch} pairs, learning rate {plan.rate:g}")
+    plan = _plan(model, base, len(encoded), kind, settings)
+    console.note(
+        f"training on {device()}: {plan.steps:,} steps of {settings.batch} {kind}, learning rate {plan.rate:g}"
+    )
     started = time.monotonic()
     with fitting_threads(model), disk_errors_as_output_errors(folder):
         pair_trainer(model, tokenizer, (encoded, validation[:_CURVE]), folder, plan).train(
             resume_from_checkpoint=newest_complete(folder)
         )
         refuse_broken(model)
+        if isinstance(preferences, Ratings):
+            model.config.rating_units = list(units)  # Reader returns logits in these units
         figures = _measured(Reader(model.eval(), tokenizer), held_out, validation)
     save(model, tokenizer, folder)
     input_details = {"shown": shown.how, "context": shown.limit, "dtype": str(model.dtype).removeprefix("torch.")}
     description = {**origin, "data": {**origin["data"], **counts}, **figures, **input_details, "plan": asdict(plan)}
     _write_descriptions(folder, {**description, "weights": digest(folder), "versions": versions()})
     forget_checkpoints(folder)
-    share = {"accuracy": figures["validation"]["accuracy"]["value"]} if figures else {}
+    share = {name: f["value"] for name in ("accuracy", "spearman") if (f := figures.get("validation", {}).get(name))}
     # Not in reward.json: equal runs must write equal files.
     return {**counts, **share, "steps": plan.steps, "seconds": round(time.monotonic() - started, 1)}
 
@@ -81,22 +87,28 @@ def _write_descriptions(folder: Path, description: dict[str, Any]) -> None:
     write_reward_model_card(folder, description)
 
 
-def preview(preferences: Preferences, base: str, count: int, settings: RewardModelSettings) -> str:
-    """Return both completions of the first pairs, decoded from the tokens that the model reads."""
+def preview(preferences: Preferences | Ratings, base: str, count: int, settings: RewardModelSettings) -> str:
+    """Return the completions of the first pairs or ratings, decoded from the tokens that the model reads."""
     model, tokenizer = _start(preferences, base, settings)
     shown = Shown(tokenizer, model)
     parts = []
-    for example in chain.from_iterable(preferences.train[:count]):
-        ids = shown(example.prompt, example.completion)["input_ids"]
-        parts.append(f"── {example.id}, {example.label}: {len(ids)} tokens\n{tokenizer.decode(ids)}\n")
+    for item in preferences.train[:count]:
+        for example in _examples(item):
+            ids = shown(example.prompt, example.completion)["input_ids"]
+            known = f"{settings.reward} {item.value:g}" if isinstance(item, Rating) else example.label
+            parts.append(f"── {example.id}, {known}: {len(ids)} tokens\n{tokenizer.decode(ids)}\n")
     return "\n".join(parts)
 
 
-def _start(preferences: Preferences, base: str, settings: RewardModelSettings) -> tuple[Any, Any]:
+def _examples(item: Item) -> Sequence[Example]:
+    return (item.example,) if isinstance(item, Rating) else item
+
+
+def _start(preferences: Preferences | Ratings, base: str, settings: RewardModelSettings) -> tuple[Any, Any]:
     """Return the base with a one-logit head, and its tokenizer with `model_max_length` set to the context."""
     set_seed(settings.seed)
     if base == TINY:
-        rows = (example for pair in preferences.train for example in pair)
+        rows = (example for item in preferences.train for example in _examples(item))
         conversations = (as_messages(example.prompt) + as_messages(example.completion, "assistant") for example in rows)
         model, tokenizer = make_tiny_classifier(conversations, settings.context or _TINY_CONTEXT, settings.seed)
     else:
@@ -108,29 +120,38 @@ def _start(preferences: Preferences, base: str, settings: RewardModelSettings) -
     return model, tokenizer
 
 
-def _encode(pairs: Sequence[Pair], shown: Shown, counts: Counter[str]) -> Read:
-    """Return the pairs that the chat template accepts, and their encoded rows; count skipped and shortened rows."""
-    kept, encoded = [], []
-    for pair in pairs:
+def _encode(
+    items: Sequence[Item], shown: Shown, units: tuple[float, float], counts: Counter[str]
+) -> tuple[list[Item], list[Encoded]]:
+    """Return the items that the chat template accepts, and their encoded rows; count skipped and shortened rows."""
+    kept: list[Item] = []
+    encoded: list[Encoded] = []
+    mean, deviation = units
+    for item in items:
         try:
-            rows = [shown(example.prompt, example.completion) for example in pair]
+            rows = [dict(shown(example.prompt, example.completion)) for example in _examples(item)]
         except Refused:
-            counts["pairs left out: the base's chat template refuses the conversation"] += 1
+            kind = "ratings" if isinstance(item, Rating) else "pairs"
+            counts[f"{kind} left out: the base's chat template refuses the conversation"] += 1
             continue
-        full = [example for example, row in zip(pair, rows, strict=True) if len(row["input_ids"]) == shown.limit]
+        both = zip(_examples(item), rows, strict=True)
+        full = [example for example, row in both if len(row["input_ids"]) == shown.limit]
         cut = sum(len(shown.whole(example.prompt, example.completion)["input_ids"]) > shown.limit for example in full)
         if cut:
             counts["rows shortened at the beginning"] += cut
-        kept.append(pair)
-        encoded.append(EncodedPair(*(dict(row) for row in rows)))
+        kept.append(item)
+        if isinstance(item, Rating):
+            encoded.append(EncodedRating(rows[0], (item.value - mean) / deviation))
+        else:
+            encoded.append(EncodedPair(*rows))
     return kept, encoded
 
 
-def _plan(model: Any, base: str, pairs: int, settings: RewardModelSettings) -> TrainingPlan:
+def _plan(model: Any, base: str, items: int, kind: str, settings: RewardModelSettings) -> TrainingPlan:
     """Return the plan with defaults for unset settings."""
-    epochs = settings.epochs or (_TINY_EPOCHS if base == TINY else _DEFAULT_EPOCHS)
+    epochs = settings.epochs or (_TINY_EPOCHS if base == TINY else _DEFAULT_EPOCHS)[kind]
     return TrainingPlan(
-        steps=math.ceil(pairs / settings.batch * epochs),
+        steps=math.ceil(items / settings.batch * epochs),
         batch=settings.batch,
         rate=settings.learning_rate or next(rate for limit, rate in _LEARNING_RATES if size_of(model) < limit),
         seed=settings.seed,
@@ -140,16 +161,36 @@ def _plan(model: Any, base: str, pairs: int, settings: RewardModelSettings) -> T
     )
 
 
-def _measured(reader: Reader, pairs: Sequence[Pair], rows: Sequence[EncodedPair]) -> dict[str, Any]:
-    """Return the accuracy on held-out pairs, computed as in scoring, or {} without held-out pairs."""
-    if not pairs:
-        console.note("validation: no pairs were held out")
+def _measured(reader: Reader, items: Sequence[Item], rows: Sequence[Encoded]) -> dict[str, Any]:
+    """Return the figures of held-out pairs or ratings, computed as in scoring, or {} if none are held out."""
+    if not items:
+        console.note("validation: nothing was held out")
         return {}
-    logits = [logit for (logit,) in reader.logits([row for pair in rows for row in pair])]
-    differences = [chosen - rejected for chosen, rejected in zip(logits[::2], logits[1::2], strict=True)]
-    figures = accuracy(pairs, differences, Bootstrap(), calibrated=True)
-    _report(figures)
+    logits = [logit for (logit,) in reader.logits([row for item in rows for row in item.rows])]
+    if ratings := [item for item in items if isinstance(item, Rating)]:
+        figures = rating_figures(ratings, logits, Bootstrap())
+        _report_ratings(figures)
+    else:
+        differences = [chosen - rejected for chosen, rejected in zip(logits[::2], logits[1::2], strict=True)]
+        figures = accuracy(
+            [item for item in items if isinstance(item, Pair)], differences, Bootstrap(), calibrated=True
+        )
+        _report(figures)
+    if few := few_prompts({"validation": figures["prompts"]}):
+        console.warn(few)
     return {"validation": figures}
+
+
+def _report_ratings(figures: dict[str, Any]) -> None:
+    shown = {
+        name: f"{figures[name]['value']:.2f} [{figures[name]['low']:.2f}, {figures[name]['high']:.2f}]"
+        for name in ("spearman", "length", "above_rule")
+    }
+    console.note(
+        f"validation: rank correlation {shown['spearman']} with {figures['n']:,} held-out ratings; by length alone"
+        f" {shown['length']}, so {shown['above_rule']} above that rule; mean error {figures['error']['value']:.2f}"
+        f" ({figures['error_constant']['value']:.2f} for a constant)"
+    )
 
 
 def _report(figures: dict[str, Any]) -> None:
