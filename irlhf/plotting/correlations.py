@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr
 
+from irlhf.core.statistics import spearman
 from irlhf.plotting import style
 
 INPUT = "rewards"
@@ -44,4 +44,4 @@ def _spearman(pair: Any) -> float:
     """Return the rank correlation of two columns; NaN if one is constant or there are fewer than three rows."""
     if len(pair) < _FEWEST or not np.ptp(pair, axis=0).all():
         return float("nan")
-    return float(spearmanr(pair).statistic)
+    return float(spearman(np.ones((1, len(pair))), *pair.T)[0])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from irlhf.core import console
 from irlhf.core.example import Example, as_text
 from irlhf.core.hashing import fingerprint
+from irlhf.core.statistics import spearman
 
 Floats = NDArray[np.float64]
 
@@ -137,13 +138,11 @@ def _variance(numbers: Floats, prompts: NDArray[np.uint64]) -> dict[str, Any]:
 
 def _spearman(left: Floats, right: Floats) -> float | None:
     """Return the rank correlation over the rows with both numbers; None if one is constant or rows are too few."""
-    from scipy.stats import spearmanr
-
     both = ~np.isnan(left) & ~np.isnan(right)
     left, right = left[both], right[both]
     if len(left) < 3 or np.ptp(left) == 0 or np.ptp(right) == 0:
         return None
-    return float(spearmanr(left, right).statistic)
+    return float(spearman(np.ones((1, len(left))), left, right)[0])
 
 
 def _warnings(statistics: Mapping[str, Any], earlier: Iterable[str]) -> Iterable[str]:
