@@ -423,9 +423,11 @@ def test_samples_alone_give_a_report_and_no_picture() -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda policy: policy.pop("samples"), "policies.00000000000a.samples: Field required"),
-        (lambda policy: policy.pop("name"), "KeyError: 'name'"),
-        (lambda policy: policy.update(rewards=[1]), "IndexError"),
+        (lambda policy: policy.pop("samples"), "policies.00000000000a.samples: Field required; run `irlhf eval`"),
+        (
+            lambda policy: policy.update(rewards=[1]),
+            "a.rewards: Input should be a valid dictionary",
+        ),
         (lambda policy: policy["rewards"]["short"]["curve"][0].update(asked="high"), "TypeError"),
         (lambda policy: policy.pop("unfinished"), "StrictUndefined"),
     ],
@@ -460,3 +462,33 @@ def test_a_report_of_other_files_is_not_overwritten() -> None:
     done = call("plot", "other.json")
     assert (done.code, Path("plots/report.html").read_bytes()) == (2, before)
     assert "plots/report.html also shows eval.json, which would be lost; add them, choose another folder" in done.err
+
+
+def test_the_title_of_two_correlations_fits() -> None:
+    from irlhf.plotting.correlations import draw
+
+    figure = draw([{"clarity": float(i), "friendliness": float(i % 7)} for i in range(200)])
+    assert figure
+    figure.draw_without_rendering()
+    (title,) = (text for text in figure.texts if "n = 200" in text.get_text())
+    box = title.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+
+
+def test_labels_of_near_percentiles_are_joined() -> None:
+    from irlhf.plotting.distribution import draw
+
+    figure = draw([{"short": float(i > 120)} for i in range(200)] + [{"short": 20.0}] * 30)
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.texts] == ["p5, p50", "p95"]
+
+
+def test_mixes_are_bars_under_their_names() -> None:
+    from irlhf.plotting.profile import draw
+
+    figure = draw(evaluation(Shape()))
+    assert figure
+    titles = [axis.get_title() for axis in figure.axes if axis.get_visible()]
+    assert titles == ["kindness", "2 × kindness + detail", "kindness + detail", "kindness + 2 × detail", "detail"]
+    assert len(figure.axes[0].patches) == 2 * 3  # a bar for each reward of each policy

@@ -176,3 +176,17 @@ def test_samples_need_no_rewards_yaml(bench: Bench) -> None:
     outcome = call("eval", "samples.jsonl", "--policy", bench.policy, "-r", bench.rewards)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "-r applies to preference pairs" in outcome.err
+
+
+def test_rewards_in_units_of_ratings_have_no_log_loss() -> None:
+    write(Path("scored.jsonl"), pairs())
+    Path("rm").mkdir()
+    Path("rewards.yaml").write_text("rewards: {r: {scorer: ./rm}}")
+    found = {}
+    for rated in ("", "clarity"):
+        described = {"version": 1, "base": "tiny", "settings": {"reward": rated}, "data": {}}
+        Path("rm/reward.json").write_text(json.dumps(described))
+        done = call("eval", "scored.jsonl", "-r", "rewards.yaml", "--resamples", 100, "--json")
+        found[rated] = json.loads(done.out)["pairs"]["rewards"]["r"]
+    assert "calibration" in found[""]
+    assert "calibration" not in found["clarity"]

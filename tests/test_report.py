@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from evaluations import Shape, evaluation, evaluation_of_pairs, write_evaluation, write_samples
-from helpers import call, read, write
+from helpers import Bench, call, read, write
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from irlhf.policy.policy_file import read_policy
 
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 MORE_FLAGS = "--disable-component-update --disable-sync"
@@ -270,3 +272,27 @@ def test_a_phone_scrolls_tables_and_not_the_page(seen: Seen) -> None:
     show(seen, write_evaluation(Shape(rewards=["a" * 80, "b"], prompts=6)), write_samples(SHAPE, completion="x" * 300))
     assert seen.page.evaluate("document.documentElement.scrollWidth") == 390
     assert_calm(seen)
+
+
+def test_the_verdict_the_plot_and_samples_stand_above_the_tables() -> None:
+    write_evaluation()
+    write_samples()
+    assert call("plot", "eval.json", "samples.jsonl").code == 0
+    text = Path("plots/report.html").read_text()
+    order = [text.index(part) for part in ("follows its target", 'alt="target-actual', "A few samples", "<table>")]
+    assert order == sorted(order)
+    assert text[: order[-1]].count("<article>") == 6
+
+
+def test_samples_are_shown_on_the_scale_of_their_target(bench: Bench) -> None:
+    policy = read_policy(bench.policy)
+    row = {"prompt": "p", "completion": "c", "policy": policy.digest, "target": {"short": "0.5"}}
+    rows = [{**row, "id": f"s{i}", "asked": {"short": 0.5}, "rewards": {"short": i + 5}} for i in range(3)]
+    write(Path("samples.jsonl"), rows)
+    Path("policy").symlink_to(bench.policy)
+    assert call("plot", "samples.jsonl").code == 0
+    (_, _, after) = Path("plots/report.html").read_text().partition('id="samples">')
+    shown = json.loads(after.partition("</script>")[0])
+    scale = policy.reward("short").scale
+    assert [sample["actual"]["short"] for sample in shown] == [scale(i + 5) for i in range(3)]
+    assert [sample["raw"]["short"] for sample in shown] == [5, 6, 7]

@@ -454,7 +454,7 @@ def test_real_pairs_train_a_pretrained_model(shared: Path) -> None:
 
 
 def rated(count: int) -> list[Row]:
-    """Rows of five completions a prompt, whose column `Clarity (1-5)` is 1 plus the number of the rule's words, to 5."""
+    """Five completions a prompt, whose column `Clarity (1-5)` is 1 plus the number of the rule's words, to 5."""
     rng = random.Random(0)
     rows = []
     for i in range(count):

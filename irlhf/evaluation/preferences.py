@@ -10,7 +10,7 @@ from irlhf.core.bootstrap import Bootstrap, few_prompts
 from irlhf.core.errors import DataError
 from irlhf.core.example import TRAIN, Example
 from irlhf.core.pairs import Pair, accuracy, left_out, pairs_of
-from irlhf.policy.remote_model import find_reward_model
+from irlhf.policy.remote_model import HOSTED_KEY, find_reward_file
 from irlhf.policy.rewards_file import Reward, read_rewards
 
 _KINDS = ("rewards", "gold")
@@ -44,9 +44,17 @@ def read_specs(path: str) -> dict[str, dict[str, Reward]]:
 
 
 def _with_deployed_scorer(reward: Reward, beside: Path) -> Reward:
-    """Return the reward, with a folder of a hosted reward model replaced by the `binary:` scorer of that model."""
-    hosted = find_reward_model(reward.scorer, beside) if reward.by_path else None
-    return reward.model_copy(update={"scorer": f"binary:{hosted.model}"}) if hosted else reward
+    """Return the reward; a folder of a hosted reward model is replaced by the `binary:` scorer of that model.
+
+    A folder of a model that learnt ratings is replaced by `ratings:`, because its rewards are no logits.
+    """
+    described = find_reward_file(reward.scorer, beside) if reward.by_path else {}
+    if not described:
+        return reward
+    if hosted := described[HOSTED_KEY]:
+        return reward.model_copy(update={"scorer": f"binary:{hosted.model}"})
+    rated = described["settings"].get("reward")
+    return reward.model_copy(update={"scorer": f"ratings:{rated}"}) if rated else reward
 
 
 def preferences(

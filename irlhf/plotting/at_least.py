@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from irlhf.plotting import formatting, style
 from irlhf.plotting.inputs import Evaluation
 
 INPUT = "evaluation"
-CAPTION = "Share of samples with at least the requested reward, by level of the target, with 95% intervals."
+CAPTION = (
+    "Share of samples with at least the requested reward, by level of the target, with 95% intervals. Low targets are"
+    " easy to reach without steering; compare the policies at the same target."
+)
 
-_HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++")
 _NEAR = 0.04  # of the range of targets; nearer levels share a position
 
 Arm = tuple[style.Look, dict[str, Any]]
@@ -36,20 +39,26 @@ def _panel(axis: Any, reward: str, arms: Sequence[Arm]) -> None:
     for i, (look, metrics) in enumerate(arms):
         places = [position + (i + 0.5) * width - 0.42 for position in placed[i]]
         shares = [level["at_least"] for level in metrics["curve"]]
-        bars = {"color": look.colour, "hatch": _HATCHES[i % len(_HATCHES)], "edgecolor": "white", "linewidth": 0.6}
+        bars = {
+            "color": look.colour,
+            "hatch": style.HATCHES[i % len(style.HATCHES)],
+            "edgecolor": "white",
+            "linewidth": 0.6,
+        }
         label = f"{look.label}: {_share_label(metrics)}"
         axis.bar(places, [level["value"] for level in shares], width, label=label, **bars)
         whiskers = {"fmt": "none", "ecolor": style.INK, "elinewidth": 1, "capsize": 1.5}
         axis.errorbar(places, [level["value"] for level in shares], yerr=style.whiskers(shares), **whiskers)
     axis.set_xticks(range(len(levels)), [formatting.number(level) for level in levels])
-    axis.set(ylim=(0, 1.02), title=style.short(reward), xlabel="target", ylabel="share of samples that reach it")
+    axis.set(ylim=(0, 1.02), title=style.short(reward), xlabel="target", ylabel="samples at or above it")
     axis.grid(visible=False, axis="x")
     style.legend_below(axis)
 
 
 def _share_label(metrics: dict[str, Any]) -> str:
     least = metrics["at_least"]
-    return f"{formatting.shown(least['share'])} of {metrics['n']:,} (shuffled targets: {least['floor_permuted']:.2f})"
+    share = formatting.shown(least["share"])
+    return f"{share} of {metrics['n']:,} (without steering: {least['floor_permuted']:.2f})"
 
 
 def _places(curves: Sequence[Sequence[float]]) -> tuple[list[float], list[list[int]]]:
@@ -67,8 +76,6 @@ def _places(curves: Sequence[Sequence[float]]) -> tuple[list[float], list[list[i
     for level in all_levels:
         if level > levels[-1] + _NEAR * (all_levels[-1] - all_levels[0]):
             levels.append(level)
-    return levels, [[_nearest(level, levels) for level in curve] for curve in curves]
-
-
-def _nearest(level: float, levels: Sequence[float]) -> int:
-    return min(range(len(levels)), key=lambda i: abs(levels[i] - level))
+    nearest = np.abs(np.subtract.outer(all_levels, levels)).argmin(axis=1)
+    place = dict(zip(all_levels, nearest.tolist(), strict=True))
+    return levels, [[place[level] for level in curve] for curve in curves]

@@ -25,14 +25,14 @@ def draw(rows: Sequence[Mapping[str, float]]) -> Figure | None:
     least, most = min(counts), max(counts)
     n = f"n = {most:,}" if least == most else f"n = {least:,} to {most:,}"
     size = 0.75 * len(names)
-    figure, (axis,) = style.panels(1, width=size + 2.6, height=size + 1.4)
+    figure, (axis,) = style.panels(1, width=max(4.8, size + 2.6), height=size + 1.8)  # room for the title
     labels = [style.short(name, 16) for name in names]
     cells = [[_spearman(pair) for pair in line] for line in both]
     style.heat_key(figure, [axis], style.heat(axis, cells, 1.0))
     for i, j in np.ndindex(len(names), len(names)):
         style.number(axis, (i, j), cells[i][j], 1.0)
     style.name_cells(axis, labels, labels)
-    axis.set_title(f"Spearman's ρ between rewards, {n}", pad=12)
+    figure.suptitle(f"Spearman's ρ between rewards, {n}", fontsize=13)
     return figure
 
 

@@ -13,7 +13,8 @@ INPUT = "evaluation"
 CAPTION = (
     "Costs: entropy (nats per token) and KL from the reference model (nats per completion) against the actual reward"
     " with its 95% interval. If only the top tokens are known, a bar shows the bounds of the entropy, and a triangle"
-    " its lower bound. Numbers beside points are the lowest and the highest target or weights."
+    " its lower bound. Labelled are the lowest and the highest target, and the mixes with the least and the greatest"
+    " weight of the first reward."
 )
 
 _COSTS = {"entropy": "entropy, nats per token", "kl": "KL, nats per completion"}
@@ -27,7 +28,6 @@ class _Panel:
     xlabel: str
     cost: str
     lines: Sequence[tuple[style.Look, list[tuple[dict[str, float], float, str]]]]
-    joined: bool = True
     bars: Sequence[tuple[style.Look, list[tuple[float, float, float | None]]]] = ()  # reward, lower and upper bound
 
     @property
@@ -57,12 +57,12 @@ def _panels(evaluation: Mapping[str, Any], cost: str) -> list[_Panel]:
         arms = style.arms(evaluation, reward)
         lines = [(look, _curve(metrics, cost)) for look, metrics in arms]
         bars = [(look, _bars(metrics["curve"], "actual", cost)) for look, metrics in arms]
-        panels.append(_Panel(style.short(reward), "actual reward", cost, lines, bars=bars))
+        panels.append(_Panel(style.short(reward), "actual reward", cost, lines, bars))
     looks = style.looks(evaluation["policies"])
     lines = [(look, _mixes(evaluation, key, cost)) for key, look in looks.items()]
     xlabel = "weighted reward, sd above the data mean"
     bars = [(look, _bars([arm for _, arm in _arms(evaluation, key)], "weighted", cost)) for key, look in looks.items()]
-    return [*panels, _Panel("mixes", xlabel, cost, lines, joined=False, bars=bars)]
+    return [*panels, _Panel("mixes", xlabel, cost, lines, bars)]
 
 
 def _bars(entries: Sequence[Mapping[str, Any]], given: str, cost: str) -> list[tuple[float, float, float | None]]:
@@ -84,16 +84,20 @@ def _curve(metrics: Mapping[str, Any], cost: str) -> list[tuple[dict[str, float]
     priced = [level for level in metrics["curve"] if level.get(cost) is not None]
     ends = (priced[0]["asked"], priced[-1]["asked"]) if priced else ()
     return [
-        (level["actual"], level[cost], f"{level['asked']:.2g}" if level["asked"] in ends else "") for level in priced
+        (level["actual"], level[cost], f"target {level['asked']:.2f}" if level["asked"] in ends else "")
+        for level in priced
     ]
 
 
 def _mixes(evaluation: Mapping[str, Any], key: str, cost: str) -> list[tuple[dict[str, float], float, str]]:
-    """Return the weightings of a policy in the order of the weighted reward."""
-    priced = [(arm, formatting.ratio(weights)) for weights, arm in _arms(evaluation, key) if arm.get(cost) is not None]
-    priced.sort(key=lambda entry: float(entry[0]["weighted"]["value"]))
-    ends = {priced[0][1], priced[-1][1]} if priced else set()
-    return [(arm["weighted"], arm[cost], ratio if ratio in ends else "") for arm, ratio in priced]
+    """Return the weightings of a policy, from the least weight of the first reward to the greatest."""
+    priced = [(weights, arm) for weights, arm in _arms(evaluation, key) if arm.get(cost) is not None]
+    priced.sort(key=lambda entry: next(iter(entry[0].values())) / (sum(entry[0].values()) or 1))
+    last = len(priced) - 1
+    return [
+        (arm["weighted"], arm[cost], formatting.ratio(weights) if i in (0, last) else "")
+        for i, (weights, arm) in enumerate(priced)
+    ]
 
 
 def _draw(axis: Any, panel: _Panel, handles: dict[str, Any]) -> None:
@@ -102,12 +106,16 @@ def _draw(axis: Any, panel: _Panel, handles: dict[str, Any]) -> None:
             continue
         figures, costs, labels = zip(*line, strict=True)
         values = [figure["value"] for figure in figures]
-        # If the reward does not follow its target, a line would only connect noise.
-        marks = look.joined if panel.joined and look.steered else {**look.joined, "linestyle": ""}
+        marks = {**look.joined, "linestyle": ""}  # a line would connect the targets in an order that the axis has not
         drawn = axis.errorbar(values, costs, xerr=style.whiskers(figures), capsize=2.5, **marks)
         handles.setdefault(look.label, drawn)
-        for point in zip(values, costs, labels, strict=True) if look.steered else ():
-            axis.annotate(point[2], point[:2], textcoords="offset points", xytext=(4, 7), fontsize=10)
+        points = list(zip(values, costs, labels, strict=True)) if look.steered else []
+        for point in points:
+            behind = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+            text = {"ha": "center", "va": "center", "fontsize": 10.5, "bbox": behind if point[2] else None}
+            # The last label stands below its point: it would overlap the first where both points are near.
+            up = 13 if point is not points[-1] else -13
+            axis.annotate(point[2], point[:2], textcoords="offset points", xytext=(0, up), **text)
     for look, bars in panel.bars:
         _draw_bars(axis, look, bars, handles)
     axis.set(title=panel.title, xlabel=panel.xlabel, ylabel=_COSTS[panel.cost])

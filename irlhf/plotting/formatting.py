@@ -26,6 +26,12 @@ def number(value: float, digits: int = 2) -> str:
     return f"{value:z,.{digits}f}".replace("-", "−")
 
 
+def mix(weights: Mapping[str, float]) -> str:
+    """Return weights in words, such as 2 × kindness + detail."""
+    terms = [name if weight == 1 else f"{weight:g} × {name}" for name, weight in weights.items() if weight]
+    return " + ".join(terms) or "nothing"
+
+
 def ratio(weights: Mapping[str, float]) -> str:
     """Return weights in the order of their rewards, such as 2 : 3."""
     return " : ".join(f"{weight:g}" for weight in weights.values())

@@ -15,6 +15,7 @@ from irlhf.io.files import STREAM, check_output, digest, whole_file
 from irlhf.plotting.inputs import PlotInput, Rounds, input_file, read_input, report_damage
 from irlhf.plotting.settings import PlotSettings
 from irlhf.plotting.types import DrawnPlot, Plot, PlotData
+from irlhf.policy.policy_file import FILE, find_policies
 
 REPORT = "report.html"
 _SOURCES = re.compile(r'<meta name="irlhf-sources" content="(?P<paths>[^"]*)">')
@@ -45,6 +46,9 @@ def plot(sources: Sequence[str | Path], output: str | Path, settings: PlotSettin
         if runs:  # several runs of rounds are compared in one plot
             together = Rounds([arm for run in runs for arm in run.arms], runs[0].evaluations)
             _add_plots(PlotInput(rounds=together), [*data.sources], data)
+        folders = [source for source in sources if Path(source).is_dir() and (Path(source) / FILE).is_file()]
+        beside = find_policies(map(Path, data.sources)) | find_policies((), folders) if data.samples else {}
+        data.policies.update({key: policy for key, (_, policy) in beside.items()})
         with report_damage(data.evaluations):
             text = report(data)
         folder.mkdir(exist_ok=True)

@@ -7,6 +7,7 @@ for (const button of document.querySelectorAll("figure button")) {
 
 const STEP = 12;
 const LONG = 420; // characters; longer texts are folded
+const PARTS = ["target", "actual", "raw", "gold"];
 let shown = STEP;
 const rows = at("samples") ? JSON.parse(at("samples").textContent) : [];
 
@@ -41,8 +42,8 @@ function number(value) {
 
 function figures(row) {
   const list = document.createElement("dl");
-  for (const name of new Set([...Object.keys(row.target), ...Object.keys(row.actual), ...Object.keys(row.gold)])) {
-    const parts = ["target", "actual", "gold"].filter(part => Object.hasOwn(row[part], name));
+  for (const name of new Set(PARTS.flatMap(part => Object.keys(row[part])))) {
+    const parts = PARTS.filter(part => Object.hasOwn(row[part], name));
     const one = document.createElement("div");
     one.append(element("dt", "", name), ...parts.map(part => element("dd", "", part + " " + number(row[part][name]))));
     list.append(one);
@@ -95,7 +96,7 @@ if (rows.length) {
   option(at("reward"), "", "any target");
   for (const name of names("target")) option(at("reward"), name, name + " target");
   option(at("order"), "", "order of the file");
-  for (const part of ["target", "actual", "gold"]) {
+  for (const part of PARTS) {
     for (const name of names(part)) {
       option(at("order"), JSON.stringify([-1, part, name]), "highest " + name + " " + part);
       option(at("order"), JSON.stringify([1, part, name]), "lowest " + name + " " + part);

@@ -17,6 +17,7 @@ from matplotlib.transforms import ScaledTranslation
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
 INK, GREY = "#222222", "#7a7a7a"
+HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 SOLID, DASHED, DOTTED = "-", (0, (4, 3)), (0, (1, 2))
 DIVERGING = "PuOr"  # from ColorBrewer, colour-blind safe; its middle is white

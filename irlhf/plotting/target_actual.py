@@ -16,6 +16,12 @@ CAPTION = (
     " contains 80% of them; the dotted line is the best constant."
 )
 
+_UNITS = {
+    "quantile": "share of training rows below",
+    "zscore": "sd above the training mean",
+    "linear": "0 to 1 of the training range",
+    WITHIN: "rank among the samples of a prompt",
+}
 _CLOUDS = 2  # policies whose samples are shown; more would hide each other
 
 Arm = tuple[style.Look, dict[str, Any]]
@@ -30,7 +36,7 @@ def draw(evaluation: Evaluation) -> Figure | None:
 def figure(drawn: Mapping[str, Sequence[Arm]], clouds: int) -> Figure:
     """Return a panel for each reward, a line for each arm, and the samples of the first `clouds` arms."""
     lines = max(len(arms) for arms in drawn.values())
-    made, axes = style.panels(len(drawn), width=4.8, height=5.5 + 0.43 * lines)
+    made, axes = style.panels(len(drawn), width=4.8, height=5.2 + 0.43 * lines)
     for (reward, arms), axis in zip(drawn.items(), axes, strict=True):
         steered = [look for look, _ in arms if look.steered] or [arms[0][0]]
         _panel(axis, reward, arms, steered[:clouds])
@@ -47,8 +53,9 @@ def _panel(axis: Any, reward: str, arms: Sequence[Arm], clouds: Sequence[style.L
     look, metrics = arms[0]
     label = f"best constant: error {metrics['error']['floor_constant']:.3f}"
     axis.axhline(_middle(metrics), color=style.GREY, linewidth=1.5, linestyle=style.DOTTED, label=label)
-    title = f"{style.short(reward)} ({metrics['scale']})"
-    axis.set(xlim=ends, ylim=ends, title=title, xlabel="target", ylabel="actual reward")
+    unit = _UNITS.get(metrics["scale"], "")
+    xlabel = f"target ({unit})" if unit else "target"
+    axis.set(xlim=ends, ylim=ends, title=style.short(reward), xlabel=xlabel, ylabel="actual reward")
     axis.set_aspect("equal", anchor="S")  # at the bottom, where the layout expects the legend
     style.legend_below(axis)
 

@@ -6,6 +6,9 @@ from typing import Any, Literal, Protocol
 
 from irlhf.core.example import Example
 from irlhf.plotting.inputs import Evaluation
+from irlhf.policy.policy_file import Policy
+
+_PIXELS = 78  # per inch of a figure: the plots' 12 points are then 13 pixels
 
 
 class Plot(Protocol):
@@ -31,6 +34,11 @@ class DrawnPlot:
 
         return rendered(self.figure, kind)
 
+    @property
+    def width(self) -> int:
+        """The width in the report, in pixels, so that all figures have type of one size."""
+        return round(_PIXELS * float(self.figure.get_size_inches()[0]))
+
     @cached_property
     def png(self) -> bytes:
         """The figure as embedded in the report, rendered once."""
@@ -44,4 +52,5 @@ class PlotData:
     pictures: dict[str, DrawnPlot] = field(default_factory=dict)
     evaluations: dict[str, Evaluation] = field(default_factory=dict)  # by path
     samples: list[Example] = field(default_factory=list)
+    policies: dict[str, Policy] = field(default_factory=dict)  # of the samples, by digest
     sources: dict[str, str] = field(default_factory=dict)  # sha256 by path

@@ -71,14 +71,16 @@ def read_reward_file(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: damaged ({problem}); train the reward model again") from error
 
 
-def find_reward_model(name: str, beside: Path) -> RemoteModel | None:
-    """Return the host entry of the reward model in a folder, relative to here or to `beside`; None if it has none.
+def find_reward_file(name: str, beside: Path) -> dict[str, Any]:
+    """Return the reward.json of a reward model's folder, relative to here or to `beside`; empty if it has none.
 
-    Raises DataError if its reward.json is damaged.
+    Raises DataError if the file is damaged.
     """
     candidates = (Path(os.path.expanduser(name)) / REWARD_FILE, beside / name / REWARD_FILE)
-    reward_file = next((path for path in candidates if path.is_file()), None)
-    if reward_file is None:
-        return None
-    hosted: RemoteModel | None = read_reward_file(reward_file)[HOSTED_KEY]
+    return next((read_reward_file(path) for path in candidates if path.is_file()), {})
+
+
+def find_reward_model(name: str, beside: Path) -> RemoteModel | None:
+    """Return the host entry of the reward model in a folder (see `find_reward_file`); None if it has none."""
+    hosted: RemoteModel | None = find_reward_file(name, beside).get(HOSTED_KEY)
     return hosted

@@ -1,6 +1,5 @@
 """Train the policy of a round, locally or hosted."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,12 +75,9 @@ def _hosted(loop: Loop, remote: RemoteModel, most: float) -> HostedSettings:
 
 def spent(loop: Loop, but: Path | None = None) -> float:
     """Return the approximate cost of all finished jobs, except that of the policy `but`."""
-    policy_files = {*loop.out.glob(f"round-*/policy/{FILE}")}
-    return loop.settings.hosted.price / _MILLION * _tokens(policy_files - {but / FILE} if but else policy_files)
-
-
-def _tokens(policy_files: Iterable[Path]) -> float:
-    return sum(float(read_json(policy_file)["training"]["estimated tokens"]) for policy_file in policy_files)
+    policy_files = [path for path in loop.out.glob(f"round-*/policy/{FILE}") if path.parent != but]
+    tokens = sum(float(read_json(path)["training"]["estimated tokens"]) for path in policy_files)
+    return loop.settings.hosted.price / _MILLION * tokens
 
 
 def left(loop: Loop, trained: Path) -> float:

@@ -74,17 +74,13 @@ def train(
     save(model, tokenizer, folder)
     input_details = {"shown": shown.how, "context": shown.limit, "dtype": str(model.dtype).removeprefix("torch.")}
     description = {**origin, "data": {**origin["data"], **counts}, **figures, **input_details, "plan": asdict(plan)}
-    _write_descriptions(folder, {**description, "weights": digest(folder), "versions": versions()})
+    description |= {"weights": digest(folder), "versions": versions()}
+    write_json(folder / REWARD_FILE, description)
+    write_reward_model_card(folder, description)
     forget_checkpoints(folder)
     share = {name: f["value"] for name in ("accuracy", "spearman") if (f := figures.get("validation", {}).get(name))}
     # Not in reward.json: equal runs must write equal files.
     return {**counts, **share, "steps": plan.steps, "seconds": round(time.monotonic() - started, 1)}
-
-
-def _write_descriptions(folder: Path, description: dict[str, Any]) -> None:
-    """Write reward.json and the model card."""
-    write_json(folder / REWARD_FILE, description)
-    write_reward_model_card(folder, description)
 
 
 def preview(preferences: Preferences | Ratings, base: str, count: int, settings: RewardModelSettings) -> str:
