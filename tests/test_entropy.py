@@ -112,7 +112,7 @@ def test_entropy_bounds_are_drawn_and_in_the_report(high: bool, told: str) -> No
     outcome = call("plot", "eval.json", "-o", "plots", "--format", "svg")
     assert outcome.code == 0, outcome.err
     page = Path("plots/report.html").read_text()
-    assert f"{told} <small>sampled 2.02</small> <small>1,234 censored</small>" in page
+    assert f"{told} <small>from samples 2.02</small> <small>1,234 censored</small>" in page
     assert '<small title="no &lt;b&gt;&#34;reference&#34;">not available</small>' in page
     assert Path("plots/price.svg").exists()
 

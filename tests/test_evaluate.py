@@ -414,3 +414,17 @@ def test_an_evaluation_of_other_samples_is_not_overwritten(bench: Bench) -> None
     assert (done.code, Path("eval.json").read_bytes()) == (2, before)
     assert "eval.json evaluates s.jsonl; choose another output with -o, or delete it" in done.err
     assert call("eval", "s.jsonl", "--policy", bench.policy).code == 0
+
+
+def test_the_mix_beside_a_bound_is_measured(bench: Bench) -> None:
+    rows = samples(bench)
+    for i, row in enumerate(rows):
+        row["target"], row["asked"] = {"short": "0.3..", "colour": "1*"}, {"short": 0.3, "colour": 0.9}
+        row["rewards"] = {**row["rewards"], "colour": float(i % 4)}
+    result = evaluated(bench, rows)
+    (policy,) = result["policies"].values()
+    (entry,) = policy["bounds"]
+    colour = read_policy(bench.policy).reward("colour")
+    assert (entry["bounds"], entry["weights"], result["tradeoff"]) == (["short"], {"colour": 1.0}, [])
+    assert entry["weighted"]["value"] == pytest.approx(np.mean([colour.zscore(i) for i in range(4)]))
+    assert entry["rewards"]["colour"]["value"] == pytest.approx(np.mean([colour.scale(i) for i in range(4)]))

@@ -77,5 +77,5 @@ def _places(curves: Sequence[Sequence[float]]) -> tuple[list[float], list[list[i
         if level > levels[-1] + _NEAR * (all_levels[-1] - all_levels[0]):
             levels.append(level)
     nearest = np.abs(np.subtract.outer(all_levels, levels)).argmin(axis=1)
-    place = dict(zip(all_levels, nearest.tolist(), strict=True))
-    return levels, [[place[level] for level in curve] for curve in curves]
+    index_of = dict(zip(all_levels, nearest.tolist(), strict=True))
+    return levels, [[index_of[level] for level in curve] for curve in curves]

@@ -67,16 +67,16 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 def checked_evaluation(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return the content of the eval.json at `path`, converted to this version. Raises DataError."""
-    found = content.get("version")
-    if found != VERSION and found not in _OLDER:
-        problem = f"version {found!r:.20} of eval.json, and this irlhf reads versions 2 to {VERSION}"
+    version = content.get("version")
+    if version != VERSION and version not in _OLDER:
+        problem = f"version {version!r:.20} of eval.json, and this irlhf reads versions 2 to {VERSION}"
         raise DataError(f"{path}: {problem}; {_REMEDY}")
     try:
         return _File.model_validate({**content, "version": VERSION}).model_dump()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: {place}: {first['msg']}; {_REMEDY}") from error
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{path}: {where}: {first['msg']}; {_REMEDY}") from error
 
 
 def verdicts(policy: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, float]]]:

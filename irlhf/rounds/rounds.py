@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from irlhf.core import console
-from irlhf.core.bootstrap import few_prompts
 from irlhf.core.errors import DataError
 from irlhf.core.example import TRAIN, VALIDATION
 from irlhf.io.files import TEMPORARY, read_rows, sweep, write_json
@@ -72,8 +71,6 @@ def _loop(scored: Path, out: Path, model: str, settings: RoundsSettings) -> tupl
     watched = prompts_of(scored, VALIDATION)[: settings.watch]
     if not watched:
         raise DataError(f"{scored}: no prompts of the {VALIDATION} split, which every round is measured on")
-    if few := few_prompts({"validation prompts": len(watched)}):
-        console.warn(few)
     if policy.hosted is None:
         offline = replace(offline, length=_counter(model))
     loop = Loop(out, scored, rewards, named, start, policy, settings, offline)
