@@ -296,3 +296,12 @@ def test_samples_are_shown_on_the_scale_of_their_target(bench: Bench) -> None:
     scale = policy.reward("short").scale
     assert [sample["actual"]["short"] for sample in shown] == [scale(i + 5) for i in range(3)]
     assert [sample["raw"]["short"] for sample in shown] == [5, 6, 7]
+
+
+def test_few_prompts_are_named_in_the_report() -> None:
+    write_evaluation(Shape(prompts=10))
+    assert call("plot", "eval.json").code == 0
+    text = Path("plots/report.html").read_text()
+    assert (
+        "Few prompts: intervals from fewer than 50 prompts are too narrow: policy (10), plain (10), top (10)." in text
+    )

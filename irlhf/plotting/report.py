@@ -88,11 +88,13 @@ def _evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         key: _label(look, evaluation["policies"][key]) for key, look in style.looks(evaluation["policies"]).items()
     }
     measured = [metrics for policy in evaluation["policies"].values() for metrics in policy["rewards"].values()]
+    prompts = {policy["name"]: policy["prompts"] for policy in evaluation["policies"].values()}
+    prompts |= {name: metrics["prompts"] for name, metrics in evaluation["pairs"].get("rewards", {}).items()}
     return {
         **evaluation,
         "labels": labels,
         "verdicts": {key: list(verdicts(policy)) for key, policy in evaluation["policies"].items()},
-        "narrow": few_prompts({policy["name"]: policy["prompts"] for policy in evaluation["policies"].values()}),
+        "narrow": few_prompts(prompts),
         "tolerance": next((metrics["success"]["tolerance"] for metrics in measured), 0),
     }
 
