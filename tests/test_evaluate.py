@@ -407,12 +407,15 @@ def test_a_requested_reward_without_scores_is_reported(bench: Bench) -> None:
 
 def test_an_evaluation_of_other_samples_is_not_overwritten(bench: Bench) -> None:
     write(Path("s.jsonl"), samples(bench))
-    write(Path("other.jsonl"), samples(bench))
+    write(Path("other.jsonl"), samples(bench, count=30))
     assert call("eval", "s.jsonl", "--policy", bench.policy).code == 0
     before = Path("eval.json").read_bytes()
     done = call("eval", "other.jsonl", "--policy", bench.policy)
     assert (done.code, Path("eval.json").read_bytes()) == (2, before)
     assert "eval.json evaluates s.jsonl; choose another output with -o, or delete it" in done.err
+    Path("s.jsonl").rename("moved.jsonl")
+    assert call("eval", "moved.jsonl", "--policy", bench.policy).code == 0  # the same samples
+    Path("moved.jsonl").rename("s.jsonl")
     assert call("eval", "s.jsonl", "--policy", bench.policy).code == 0
 
 

@@ -27,7 +27,7 @@ from irlhf.evaluation.preferences import preferences, read_specs
 from irlhf.evaluation.settings import EvalSettings
 from irlhf.evaluation.tracking import ordered_error, tracking
 from irlhf.evaluation.tradeoff import tradeoff
-from irlhf.io.files import check_output, digest, write_json
+from irlhf.io.files import STREAM, check_output, digest, write_json
 from irlhf.policy.evaluation_file import VERSION, read_evaluation
 from irlhf.policy.model_card import fill_model_card
 from irlhf.policy.policy_file import Calibration, read_policy, write_calibration
@@ -122,10 +122,16 @@ def _check(paths: Sequence[Path], out: Path, settings: EvalSettings) -> None:
 def _check_other_run(paths: Sequence[Path], out: Path) -> None:
     """Raise ConfigError if a file holds anything but an evaluation of the same samples."""
     try:
-        written = read_evaluation(out)["samples"]
+        before = read_evaluation(out)
     except DataError as error:
         raise ConfigError(f"{out} is not an eval.json of this version; choose another output, or delete it") from error
-    if list(map(os.path.realpath, written)) != list(map(os.path.realpath, paths)):
+    written, known = before["samples"], [entry.get("sha256") for entry in before["provenance"].get("inputs", [])]
+    same_paths = list(map(os.path.realpath, written)) == list(map(os.path.realpath, paths))
+    if STREAM in paths:
+        console.warn(f"{out} is overwritten; samples from stdin cannot be compared with those that it evaluates")
+    elif list(map(os.path.realpath, written)) != list(map(os.path.realpath, paths)) and known != list(
+        map(digest, paths)
+    ):
         raise ConfigError(f"{out} evaluates {', '.join(written)}; choose another output with -o, or delete it")
 
 
