@@ -26,14 +26,21 @@ def test_an_error_is_one_line_of_plain_text(text: str, capsys: pytest.CaptureFix
         assert text in said.err
 
 
-def test_progress_without_a_terminal_is_a_line_a_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("total", "first"), [(40, "training: 5 of 40 (12%), 0:01:10 left, 0.5/s"), (None, "training: 5, 0.5/s")]
+)
+def test_progress_without_a_terminal_is_a_line_every_ten_seconds(
+    total: int | None, first: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     console.be_quiet(False)
-    with console.progress("scoring", 1000) as advance:
-        for _ in range(1000):
+    seconds = iter(range(0, 1000, 2))  # a step takes two seconds
+    monkeypatch.setattr("time.monotonic", lambda: float(next(seconds)))
+    with console.progress("training", total) as advance:
+        for _ in range(40):
             advance(1)
     lines = capsys.readouterr().err.split("\n")[:-1]
-    assert lines[0] == "scoring: 100 of 1,000 (10%)"
-    assert len(lines) == 9
+    assert lines[0] == first
+    assert len(lines) == (7 if total else 8)
 
 
 def test_short_work_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:

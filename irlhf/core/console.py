@@ -3,8 +3,10 @@
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import (
@@ -23,7 +25,8 @@ from rich.text import Text
 CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
-_PLAIN_EVERY = 10  # percent between two plain progress lines
+_PLAIN_SECONDS = 10  # at least, between two plain progress lines
+_PLAIN_SHARE = 0.1  # of the time so far, at least, so that long work prints few lines
 
 PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))  # number of processes started by torchrun
 FIRST = os.environ.get("RANK", "0") == "0"  # only the first process prints
@@ -74,7 +77,7 @@ def error(text: str) -> None:
 
 @contextmanager
 def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Yield a function that counts finished work; show a bar on a terminal, else one line per 10%."""
+    """Yield a function that counts finished work; show a bar on a terminal, else a line now and then."""
     if _quiet:
         yield lambda steps: None
     elif _console.is_terminal:
@@ -86,21 +89,26 @@ def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 class _Lines:
-    """Progress without a terminal: one plain line per 10%, none if the total is below 100."""
+    """Progress without a terminal: a plain line with the rate and the time left, every ten seconds or more."""
 
     def __init__(self, label: str, total: int | None) -> None:
         self.label, self.total = label, total
         self.count = 0
-        self.printed_share = 0
+        self.started = self.printed = time.monotonic()
 
     def __call__(self, steps: int) -> None:
         self.count += steps
-        if not self.total:
+        now = time.monotonic()
+        seconds = now - self.started
+        due = now - self.printed >= max(_PLAIN_SECONDS, _PLAIN_SHARE * seconds)
+        if not due or not self.count or self.count == self.total:
             return
-        share = 100 * self.count // self.total
-        if self.total >= 100 and share >= self.printed_share + _PLAIN_EVERY and self.count < self.total:
-            self.printed_share = share - share % _PLAIN_EVERY
-            print(f"{self.label}: {self.count:,} of {self.total:,} ({share}%)", file=sys.stderr)
+        self.printed = now
+        text = f"{self.label}: {self.count:,}"
+        if self.total:
+            left = timedelta(seconds=round(seconds / self.count * (self.total - self.count)))
+            text += f" of {self.total:,} ({100 * self.count // self.total}%), {left} left"
+        print(f"{text}, {self.count / seconds:,.1f}/s", file=sys.stderr)
 
 
 def _bar() -> Progress:
