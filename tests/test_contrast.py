@@ -360,7 +360,7 @@ def test_a_completion_that_was_cut_off_is_trained_without_an_end_of_turn(tmp_pat
     scored = write(tmp_path / "cut.jsonl", rows)
     outcome = call("finetune", scored, "--context", "64", "--preview", "2", "--epochs", "1")
     assert outcome.code == 0, outcome.err
-    red, blue = outcome.out.split("── ")[1:][1], outcome.out.split("── ")[1:][3]
+    red, blue = outcome.out.split("── ")[3], outcome.out.split("── ")[5]
     assert "[</s>]" in blue or "[<|end|>]" in blue or blue.rstrip().endswith("]")
     assert red.count("[") == blue.count("[") - 1
 

@@ -15,7 +15,7 @@ from irlhf.cli.app import app
 from irlhf.cli.command import plain
 from irlhf.cli.old_spellings import SPELLINGS
 
-MOST_OPTIONS = 36
+MOST_OPTIONS = 37
 WORDS = 44  # columns of a help page that are left for sentences
 PANELS = {"What to request", "Sampling", "Training", "Server", "Output", None}
 

@@ -125,7 +125,7 @@ def test_a_training_that_is_there_is_never_paid_for_again(host: OpenAIServer) ->
 
 def test_what_costs_money_is_said_and_agreed_to_first(host: OpenAIServer) -> None:
     outcome = train(host, "--price-per-mtok", "1000", "--epochs", "3")
-    tokens = sum(estimate(one["messages"]) for one in rendered())
+    tokens = sum(estimate(one) for one in rendered())
     assert outcome.code == 2
     assert f"32 rows of about {tokens:,} tokens" in outcome.err
     assert f"{3 * tokens:,} billed tokens; price: about {3 * tokens / 1000:.2f}" in outcome.err

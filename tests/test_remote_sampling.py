@@ -229,7 +229,9 @@ def test_prompts_are_sent_as_the_token_ids_of_the_policy_at_hand(bench: Bench, s
     long = "Mind this. " * 60 + "short: 0.90\n\n<|endoftext|> And now?"  # cut and disarmed
     write(Path("in.jsonl"), [example(0, prompt=long), example(1, prompt=[{"role": "user", "content": "Why?"}])])
     command = line(bench, served, "out.jsonl", "--concurrency", "1")
-    well(call(*("in.jsonl" if one == bench.examples else one for one in command)))
+    outcome = call(*("in.jsonl" if one == bench.examples else one for one in command))
+    assert (outcome.code, outcome.err.count("\n")) == (0, 1)
+    assert "prompt was shortened at the beginning" in outcome.err
     policy = read_policy(bench.policy)
     chat = PromptEncoder(served.tokenizer, policy.template, policy.names)
     rows = read(Path("out.jsonl"))

@@ -144,6 +144,10 @@ DropAll = Annotated[
         help="Probability that a row has no reward line at all.",
     ),
 ]
+DropCut = Annotated[
+    bool,
+    _training("--drop-cut", metavar="", help="Leave out completions that the limit on new tokens cut off."),
+]
 Accumulate = Annotated[int, _training("--accumulate", min=1, help="Parts in which a step is computed, to save memory.")]
 Lora = Annotated[
     int,

@@ -159,6 +159,14 @@ def sample(
         float,
         _sampling("--top-p", min=0, max=1, help="Sample among the likeliest tokens of this share.", metavar="SHARE"),
     ] = 1.0,
+    on_bad_row: Annotated[
+        options.BadRow,
+        _sampling(
+            "--on-bad-row",
+            metavar="stop|skip",
+            help="Stop at the first row that cannot be read, or set it aside with its reason.",
+        ),
+    ] = options.BadRow.stop,
     max_tokens: Annotated[int, _sampling("--max-tokens", min=1, help="Most tokens of a completion.")] = 128,
     batch: Annotated[int, _sampling("--batch", min=1, help="Samples drawn at the same time.")] = 64,
     seed: Annotated[int, _sampling("--seed", min=0, max=2**32 - 1, help="Seed of every random draw.")] = 0,
@@ -259,6 +267,7 @@ def sample(
         api=api.value if api else "",
         precision=precision.value,
         against=against.value,
+        on_bad_row=on_bad_row.value,
     )
     summary = draw(policy, prompts, out, settings, options.executor(executor, workers))
     written = f"{summary.get('written', 0):,} samples of {summary.get('prompts', 0):,} prompts"

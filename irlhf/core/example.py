@@ -22,6 +22,7 @@ import orjson
 
 from irlhf.core.errors import DataError
 from irlhf.core.hashing import add_new
+from irlhf.core.tool_calls import tools_of
 
 Message = dict[str, Any]  # {"role": "user", "content": "…"}, and vendor-specific keys
 Content = str | list[Message]
@@ -94,6 +95,11 @@ class Example:
     def cluster(self) -> str:
         """The id of the row's prompt, for splits and for clustered intervals."""
         return self.group or self.id
+
+    @property
+    def tools(self) -> list[Any]:
+        """The tools that the assistant may call in this row. Raises DataError."""
+        return tools_of(self.extra)
 
     @property
     def wishes(self) -> dict[str, float]:

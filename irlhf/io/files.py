@@ -41,6 +41,11 @@ def read_rows(path: Path) -> Iterator[tuple[Where, dict[str, Any]]]:
         yield where, row
 
 
+def expanded(name: str) -> str:
+    """Return a path with ~ replaced by the home folder; other names, such as those on the hub, are unchanged."""
+    return str(Path(name).expanduser()) if name.startswith("~") else name
+
+
 def _ignore(reason: str) -> None:
     """Discard the reason."""
 

@@ -69,6 +69,7 @@ class ResumableWriter:
     done: set[int] = field(default_factory=set)  # fingerprints of the ids written by an interrupted run
     finished: bool = False  # an earlier run of the same command completed the output
     counts: Counter[str] = field(default_factory=Counter)
+    first_rejection: str = ""  # the place and the reason
     _resumable: bool = True  # if False, an incomplete output is deleted
     _rows: int = -1  # file descriptors
     _rejects: int = -1
@@ -93,6 +94,7 @@ class ResumableWriter:
     def reject(self, where: Where | str, reason: str, row: object) -> None:
         """Write one row to the rejected rows, with the reason. Raises OutputError."""
         self.counts["rejected"] += 1
+        self.first_rejection = self.first_rejection or f"{where}: {reason}"
         if self.output != files.STREAM:
             _append(self._rejects, rejection(where, reason, row), self.output)
 
@@ -373,7 +375,8 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     changed += [
         f"{name} was {was.get(name, 'not set')!s:.60} and is {here.get(name, 'not set')!s:.60}"
         for name in sorted(was.keys() | here.keys())
-        if was.get(name) != here.get(name)
+        # An earlier version did not know a setting that is off by default.
+        if was.get(name, False) != here.get(name, False)
     ]
     return changed
 

@@ -3,6 +3,7 @@
     constants of the policy      names, lines, spelling, character foldings
     rewards.jinja                writes the targets into `messages` as `irlhf sample` does, and escapes all other text
     the base's chat template     unchanged; it renders the new messages
+    the opening of an answer     an empty think block, for example, where the base's chat template leaves it out
 
 The chat template does not run the user's reward template. Its output is split into the texts around values and lines.
 """
@@ -27,9 +28,11 @@ from irlhf.policy.escaping import folded
 from irlhf.policy.policy_file import Policy, Reach
 from irlhf.policy.scales import UNIT
 from irlhf.policy.templates import Bound, RequestedValue, Template
+from irlhf.policy.turn_format import TurnFormat
 
 _BEGIN = "{#- irlhf: this chat template knows the rewards"
 _END = "{# irlhf: the base's own chat template follows #}\n"  # does not trim the whitespace of the base's template
+_TAIL = "{#+ irlhf: what the base's chat template writes before an answer, but not behind a prompt. #}"
 _PROGRAM = "rewards.jinja"
 _OWN = "irlhf"  # prefix of the variables of rewards.jinja
 _ALL = "rewards"
@@ -92,9 +95,21 @@ def with_rewards(policy: Policy, base: str, tokenizer: Any) -> str:
     return "\n".join(parts) + _END + base
 
 
+def with_opening(chat_template: str, turns: TurnFormat | None) -> str:
+    """Return a chat template whose prompts end where an answer begins, see TurnFormat.opening."""
+    if turns is None or not turns.before_answer:
+        return chat_template
+    # Jinja drops a line break at the very end of a template, which is no longer there.
+    cut, newline = (chat_template[:-1], "\n") if chat_template.endswith("\n") else (chat_template, "")
+    added = f"{{{{ {_literal(turns.before_answer)} if add_generation_prompt else '' }}}}"
+    return f"{cut}{_TAIL}{added}{newline}"
+
+
 def without_rewards(chat_template: str) -> str:
-    """Return the chat template of the base model, with the reward part removed if there is one."""
-    return chat_template.split(_END, 1)[1] if has_rewards(chat_template) else chat_template
+    """Return the chat template of the base model, with everything removed that irlhf adds."""
+    base = chat_template.split(_END, 1)[1] if has_rewards(chat_template) else chat_template
+    base, tail, added = base.partition(_TAIL)
+    return base + ("\n" if tail and added.endswith("\n") else "")
 
 
 def has_rewards(chat_template: str) -> bool:

@@ -10,7 +10,14 @@ from transformers.utils import CHAT_TEMPLATE_DIR, CHAT_TEMPLATE_FILE
 from irlhf.core import console
 from irlhf.core.example import Message
 from irlhf.io.files import whole_file
-from irlhf.models.chat_template import UnsupportedTemplate, has_rewards, put, with_rewards, without_rewards
+from irlhf.models.chat_template import (
+    UnsupportedTemplate,
+    has_rewards,
+    put,
+    with_opening,
+    with_rewards,
+    without_rewards,
+)
 from irlhf.models.loading import load_tokenizer
 from irlhf.models.prompt_encoding import PromptEncoder
 from irlhf.policy.escaping import ESCAPE
@@ -33,6 +40,7 @@ def write_chat_template(folder: Path, policy: Policy) -> bool:
         base = without_rewards(before)
         text = base if policy.blind else _with_rewards(policy, base, tokenizer)
         accepting.append(text != base)
+        text = with_opening(text, policy.turns)
         if text != before:
             with whole_file(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")

@@ -1,5 +1,6 @@
 """Encode conversations for sequence classifiers, and compute their logits."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 from irlhf.core.errors import ConfigError
 from irlhf.core.example import Content, as_messages, as_text
 from irlhf.models.loading import fitting_threads, load_classifier
-from irlhf.models.prompt_encoding import Refused
+from irlhf.models.turn_probe import Refused
 
 CHAT, PAIR, COMPLETION = "chat", "pair", "completion"
+PROMPT_CUT, COMPLETION_CUT = "prompts", "completions"  # what truncated inputs lost
 
 # Tokens per batch, padding included: small enough for CPU caches, large enough to use an accelerator fully.
 _BUDGET = {"cpu": 2**10}
@@ -27,7 +29,8 @@ class Shown:
     pair        prompt and completion as a text pair; the default otherwise
     completion  the completion only
 
-    Long inputs are truncated at the beginning; in a pair, the longer text is truncated.
+    Long inputs are truncated at the beginning. In a pair, the prompt is truncated, and the completion only if it does
+    not fit alone. `cut` counts truncated inputs by what they lost.
     """
 
     def __init__(self, tokenizer: Any, model: Any, how: str = "") -> None:
@@ -39,11 +42,20 @@ class Shown:
         # Tokenizers without a limit report 10^30.
         self.limit = int(min(tokenizer.model_max_length, _positions(model) or tokenizer.model_max_length))
         first = tokenizer("")["input_ids"][:1]
+        self.cut: Counter[str] = Counter()
         self.begins = tokenizer.bos_token if first == [tokenizer.bos_token_id] else ""
 
     def __call__(self, prompt: Content, completion: Content) -> Row:
         """Return the token ids, truncated to the limit. Raises Refused if there are none."""
-        row: Row = self.tokenizer(*self._texts(prompt, completion), truncation=True, max_length=self.limit)
+        texts = self._texts(prompt, completion)
+        row: Row = self.tokenizer(*texts)
+        if (length := len(row["input_ids"])) > self.limit:
+            own = self._completion_tokens(texts, completion)
+            # Of a prompt, at least its first and last special tokens stay.
+            fits = own + self.tokenizer.num_special_tokens_to_add(pair=len(texts) > 1) < self.limit
+            self.cut[PROMPT_CUT if fits and length > own else COMPLETION_CUT] += 1
+            how = "only_first" if fits and len(texts) > 1 else True
+            row = self.tokenizer(*texts, truncation=how, max_length=self.limit)
         if not row["input_ids"]:
             raise Refused("the text has no tokens")
         return row
@@ -52,6 +64,11 @@ class Shown:
         """Return the token ids without truncation."""
         row: Row = self.tokenizer(*self._texts(prompt, completion))
         return row
+
+    def _completion_tokens(self, texts: tuple[str, ...], completion: Content) -> int:
+        """Return the tokens of the completion, approximately if it is within a rendered conversation."""
+        text = as_text(completion) if self.how == CHAT else texts[-1]
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _texts(self, prompt: Content, completion: Content) -> tuple[str, ...]:
         if self.how == PAIR:

@@ -33,9 +33,9 @@ def describe(name: str) -> Description:
     if name.startswith((".", "/", "~")) and not folder.is_dir():
         raise ConfigError(f"{name}: no such folder")
     if folder.is_dir() and not (folder / _CONFIG).is_file():
-        if not (folder / _ADAPTER).is_file():
-            raise ConfigError(f"{name}: no {_CONFIG} in this folder, so it holds no model; choose a model folder")
-        return describe(str(json.loads((folder / _ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]))
+        if base := adapted_base(name):
+            return describe(base)
+        raise ConfigError(f"{name}: no {_CONFIG} in this folder, so it holds no model; choose a model folder")
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         with torch.device("meta"):
@@ -51,6 +51,20 @@ def describe(name: str) -> Description:
         context=int(getattr(text, "max_position_embeddings", None) or _CONTEXT),
         commit="" if folder.is_dir() else _commit(name),
     )
+
+
+def adapted_base(name: str) -> str:
+    """Return the base model of a folder of LoRA weights; empty for any other model. Raises ConfigError."""
+    path = Path(name) / _ADAPTER
+    if not path.is_file() or (path.parent / _CONFIG).is_file():
+        return ""
+    try:
+        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"{path}: damaged ({error}); save the LoRA weights again") from error
+    if not base:
+        raise ConfigError(f"{path}: no base_model_name_or_path, so the base model is unknown; add it")
+    return str(base)
 
 
 def _commit(name: str) -> str:

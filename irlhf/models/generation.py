@@ -31,6 +31,7 @@ class Drawn(NamedTuple):
     entropy_low: float | None = None  # bounds, if the server does not return the entropy
     entropy_high: float | None = None
     censored: int | None = None
+    notes: tuple[str, ...] = ()  # what happened to the prompt, see irlhf/sampling/prompts.py
 
 
 def generate(

@@ -11,11 +11,15 @@ from safetensors import SafetensorError
 from tokenizers import AddedToken
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from irlhf.core import console
 from irlhf.core.errors import ConfigError
 from irlhf.models.chat_template import without_rewards
+from irlhf.models.description import adapted_base
 from irlhf.models.prompt_encoding import PLAIN_CHAT
+from irlhf.policy.turn_format import TurnFormat
 
 _SMALL = 1_000_000  # parameters
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -24,11 +28,10 @@ transformers.logging.disable_progress_bar()
 def load_causal(name: str, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
     """Return a causal language model and its tokenizer, with padding and chat template set.
 
-    The weights have the dtype `dtype`, or the saved one. A base without a chat template gets a plain one. Raises
-    ConfigError if the model cannot be loaded.
+    The weights have the dtype `dtype`, or the saved one. A folder of LoRA weights gives its base model with these
+    merged in. A base without a chat template gets a plain one. Raises ConfigError if the model cannot be loaded.
     """
-    model = _load(AutoModelForCausalLM, name, dtype=dtype or "auto").to(device())
-    return model, load_speaker(name)
+    return _load_merged(name, dtype).to(device()), load_speaker(name)
 
 
 def load_classifier(name: str, revision: str = "") -> tuple[Any, Any]:
@@ -72,7 +75,9 @@ def _head(model: Any) -> tuple[str, Any]:
 def load_speaker(name: str) -> Any:
     """Return the tokenizer of a causal language model, with a plain chat template if it has none."""
     tokenizer = load_tokenizer(name)
-    tokenizer.chat_template = tokenizer.chat_template or PLAIN_CHAT
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)  # masked and not trained on, like every padding
+    tokenizer.chat_template = _with_default(name, tokenizer.chat_template) or PLAIN_CHAT
     return tokenizer
 
 
@@ -127,10 +132,10 @@ def size_of(model: Any) -> int:
     return sum(weights.numel() for weights in model.parameters())
 
 
-def end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Return the ids that end a completion: those of the tokenizer and of generation_config.json."""
+def end_tokens(model: Any, tokenizer: Any, turns: TurnFormat | None = None) -> list[int]:
+    """Return the ids that end a completion: those of the tokenizer, generation_config.json and the chat template."""
     shipped = getattr(model.generation_config, "eos_token_id", None)
-    known = shipped if isinstance(shipped, list) else [shipped]
+    known = [*(shipped if isinstance(shipped, list) else [shipped]), *(turns.ends if turns else ())]
     return sorted({token for token in [tokenizer.eos_token_id, *known] if token is not None})
 
 
@@ -157,6 +162,22 @@ def fitting_threads(model: Any) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _load_merged(name: str, dtype: torch.dtype | None) -> Any:
+    """Return a causal language model; LoRA weights are merged into it."""
+    base = adapted_base(name)
+    if not base:
+        return _load(AutoModelForCausalLM, name, dtype=dtype or "auto")
+    from irlhf.models.adapters import merged
+
+    if not (Path(name) / _ADAPTER_WEIGHTS).is_file():
+        raise ConfigError(f"{name}: no {_ADAPTER_WEIGHTS} in this folder of LoRA weights; save them as safetensors")
+    model = _load_merged(base, dtype)
+    try:
+        return merged(model, name)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ConfigError(f"{name}: these LoRA weights do not fit their base {base} ({_reason(error)})") from error
+
+
 def _load(kind: Any, name: str, **options: Any) -> Any:
     """Return a model with all weights loaded from its files. Raises ConfigError if weights are missing."""
     model, missing_weights = _loaded(kind, name, **options)
@@ -170,7 +191,7 @@ def _load(kind: Any, name: str, **options: Any) -> Any:
 
 def _loaded(kind: Any, name: str, **options: Any) -> tuple[Any, set[str]]:
     """Return a model, and the names of the weights that are missing from its files."""
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+    if name.startswith((".", "/", "~")) and not Path(name).is_dir():
         raise ConfigError(f"{name}: no such folder")
     arguments = {"dtype": "auto", "use_safetensors": True, "output_loading_info": True, **options}
     try:
@@ -186,6 +207,15 @@ def _base_chat(chat_template: str | dict[str, str] | None) -> str | dict[str, st
     if isinstance(chat_template, dict):
         return {name: without_rewards(text) for name, text in chat_template.items()}
     return without_rewards(chat_template) if chat_template else chat_template
+
+
+def _with_default(name: str, chat_template: str | dict[str, str] | None) -> str | dict[str, str] | None:
+    """Return the chat templates of a tokenizer, with a default if there are several."""
+    if not isinstance(chat_template, dict) or not chat_template or "default" in chat_template:
+        return chat_template
+    chosen = "chat" if "chat" in chat_template else next(iter(chat_template))
+    console.note(f"{name}: several chat templates ({', '.join(chat_template)}) and no default; using '{chosen}'")
+    return {**chat_template, "default": chat_template[chosen]}
 
 
 def _reason(error: Exception) -> str:

@@ -1,17 +1,19 @@
 """Encode prompts with target rewards as token ids, for training and for sampling."""
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import jinja2
-
 from irlhf.core.errors import DataError
 from irlhf.core.example import Content, Message, as_messages
+from irlhf.core.tool_calls import calls_of, name_of
 from irlhf.models.special_tokens import Specials, specials_of
+from irlhf.models.turn_probe import Refused, render, turn_format
 from irlhf.policy.templates import RequestedValue, Template
+from irlhf.policy.turn_format import REASONING, TurnFormat, reasoning_of
 
 # For bases without a chat template: turns with a speaker, separated by blank lines.
 SPEAKERS = {"user": "Human", "assistant": "Assistant"}
@@ -31,16 +33,19 @@ class PromptTooLong(DataError):
     """The prompt does not fit even if its text is removed."""
 
 
-class Refused(DataError):
-    """The chat template rejects a conversation, such as one with two consecutive answers."""
-
-
 class Tokens(NamedTuple):
     """An encoded prompt."""
 
     ids: list[int]
     cut: bool  # the beginning of the conversation was removed
     turns: list[Message]  # remaining conversation, without rewards
+
+
+class EncodedAnswer(NamedTuple):
+    """An encoded completion, and the parts of it that the chat template does not show."""
+
+    ids: list[int]
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,12 @@ class PromptEncoder:
     template: Template
     names: Sequence[str]  # all rewards of the policy
     trusting: bool = False  # do not escape reward lines and special tokens in user text
+    turns: TurnFormat | None = None  # of the policy; None measures that of the tokenizer
+
+    @cached_property
+    def turn_format(self) -> TurnFormat:
+        """Where an answer begins and ends."""
+        return self.turns or turn_format(self.tokenizer)
 
     def messages(self, prompt: Content, requested: Mapping[str, RequestedValue]) -> list[Message]:
         """Return the messages with reward lines added and user text escaped."""
@@ -59,51 +70,103 @@ class PromptEncoder:
         escaped = [self._escaped(message) for message in as_messages(prompt)]
         return self.template.render(escaped, requested, self.names)
 
-    def text(self, prompt: Content, requested: Mapping[str, RequestedValue]) -> str:
-        """Return the text of the prompt, up to the beginning of the completion."""
-        return self._chat_text(self.messages(prompt, requested), generation=True)
+    def text(self, prompt: Content, requested: Mapping[str, RequestedValue], tools: Sequence[Any] = ()) -> str:
+        """Return the text of the prompt, up to the beginning of the completion. Raises Refused."""
+        text = render(self.tokenizer, self.messages(prompt, requested), tools, generation=True)
+        return text + self.turn_format.before_answer if text.endswith(self.turn_format.prefix) else text
 
-    def prompt(self, prompt: Content, requested: Mapping[str, RequestedValue], room: int) -> Tokens:
+    def prompt(
+        self, prompt: Content, requested: Mapping[str, RequestedValue], room: int, tools: Sequence[Any] = ()
+    ) -> Tokens:
         """Return the prompt as at most `room` token ids.
 
         A long conversation is shortened at the beginning: first whole turns, then the first words of the last user
-        turn. System messages and reward lines are kept. Raises PromptTooLong if an empty turn does not fit.
+        turn. System messages, tools and reward lines are kept. Raises PromptTooLong if an empty turn does not fit.
         """
         turns = list(as_messages(prompt))
-        ids = self._ids(self.text(turns, requested))
+        ids = self._ids(self.text(turns, requested, tools))
         if len(ids) <= room:
             return Tokens(ids, False, turns)
         start = 1 if turns[0]["role"] in ("system", "developer") else 0
         while any(turn["role"] == "user" for turn in turns[start + 1 :]):
             del turns[start]
-            if turns[start]["role"] == "assistant":
+            if turns[start]["role"] in ("assistant", "tool"):
                 continue  # remove an answer together with its question
-            ids = self._ids(self.text(turns, requested))
+            ids = self._ids(self.text(turns, requested, tools))
             if len(ids) <= room:
                 return Tokens(ids, True, turns)
-        return self._shortened(turns, requested, room, start)
+        return self._shortened(turns, requested, room, start, tools)
 
-    def completion(self, completion: Content, prompt: Content) -> list[int]:
-        """Return the token ids of the completion, including the end of the turn. Raises DataError."""
+    def completion(
+        self, completion: Content, prompt: Content, tools: Sequence[Any] = (), *, ended: bool = True
+    ) -> EncodedAnswer:
+        """Return the token ids of the completion, with the end of the turn if it `ended`.
+
+        Raises Refused if the chat template rejects the conversation or drops the answer.
+        """
+        turns = self.turn_format
         answer = [self._escaped(message) for message in as_messages(completion, "assistant")]
-        if self.tokenizer.chat_template != PLAIN_CHAT:
-            question = [self._escaped(message) for message in as_messages(prompt)]
-            before = self._chat_text(question, generation=True)
-            whole = self._chat_text(question + answer, generation=False)
-            if whole.startswith(before):
-                return self._ids(whole.removeprefix(before))
-        if len(answer) > 1 or not isinstance(answer[0].get("content"), str):
-            raise DataError("a completion of several messages needs a base model with a chat template that accepts it")
-        return [*self._ids(" " + answer[0]["content"]), self.tokenizer.eos_token_id]
+        text = self._answer_text([self._escaped(message) for message in as_messages(prompt)], answer, tools)
+        dropped = tuple(_dropped_answer(answer, text))
+        if text.endswith(turns.tail):
+            text = text.removesuffix(turns.tail)
+            ids = self._ids(text + turns.end if ended else text)
+        else:
+            ids = self._ids(text)
+            while ids and not ended and ids[-1] in self._special_ids:
+                ids.pop()
+        if ended and not turns.end:
+            if len(answer) > 1:
+                raise Refused("several messages as a completion need a chat template that ends a turn with a token")
+            ids.extend(turns.ends[:1])
+        return EncodedAnswer(ids, dropped)
 
-    def _shortened(self, turns: list[Message], requested: Mapping[str, RequestedValue], room: int, at: int) -> Tokens:
+    def dropped(self, prompt: Content, tools: Sequence[Any] = ()) -> list[str]:
+        """Return the parts of a prompt that the chat template does not show. Raises Refused."""
+        turns = [self._escaped(message) for message in as_messages(prompt)]
+        plain = all(turn["role"] in ("user", "assistant") and not turn.get("tool_calls") for turn in turns)
+        if plain and not tools:
+            return []
+        text = render(self.tokenizer, turns, tools, generation=True)
+        shown = [f"the {turn['role']} message" for turn in turns if not _shows(text, turn.get("content"))]
+        calls = [call for turn in turns for call in calls_of(turn)]
+        return [
+            *(["the tools"] if any(not _shows(text, name_of(tool)) for tool in tools) else []),
+            *dict.fromkeys(what for what in shown if what not in ("the user message", "the assistant message")),
+            *(["an earlier tool call"] if any(not _shows(text, name_of(call)) for call in calls) else []),
+        ]
+
+    def _answer_text(self, question: list[Message], answer: list[Message], tools: Sequence[Any]) -> str:
+        """Return what the chat template writes behind a prompt for an answer, with the end of its turn."""
+        turns = self.turn_format
+        before = render(self.tokenizer, question, tools, generation=True)
+        whole = render(self.tokenizer, question + answer, tools, generation=False)
+        start = before.removesuffix(turns.opened)
+        if whole.startswith(before):
+            text = whole.removeprefix(before)
+            opening = turns.before_answer
+            if len(answer) == 1 and opening and opening in text:
+                # Thoughts have no place where the policy answers at once, as with the channels of gpt-oss.
+                return text.partition(opening)[2]
+            return text.removeprefix(opening)
+        if whole.startswith(start):  # the template shows no think block before a given answer
+            thoughts = _thoughts(answer[0]) if turns.thoughts else ""
+            text = whole.removeprefix(start)
+            return thoughts + turns.opening + text.lstrip("\n") if turns.thoughts else text
+        if len(answer) > 1 or not isinstance(answer[0].get("content"), str):
+            raise Refused("the chat template changes the question when it writes this answer")
+        return f"{answer[0]['content']}{turns.tail}"
+
+    def _shortened(
+        self, turns: list[Message], requested: Mapping[str, RequestedValue], room: int, at: int, tools: Sequence[Any]
+    ) -> Tokens:
         """Remove as few first words as possible from turn `at` so that the prompt fits."""
         text = turns[at]["content"]
         starts = [word.start() for word in _WORD.finditer(text)] + [len(text)]
 
         def from_word(word: int) -> Tokens:
             left = [*turns[:at], {**turns[at], "content": text[starts[word] :]}, *turns[at + 1 :]]
-            return Tokens(self._ids(self.text(left, requested)), True, left)
+            return Tokens(self._ids(self.text(left, requested, tools)), True, left)
 
         low, high = 0, len(starts) - 1
         if len(from_word(high).ids) > room:
@@ -112,13 +175,6 @@ class PromptEncoder:
             middle = (low + high) // 2
             low, high = (low, middle) if len(from_word(middle).ids) <= room else (middle + 1, high)
         return from_word(high)
-
-    def _chat_text(self, messages: list[Message], generation: bool) -> str:
-        try:
-            text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
-        except jinja2.TemplateError as error:
-            raise Refused(f"the base's chat template rejects this conversation ({error})") from error
-        return text
 
     def _ids(self, text: str) -> list[int]:
         # Chat templates write all special tokens.
@@ -129,7 +185,39 @@ class PromptEncoder:
     def _specials(self) -> Specials:
         return specials_of(self.tokenizer, self.template, self.names)
 
+    @cached_property
+    def _special_ids(self) -> set[int]:
+        return {*self.tokenizer.all_special_ids, *self.turn_format.ends}
+
     def _escaped(self, message: Message) -> Message:
         """Split special tokens in the text, so that they are read as text."""
-        body = message.get("content")
-        return {**message, "content": self._specials.part(body)} if isinstance(body, str) else message
+        texts = {key: message[key] for key in ("content", *REASONING) if isinstance(message.get(key), str)}
+        return {**message, **{key: self._specials.part(text) for key, text in texts.items()}}
+
+
+def _dropped_answer(answer: Sequence[Message], text: str) -> Iterator[str]:
+    """Yield the parts of an answer that are missing in its text. Raises Refused if a part without substitute is."""
+    for message in answer:
+        if any(not _shows(text, name_of(call)) for call in calls_of(message)):
+            raise Refused("the chat template drops the tool call of the answer")
+        body = (message.get("content") or "").rpartition("</think>")[2]
+        if not _shows(text, body):
+            raise Refused("the chat template drops the answer")
+        if not _shows(text, reasoning_of(message)):
+            if not body.strip() and not message.get("tool_calls"):
+                raise Refused("the chat template drops the reasoning of the answer, which has no other text")
+            yield "the reasoning of the answer"
+
+
+def _shows(text: str, part: Any) -> bool:
+    """Return whether a part of a conversation is in its text, as it is or as JSON."""
+    if not isinstance(part, str) or not part.strip():
+        return True
+    stripped = part.strip()
+    return stripped in text or any(json.dumps(stripped, ensure_ascii=ascii)[1:-1] in text for ascii in (False, True))
+
+
+def _thoughts(message: Message) -> str:
+    """Return the thoughts of an answer: its reasoning, or its text in a think block."""
+    inline = (message.get("content") or "").rpartition("</think>")[0].rpartition("<think>")[2]
+    return (reasoning_of(message) or inline).strip()

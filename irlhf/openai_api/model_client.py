@@ -63,13 +63,18 @@ class ModelClient:
         self.reported: set[str] = set()
 
     def chat(
-        self, messages: Sequence[ChatMessage], seeds: Sequence[int], size: int | None = None
+        self,
+        messages: Sequence[ChatMessage],
+        seeds: Sequence[int],
+        size: int | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> list[Completion | FailedCompletion]:
         """Return a completion for each seed. `size` is the number of tokens in the messages, if known."""
+        prompt = {"messages": list(messages), **({"tools": list(tools)} if tools else {})}
         completions: list[Completion | FailedCompletion] = []
         while len(completions) < len(seeds):
             try:
-                completions += self._some(messages, seeds[len(completions) :], size)
+                completions += self._some(prompt, seeds[len(completions) :], size)
             except RequestFailed as failure:
                 completions += [FailedCompletion(str(failure))] * (len(seeds) - len(completions))
         return completions
@@ -99,7 +104,7 @@ class ModelClient:
         return self._completion(choice, usage.completion_tokens, capabilities, whole)
 
     def _some(
-        self, messages: Sequence[ChatMessage], seeds: Sequence[int], size: int | None
+        self, prompt: Mapping[str, object], seeds: Sequence[int], size: int | None
     ) -> list[Completion | FailedCompletion]:
         """Return as many of the completions as one request brings."""
 
@@ -111,7 +116,7 @@ class ModelClient:
                 "logprobs": wants,
                 "top_logprobs": wants and capabilities.top,
             }
-            return self._body(capabilities, {"messages": list(messages)}, optional)
+            return self._body(capabilities, prompt, optional)
 
         self._check_usable()  # another thread may have seen the last failure that was needed to stop
         reply, capabilities = self.server.ask(body, CompletionReply)

@@ -50,6 +50,7 @@ class Completion(NamedTuple):
     entropy: float | None = None
     reference: float | None = None
     k3: float | None = None
+    notes: tuple[str, ...] = ()  # what happened to the prompt
 
 
 class FailedCompletion(NamedTuple):

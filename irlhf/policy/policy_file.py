@@ -31,6 +31,7 @@ from irlhf.policy.rewards_file import check_name, read_rewards
 from irlhf.policy.scales import UNIT, WITHIN, Number, Scale, interpolate, nearest, within_ranks
 from irlhf.policy.targets import parse_weights
 from irlhf.policy.templates import Template, parse_template
+from irlhf.policy.turn_format import TurnFormat
 
 FILE = "policy.json"
 METRICS = "metrics.jsonl"  # the training curve, in the same folder
@@ -187,6 +188,7 @@ class _File(BaseModel):
     reservoir: tuple[tuple[Number, ...], ...]
     context: Number
     training: dict[str, Any]
+    turns: TurnFormat | None = None
 
     @model_validator(mode="after")
     def _check_reservoir(self) -> "_File":
@@ -217,6 +219,7 @@ class Policy:
     calibration: Calibration | None = None  # None before `eval --calibrate`
     digest: str = ""  # of the file without the calibration; not stored in it
     hosted: RemoteModel | None = None  # the host of the weights, if they are not in the folder
+    turns: TurnFormat | None = None  # None if the tokenizer is at a host, or in folders of earlier versions
 
     @property
     def blind(self) -> bool:
@@ -339,6 +342,7 @@ class Policy:
             "rewards": rewards,
             "reservoir": [list(vector) for vector in self.reservoir],
             "context": self.context,
+            **({"turns": self.turns.to_json()} if self.turns else {}),
             "training": dict(self.training),
             **({HOSTED: self.hosted.to_json()} if self.hosted else {}),
             **measured,
@@ -389,6 +393,7 @@ def read_policy(folder: Path) -> Policy:
             training=file.training,
             digest=digest(tree),
             hosted=read_remote_model(tree),
+            turns=file.turns,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: damaged ({_problem(error)}); fine-tune again") from error

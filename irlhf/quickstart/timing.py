@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from irlhf.models.adapters import with_lora
 from irlhf.models.description import describe
 from irlhf.models.generation import generate
 from irlhf.models.loading import device, fitting_threads, load_causal
@@ -16,7 +17,6 @@ from irlhf.models.prompt_encoding import PromptEncoder
 from irlhf.models.token_sampler import Decoding
 from irlhf.policy.templates import PLAIN, find_template
 from irlhf.training.batching import Collator, Encoded, Family, compared
-from irlhf.training.lora import with_lora
 from irlhf.training.losses import comparison_loss, sequence_sums, token_losses
 from irlhf.training.policy_run import shares_prompts
 

@@ -12,7 +12,7 @@ from irlhf.core.errors import ConfigError
 from irlhf.core.hashing import fingerprint
 from irlhf.core.registry import did_you_mean
 from irlhf.executors.base import LOCAL, Engine, Work, fixed_pools, pooled
-from irlhf.openai_api.endpoint import CACHED, CENSORED, PROMPT, is_address
+from irlhf.openai_api.endpoint import BYTES_PER_TOKEN, CACHED, CENSORED, PROMPT, is_address
 from irlhf.policy.policy_file import Policy
 from irlhf.sampling.settings import SampleSettings
 from irlhf.sampling.types import SampleRequest
@@ -22,7 +22,6 @@ APIS = (COMPLETIONS, CHAT)
 MEANS = ("api_key_env", "concurrency")  # settings for reaching a server, which do not change the rows
 
 _POOL = 4  # batches sorted by length together; a killed run repeats at most these
-_CHARACTERS = 4  # per token, in English
 _CHOICES = 16  # maximum completions of one request; a killed run may lose these
 
 
@@ -106,9 +105,9 @@ def _equal_requests(requests: Iterable[SampleRequest]) -> Iterator[list[SampleRe
             yield chunk
 
 
-def tell_size(samples: int, characters: int, settings: SampleSettings) -> None:
-    """Print the size of the work for a paid host."""
-    size_text = f"about {characters // _CHARACTERS:,} prompt tokens (estimated, counted for each request)"
+def tell_size(samples: int, size: int, settings: SampleSettings) -> None:
+    """Print the size of the work for a paid host; `size` is the length of the prompts in bytes."""
+    size_text = f"about {size // BYTES_PER_TOKEN:,} prompt tokens (estimated, counted for each request)"
     limit = f"at most {samples * settings.max_tokens:,} completion tokens"
     console.note(f"requesting {samples:,} samples from {settings.base_url}: {size_text} and {limit}")
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Event, Lock
 
+from irlhf.core.errors import DataError
 from irlhf.openai_api.model_client import ModelClient
 from irlhf.openai_api.server_logprobs import Completion, FailedCompletion
 from irlhf.policy.escaping import ALLOWED
@@ -47,7 +48,7 @@ class ChatBackend:
     def __init__(self, folder: Path, policy: Policy, settings: SampleSettings, spent: Counter[str]) -> None:
         writer = hosted_writer(policy, settings) if policy.hosted else _local_writer(folder, policy, settings)
         served = served_by(settings, writer.vocabulary)
-        self.write = writer.write
+        self.write, self.answer = writer.write, writer.answer
         self.client = ModelClient(served, settings.concurrency, spent, extra=writer.extra)
         self.ahead = Ahead()
         self.lock = Lock()  # tokenizers are not thread-safe
@@ -58,11 +59,20 @@ class ChatBackend:
         """Return the result of each request, in order. All have the same prompt and are sent as one API request."""
         with self.lock:
             written = self.write(requests[0])
+        if isinstance(written, FailedCompletion):
+            advance(len(requests))
+            return [written] * len(requests)
         long = sum(len(message.get("content") or "") for message in written.messages) >= _LONG
         with self.ahead.turn(requests[0].source.cluster) if long else nullcontext():
-            completions = self.client.chat(written.messages, [request.seed for request in requests], written.size)
+            seeds = [request.seed for request in requests]
+            completions = self.client.chat(written.messages, seeds, written.size, written.tools)
         advance(len(requests))
-        return completions
+        return [
+            each
+            if isinstance(each, FailedCompletion)
+            else each._replace(text=self.answer(each.text), notes=written.notes)
+            for each in completions
+        ]
 
 
 def _local_writer(folder: Path, policy: Policy, settings: SampleSettings) -> MessageWriter:
@@ -74,6 +84,12 @@ def _local_writer(folder: Path, policy: Policy, settings: SampleSettings) -> Mes
 def hosted_writer(policy: Policy, settings: SampleSettings) -> MessageWriter:
     """Return the writer for a hosted policy, whose messages are those of the training file."""
     names = () if settings.spoof == ALLOWED else policy.names
-    return MessageWriter(
-        lambda request: PromptMessages(policy.template.render(request.prompt, request.prompt_values, names))
-    )
+
+    def write(request: SampleRequest) -> PromptMessages | FailedCompletion:
+        try:
+            messages = policy.template.render(request.prompt, request.prompt_values, names)
+            return PromptMessages(messages, tools=request.source.tools)
+        except DataError as error:
+            return FailedCompletion(str(error))
+
+    return MessageWriter(write)

@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
 from irlhf.models.chat_template import AS_WRITTEN
 from irlhf.models.chat_template_writer import knows_rewards
 from irlhf.models.loading import load_speaker, vocabulary_of
+from irlhf.models.turn_probe import turn_format
 from irlhf.openai_api.model_client import ModelClient
-from irlhf.openai_api.server_logprobs import Completion
+from irlhf.openai_api.server_logprobs import Completion, FailedCompletion
 from irlhf.policy.policy_file import Policy
 from irlhf.sampling.messages import MessageWriter, PromptMessages, served_by
 from irlhf.sampling.prompts import prompts_for
@@ -24,14 +26,19 @@ def writer(folder: Path, policy: Policy, settings: SampleSettings) -> MessageWri
     """
     name = str(folder)
     speaker = load_speaker(name)
-    prompts = prompts_for(name, speaker, policy, policy.context, settings)
+    # The chat template of a base, or of a policy of an earlier version, does not open an answer.
+    turns = policy.turns or replace(turn_format(speaker), thoughts=True)
+    prompts = prompts_for(name, speaker, replace(policy, turns=turns), policy.context, settings)
 
-    def write(request: SampleRequest) -> PromptMessages:
-        turns, size = prompts.fitted(request)
-        return PromptMessages(prompts.chat.messages(turns, request.prompt_values), size)
+    def write(request: SampleRequest) -> PromptMessages | FailedCompletion:
+        encoded = prompts.encoded(request)
+        if isinstance(encoded, FailedCompletion):
+            return encoded
+        messages = prompts.chat.messages(encoded.turns, request.prompt_values)
+        return PromptMessages(messages, len(encoded.ids), request.source.tools, encoded.notes)
 
     extra = {"chat_template_kwargs": dict(AS_WRITTEN)} if knows_rewards(folder) else {}
-    return MessageWriter(write, vocabulary_of(name, speaker), extra)
+    return MessageWriter(write, vocabulary_of(name, speaker), extra, turns.answer)
 
 
 class CompletionsBackend:
@@ -45,12 +52,19 @@ class CompletionsBackend:
         self.client = ModelClient(served, settings.concurrency, spent, chat=False)
         self.lock = Lock()  # tokenizers are not thread-safe
 
-    def __call__(self, requests: Sequence[SampleRequest], advance: Callable[[int], None]) -> list[Completion]:
+    def __call__(
+        self, requests: Sequence[SampleRequest], advance: Callable[[int], None]
+    ) -> list[Completion | FailedCompletion]:
         """Return one completion per request, in order; `advance` is called for each."""
-        completions = []
+        completions: list[Completion | FailedCompletion] = []
         for request in requests:
             with self.lock:
-                prompt = self.prompts(request, request.prompt_values)
-            completions.append(self.client.complete(prompt, request.seed))
+                prompt = self.prompts.encoded(request)
+            if isinstance(prompt, FailedCompletion):
+                completions.append(prompt)
+            else:
+                drawn = self.client.complete(prompt.ids, request.seed)
+                text = self.prompts.chat.turn_format.answer(drawn.text)
+                completions.append(drawn._replace(text=text, notes=prompt.notes))
             advance(1)
         return completions

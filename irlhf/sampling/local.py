@@ -1,7 +1,7 @@
 """Sample from a local policy or base model, and compute the logprobs under a reference without rewards."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ from typing import Any
 from irlhf.core.entropy_bounds import k3
 from irlhf.core.errors import ConfigError
 from irlhf.models.generation import Drawn, generate
-from irlhf.models.loading import context_of, fitting_threads, load_causal
+from irlhf.models.loading import context_of, end_tokens, fitting_threads, load_causal
 from irlhf.models.precision import DTYPES
 from irlhf.models.token_logprobs import logprobs
 from irlhf.models.token_sampler import Decoding
+from irlhf.openai_api.server_logprobs import FailedCompletion
 from irlhf.policy.policy_file import FILE, Policy, read_policy
 from irlhf.policy.templates import RequestedValue
 from irlhf.sampling.opposite_target import opposite
@@ -45,15 +46,23 @@ class LocalBackend:
         self.raw = settings.raw
         self.decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens, settings.guidance)
 
-    def __call__(self, requests: Sequence[SampleRequest], advance: Callable[[int], None]) -> list[Drawn]:
+    def __call__(
+        self, requests: Sequence[SampleRequest], advance: Callable[[int], None]
+    ) -> list[Drawn | FailedCompletion]:
         """Return one completion per request, in order; `advance` is called after each batch."""
-        prompts = [self.policy.prompts(request, request.prompt_values) for request in requests]
-        order = _order(requests, prompts)
-        drawn: dict[int, Drawn] = {}
+        encoded = [self.policy.prompts.encoded(request) for request in requests]
+        drawn: dict[int, Drawn | FailedCompletion] = {
+            i: prompt for i, prompt in enumerate(encoded) if isinstance(prompt, FailedCompletion)
+        }
+        advance(len(drawn))
+        prompts = {i: prompt for i, prompt in enumerate(encoded) if not isinstance(prompt, FailedCompletion)}
+        answer = self.policy.prompts.chat.turn_format.answer
+        order = _order(requests, {i: len(prompt.ids) for i, prompt in prompts.items()})
         for start in range(0, len(order), self.batch):
             batch = order[start : start + self.batch]
-            rows = self._draw([requests[i] for i in batch], [prompts[i] for i in batch])
-            drawn.update(zip(batch, rows, strict=True))
+            rows = self._draw([requests[i] for i in batch], [prompts[i].ids for i in batch])
+            for i, row in zip(batch, rows, strict=True):
+                drawn[i] = row._replace(text=answer(row.text), notes=prompts[i].notes)
             advance(len(batch))
         return [drawn[i] for i in range(len(requests))]
 
@@ -71,14 +80,16 @@ class LocalBackend:
         return opposite(self.policy_file, request.prompt_values, self.raw) if self.against == OPPOSITE else {}
 
 
-def _order(requests: Sequence[SampleRequest], prompts: Sequence[Sequence[int]]) -> list[int]:
-    """Return an order by prompt length, to reduce padding, with the requests of one prompt side by side."""
+def _order(requests: Sequence[SampleRequest], lengths: Mapping[int, int]) -> list[int]:
+    """Return an order by prompt length, to reduce padding, with the requests of one prompt side by side.
+
+    `lengths` are those of the prompts in tokens, by the numbers of the requests to order.
+    """
     longest: dict[str, int] = {}
-    for request, prompt in zip(requests, prompts, strict=True):
-        longest[request.source.cluster] = max(len(prompt), longest.get(request.source.cluster, 0))
-    return sorted(
-        range(len(requests)), key=lambda i: (longest[requests[i].source.cluster], requests[i].source.cluster, i)
-    )
+    for i, length in lengths.items():
+        cluster = requests[i].source.cluster
+        longest[cluster] = max(length, longest.get(cluster, 0))
+    return sorted(lengths, key=lambda i: (longest[requests[i].source.cluster], requests[i].source.cluster, i))
 
 
 def _read(reference: _Loaded, requests: Sequence[SampleRequest], drawn: Sequence[Drawn]) -> list[Drawn]:
@@ -119,4 +130,6 @@ def _load(name: str, policy: Policy | None, settings: SampleSettings) -> _Loaded
     """
     model, tokenizer = load_causal(name, DTYPES.get(settings.precision))
     context = policy.context if policy else context_of(model)
-    return _Loaded(model.eval(), prompts_for(name, tokenizer, policy, context, settings))
+    prompts = prompts_for(name, tokenizer, policy, context, settings)
+    model.generation_config.eos_token_id = end_tokens(model, tokenizer, prompts.chat.turn_format)
+    return _Loaded(model.eval(), prompts)

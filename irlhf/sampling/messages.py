@@ -1,11 +1,11 @@
 """Messages and model settings of requests to a server."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from irlhf.core.example import Message
-from irlhf.openai_api.server_logprobs import ServedModel
+from irlhf.openai_api.server_logprobs import FailedCompletion, ServedModel
 from irlhf.sampling.settings import SampleSettings
 from irlhf.sampling.types import SampleRequest
 
@@ -15,15 +15,18 @@ class PromptMessages(NamedTuple):
 
     messages: list[Message]
     size: int | None = None  # prompt tokens, if the tokenizer is local
+    tools: Sequence[Any] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class MessageWriter:
     """Writes the messages of a request, with extra fields for the server."""
 
-    write: Callable[[SampleRequest], PromptMessages]
+    write: Callable[[SampleRequest], PromptMessages | FailedCompletion]
     vocabulary: int | None = None  # size of the vocabulary; None if unknown
     extra: Mapping[str, object] = field(default_factory=dict)  # extra fields of a request
+    answer: Callable[[str], str] = str  # removes what the chat template adds to an answer
 
 
 def served_by(settings: SampleSettings, vocabulary: int | None) -> ServedModel:

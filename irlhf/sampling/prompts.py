@@ -2,16 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from irlhf.core.errors import ConfigError, DataError
 from irlhf.core.example import Message
-from irlhf.models.prompt_encoding import PromptEncoder, Tokens
+from irlhf.models.prompt_encoding import PromptEncoder
+from irlhf.openai_api.server_logprobs import FailedCompletion
 from irlhf.policy.escaping import ALLOWED
 from irlhf.policy.policy_file import Policy
 from irlhf.policy.templates import PLAIN, RequestedValue, find_template
 from irlhf.sampling.settings import SampleSettings
-from irlhf.sampling.types import SampleRequest
+from irlhf.sampling.types import CUT, SampleRequest
+
+
+class EncodedPrompt(NamedTuple):
+    """The prompt of a request as token ids, and what the user should know about it."""
+
+    ids: list[int]
+    turns: list[Message]  # that fit, without rewards
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -23,18 +32,21 @@ class Prompts:
 
     def __call__(self, request: SampleRequest, requested: Mapping[str, RequestedValue]) -> list[int]:
         """Return the prompt of a request as token ids, with these rewards. Raises DataError."""
-        return self._fitted(request, requested).ids
-
-    def fitted(self, request: SampleRequest) -> tuple[list[Message], int]:
-        """Return the turns that fit, without rewards, and the prompt tokens with rewards. Raises DataError."""
-        tokens = self._fitted(request, request.prompt_values)
-        return tokens.turns, len(tokens.ids)
-
-    def _fitted(self, request: SampleRequest, requested: Mapping[str, RequestedValue]) -> Tokens:
         try:
-            return self.chat.prompt(request.prompt, requested, self.room)
+            return self.chat.prompt(request.prompt, requested, self.room, request.source.tools).ids
         except DataError as error:
             raise DataError(f"{request.id}: {error}") from error
+
+    def encoded(self, request: SampleRequest) -> EncodedPrompt | FailedCompletion:
+        """Return the prompt of a request with its rewards, or the reason why there is none."""
+        try:
+            tools = request.source.tools
+            tokens = self.chat.prompt(request.prompt, request.prompt_values, self.room, tools)
+            dropped = self.chat.dropped(request.prompt, tools)
+        except DataError as error:
+            return FailedCompletion(str(error))
+        lost = (f"without {what}, which the chat template drops" for what in dropped)
+        return EncodedPrompt(tokens.ids, tokens.turns, (*([CUT] if tokens.cut else []), *lost))
 
 
 def prompts_for(name: str, tokenizer: Any, policy: Policy | None, context: int, settings: SampleSettings) -> Prompts:
@@ -44,4 +56,5 @@ def prompts_for(name: str, tokenizer: Any, policy: Policy | None, context: int, 
     if room <= 0:
         problem = f"--max-tokens {settings.max_tokens} leaves no room in a context of {context} tokens"
         raise ConfigError(f"{name}: {problem}")
-    return Prompts(PromptEncoder(tokenizer, template, names, settings.spoof == ALLOWED), room)
+    turns = policy.turns if policy else None
+    return Prompts(PromptEncoder(tokenizer, template, names, settings.spoof == ALLOWED, turns), room)

@@ -13,9 +13,11 @@ from irlhf.core.errors import ConfigError, DataError
 from irlhf.core.example import SPLITS, TEST, Example, Where, as_text, from_json
 from irlhf.core.hashing import Shard, add_new, fingerprint, parse_shard
 from irlhf.core.registry import did_you_mean
+from irlhf.core.tool_calls import TOOL_KEYS
 from irlhf.executors.base import LOCAL, Engine, run_pools
-from irlhf.io.files import STREAM, holds_texts, read_rows, read_texts
-from irlhf.io.resumable import ResumableWriter, RunManifest, recorded_setting, resumable_output
+from irlhf.io.files import STREAM, expanded, holds_texts, read_each, read_texts
+from irlhf.io.jsonl import Broken
+from irlhf.io.resumable import ResumableWriter, RunManifest, beside, recorded_setting, resumable_output
 from irlhf.openai_api.server_logprobs import FailedCompletion
 from irlhf.policy.escaping import REFUSED, SPOOFS
 from irlhf.policy.policy_file import Policy, read_policy, read_weights
@@ -24,8 +26,9 @@ from irlhf.sampling import backends
 from irlhf.sampling.base_model import is_policy, read_base
 from irlhf.sampling.settings import AGAINST, ALL, BASE_SPLITS, MOST_GUIDANCE, NOTHING, OPPOSITE_KEY, SampleSettings
 from irlhf.sampling.target_resolution import BEST, PICKS, TargetSpec, number_of, read_targets
-from irlhf.sampling.types import Generation, SampleRequest
+from irlhf.sampling.types import CUT, Generation, SampleRequest
 
+_NOTE = "prompt was "  # begins the counts of changed prompts
 _ROUND = 0  # fixed part of the ids of samples
 # Fields of a generation that are copied into the row, besides the text.
 _GENERATION_FIELDS = (
@@ -57,11 +60,13 @@ def sample(
     formed by position in the input, so that an interruption does not change any row. Raises ConfigError, DataError,
     BackendError and OutputError.
     """
-    folder, source, out = Path(policy), Path(prompts), Path(output)
+    folder, source, out = Path(policy).expanduser(), Path(prompts), Path(output)
     _check(settings)
     is_base = not is_policy(folder)
     source_policy = read_base(str(folder), settings) if is_base else read_policy(folder)
-    settings = replace(settings, split=settings.split or (BASE_SPLITS if is_base else TEST))
+    settings = replace(
+        settings, split=settings.split or (BASE_SPLITS if is_base else TEST), reference=expanded(settings.reference)
+    )
     settings = backends.reached(settings, source_policy, engine)
     spec = _target_spec(source_policy, settings)
     _check_guidance(settings, spec)
@@ -72,8 +77,9 @@ def sample(
             if source != STREAM:  # read all rows first, to find invalid ones before sampling
                 total = backends.remaining(_total(source, spec, settings, source_policy), len(writer.done), settings)
             _report_targets(spec, settings)
+            _warn_of_equal_samples(spec, settings)
             _warn_of_ignored(source_policy, spec)
-            distinct = _counted(_read_prompts(source, settings), spec, settings, writer)
+            distinct = _counted(_read_prompts(source, settings, writer), spec, settings, writer)
             requests = _requests(distinct, spec, settings)
             spent: Counter[str] = Counter()
             work, executor = backends.task_and_executor((folder, source_policy, settings), engine, spent)
@@ -85,7 +91,27 @@ def sample(
                     if fingerprint(request.id) not in writer.done:
                         _write(request, generation, _sampled(request, source_policy.digest, settings.decoding), writer)
             writer.counts.update(backends.account(spent))
+            _report_notes(writer)
+    if writer.counts["rejected"] and not writer.counts["written"] + len(writer.done):
+        raise DataError(f"{source}: no sample was drawn; {beside(out, '.rejected.jsonl')} has the reason of each row")
     return writer.summary()
+
+
+def _warn_of_equal_samples(spec: TargetSpec, settings: SampleSettings) -> None:
+    """Warn if several samples of a prompt and target are the same text."""
+    if settings.temperature == 0 and settings.n > 1 and not spec.varies:
+        console.warn(
+            f"--temperature 0 draws the same text {settings.n} times for each prompt and target;"
+            " use -n 1 or a temperature above 0"
+        )
+
+
+def _report_notes(writer: ResumableWriter) -> None:
+    """Warn about prompts that the model did not get as they are in the file, and about rejected ones."""
+    for note in [name for name in writer.counts if name.startswith(_NOTE)]:
+        console.warn(f"{writer.counts[note]:,} samples: the {note}")
+    if writer.counts["rejected"]:
+        console.warn(f"{writer.counts['rejected']:,} rejected; the first: {writer.first_rejection}")
 
 
 def _warn_of_ignored(policy: Policy, spec: TargetSpec) -> None:
@@ -118,7 +144,10 @@ def _check(settings: SampleSettings) -> None:
 
 def _deciding(settings: SampleSettings) -> dict[str, Any]:
     """Return the settings that affect the rows."""
-    return {name: value for name, value in asdict(settings).items() if name not in backends.MEANS}
+    deciding = {name: value for name, value in asdict(settings).items() if name not in backends.MEANS}
+    if settings.on_bad_row == SampleSettings.on_bad_row:
+        del deciding["on_bad_row"]  # unknown to earlier versions
+    return deciding
 
 
 def _manifest(folder: Path, policy: Policy, source: Path, settings: SampleSettings) -> RunManifest:
@@ -156,7 +185,7 @@ def _with_precision(settings: SampleSettings, folder: Path, out: Path) -> Sample
 def _total(source: Path, spec: TargetSpec, settings: SampleSettings, policy: Policy) -> int:
     """Return the number of samples to draw; for a hosted policy, print the size of the work."""
     each = spec.size(settings.n)
-    sizes = [len(as_text(prompt.prompt)) for prompt in _read_prompts(source, settings)]
+    sizes = [len(as_text(prompt.prompt).encode(errors="replace")) for prompt in _read_prompts(source, settings, None)]
     if policy.hosted:
         backends.tell_size(len(sizes) * each, sum(sizes) * each, settings)
     return len(sizes) * each
@@ -207,16 +236,29 @@ def _check_guidance(settings: SampleSettings, spec: TargetSpec) -> None:
         raise ConfigError(f"--guidance {guidance:g} compares prompts with and without targets, but {why}; remove it")
 
 
-def _read_prompts(source: Path, settings: SampleSettings) -> Iterator[Example]:
-    """Yield each distinct prompt of the shard once, in the order of the file. The file is read to its end."""
+def _read_prompts(source: Path, settings: SampleSettings, writer: ResumableWriter | None) -> Iterator[Example]:
+    """Yield each distinct prompt of the shard once, in the order of the file. The file is read to its end.
+
+    With `on_bad_row="skip"`, invalid rows are rejected instead of raising DataError.
+    """
     shard = parse_shard(settings.shard)
     splits = settings.split.split(",")
     seen: set[int] = set()
     other: set[str] = set()
     stem = "stdin" if source == STREAM else source.stem
     for where, row in _rows(source):
-        named = {**row, "id": row.get("id") or f"{stem}-{where.line - 1}"}
-        example = from_json(named, where, completion=False)
+        given = row.given if isinstance(row, Broken) else row
+        try:
+            if isinstance(row, Broken):
+                raise row.error
+            named = {**row, "id": row.get("id") or f"{stem}-{where.line - 1}"}
+            example = from_json(named, where, completion=False)
+        except DataError as error:
+            if settings.on_bad_row == "stop":
+                raise
+            if writer is not None and shard.holds(f"{given}"):  # exactly one shard rejects it
+                writer.reject(where, str(error).removeprefix(f"{where}: "), given)
+            continue
         if example.split and ALL not in splits and example.split not in splits:
             other.add(example.split)
         elif (len(seen) < settings.limit or not settings.limit) and _is_new(example, seen, shard):
@@ -226,11 +268,11 @@ def _read_prompts(source: Path, settings: SampleSettings) -> Iterator[Example]:
         raise DataError(f"{source}: no prompt has the split {settings.split}; use --split {other_splits} or all")
 
 
-def _rows(source: Path) -> Iterator[tuple[Where, dict[str, Any]]]:
+def _rows(source: Path) -> Iterator[tuple[Where, dict[str, Any] | Broken]]:
     """Yield rows with a prompt; each line of a text file is a prompt."""
     if holds_texts(source):
         return ((where, {"prompt": text}) for where, text in read_texts(source))
-    return read_rows(source)
+    return read_each(source)
 
 
 def _is_new(prompt: Example, seen: set[int], shard: Shard) -> bool:
@@ -270,7 +312,10 @@ def _write(request: SampleRequest, drawn: Generation | FailedCompletion, row: Ex
         writer.reject(request.id, drawn.reason, row.to_json())
         return
     measured = {name: getattr(drawn, name) for name in _GENERATION_FIELDS}
-    writer.write(replace(row, completion=drawn.text, **measured))
+    for note in drawn.notes:
+        writer.counts[f"{_NOTE}{note}"] += 1
+    extra = {**row.extra, "prompt_cut": True} if CUT in drawn.notes else row.extra
+    writer.write(replace(row, completion=drawn.text, extra=extra, **measured))
 
 
 def _sampled(request: SampleRequest, policy: str, decoding: Mapping[str, float]) -> Example:
@@ -287,4 +332,5 @@ def _sampled(request: SampleRequest, policy: str, decoding: Mapping[str, float])
         policy=policy,
         seed=request.seed,
         decoding=decoding,
+        extra={name: request.source.extra[name] for name in TOOL_KEYS if name in request.source.extra},
     )

@@ -37,6 +37,8 @@ class SampleSettings:
     `precision` is the format of the weights: `bf16`, `fp32` or `auto`, which is the format of an interrupted run, else
     the faster one.
 
+    A prompt that the chat template rejects is set aside. `on_bad_row="skip"` also sets aside rows that cannot be read.
+
     `shard` ("2/8") selects the part of the prompts whose ids fall into this shard. `spoof` says how user text that
     looks like a reward line is handled: it is escaped (`escape`), its prompt is rejected (`refuse`), or it is left
     unchanged (`allow`).
@@ -70,6 +72,7 @@ class SampleSettings:
     api: str = ""
     precision: str = "auto"
     against: str = NOTHING
+    on_bad_row: str = "stop"
 
     @property
     def decoding(self) -> dict[str, float]:

@@ -51,6 +51,11 @@ class TargetSpec:
     reach: Mapping[str, Reach] = field(default_factory=dict)
     raw: bool = False
 
+    @property
+    def varies(self) -> bool:
+        """Whether the samples of a prompt have different targets, besides the points of a sweep."""
+        return bool(self.weights) or len(self._fixed) < len(self.targets)
+
     def size(self, count: int) -> int:
         """Return the number of samples per prompt."""
         return count * math.prod(map(len, self._fixed.values()))

@@ -5,6 +5,8 @@ from typing import NamedTuple, Protocol
 from irlhf.core.example import Content, Example
 from irlhf.policy.templates import RequestedValue
 
+CUT = "shortened at the beginning to fit the context"  # note on a prompt
+
 
 class SampleRequest(NamedTuple):
     """The request for one sample."""
@@ -35,3 +37,4 @@ class Generation(Protocol):
     censored: int | None
     reference: float | None
     k3: float | None
+    notes: tuple[str, ...]  # what happened to the prompt

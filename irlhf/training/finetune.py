@@ -9,7 +9,7 @@ from typing import Any
 from irlhf.core import console
 from irlhf.core.errors import ConfigError
 from irlhf.core.registry import did_you_mean
-from irlhf.io.files import STREAM, write_json
+from irlhf.io.files import STREAM, expanded, write_json
 from irlhf.io.resumable import RunManifest, recorded_setting, resumable_folder, resumable_output
 from irlhf.policy.policy_file import TINY
 from irlhf.policy.templates import DEFAULT, INSTRUCTION, find_template
@@ -43,7 +43,7 @@ def finetune(
     `openai:NAME` is fine-tuned by a provider with the settings in `hosted`. Raises ConfigError, DataError and
     BackendError.
     """
-    settings = _checked(settings)
+    settings, model = _checked(settings), expanded(model)
     source, out = Path(scored), Path(output)
     if out == STREAM:
         raise ConfigError("a policy is a folder and cannot go to stdout; choose an output with -o")
@@ -126,8 +126,9 @@ def render(scored: str | Path, output: str | Path, settings: FinetuneSettings = 
             for _, line in training_preferences(training, policy, settings):
                 writer.write_row(line)
         else:
-            for _, messages in training.messages(policy, training.learnt(policy, settings), settings):
-                writer.write_row({"messages": messages})
+            for _, line in training.lines(policy, training.learnt(policy, settings), settings):
+                writer.write_row(line)
+        training.warn_of_cut()
         if out != STREAM:
             write_json(out.with_name(f"{out.stem}.meta.json"), policy.to_json())
     return {**training.counts, **writer.summary()}
@@ -135,7 +136,7 @@ def render(scored: str | Path, output: str | Path, settings: FinetuneSettings = 
 
 def preview(scored: str | Path, model: str, count: int, settings: FinetuneSettings = FinetuneSettings()) -> str:
     """Return the exact text, tokens and loss mask of the first `count` training rows."""
-    settings = _with_training(_checked(settings))
+    settings, model = _with_training(_checked(settings)), expanded(model)
     if is_hosted(model):
         refuse_contrast(settings)
     training = read_training(Path(scored), settings)
@@ -150,6 +151,7 @@ def preview(scored: str | Path, model: str, count: int, settings: FinetuneSettin
 
 def _checked(settings: FinetuneSettings) -> FinetuneSettings:
     """Return the settings with the default template filled in. Raises ConfigError for invalid settings."""
+    settings = replace(settings, like=expanded(settings.like))
     _ = settings.objective_settings  # raises for an invalid objective
     if settings.baseline and settings.baseline not in BASELINES:
         raise ConfigError(f"unknown baseline '{settings.baseline}'{did_you_mean(settings.baseline, BASELINES)}")
@@ -183,6 +185,14 @@ def _check_base(model: str, settings: FinetuneSettings) -> None:
         )
     if settings.lora and model == TINY:
         raise ConfigError("tiny has random weights, which --lora would leave untrained; remove --lora")
+    if settings.lora and not settings.merge and model != TINY:
+        from irlhf.models.description import adapted_base
+
+        if base := adapted_base(model):
+            raise ConfigError(
+                f"--no-merge: {model} holds LoRA weights of {base}, and new ones alone would need both to be loaded;"
+                " remove --no-merge to write a whole model, or train from the base"
+            )
     fixed = settings.lora or settings.baseline == PROMPTED
     if fixed and not settings.like and settings.baseline not in BLIND and find_template(settings.template).tokens:
         untrained = "--lora" if settings.lora else f"--baseline {PROMPTED}"

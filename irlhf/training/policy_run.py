@@ -14,23 +14,25 @@ from transformers import GenerationConfig, set_seed
 from irlhf.core import console
 from irlhf.core.errors import ConfigError, DataError
 from irlhf.core.example import LENGTH, Example, as_messages
+from irlhf.models.adapters import with_lora
 from irlhf.models.chat_template_writer import write_chat_template
 from irlhf.models.description import describe
 from irlhf.models.distributed import from_first
 from irlhf.models.loading import add_tokens, context_of, device, end_tokens, fitting_threads, load_causal, size_of
 from irlhf.models.precision import BF16, FP32, precision_name, resolve_precision
-from irlhf.models.prompt_encoding import PromptEncoder, PromptTooLong, Refused
+from irlhf.models.prompt_encoding import PromptEncoder, PromptTooLong
 from irlhf.models.tiny import make_tiny
+from irlhf.models.turn_probe import Refused, turn_format
 from irlhf.policy.model_card import write_model_card
 from irlhf.policy.policy_file import TINY, Policy, read_policy, write_policy
 from irlhf.policy.scales import UNIT
 from irlhf.policy.steering_report import JOINT, SIBLING, STEERING, Figures, ignored, ignores, spelled
 from irlhf.policy.templates import INSTRUCTION, RequestedValue, find_template
+from irlhf.policy.turn_format import TurnFormat
 from irlhf.training.baselines import BLIND, PROMPTED
 from irlhf.training.batching import Collator, Encoded, Family, alone, together
 from irlhf.training.callbacks import TrainingPlan, check_tracker, forget_checkpoints, newest_complete
 from irlhf.training.checkpoints import digest, disk_errors_as_output_errors, refuse_broken, save, versions
-from irlhf.training.lora import with_lora
 from irlhf.training.pairing import Rewarded, check_pairs
 from irlhf.training.settings import BUCKETED, SHARED, FinetuneSettings
 from irlhf.training.steering_information import Probes, SteeringMonitor, measured_rows, probes
@@ -48,6 +50,7 @@ _LEARNING_RATES = ((1e6, 3e-3), (1e8, 5e-4), (1e9, 5e-5), (math.inf, 1e-5))
 _LORA_RATE, _LORA_FASTEST = 10, 1e-2
 _SHARES_FROM = 1_000_000  # parameters
 _DIGITS = ("decimal", "integer")
+_LEFT_OUT = "left out: "
 _READS_DIGITS = 1_000_000  # parameters; a base with a quarter of these did not learn to read digits
 _MIN_SAVED = 0.1  # smallest share of tokens worth saving
 _WIDEST = 2  # largest width of a family, in multiples of the longest row
@@ -58,15 +61,15 @@ def train(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
     check_tracker(settings.report_to)
     _check_keep_best(training, settings)
     model, tokenizer, policy = _start(training, base, settings)
-    room = policy.context - _reserve(tokenizer, policy, settings)
-    encoder = RowEncoder(PromptEncoder(tokenizer, policy.template, policy.names), end_tokens(model, tokenizer), room)
+    encoder = RowEncoder(
+        PromptEncoder(tokenizer, policy.template, policy.names, turns=policy.turns),
+        policy.context - _reserve(tokenizer, policy, settings),
+    )
     kept = encoder.rows(training.with_targets(policy, training.learnt(policy, settings), settings))
     counts, rows = encoder.counts, [row for _, row in kept]
-    held_out = replace(encoder, counts=Counter())
+    held_out = replace(encoder, counts=Counter(), first={})
     validation = held_out.rows(training.with_targets(policy, training.validation[:VALIDATION_ROWS], settings))
-    if not rows:
-        raise DataError(f"no completion fits into the context of {policy.context} tokens; raise --context")
-    encoder.warn(policy.context)
+    encoder.report(policy.context, len(rows))
     if settings.lora:
         model = with_lora(model, settings.lora, base)
     targets, objective = training.target_draw(policy, settings), settings.objective_settings
@@ -96,7 +99,7 @@ def train(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
     completion = sum(len(row.completion) for row in rows)
     figures = {"rows": len(rows), "steps": plan.steps, "completion tokens": completion, **counts}
     model = model.merge_and_unload() if settings.lora and settings.merge else model
-    _save(model, tokenizer, folder)
+    _save(model, tokenizer, folder, policy.turns)
     details = {
         **_settings_and_dtype(model, settings),
         "plan": asdict(plan),
@@ -127,7 +130,7 @@ def leave(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
             f"template {INSTRUCTION} describes rewards from 0 to 1, but the scale of {', '.join(beyond)} exceeds them"
         )
     figures = {"steps": 0, "completion tokens": 0}
-    _save(model, tokenizer, folder)
+    _save(model, tokenizer, folder, policy.turns)
     plan = {"steps": 0, "seed": settings.seed}
     _write_descriptions(folder, policy, {**figures, **_settings_and_dtype(model, settings), "plan": plan})
     return figures
@@ -135,11 +138,10 @@ def leave(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
 
 def preview(training: TrainingSet, base: str, count: int, settings: FinetuneSettings) -> str:
     """Return the text, the tokens and the loss mask of the first rows; trained tokens are in [brackets]."""
-    model, tokenizer, policy = _start(training, base, settings)
-    encoder = RowEncoder(
-        PromptEncoder(tokenizer, policy.template, policy.names), end_tokens(model, tokenizer), policy.context
-    )
-    parts = []
+    _, tokenizer, policy = _start(training, base, settings)
+    turns = policy.turns or turn_format(tokenizer)
+    encoder = RowEncoder(PromptEncoder(tokenizer, policy.template, policy.names, turns=turns), policy.context)
+    parts = [f"── chat template: {turns.describe()}\n"]
     for example, requested in training.with_targets(policy, training.train[:count], settings):
         for _, row in encoder.rows([(example, requested)]):
             shown = [tokenizer.decode([token]) for token in row.prompt]
@@ -147,6 +149,7 @@ def preview(training: TrainingSet, base: str, count: int, settings: FinetuneSett
             text = tokenizer.decode(row.prompt + row.completion)
             sizes = f"{len(shown)} tokens of prompt, {len(learnt)} of completion (these train)"
             parts.append(f"── {example.id}: {sizes}\n{text}\n── tokens\n{'|'.join(shown + learnt)}\n")
+    encoder.report(policy.context, len(parts) - 1)
     return "\n".join(parts)
 
 
@@ -168,7 +171,36 @@ def _start(training: TrainingSet, base: str, settings: FinetuneSettings) -> tupl
             add_tokens(model, tokenizer, policy.template.vocabulary(policy.names))
         elif size_of(model) < _READS_DIGITS and _spells_digits(policy, tokenizer):
             console.note("models this small rarely learn to read digits; use --template words (docs/asking.md)")
-    return model, tokenizer, replace(policy, context=min(policy.context or context_of(model), context_of(model)))
+    most = context_of(model)
+    turns = _turns(training, base, tokenizer)
+    policy = replace(policy, context=min(policy.context or most, most), turns=turns)
+    _check_rewards_fit(policy, tokenizer, settings)
+    return model, tokenizer, policy
+
+
+def _turns(training: TrainingSet, base: str, tokenizer: Any) -> TurnFormat:
+    """Return where an answer begins and ends. Raises ConfigError if nothing ends it."""
+    turns = turn_format(tokenizer)
+    if not turns.ends:
+        raise ConfigError(
+            f"{base}: its tokenizer has no eos token and its chat template ends a turn with no special token, so a"
+            " policy could not learn to stop; set eos_token in tokenizer_config.json or choose another base"
+        )
+    return replace(turns, thoughts=any(turns.has_thoughts(row.completion) for row in training.train))
+
+
+def _check_rewards_fit(policy: Policy, tokenizer: Any, settings: FinetuneSettings) -> None:
+    """Raise ConfigError if the chat template rejects every prompt with rewards."""
+    chat = PromptEncoder(tokenizer, policy.template, policy.names, turns=policy.turns)
+    try:
+        chat.text("Hello", {})
+    except Refused:
+        return  # the rows say more
+    try:
+        chat.text("Hello", dict.fromkeys(policy.names, 0.5))
+    except Refused as error:
+        named = f"--template {settings.template}" if settings.template else "the reward template"
+        raise ConfigError(f"{named}: {error}; use another one, such as reward-end") from error
 
 
 def _spells_digits(policy: Policy, tokenizer: Any) -> bool:
@@ -179,55 +211,61 @@ def _spells_digits(policy: Policy, tokenizer: Any) -> bool:
 
 @dataclass(frozen=True)
 class RowEncoder:
-    """Turns rows into token ids. `ends` are end-of-turn ids; `room` is the limit for prompt plus completion."""
+    """Turns rows into token ids; `room` is the limit for prompt plus completion."""
 
     chat: PromptEncoder
-    ends: Sequence[int]
     room: int
     counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)  # the first row of each count
     lengths: dict[str, int] = field(default_factory=dict)  # completion tokens by example id
 
     def rows(self, rows: Iterable[Row]) -> list[tuple[Example, Encoded]]:
         """Return the encoded rows that fit.
 
-        Long conversations are shortened at the beginning; rows with too long completions are skipped. A completion that
-        was cut off by the limit on new tokens is trained without an end of turn.
+        Long conversations are shortened at the beginning; rows with too long completions are skipped, and so are rows
+        that the chat template rejects or whose answer it drops. A completion that was cut off by the limit on new
+        tokens is trained without an end of turn.
         """
         kept = []
         for example, requested in rows:
+            cut_off = example.finish == LENGTH
             try:
-                completion = self.completion(example)
-                prompt = self.chat.prompt(example.prompt, requested, self.room - len(completion))
+                tools = example.tools
+                answer = self.chat.completion(example.completion, example.prompt, tools, ended=not cut_off)
+                prompt = self.chat.prompt(example.prompt, requested, self.room - len(answer.ids), tools)
+                dropped = self.chat.dropped(example.prompt, tools)
             except PromptTooLong:
-                self.counts["left out: the completion does not fit"] += 1
+                self._count(f"{_LEFT_OUT}the completion does not fit; raise --context", example)
                 continue
-            except Refused:
-                self.counts["left out: the base's chat template refuses the conversation"] += 1
+            except DataError as error:
+                self._count(f"{_LEFT_OUT}{error}", example)
                 continue
-            self.counts["shortened at the beginning of the conversation"] += prompt.cut
-            self.counts["cut off by the limit on new tokens: trained without an end of turn"] += (
-                example.finish == LENGTH
-            )
-            self.lengths[example.id] = len(completion)
-            kept.append((example, Encoded(prompt.ids, completion, example.cluster)))
+            if prompt.cut:
+                self._count("shortened at the beginning of the conversation", example)
+            if cut_off:
+                self._count("cut off by the limit on new tokens: trained without an end of turn", example)
+            for what in (*answer.dropped, *dropped):
+                self._count(f"trained without {what}, which the chat template drops", example)
+            self.lengths[example.id] = len(answer.ids)
+            kept.append((example, Encoded(prompt.ids, answer.ids, example.cluster)))
         return kept
 
-    def warn(self, context: int) -> None:
-        """Warn about skipped and shortened rows."""
+    def report(self, context: int, kept: int) -> None:
+        """Warn about skipped and changed rows. Raises DataError if none is kept."""
         for what, number in self.counts.items():
-            if number:
-                console.warn(f"{number:,} rows {what} (context of {context} tokens)")
-
-    def completion(self, example: Example) -> list[int]:
-        """Return the token ids of a completion."""
-        ids = self.chat.completion(example.completion, example.prompt)
-        if example.finish != LENGTH:
-            return ids
-        return ids[: next((i for i in range(len(ids) - 1, -1, -1) if ids[i] in self.ends), len(ids))]
+            console.warn(f"{number:,} rows {what} (context of {context} tokens; first row: {self.first[what]})")
+        if not kept:
+            reasons = "; ".join(what.removeprefix(_LEFT_OUT) for what in self.counts)
+            raise DataError(f"none of the {self.counts.total():,} rows can be trained on: {reasons}")
 
     def prompt(self, example: Example, requested: Mapping[str, RequestedValue]) -> list[int]:
         """Return the token ids of a prompt with these targets."""
-        return self.chat.prompt(example.prompt, requested, self.room - self.lengths[example.id]).ids
+        room = self.room - self.lengths[example.id]
+        return self.chat.prompt(example.prompt, requested, room, example.tools).ids
+
+    def _count(self, what: str, example: Example) -> None:
+        self.counts[what] += 1
+        self.first.setdefault(what, example.id)
 
     def rewarded(
         self, kept: Iterable[tuple[Example, Encoded]], actual: Mapping[str, Mapping[str, float]]
@@ -327,14 +365,14 @@ def _plan(model: Any, base: str, sizes: tuple[int, int], settings: FinetuneSetti
     )
 
 
-def _save(model: Any, tokenizer: Any, folder: Path) -> None:
+def _save(model: Any, tokenizer: Any, folder: Path, turns: TurnFormat | None) -> None:
     # Servers that read generation_config.json must sample; greedy decoding gives one completion per target.
     model.generation_config = GenerationConfig(
         do_sample=True,
         temperature=1.0,
         top_p=1.0,
         top_k=0,
-        eos_token_id=end_tokens(model, tokenizer),
+        eos_token_id=end_tokens(model, tokenizer, turns),
         pad_token_id=tokenizer.pad_token_id,
     )
     save(model, tokenizer, folder)

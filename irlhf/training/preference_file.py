@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from irlhf.core import console
-from irlhf.core.example import Example, as_messages
+from irlhf.core.example import Example, Message, as_messages
+from irlhf.core.tool_calls import with_arguments
 from irlhf.policy.policy_file import Policy
 from irlhf.training.pairing import Rewarded, check_pairs, pair_random, paired, preferences
 from irlhf.training.settings import FinetuneSettings
-from irlhf.training.training_set import TrainingSet
+from irlhf.training.training_set import TrainingSet, tool_fields
 
 PreferenceRow = tuple[str, dict[str, Any]]  # the id of the preferred example, and the line of the file
 
@@ -62,8 +63,12 @@ def _lines(
             yield (
                 better.example.id,
                 {
-                    "input": {"messages": prompt},
-                    "preferred_output": as_messages(better.example.completion, "assistant"),
-                    "non_preferred_output": as_messages(worse.example.completion, "assistant"),
+                    "input": {"messages": _as_sent(prompt), **tool_fields(better.example)},
+                    "preferred_output": _as_sent(as_messages(better.example.completion, "assistant")),
+                    "non_preferred_output": _as_sent(as_messages(worse.example.completion, "assistant")),
                 },
             )
+
+
+def _as_sent(messages: Sequence[Message]) -> list[Message]:
+    return [with_arguments(message, parsed=False) for message in messages]

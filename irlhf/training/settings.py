@@ -70,8 +70,9 @@ class FinetuneSettings:
     probability in [0, 1) of omitting a reward line of a training row, so that any subset of the rewards can be
     requested; `drop_all` is the probability of omitting all lines. `lora` is the rank of a LoRA adapter (Hu et al.
     2021, arXiv 2106.09685); 0 trains all weights. `merge` merges the adapter into the weights at the end; otherwise
-    the folder holds the adapter alone. `report_to` is a tracker known to transformers. `like` is a policy folder whose
-    scales and template are reused, for example to continue training from it.
+    the folder holds the adapter alone. `drop_cut` leaves out completions that were cut off by the limit on new tokens;
+    otherwise they are trained without an end of turn. `report_to` is a tracker known to transformers. `like` is a
+    policy folder whose scales and template are reused, for example to continue training from it.
     """
 
     rewards: str = ""  # path of a rewards.yaml
@@ -87,6 +88,7 @@ class FinetuneSettings:
     accumulate: int = 1
     lora: int = 0
     merge: bool = True
+    drop_cut: bool = False
     report_to: str = "none"
     drop_all: float = 0.0
     like: str = ""

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from irlhf.core import console
 from irlhf.core.errors import ConfigError, DataError
-from irlhf.core.example import TRAIN, VALIDATION, Example, Message, as_messages, from_json, unique
+from irlhf.core.example import LENGTH, TRAIN, VALIDATION, Example, as_messages, from_json, unique
+from irlhf.core.tool_calls import TOOL_KEYS, TOOLS, with_arguments
 from irlhf.io.files import read_rows
 from irlhf.io.resumable import RunManifest
 from irlhf.policy.policy_file import RESERVOIR, Part, Policy, PolicyReward, read_policy, sum_of
@@ -43,7 +44,7 @@ class TrainingSet:
         With `like`, the scales, percentiles and joint vectors are those of that policy.
         """
         if self.like:
-            kept = replace(self.like, base=base, training={}, calibration=None, hosted=None)
+            kept = replace(self.like, base=base, training={}, calibration=None, hosted=None, turns=None)
             return replace(kept, context=settings.context or kept.context)
         rewards = tuple(self._policy_reward(name, spec) for name, spec in self.specs.items())
         rewards = (self._sum(rewards),) if self.summed else rewards
@@ -87,13 +88,22 @@ class TrainingSet:
         """Return the examples to train on: all, or those of a baseline."""
         return baseline_rows(settings.baseline, self.train, policy, settings.seed) if settings.baseline else self.train
 
-    def messages(
+    def lines(
         self, policy: Policy, rows: Sequence[Example], settings: FinetuneSettings
-    ) -> Iterator[tuple[Example, list[Message]]]:
-        """Yield each example with its messages in a training file; the completion is last."""
+    ) -> Iterator[tuple[Example, dict[str, Any]]]:
+        """Yield each example with its line of a training file: its messages, the completion last, and its tools."""
         for example, requested in self.with_targets(policy, rows, settings):
             prompt = policy.template.render(example.prompt, requested, policy.names)
-            yield example, prompt + as_messages(example.completion, "assistant")
+            messages = prompt + as_messages(example.completion, "assistant")
+            yield example, {"messages": [with_arguments(m, parsed=False) for m in messages], **tool_fields(example)}
+
+    def warn_of_cut(self) -> None:
+        """Warn about completions without an end, which other trainers train on as if they had one."""
+        if cut := sum(example.finish == LENGTH for example in self.train):
+            console.warn(
+                f"{cut:,} rows were cut off by the limit on new tokens, and a host trains them with an end of turn;"
+                " --drop-cut leaves them out"
+            )
 
     def _policy_reward(self, name: str, spec: Reward) -> PolicyReward:
         return _fitted(
@@ -138,6 +148,16 @@ class TrainingSet:
         return within_ranks(raw, [example.cluster for example in self.train], reward.scale.direction)
 
 
+def tool_fields(example: Example) -> dict[str, Any]:
+    """Return the keys of a training file that say which tools the assistant may call. Raises DataError."""
+    try:
+        tools = example.tools
+    except DataError as error:
+        raise DataError(f"row '{example.id}': {error}") from error
+    fields = {name: example.extra[name] for name in TOOL_KEYS if name in example.extra}
+    return {**fields, TOOLS: tools} if tools else {}
+
+
 def _fitted(
     name: str, spec: Reward, rewards: Sequence[tuple[float, str]], parts: tuple[Part, ...] = ()
 ) -> PolicyReward:
@@ -157,7 +177,9 @@ def _check_spelling(template: Template, rewards: Sequence[PolicyReward]) -> None
         raise ConfigError(f"{problem}; use a quantile, within or linear scale, or the decimal spelling")
 
 
-def read_training_set(source: Path, rewards: str, limit: int, like: Policy | None = None) -> TrainingSet:
+def read_training_set(
+    source: Path, rewards: str, limit: int, like: Policy | None = None, *, drop_cut: bool = False
+) -> TrainingSet:
     """Read scored rows. Raises DataError if no row can be trained on, or if no row has one of the rewards."""
     train: list[Example] = []
     validation: list[Example] = []
@@ -171,6 +193,8 @@ def read_training_set(source: Path, rewards: str, limit: int, like: Policy | Non
             counts[f"skipped: {example.split} split"] += 1
         elif not any(name in example.rewards for name in required or example.rewards):
             counts["skipped: no reward"] += 1
+        elif drop_cut and example.finish == LENGTH:
+            counts["skipped: cut off by the limit on new tokens"] += 1
         else:
             (validation if example.split == VALIDATION else train).append(example)
     specs = dict(named.rewards) if named else {name: Reward() for example in train for name in example.rewards}
@@ -250,7 +274,7 @@ def check_same(policy: Policy, named: Rewards | None, places: tuple[str, str]) -
 def read_training(source: Path, settings: FinetuneSettings) -> TrainingSet:
     """Read the training rows, and report how many are used and skipped."""
     like = read_policy(Path(settings.like)) if settings.like else None
-    training = read_training_set(source, settings.rewards, settings.limit, like)
+    training = read_training_set(source, settings.rewards, settings.limit, like, drop_cut=settings.drop_cut)
     skipped = {name: n for name, n in training.counts.items() if name.startswith("skipped")}
     skipped_text = "".join(f"; {name} {n:,}" for name, n in skipped.items())
     purpose = "fit the scales" if settings.baseline == PROMPTED else "train"

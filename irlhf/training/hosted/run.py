@@ -44,7 +44,7 @@ from irlhf.training.training_set import TrainingSet
 
 _EPOCHS = 2
 _SEEDS = 2**31
-_ACCURACY = "± a third"
+_ACCURACY = "± a third in English, up to a factor of 2 in other languages"
 _SOON = timedelta(days=90)
 _MILLION = 1e6
 _URL_VARIABLE = "OPENAI_BASE_URL"
@@ -118,10 +118,10 @@ def preview(training: TrainingSet, model: str, count: int, settings: FinetuneSet
     if settings.objective == RA_DPO:
         pairs = islice(training_preferences(training, policy, settings), count)
         return "\n".join(f"── {name}\n{dumps(line).decode()}" for name, line in pairs)
-    shown = training.messages(policy, training.learnt(policy, settings)[:count], settings)
+    training.warn_of_cut()
+    shown = training.lines(policy, training.learnt(policy, settings)[:count], settings)
     return "\n".join(
-        f"── {example.id}: about {estimate(messages):,} tokens\n{dumps({'messages': messages}).decode()}"
-        for example, messages in shown
+        f"── {example.id}: about {estimate(line):,} tokens\n{dumps(line).decode()}" for example, line in shown
     )
 
 
@@ -231,9 +231,7 @@ def _complete(file: Path, served_name: str) -> dict[str, Any]:
 
 def _confirm_price(plan: HostedPlan, training_file: TrainingFile, notice: str) -> None:
     """Report the price. Raises ConfigError if it exceeds --max-spend or if the user does not confirm."""
-    cost, most = plan.hosted.price * training_file.tokens * plan.epochs / _MILLION, plan.hosted.max_spend
-    if most and cost > most:
-        raise ConfigError(f"the job costs about {cost:,.2f}, more than --max-spend {most:,.2f}; not submitted")
+    _check_spend(plan, training_file)
     price = _price(plan, training_file) + notice
     if plan.hosted.yes:
         console.note(price)
@@ -242,6 +240,13 @@ def _confirm_price(plan: HostedPlan, training_file: TrainingFile, notice: str) -
         raise ConfigError(f"this costs money ({price}); confirm with --yes, or use --dry-run")
     if not _confirmed(f"{price}\nSubmit to {plan.url}?"):
         raise ConfigError("nothing was submitted")
+
+
+def _check_spend(plan: HostedPlan, training_file: TrainingFile) -> None:
+    """Raise ConfigError if the price exceeds --max-spend."""
+    cost, most = plan.hosted.price * training_file.tokens * plan.epochs / _MILLION, plan.hosted.max_spend
+    if most and cost > most:
+        raise ConfigError(f"the job costs about {cost:,.2f}, more than --max-spend {most:,.2f}; not submitted")
 
 
 def _confirmed(question: str) -> bool:
@@ -302,6 +307,7 @@ def _dry_run(plan: HostedPlan, out: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         training_file = plan.write_files(data, Path(folder))
     console.note(f"{_price(plan, training_file)}; nothing was sent to {plan.url}")
+    _check_spend(plan, training_file)
     return {
         "output": str(out),
         "open": True,

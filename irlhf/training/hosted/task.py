@@ -67,11 +67,12 @@ def reward_model(source: Path, model: str, settings: RewardModelSettings) -> Hos
 
 def _scored(source: Path, model: str, settings: FinetuneSettings) -> HostedData:
     training = read_training(source, settings)
+    training.warn_of_cut()
     trained_policy = training.policy(model, settings)
 
     def rows(examples: list[Example]) -> Iterator[Row]:
-        for example, messages in training.messages(trained_policy, examples, settings):
-            yield example.id, {"messages": messages}
+        for example, line in training.lines(trained_policy, examples, settings):
+            yield example.id, line
 
     def description(hosted: RemoteModel, figures: Mapping[str, Any]) -> dict[str, Any]:
         return replace(trained_policy, training={**figures, "settings": asdict(settings)}, hosted=hosted).to_json()

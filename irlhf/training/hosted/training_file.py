@@ -1,7 +1,6 @@
 """Write the training file of a hosted job, and check it with the rules of the provider before uploading."""
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +10,9 @@ from typing import Any
 
 from irlhf.core.errors import DataError
 from irlhf.core.example import Message, dumps
+from irlhf.core.tool_calls import TOOLS
 from irlhf.io.files import read_rows, whole_file
+from irlhf.openai_api.endpoint import BYTES_PER_TOKEN
 from irlhf.openai_api.providers import Provider
 from irlhf.training.hosted.task import HostedData, Row, conversations
 
@@ -19,7 +20,6 @@ TRAINING, VALIDATING = "train.jsonl", "validation.jsonl"
 LEFT_OUT = "left out: longer than the context"
 SHARED = "validation rows left out: trained on as well"
 EARLIER = "rows with earlier answers"
-_CHARACTERS = 4  # per token, in English; fewer in other scripts
 _FRAME = 4  # tokens around a message
 _SPECIAL = re.compile(r"<\|[^|<>\s]{1,40}\|>")  # one of these fails the whole job
 
@@ -76,7 +76,7 @@ def _lines(rows: Iterable[Row], context: int, host: Provider, counts: Counter[st
         if problem := next(filter(None, map(_problem, conversations(line))), ""):
             invalid_rows.setdefault(problem, []).append(name)
             continue
-        sizes = [estimate(messages) for messages in conversations(line)]
+        sizes = estimates(line)
         if max(sizes) > context:
             counts[LEFT_OUT] += 1
             continue
@@ -91,13 +91,31 @@ def _with_weights(line: Mapping[str, Any]) -> dict[str, Any]:
     """Return a line with weight 0 for earlier answers, which local training does not train on either."""
     messages = line["messages"]
     earlier = [{**message, "weight": 0} if message.get("role") == "assistant" else message for message in messages[:-1]]
-    return {"messages": [*earlier, messages[-1]]}
+    return {**line, "messages": [*earlier, messages[-1]]}
 
 
-def estimate(messages: list[Message]) -> int:
-    """Return the approximate number of tokens of messages; providers do not publish their tokenizers."""
-    texts = (message.get("content") or json.dumps(message.get("tool_calls")) for message in messages)
-    return sum(_FRAME + len(str(text)) // _CHARACTERS for text in texts)
+def estimates(line: Mapping[str, Any]) -> list[int]:
+    """Return the approximate number of tokens of each conversation of a line.
+
+    Providers do not publish their tokenizers. Four bytes of UTF-8 a token is about right for English, and within a
+    factor of two for other scripts, where four characters are not.
+    """
+    tools = _tokens(line.get(TOOLS) or line.get("input", {}).get(TOOLS))
+    return [tools + sum(_FRAME + _message_tokens(message) for message in messages) for messages in conversations(line)]
+
+
+def estimate(line: Mapping[str, Any]) -> int:
+    """Return the approximate number of tokens of a line."""
+    return sum(estimates(line))
+
+
+def _message_tokens(message: Message) -> int:
+    return sum(_tokens(message.get(key)) for key in ("content", "tool_calls"))
+
+
+def _tokens(value: Any) -> int:
+    text = value if isinstance(value, str) else dumps(value).decode() if value else ""
+    return len(text.encode(errors="replace")) // BYTES_PER_TOKEN
 
 
 def _problem(messages: list[Message]) -> str:

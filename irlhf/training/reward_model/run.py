@@ -20,8 +20,8 @@ from irlhf.io.files import write_json
 from irlhf.models.classifier import Reader, Shown
 from irlhf.models.loading import device, fitting_threads, load_untrained, size_of
 from irlhf.models.precision import resolve_precision
-from irlhf.models.prompt_encoding import Refused
 from irlhf.models.tiny import make_tiny_classifier
+from irlhf.models.turn_probe import Refused
 from irlhf.policy.model_card import write_reward_model_card
 from irlhf.policy.policy_file import TINY
 from irlhf.policy.remote_model import REWARD_FILE
