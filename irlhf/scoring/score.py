@@ -19,7 +19,7 @@ from irlhf.io.resumable import PARTIAL, ResumableWriter, RunManifest, beside, re
 from irlhf.policy.rewards_file import REACH, Reward, read_rewards
 from irlhf.scoring.cache import NAME, Cache
 from irlhf.scoring.runner import AlreadyWritten, Answer, PoolRow, ScorerGroup, scorer_groups
-from irlhf.scoring.scorers.base import Failure
+from irlhf.scoring.scorers.base import CountingScorer, Failure
 from irlhf.scoring.settings import ScoreSettings
 
 _POOL = 256  # rows per pool; a killed run repeats at most one pool
@@ -62,6 +62,7 @@ def score(
                 for example, answer in (pair for pool in pools for pair in zip(*pool, strict=True)):
                     if isinstance(example, Example) and (row := _write(example, answer, settings, writer)):
                         statistics.add(row)
+            _report_notes(groups, writer)
     if writer.finished:
         Cache(_cache(out, settings)).settle()
     if writer.finished or settings.gold:
@@ -71,6 +72,14 @@ def score(
 
     tell(report)
     return {**writer.summary(), "steerable": report}
+
+
+def _report_notes(groups: Sequence[ScorerGroup], writer: ResumableWriter) -> None:
+    """Warn about inputs that a scorer did not read as they are. Scorers of other processes are not counted."""
+    for group in groups:
+        for what, number in group.scorer.notes().items() if isinstance(group.scorer, CountingScorer) else ():
+            writer.counts[what] = number
+            console.warn(f"{number:,} {what}")
 
 
 def _manifest(

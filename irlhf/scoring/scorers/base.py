@@ -54,6 +54,14 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
+class CountingScorer(Protocol):
+    """A scorer that counts inputs which it did not read as they are."""
+
+    def notes(self) -> Mapping[str, int]:
+        """Return the counts by their description, for a warning at the end and the summary."""
+
+
+@runtime_checkable
 class BatchScorer(Protocol):
     """A scorer that forms batches, so that rounding makes its numbers depend on the other examples of a pool.
 

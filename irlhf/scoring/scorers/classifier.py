@@ -46,6 +46,12 @@ class Classifier:
         }
         return {i: replies.get(i, shown[i]) for i in missing}
 
+    def notes(self) -> dict[str, int]:
+        """Return the number of distinct inputs that were truncated in this process, by what they lost."""
+        limit = self._reader.shown.limit if "_reader" in vars(self) else 0
+        cut = self._reader.shown.cut if limit else {}
+        return {f"inputs longer than the {limit} tokens of {self.name}: {what} truncated": n for what, n in cut.items()}
+
     def _shown(self, example: Example) -> Any:
         try:
             return self._reader.shown(example.prompt, example.completion)
