@@ -170,6 +170,12 @@ def test_tools_reach_the_prompt_the_file_for_hosts_and_the_samples() -> None:
     assert json.loads(read(Path("samples.jsonl"))[0]["tools"]) == TOOLS
 
 
+def test_tools_that_do_not_fit_are_the_reason_given() -> None:
+    outcome = finetune(base(template=BASES["Qwen2.5"].text, context=64), "--preview", "1", data=rows(tools=TOOLS * 5))
+    assert outcome.code == 1
+    assert "the completion and the tools do not fit; raise --context" in outcome.err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("model", ["base", "tiny"])
 def test_a_call_that_the_template_drops_is_left_out_with_the_name_of_its_row(model: str) -> None:
     base()

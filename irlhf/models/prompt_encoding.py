@@ -170,7 +170,8 @@ class PromptEncoder:
 
         low, high = 0, len(starts) - 1
         if len(from_word(high).ids) > room:
-            raise PromptTooLong(f"the prompt without its text needs more than the {room} available tokens")
+            tools_too = ", but with its tools," if tools else ""
+            raise PromptTooLong(f"the prompt without its text{tools_too} needs more than the {room} available tokens")
         while low < high:
             middle = (low + high) // 2
             low, high = (low, middle) if len(from_word(middle).ids) <= room else (middle + 1, high)

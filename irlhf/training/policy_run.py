@@ -228,14 +228,15 @@ class RowEncoder:
         """
         kept = []
         for example, requested in rows:
-            cut_off = example.finish == LENGTH
+            cut_off, tools = example.finish == LENGTH, []
             try:
                 tools = example.tools
                 answer = self.chat.completion(example.completion, example.prompt, tools, ended=not cut_off)
                 prompt = self.chat.prompt(example.prompt, requested, self.room - len(answer.ids), tools)
                 dropped = self.chat.dropped(example.prompt, tools)
             except PromptTooLong:
-                self._count(f"{_LEFT_OUT}the completion does not fit; raise --context", example)
+                what = "the completion and the tools do" if tools else "the completion does"
+                self._count(f"{_LEFT_OUT}{what} not fit; raise --context", example)
                 continue
             except DataError as error:
                 self._count(f"{_LEFT_OUT}{error}", example)
