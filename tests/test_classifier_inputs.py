@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import call, example, write
 from test_classifier import (
     CHAT,
     EXAMPLES,
@@ -109,7 +110,25 @@ def test_a_long_conversation_loses_its_beginning_and_keeps_its_end(how: str, end
     assert shown.endswith(ends)
 
 
-def test_of_a_long_pair_the_longer_text_loses_its_beginning(tmp_path: Path) -> None:
+def test_of_a_long_pair_the_prompt_loses_its_beginning_and_a_completion_that_fits_stays_whole(tmp_path: Path) -> None:
+    folder = bert(tmp_path / "rm", num_labels=1)
+    shown = words(folder, "how " * 20 + "fern", "no " * 24 + "well")
+    assert shown == "[CLS] how how how fern [SEP] " + "no " * 24 + "well [SEP]"
+
+
+def test_score_counts_the_inputs_that_a_classifier_truncates(tmp_path: Path) -> None:
+    folder = bert(tmp_path / "rm", num_labels=1)
+    texts = [("how", "well"), ("how " * 40, "well"), ("how " * 50, "no"), ("how", "no " * 40)]
+    rows = [example(i, prompt=prompt, completion=completion) for i, (prompt, completion) in enumerate(texts)]
+    Path("rewards.yaml").write_text(f"rewards:\n  kind: {{scorer: 'hf:{folder}'}}\n")
+    outcome = call("score", write(Path("e.jsonl"), rows), "-r", "rewards.yaml", "-o", "s.jsonl", "--json")
+    assert outcome.code == 0, outcome.err
+    counts = {name.split(": ")[1]: n for name, n in json.loads(outcome.out).items() if name.startswith("inputs longer")}
+    assert counts == {"prompts truncated": 2, "completions truncated": 1}
+    assert "2 inputs longer than the 32 tokens of" in outcome.err
+
+
+def test_a_completion_that_does_not_fit_alone_loses_its_beginning(tmp_path: Path) -> None:
     folder = bert(tmp_path / "rm", num_labels=1)
     assert words(folder, "how", "no " * 40 + "well") == "[CLS] how [SEP] " + "no " * 27 + "well [SEP]"
 
