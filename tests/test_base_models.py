@@ -218,3 +218,13 @@ def test_a_dry_run_fails_where_the_job_would_cost_too_much() -> None:
     outcome = call("finetune", write(Path("scored.jsonl"), rows(40)), "--model", "openai:m", "-o", "policy", *options)
     assert outcome.code == 2
     assert "more than --max-spend 0.01" in outcome.err
+
+
+def test_an_answer_that_is_only_a_tool_call_is_reported_when_it_is_scored() -> None:
+    answer = [{"role": "assistant", "content": None, "tool_calls": [CALL]}]
+    source = write(Path("e.jsonl"), [*rows(2), {**rows(1)[0], "id": "call", "completion": answer}])
+    Path("rewards.yaml").write_text("rewards:\n  words: {scorer: length}\n")
+    outcome = call("score", source, "-r", "rewards.yaml", "-o", "s.jsonl", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["rows have a tool call or reasoning and no text"] == 1
+    assert "1 rows have a tool call or reasoning and no text" in outcome.err

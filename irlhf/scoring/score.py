@@ -10,7 +10,7 @@ from typing import Any
 
 from irlhf.core import console
 from irlhf.core.errors import ConfigError, DataError
-from irlhf.core.example import Example, from_json, unique
+from irlhf.core.example import Example, as_text, from_json, unique
 from irlhf.core.hashing import fingerprint, parse_shard
 from irlhf.executors.base import LOCAL, Engine, Work, fixed_pools, run_pools
 from irlhf.io.files import STREAM, read_each, read_rows
@@ -22,6 +22,7 @@ from irlhf.scoring.runner import AlreadyWritten, Answer, PoolRow, ScorerGroup, s
 from irlhf.scoring.scorers.base import CountingScorer, Failure
 from irlhf.scoring.settings import ScoreSettings
 
+_TEXTLESS = "rows have a tool call or reasoning and no text"  # a count
 _POOL = 256  # rows per pool; a killed run repeats at most one pool
 _WAITED = 1024  # rows per pool for servers, whose replies are cached one by one
 
@@ -62,6 +63,8 @@ def score(
                 for example, answer in (pair for pool in pools for pair in zip(*pool, strict=True)):
                     if isinstance(example, Example) and (row := _write(example, answer, settings, writer)):
                         statistics.add(row)
+                        if not isinstance(row.completion, str) and not as_text(row.completion).strip():
+                            writer.counts[_TEXTLESS] += 1
             _report_notes(groups, writer)
     if writer.finished:
         Cache(_cache(out, settings)).settle()
@@ -76,6 +79,10 @@ def score(
 
 def _report_notes(groups: Sequence[ScorerGroup], writer: ResumableWriter) -> None:
     """Warn about inputs that a scorer did not read as they are. Scorers of other processes are not counted."""
+    if textless := writer.counts[_TEXTLESS]:
+        console.warn(f"{textless:,} {_TEXTLESS}, which a scorer reads as an empty completion")
+    else:
+        del writer.counts[_TEXTLESS]
     for group in groups:
         for what, number in group.scorer.notes().items() if isinstance(group.scorer, CountingScorer) else ():
             writer.counts[what] = number
