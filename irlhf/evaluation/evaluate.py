@@ -129,9 +129,7 @@ def _check_other_run(paths: Sequence[Path], out: Path) -> None:
     same_paths = list(map(os.path.realpath, written)) == list(map(os.path.realpath, paths))
     if STREAM in paths:
         console.warn(f"{out} is overwritten; samples from stdin cannot be compared with those that it evaluates")
-    elif list(map(os.path.realpath, written)) != list(map(os.path.realpath, paths)) and known != list(
-        map(digest, paths)
-    ):
+    elif not same_paths and known != list(map(digest, paths)):
         raise ConfigError(f"{out} evaluates {', '.join(written)}; choose another output with -o, or delete it")
 
 
