@@ -14,7 +14,8 @@ Row = dict[str, Any]
 STUDIES = {
     "hh": "pairs of one turn, two decimals, 299 steps",
     "tenths": "pairs of one turn, one decimal, 494 steps",
-    "turns": "pairs of one and of several turns, one decimal",
+    "turns": "pairs of one and of several turns, one decimal, 505 steps",
+    "guidance": "pairs of one turn, one decimal, 494 steps",
 }
 
 
@@ -24,7 +25,9 @@ def cells() -> Iterator[tuple[str, Row]]:
         path = RESULTS / f"steering-{study}.jsonl"
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             row = json.loads(line)
-            yield f"| {rows} | `{row['cell']['objective']}` | {row['cell']['seed']} |", row
+            cell = row["cell"]
+            guided = f", guidance {cell['weight']} against {cell['against']}" if "against" in cell else ""
+            yield f"| {rows} | `{cell['objective']}`{guided} | {cell['seed']} |", row
 
 
 def policy_of(row: Row, evaluation: str = "tracking") -> Row:
@@ -38,9 +41,10 @@ def tracking() -> Iterator[str]:
     yield "| rows | objective | seed | reward | rank correlation within prompts | the same, given the length |"
     yield "|---|---|---|---|---|---|"
     for columns, row in cells():
-        for name, found in row["results"]["texts"]["tracking"].items():
-            figures = f"{shown(found['plain'])} | {shown(found['partial'])}"
-            yield f"{columns} {name} | {figures} |"
+        for texts_name, prompts in (("texts", ""), ("texts_turns", ", prompts of several turns")):
+            for name, found in row["results"].get(texts_name, {"tracking": {}})["tracking"].items():
+                figures = f"{shown(found['plain'])} | {shown(found['partial'])}"
+                yield f"{columns} {name}{prompts} | {figures} |"
 
 
 def texts() -> Iterator[str]:
