@@ -35,7 +35,9 @@ def rehearse(loop: Loop) -> None:
     """Check the settings of the hosted jobs without sending a request. Raises ConfigError and DataError."""
     remote = read_policy(loop.start).hosted
     assert remote is not None
-    hosted = replace(_hosted(loop, remote, loop.settings.hosted.max_spend), dry_run=True)
+    # All known rows cost more than those of a round, so the limit does not apply to them.
+    most = 0.0 if loop.settings.hosted.price else loop.settings.hosted.max_spend
+    hosted = replace(_hosted(loop, remote, most), dry_run=True)
     settings = _whole_epochs(_settings(loop, loop.start, 1))
     _finetune(loop.scored, loop.out / "policy", _base(remote), settings, hosted)
 
