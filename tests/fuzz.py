@@ -56,7 +56,7 @@ class Watch:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.run = Run()
         room = importlib.import_module("irlhf.data.prepare")  # the name alone is the function
-        for name, keep in (("read_each", self._reading), ("unique", self._making), ("_set_aside", self._bad)):
+        for name, keep in (("read_each", self._reading), ("_read", self._making), ("_set_aside", self._bad)):
             patch.setattr(room, name, keep(getattr(room, name)))
         patch.setattr(ResumableWriter, "reject", self._rejecting(ResumableWriter.reject))
         patch.setattr(console, "_quiet", True)
@@ -69,9 +69,9 @@ class Watch:
 
         return watched
 
-    def _making(self, unique: Any) -> Any:
-        def watched(pairs: Iterator[Any], *more: Any) -> Any:
-            return unique(self._made(pairs), *more)
+    def _making(self, examples: Any) -> Any:
+        def watched(*given: Any) -> Any:
+            return self._made(examples(*given))
 
         return watched
 

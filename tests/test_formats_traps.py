@@ -1,6 +1,7 @@
 """The traps of each format, by name: what real files hold that a careless reader gets wrong."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ from helpers import SHARED, Row, read, write
 from raw_rows import ASKED, BAD, GOOD, LABELS, ROWS, TRANSCRIPT, USER, completion, oasst, parts, rated
 
 from irlhf.core.errors import DataError
-from irlhf.core.example import Where, from_json
+from irlhf.core.example import Where, as_text, from_json
 from irlhf.core.pairs import pairs_of
 from irlhf.data.cleaning import BEGUN, JOINED
+from irlhf.data.cleaning import TRANSCRIPT as READ_AS_MESSAGES
 from irlhf.data.formats.helpers import CUT, DIFFER, EQUAL, TIE
 from irlhf.data.formats.ultrafeedback import CORRECTED, UNRATED
 from irlhf.data.prepare import prepare
+from irlhf.data.raw_rows import PARSED
 from irlhf.data.settings import PrepareSettings
 from irlhf.io.files import read_rows
 from irlhf.io.jsonl import DEPTH_LIMIT
@@ -302,9 +305,10 @@ def test_a_pair_with_equal_completions_is_noted() -> None:
     assert noted(prepared(like("trl-preference", rejected=[GOOD]))) == [[EQUAL], [EQUAL]]
 
 
-def test_messages_that_end_with_the_users_turn_are_an_error() -> None:
-    with pytest.raises(DataError, match=r"raw\.jsonl:1: .*end with the assistant's message; they end with the user's"):
-        prepared({"messages": [USER, GOOD, USER]})
+def test_a_turn_behind_the_last_answer_is_cut_in_messages_too() -> None:
+    (found,) = prepared({"messages": [USER, GOOD, USER]})
+    assert (found["prompt"], found["completion"], found["noted"]) == ([USER], GOOD["content"], [CUT])
+    assert prepared({"messages": [USER]}) == []
 
 
 def test_messages_with_a_weight_of_0_are_not_trained_on() -> None:
@@ -442,3 +446,121 @@ def test_real_trees_give_every_reply_once() -> None:
     assert (len(found), summary.get("rejected", 0)) == (687, 0)  # all the assistant's messages of the file
     assert {row["rank"] for row in found if row.get("label") == "chosen"} == {0}
     assert sum(row.get("label") == "chosen" for row in found) == 212  # messages with ranked replies
+
+
+# ── rules behind all readers ────────────────────────────────────────────────────────────────────────────────────────
+
+SYSTEM = {"role": "system", "content": "Talk like a pirate."}
+_ANSWERED = {"role": "assistant", "content": "a"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "completion": "a"},
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+        {"messages": [{"role": "user", "content": "q"}, _ANSWERED]},
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+        {"instruction": "q", "input": "", "output": "a"},
+        {"prompt": "q", "completion": "a", "label": True},
+    ],
+    ids=["plain", "pair", "messages", "sharegpt", "alpaca", "unpaired"],
+)
+@pytest.mark.parametrize("column", ["system", "system_prompt"])
+def test_a_system_column_is_the_first_message_in_every_format(row: Row, column: str) -> None:
+    for found in prepared({**row, column: SYSTEM["content"]}):
+        assert found["prompt"] == [SYSTEM, {"role": "user", "content": "q"}]
+        assert column not in found
+
+
+def test_a_system_column_beside_another_system_message_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = prepared({"prompt": [SYSTEM, {"role": "user", "content": "q"}], "completion": "a", "system": "Other."})
+    assert (found["prompt"][0], found["system"]) == (SYSTEM, "Other.")
+    assert "warning: column 'system' is not in the prompt: 1 rows" in capsys.readouterr().err
+
+
+def test_a_column_that_belongs_into_the_prompt_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    prepared({"prompt": "q", "completion": "a", "context": "The text that q is about."})
+    assert "warning: column 'context' is not in the prompt: 1 rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"loss": False}])
+def test_an_answer_of_weight_0_is_never_the_completion(mark: Row) -> None:
+    turns = [USER, {**GOOD, "weight": None}, USER, {**BAD, **mark}]
+    shared = [{"from": turn["role"], "value": turn["content"], **mark} for turn in turns[3:]]
+    shared = [{"from": turn["role"], "value": turn["content"]} for turn in turns[:3]] + shared
+    for row in ({"messages": turns}, {"conversations": shared}):
+        (found,) = prepared(row)
+        assert (found["prompt"], found["completion"], found["noted"]) == ([USER], GOOD["content"], [CUT])
+    assert prepared({"prompt": [USER], "completion": [{**BAD, **mark}]}) == []
+
+
+@pytest.mark.parametrize("write_text", [json.dumps, repr, lambda turns: "[" + "\n ".join(map(repr, turns)) + "]"])
+def test_a_chat_that_is_stored_as_text_is_read(write_text: Any) -> None:
+    chosen, rejected = [USER, GOOD], [USER, BAD]
+    both = prepared({"prompt": USER["content"], "chosen": write_text(chosen), "rejected": write_text(rejected)})
+    assert [row["completion"] for row in both] == [GOOD["content"], BAD["content"]]
+    (found,) = prepared({"messages": write_text(chosen)})
+    assert (found["prompt"], found["completion"]) == ([USER], GOOD["content"])
+    assert found["noted"] == [PARSED]
+    (plain,) = prepared({"prompt": "[1, {2}]", "completion": "{'a': 1}"})
+    assert (plain["prompt"], plain["completion"]) == ("[1, {2}]", "{'a': 1}")
+
+
+def test_a_chat_as_text_that_cannot_be_parsed_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = prepared({"prompt": "[{'role': 'user', 'content': ...", "completion": "a"})
+    assert found["prompt"].startswith("[{'role'")
+    assert "warning: noted text that looks like a chat but cannot be parsed: 1 rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("start", ["\n\n", ""])
+def test_a_transcript_in_the_prompt_is_read_as_messages(start: str) -> None:
+    text = f"{start}Human: Hi\n\nAssistant: Hello.\n\nHuman: Bye?\n\nAssistant:"
+    roles = ["user", "assistant", "user"]
+    for row in ({"prompt": text, "completion": " Bye."}, {"instruction": text, "output": f"{text} Bye."}):
+        (found,) = prepared(row)
+        assert [turn["role"] for turn in found["prompt"]] == roles
+        assert (found["completion"], found["noted"]) == ("Bye.", [READ_AS_MESSAGES])
+    (found,) = prepared({"prompt": text, "completion": " Bye.\n\nHuman: Wait!"})
+    assert (found["completion"], found["noted"]) == ("Bye.", [READ_AS_MESSAGES, CUT])
+
+
+def test_a_transcript_of_another_kind_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = prepared({"prompt": "### Human: Hi\n### Assistant:", "completion": "a"})
+    assert found["prompt"] == "### Human: Hi\n### Assistant:"
+    assert "warning: noted prompt that looks like a transcript kept as one text" in capsys.readouterr().err
+
+
+def test_a_turn_behind_the_answer_of_hh_is_cut() -> None:
+    start = "\n\nHuman: Hi\n\nAssistant:"
+    chosen, rejected = prepared({"chosen": f"{start} A.", "rejected": f"{start} B.\n\nHuman: More?"})
+    assert ("noted" in chosen, rejected["completion"], rejected["noted"]) == (False, "B.", [CUT])
+
+
+@pytest.mark.parametrize(
+    ("liked", "label"),
+    [(True, "chosen"), ("True", "chosen"), ("false", "rejected"), (1, "chosen"), ("0", "rejected"), (0.0, "rejected")],
+)
+def test_labels_of_truth_values_become_chosen_and_rejected(liked: Any, label: str) -> None:
+    for row in (like("prompt-completion"), {"messages": [USER, GOOD]}):
+        (found,) = prepared({**row, "label": liked})
+        assert found["label"] == label
+
+
+def test_a_label_of_another_kind_is_kept_and_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = prepared({"prompt": "q", "completion": "a", "label": 4})
+    assert (found["given_label"], "label" in found) == (4, False)
+    assert "warning: column 'label' kept as given_label, because only chosen, rejected" in capsys.readouterr().err
+
+
+def test_nulls_in_messages_and_columns_count_as_absent() -> None:
+    turns = [{**USER, "name": None, "tool_calls": None}, {**GOOD, "weight": None}]
+    (found,) = prepared({"messages": turns, "instruction": None, "output": None, "label": None})
+    assert (found["prompt"], found["completion"]) == ([USER], GOOD["content"])
+
+
+def test_roles_and_parts_are_read_in_prompts_too() -> None:
+    parts = [{"type": "input_text", "text": "one"}, "two"]
+    (found,) = prepared({"prompt": [{"from": "Human", "value": parts}], "completion": {"role": "AI", "content": "a"}})
+    assert found["prompt"] == [{"role": "user", "content": "one\n\ntwo"}]
+    assert as_text(found["completion"]) == "a"

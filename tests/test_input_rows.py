@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irlhf.core.errors import ConfigError, DataError, OutputError
-from irlhf.core.example import LARGEST, Example, Where, as_text, dumps, finite, from_json, unique
+from irlhf.core.example import LARGEST, Example, Where, as_text, dumps, finite, from_json, unique, value_at
 from irlhf.io import files
 from irlhf.io.files import read_json, read_rows, read_yaml, whole_file, write_json
 from irlhf.io.jsonl import LINE_LIMIT, parse_row
@@ -31,8 +31,6 @@ def rows_of(text: bytes, tmp_path: Path) -> list[dict[str, object]]:
     [
         (b"{", "not JSON"),
         (b"{'a': 1}", "not JSON"),
-        (b'{"a": NaN}', "NaN is not a number"),
-        (b'{"a": -Infinity}', "-Infinity is not a number"),
         (b'{"a": 1e999}', "1e999 is too large"),
         (b'{"a": [-1e999]}', "-1e999 is too large"),
         (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
@@ -181,10 +179,32 @@ def test_a_number_as_id_becomes_text() -> None:
     assert from_json(example(id=17), "here").id == "17"
 
 
-def test_an_id_that_stands_twice_is_refused() -> None:
-    rows = [(Where("rows.jsonl", i), Example(id=one, prompt="p")) for i, one in enumerate("aba", 1)]
-    with pytest.raises(DataError, match=r"rows\.jsonl:3: id 'a' occurs twice"):
+def test_an_id_that_repeats_gets_a_number() -> None:
+    rows = [(Where("rows.jsonl", i), Example(id=one, prompt="p")) for i, one in enumerate(["a", "a#2", "a", "a"], 1)]
+    assert [row.id for row in unique(rows)] == ["a", "a#2", "a#3", "a#4"]
+
+
+def test_a_sample_that_occurs_twice_is_refused() -> None:
+    rows = [(Where("rows.jsonl", i), Example(id="a", prompt="p", policy="x")) for i in (1, 2)]
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: the sample 'a' occurs twice"):
         list(unique(rows))
+
+
+def test_the_prompt_decides_where_no_group_is_given() -> None:
+    one, again, other = (Example(id=i, prompt=p) for i, p in (("1", "p"), ("2", "p"), ("3", "q")))
+    assert one.cluster == again.cluster != other.cluster
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [("a.b", 1), ("a.c.d", 2), ("a.c.e", 3), ("l.1.x", 4), ("l.5", None), ("a.z", None)]
+)
+def test_a_path_finds_names_with_dots_and_fields_of_objects(path: str, value: object) -> None:
+    fields = {"a.b": 1, "a": {"b": 9, "c.d": 2}, "a.c": {"e": 3}, "l": [0, {"x": 4}]}
+    if value is None:
+        with pytest.raises(KeyError):
+            value_at(fields, path)
+    else:
+        assert value_at(fields, path) == value
 
 
 def test_messages_read_as_text_are_parted_by_blank_lines() -> None:

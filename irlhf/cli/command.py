@@ -1,5 +1,6 @@
 """The class of all commands: help that fits 80 columns, and old spellings answered with the new ones."""
 
+import os
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -26,6 +27,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the options. Raises ConfigError for one that has another spelling now."""
+        args = [_in_home(argument) for argument in args]
         own = {spelling for option in self.params for spelling in (*option.opts, *option.secondary_opts)}
         if not ctx.resilient_parsing:
             refuse_old(self.name or "", args, own)
@@ -37,6 +39,12 @@ class Command(TyperCommand):
 
         rich_utils.STYLE_OPTIONS_TABLE_PADDING = (0, 1, 0, 0)  # type: ignore[assignment]
         super().format_help(ctx, formatter)
+
+
+def _in_home(argument: str) -> str:
+    """Return an argument with `~/` replaced by the home folder; the shell does so only at the beginning of a word."""
+    option, sign, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return f"{option}{sign}{os.path.expanduser(value)}" if value.startswith("~/") else argument
 
 
 class Group(TyperGroup):

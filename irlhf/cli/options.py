@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from irlhf.cli import completion
-from irlhf.core.errors import ConfigError
+from irlhf.core.errors import ConfigError, DataError
 from irlhf.executors import base as executors
 
 REQUEST = "What to request"
@@ -38,7 +38,12 @@ Limit = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, metavar="N", help="Seed of every random draw.")]
 Json = Annotated[
-    bool, typer.Option("--json", help="Print the summary as one JSON object on stdout.", rich_help_panel=OUTPUT)
+    bool,
+    typer.Option(
+        "--json",
+        help="Print the summary as JSON on stdout; on stderr if the rows go to stdout.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print warnings and errors only.", rich_help_panel=OUTPUT)]
 OnBadRow = Annotated[
@@ -266,21 +271,29 @@ def output_for(given: Path | None, source: Path, name: str) -> Path:
 
 
 def finish(summary: Mapping[str, Any], as_json: bool, what: str, following: str = "") -> None:
-    """Say what was written and the next command; with `--json` print the summary instead."""
+    """Say what was written and the next command; with `--json` print the summary instead.
+
+    Raises DataError if every row was set aside.
+    """
     from irlhf.core import console
 
     if not console.FIRST:
         return
+    output = str(summary.get("output", ""))
+    empty = summary.get("rejected") and not (summary.get("written") or summary.get("resumed"))
     if as_json:
-        typer.echo(json.dumps(summary, ensure_ascii=False))
-        return
-    if summary.get("open"):  # nothing is written yet, and what was done is said already
-        return
+        typer.echo(json.dumps(summary, ensure_ascii=False), err=output == str(STDIN))  # stdout has the rows
+    elif not empty and not summary.get("open"):  # if it is open, nothing is written yet, and that is said already
+        console.note(_written(summary, what) + (f"; next: {following}" if following and output != str(STDIN) else ""))
+    if empty:
+        where = "" if output == str(STDIN) else f"; {output}.rejected.jsonl has the reasons"
+        raise DataError(f"{output}: no row is left, because all {summary['rejected']:,} were set aside{where}")
+
+
+def _written(summary: Mapping[str, Any], what: str) -> str:
     output = summary.get("output", "")
-    if summary.get("finished"):
-        text = f"{output} is complete already: nothing to do"
-    else:
-        rejected = f", set {summary['rejected']:,} aside" if summary.get("rejected") else ""
-        kept = f" (kept {summary['resumed']:,} of an earlier run)" if summary.get("resumed") else ""
-        text = f"wrote {what} to {output}{kept}{rejected}"
-    console.note(text + (f"; next: {following}" if following and output != str(STDIN) else ""))
+    if summary.get("already_finished"):
+        return f"{output} is complete already: nothing to do"
+    rejected = f", set {summary['rejected']:,} aside" if summary.get("rejected") else ""
+    kept = f" (kept {summary['resumed']:,} of an earlier run)" if summary.get("resumed") else ""
+    return f"wrote {what} to {output}{kept}{rejected}"

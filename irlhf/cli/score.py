@@ -143,8 +143,8 @@ def score(
         settings = ScoreSettings(gold=gold, limit=limit, on_bad_row=on_bad_row.value, shard=shard, cache=cache)
         summary = score_rows(examples, rewards, out, settings, options.executor(executor, workers))
         written = f"{summary.get('written', 0):,} scored rows"
-        following = f"irlhf finetune {out} --model tiny, or irlhf eval {out} for samples and pairs"
-        options.finish(summary, json_, written, following)
+        next_for_examples = f"irlhf finetune {out} -r {rewards} --model tiny"
+        options.finish(summary, json_, written, f"irlhf eval {out}" if summary.get("samples") else next_for_examples)
 
 
 def _refuse(given: Mapping[str, bool], reason: str) -> None:

@@ -13,15 +13,16 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 import orjson
 
+from irlhf.core import console
 from irlhf.core.errors import DataError
-from irlhf.core.hashing import add_new
+from irlhf.core.hashing import add_new, fingerprint
 from irlhf.core.tool_calls import tools_of
 
 Message = dict[str, Any]  # {"role": "user", "content": "…"}, and vendor-specific keys
@@ -93,8 +94,8 @@ class Example:
 
     @property
     def cluster(self) -> str:
-        """The id of the row's prompt, for splits and for clustered intervals."""
-        return self.group or self.id
+        """The id of the row's prompt, for shards and for clustered intervals: its group, else a hash of its content."""
+        return self.group or prompt_key(self.prompt)
 
     @property
     def tools(self) -> list[Any]:
@@ -215,18 +216,71 @@ def words(prompt: Content) -> str:
     return " ".join(same_width.casefold().split())
 
 
-def unique(examples: Iterable[tuple[Where, Example]], seen: set[int] | None = None) -> Iterator[Example]:
-    """Yield the examples. Raises DataError for a repeated id; `seen` holds fingerprints of ids."""
-    seen = set() if seen is None else seen
+def prompt_key(prompt: Content) -> str:
+    """Return a hash of a prompt's messages, equal for equal prompts."""
+    return f"{fingerprint(json.dumps(as_messages(prompt), sort_keys=True)):016x}"
+
+
+@dataclass
+class UniqueIds:
+    """Gives repeated ids a number, such as `7#2`, in the order of the rows."""
+
+    seen: set[int] = field(default_factory=set)  # fingerprints of ids
+    last: dict[int, int] = field(default_factory=dict)  # fingerprint of a repeated id → its last number
+    first: str = ""  # the first repeated id and its place
+    count: int = 0  # rows with a new id
+
+    def __call__(self, identifier: str, where: Where) -> str:
+        """Return the id of a row: its own, or a new one if an earlier row has it."""
+        if add_new(self.seen, identifier):
+            return identifier
+        key = fingerprint(identifier)
+        number = self.last.get(key, 1) + 1
+        while not add_new(self.seen, f"{identifier}#{number}"):
+            number += 1
+        self.last[key] = number
+        self.count += 1
+        self.first = self.first or f"'{identifier:.80}' at {where}"
+        return f"{identifier}#{number}"
+
+    def tell(self) -> None:
+        """Warn if ids were repeated."""
+        if self.count:
+            console.warn(f"{self.count:,} rows repeat the id of an earlier row and get a number, first {self.first}")
+
+
+def unique(examples: Iterable[tuple[Where, Example]], announce: bool = True) -> Iterator[Example]:
+    """Yield the examples with unique ids. Raises DataError if a sample of irlhf occurs twice."""
+    ids = UniqueIds()
     for where, example in examples:
-        check_new(example.id, where, seen)
-        yield example
+        identifier = ids(example.id, where)
+        if identifier != example.id and example.policy:
+            raise DataError(f"{where}: the sample '{example.id:.80}' occurs twice; remove the second one")
+        yield example if identifier == example.id else replace(example, id=identifier)
+    if announce:
+        ids.tell()
 
 
-def check_new(identifier: str, where: Where, seen: set[int]) -> None:
-    """Add an id to `seen`. Raises DataError if it is there already."""
-    if not add_new(seen, identifier):
-        raise DataError(f"{where}: id '{identifier:.80}' occurs twice; ids must be unique")
+def value_at(fields: object, path: str) -> Any:
+    """Return the value at a path: a name, or names and list positions with dots between. Raises KeyError.
+
+    A name may contain dots itself; the longest name that exists is used.
+    """
+    if isinstance(fields, Mapping):
+        if path in fields:
+            return fields[path]
+        for i in range(len(path) - 1, 0, -1):
+            if path[i] == "." and path[:i] in fields:
+                try:
+                    return value_at(fields[path[:i]], path[i + 1 :])
+                except KeyError:
+                    continue
+    elif isinstance(fields, list):
+        position, _, rest = path.partition(".")
+        if position.isdecimal() and int(position[:9]) < len(fields):
+            item = fields[int(position[:9])]
+            return value_at(item, rest) if rest else item
+    raise KeyError(path)
 
 
 def finite(value: object) -> bool:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from irlhf.core.errors import ConfigError, DataError
-from irlhf.core.example import keys_of
+from irlhf.core.example import keys_of, value_at
 from irlhf.data.formats.base import Row
 
 # Numbers in these columns become strings: an id or an answer may be 42.
-_TEXTS = ("id", "group", "label", "split", "source", "prompt", "completion", "chosen", "rejected")
+TEXTS = ("id", "group", "label", "split", "source", "prompt", "completion", "chosen", "rejected")
 
 
 def parse_map(pairs: list[str]) -> dict[str, str]:
@@ -36,13 +36,11 @@ def renamed(row: Row, names: Mapping[str, str]) -> Row:
 
 
 def _value(row: Row, name: str, column: str) -> Any:
-    value: Any = row.fields
-    for part in [column] if column in row.fields else column.split("."):
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and part.isdecimal() and int(part[:9]) < len(value):
-            value = value[int(part[:9])]
-        else:
-            raise DataError(f"{row.where}: no '{column}' for --map {name}={column} (columns: {keys_of(row.fields)})")
+    try:
+        value = value_at(row.fields, column)
+    except KeyError as error:
+        raise DataError(
+            f"{row.where}: no '{column}' for --map {name}={column} (columns: {keys_of(row.fields)})"
+        ) from error
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value}" if name in _TEXTS and numeric else value
+    return f"{value}" if name in TEXTS and numeric else value

@@ -1,33 +1,37 @@
 """Turn raw data of any known shape into one clean record per completion, split by prompt."""
 
+import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from irlhf.core.errors import ConfigError, DataError
-from irlhf.core.example import Example, Where, check_new, unique
+from irlhf.core.example import Example, Where, dumps
 from irlhf.core.registry import FORMATS
 from irlhf.data import parallel
 from irlhf.data.cleaning import clean
-from irlhf.data.column_mapping import renamed
+from irlhf.data.column_mapping import TEXTS, renamed
 from irlhf.data.formats.base import Format, Rejected, Row, detect, find_format
 from irlhf.data.hub import fetch, is_hub
 from irlhf.data.parallel import BlockResult
 from irlhf.data.publish.dataset import publish, typed
+from irlhf.data.raw_rows import uniform
 from irlhf.data.report import PrepareReport
+from irlhf.data.saved import is_saved, saved_files
 from irlhf.data.settings import PrepareSettings
 from irlhf.data.splits import Splits
 from irlhf.io.files import STREAM, read_blocks, read_each
 from irlhf.io.jsonl import Broken, Given, rows_in
 from irlhf.io.resumable import ResumableWriter, RunManifest, resumable_output
-from irlhf.io.tables import bare
+from irlhf.io.tables import bare, repeated
 
-_SHAPE = re.compile(r"\.(json.*|csv|tsv|txt|parquet)$", re.IGNORECASE)  # file name extensions
+_SHAPE = re.compile(r"\.(json.*|csv|tsv|txt|parquet|arrow|feather)$", re.IGNORECASE)  # file name extensions
 
 
 def prepare(
@@ -42,7 +46,7 @@ def prepare(
     (irlhf/data/publish/dataset.py). Raises ConfigError, DataError and BackendError.
     """
     _check(sources, settings)
-    paths, out = [Path(source) for source in sources], Path(output)
+    paths, out = [Path(source).expanduser() for source in sources], Path(output).expanduser()
     inputs = _input_files(paths)
     names = dict(inputs)
     manifest = RunManifest("prepare", {f"source {n}": path for n, (path, _) in enumerate(inputs, 1)}, asdict(settings))
@@ -99,7 +103,9 @@ def _block_function(order: dict[str, Any]) -> Callable[[int, bytes], BlockResult
                 outputs.write(example)
         except DataError as failure:
             error = str(failure)
-        result.summary = {"ids": ids, "found": findings.to_json(), "splits": splits.counts, "error": error}
+        given = [[prompt, split] for prompt, split in splits.given.items()]
+        counted = {"splits": splits.counts, "given": given, "leaks": splits.leaks}
+        result.summary = {"ids": ids, "found": findings.to_json(), **counted, "error": error}
         return result
 
     return prepare_block
@@ -107,7 +113,8 @@ def _block_function(order: dict[str, Any]) -> Callable[[int, bytes], BlockResult
 
 def _prepare(path: Path, name: str, settings: PrepareSettings, outputs: _Outputs, alone: bool) -> None:
     """Write the examples of one source; with `alone`, without worker processes."""
-    given = read_each(path, lambda note: outputs.findings.say(path, note), settings.delimiter)
+    texts = [column for name, column in settings.map.items() if name in TEXTS]
+    given = read_each(path, lambda note: outputs.findings.say(path, note), settings.delimiter, texts)
     known, rows = _detected(islice(_rows(given, settings, outputs), settings.limit or None), settings, outputs)
     if known is None:
         return
@@ -115,8 +122,9 @@ def _prepare(path: Path, name: str, settings: PrepareSettings, outputs: _Outputs
     workers = 0 if alone or known.gather else parallel.worker_count(path)
     first = next(rows, None) if workers else None
     here = rows if first is None else iter([first])
-    for example in unique(_read(known, here, name, settings, outputs), outputs.findings.ids):
-        outputs.write(example)
+    for where, example in _read(known, here, name, settings, outputs):
+        identifier = outputs.findings.ids(example.id, where)
+        outputs.write(example if identifier == example.id else replace(example, id=identifier))
     if first:
         order = {"path": str(path), "name": name, "format": known.name, "settings": asdict(settings)}
         with closing(parallel.block_results(read_blocks(path, first.where.line + 1), order, workers)) as results:
@@ -127,12 +135,18 @@ def _prepare(path: Path, name: str, settings: PrepareSettings, outputs: _Outputs
 def _take(result: BlockResult, path: Path, outputs: _Outputs) -> None:
     """Write the result of a worker's block. Raises DataError if the worker did."""
     assert isinstance(outputs.rows, ResumableWriter)
-    source = str(path)
-    for line, identifier in result.summary["ids"]:
-        check_new(identifier, Where(source, line), outputs.findings.ids)
-    outputs.rows.append(result.rows, result.rejects, result.counts)
+    source, ids = str(path), result.summary["ids"]
+    unique = [outputs.findings.ids(identifier, Where(source, line)) for line, identifier in ids]
+    rows = result.rows
+    if unique != [identifier for _, identifier in ids]:
+        lines = zip(bytes(rows).splitlines(), unique, strict=True)
+        rows = b"".join(dumps({**json.loads(line), "id": identifier}) for line, identifier in lines)
+    outputs.rows.append(rows, result.rejects, result.counts)
     outputs.findings.add(result.summary["found"])
     outputs.splits.counts.update(result.summary["splits"])
+    outputs.splits.leaks.update(result.summary["leaks"])
+    for prompt, split in result.summary["given"]:
+        outputs.splits.take_given(prompt, split)
     if result.summary["error"]:
         raise DataError(result.summary["error"])
 
@@ -144,7 +158,7 @@ def _read(
     findings = outputs.findings
     for row in known.gather(rows) if known.gather else rows:
         try:
-            examples = [_cleaned(example, row) for example in known.read(row, name)]
+            examples = [_cleaned(example, row, name) for example in known.read(row, name)]
             if findings.columns is not None:
                 examples = typed(examples, row.where, findings.columns)
         except DataError as error:
@@ -173,14 +187,20 @@ def _detected(rows: Iterator[Row], settings: PrepareSettings, outputs: _Outputs)
     return None, rows
 
 
-def _cleaned(example: Example | Rejected, row: Row) -> Example | Rejected:
-    return clean(example, row.fields) if isinstance(example, Example) else example
+def _cleaned(example: Example | Rejected, row: Row, name: str) -> Example | Rejected:
+    return clean(example, row.fields, name) if isinstance(example, Example) else example
 
 
 def _input_files(sources: Sequence[Path]) -> list[tuple[Path, str]]:
     """Return the files to read, each with the prefix of its row ids; downloads Hub data sets."""
     names = _names([source for source in sources if not is_hub(source)])
-    return [named for source in sources for named in (fetch(source) if is_hub(source) else [(source, names[source])])]
+    files: list[tuple[Path, str]] = []
+    for source in sources:
+        if is_hub(source):
+            files += fetch(source)
+        else:
+            files += saved_files(source, names[source]) if is_saved(source) else [(source, names[source])]
+    return files
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
@@ -198,7 +218,7 @@ def _rows(given: Iterable[tuple[Where, Given]], settings: PrepareSettings, outpu
             continue
         row = Row(where, fields)
         try:
-            yield renamed(row, settings.map) if settings.map else row
+            yield uniform(renamed(row, settings.map) if settings.map else row, settings.map)
         except DataError as error:
             _set_aside(error, row.where, row.fields, settings, outputs)
 
@@ -213,6 +233,8 @@ def _set_aside(error: DataError, where: Where, given: object, settings: PrepareS
 def _check(sources: Sequence[str | Path], settings: PrepareSettings) -> None:
     if not sources:
         raise ConfigError("no source to prepare; add a file, or - for stdin")
+    if twice := repeated(str(source) if is_hub(Path(source)) else os.path.realpath(source) for source in sources):
+        raise ConfigError(f"{twice[0]} is named twice; name each source once")
     if settings.format != "auto" and settings.format not in FORMATS:
         find_format(settings.format)
     if settings.delimiter and (len(settings.delimiter) > 1 or settings.delimiter in '"\r\n'):

@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from irlhf.core import console
-from irlhf.core.example import Example, Where, as_messages
+from irlhf.core.example import Example, UniqueIds, Where, as_messages
 from irlhf.core.hashing import add_new
-from irlhf.data.cleaning import special_text
+from irlhf.data.cleaning import LOOKS_LIKE_TRANSCRIPT, SYSTEM, special_text
 from irlhf.data.features import Columns
 from irlhf.data.formats.base import Format
 from irlhf.data.formats.helpers import NOTED
+from irlhf.data.raw_rows import UNPARSED
 
 SPECIAL = "special tokens"  # count of rows with text like a special token
+_GIVEN = "given_"
+# Columns that a reader of the data would expect in the prompt, if no format put them there.
+_EXPECTED = frozenset(
+    {*SYSTEM, "context", "contexts", "document", "documents", "passage", "history", "input", "instruction"}
+    | {"instructions", "background", "persona", "functions"}
+)
+_WARNED = ("column '", UNPARSED, LOOKS_LIKE_TRANSCRIPT)  # beginnings of counts that are warnings
 
 
 @dataclass
@@ -28,7 +36,7 @@ class PrepareReport:
     shapes: dict[str, str] = field(default_factory=dict)  # how each source was read, if its name does not tell
     first: str = ""  # location and text of the first special token
     seen: set[int] = field(default_factory=set)  # fingerprints of prompt and completion
-    ids: set[int] = field(default_factory=set)  # fingerprints of ids
+    ids: UniqueIds = field(default_factory=UniqueIds)
     columns: Columns | None = None  # column types, for data sets with a data card
 
     def say(self, path: Path, shape: str) -> None:
@@ -45,6 +53,11 @@ class PrepareReport:
         noted = example.extra.get(NOTED, ())
         for note in noted if isinstance(noted, list) else ():
             self.counts[f"{NOTED} {' '.join(str(note).split()):.80}"] += 1
+        for name, value in example.extra.items():
+            if name in _EXPECTED and value:
+                self.counts[f"column '{name}' is not in the prompt"] += 1
+            elif name.startswith(_GIVEN):
+                self.counts[f"column '{name.removeprefix(_GIVEN):.40}' kept as {name:.46}{_reason(name)}"] += 1
         special = special_text(example)
         if special:
             self.counts[SPECIAL] += 1
@@ -69,5 +82,16 @@ class PrepareReport:
         for name, count in sorted(self.counts.items()):
             if name == SPECIAL:
                 console.warn(f"{count:,} rows contain text that looks like a special token, first {self.first}")
+            elif name.removeprefix(f"{NOTED} ").startswith(_WARNED):
+                console.warn(f"{name}: {count:,} rows")
             else:
                 console.note(f"{name}: {count:,} rows")
+        self.ids.tell()
+
+
+def _reason(name: str) -> str:
+    if name == f"{_GIVEN}label":
+        return ", because only chosen, rejected, true, false, 1 and 0 are labels"
+    if name == f"{_GIVEN}group":
+        return ", because equal prompts form a group; --map group=group keeps it"
+    return ", because irlhf has a key of this name"

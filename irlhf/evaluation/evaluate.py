@@ -31,6 +31,7 @@ from irlhf.io.files import STREAM, check_output, digest, write_json
 from irlhf.policy.evaluation_file import VERSION, read_evaluation
 from irlhf.policy.model_card import fill_model_card
 from irlhf.policy.policy_file import Calibration, read_policy, write_calibration
+from irlhf.policy.recorded_rewards import warn_of_other_scorers
 from irlhf.policy.scales import WITHIN
 from irlhf.policy.targets import weights_of
 
@@ -55,6 +56,9 @@ def evaluate(
     _check_kind(rows[0], settings)
     another = [settings.calibrate] if settings.calibrate else []
     arms = arms_of(rows, paths, settings.policies, another) if rows[0].policy else []
+    for path in paths:
+        for arm in arms:
+            warn_of_other_scorers(arm.policy.scorers, path)
     measured = calibrate(arms, Path(settings.calibrate), bootstrap) if settings.calibrate else None
     if arms:
         figures = _request_metrics(arms, settings, bootstrap, paths[0])

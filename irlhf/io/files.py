@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,11 +23,25 @@ from irlhf.io.tables import Reading, Tell, bare, is_jsonl, rows_of
 
 STREAM = Path("-")  # stdin for reading, stdout for writing
 YAML_LIMIT = 2**20  # bytes
+SAVED = ("dataset_dict.json", "state.json")  # files in a folder written by the `save_to_disk` of datasets
 TEMPORARY = ".irlhf."  # prefix of the names of unfinished files
 
 _Row = TypeVar("_Row")
 _JSON = re.compile(rb"\s*(\{|\[\s*(\{|$))")  # the start of an object or a list of objects; [Draft] is text
-_PARQUET, _ZIP = b"PAR1", b"PK\x03\x04"  # magic bytes of parquet and zip files
+_TYPED = (b"PAR1", b"ARRO", b"\xff\xff\xff\xff")  # first bytes of parquet files, and of Arrow files and streams
+_UNSUPPORTED = {  # first bytes of other files → what they are, and what to do
+    b"PK\x03\x04": "zip files and spreadsheets are not supported; unzip it, or save it as CSV",
+    b"7z\xbc\xaf": "7z files are not supported; unpack it",
+    b"Rar!": "rar files are not supported; unpack it",
+    b"\x04\x22\x4d\x18": "lz4 files are not supported; unpack it",
+    b"FEA1": "Feather files of version 1 are not supported; save it as parquet",
+    b"Obj\x01": "Avro files are not supported; save it as parquet",
+    b"SQLi": "databases are not supported; export the table as CSV",
+    b"\x89HDF": "HDF5 files are not supported; save it as parquet",
+    b"\x80\x04\x95": "pickled data is not supported, because it can run code; save it as parquet",
+    b"\xff\xfe": "saved as UTF-16; save it as UTF-8",
+    b"\xfe\xff": "saved as UTF-16; save it as UTF-8",
+}
 
 
 def read_rows(path: Path) -> Iterator[tuple[Where, dict[str, Any]]]:
@@ -50,16 +64,19 @@ def _ignore(reason: str) -> None:
     """Discard the reason."""
 
 
-def read_each(path: Path, tell: Tell = _ignore, delimiter: str = "") -> Iterator[tuple[Where, Given]]:
+def read_each(
+    path: Path, tell: Tell = _ignore, delimiter: str = "", texts: Collection[str] = ()
+) -> Iterator[tuple[Where, Given]]:
     """Yield every row with its place; rows that cannot be read are yielded as `Broken`.
 
-    The format is JSONL, a table (.csv, .tsv), one JSON value with a list, or parquet. It is recognized by the first
-    bytes and the name of the file. All formats but parquet may be compressed with gzip or zstandard. The place is the
-    line number in JSONL, else the row number. `tell` is called with the reason if a file is read as a table although
-    its name does not say so. `delimiter` separates the cells of a table; if empty, it is inferred from the name and the
-    header.
+    The format is JSONL, a table (.csv, .tsv), one JSON value with a list, parquet, or Arrow. It is recognized by the
+    first bytes and the name of the file. All formats but parquet and Arrow may be compressed with gzip, zstandard,
+    bzip2 or xz. The place is the line number in JSONL, else the row number. `tell` is called with the reason if a file
+    is read as a table although its name does not say so. `delimiter` separates the cells of a table; if empty, it is
+    inferred from the name and the header. `texts` are names of columns of a table that are text.
     """
-    yield from _read(path, partial(_rows, how=Reading(tell, delimiter)), lambda item: item[0].line)
+    how = Reading(tell, delimiter, frozenset(texts), not path.is_file())
+    yield from _read(path, partial(_rows, how=how), lambda item: item[0].line)
 
 
 def read_blocks(path: Path, first: int) -> Iterator[tuple[int, bytes]]:
@@ -111,7 +128,7 @@ def holds_jsonl(path: Path) -> bool:
     with _open(path) as raw:
         stream, _ = compression.decompressed(raw, _head(raw, path))
         try:
-            return _head(stream, path) != _PARQUET and is_jsonl(stream, path)
+            return _head(stream, path) not in _TYPED and is_jsonl(stream, path)
         except compression.DAMAGE:  # the reader of the rows reports the damage
             return False
 
@@ -140,22 +157,23 @@ def _read(
 
 
 def _rows(stream: Any, path: Path, packer: str, how: Reading) -> Iterator[tuple[Where, Given]]:
-    if _head(stream, path) != _PARQUET:
+    if _head(stream, path) not in _TYPED:
         return rows_of(stream, path, how)
     if packer or not stream.seekable():
-        raise DataError(f"{path}: parquet cannot be read from a compressed file or a pipe; pass the file itself")
-    from irlhf.io.parquet import rows_of as parquet_rows
+        raise DataError(
+            f"{path}: parquet and Arrow cannot be read from a compressed file or a pipe; pass the file itself"
+        )
+    from irlhf.io.parquet import rows_of as typed_rows
 
-    return parquet_rows(stream, path)
+    return typed_rows(stream, path)
 
 
 def _head(stream: Any, path: Path) -> bytes:
-    """Return the first bytes without consuming them. Raises DataError for zip files and UTF-16."""
+    """Return the first bytes without consuming them. Raises DataError for files that cannot be read."""
     head: bytes = stream.peek(4)[:4]
-    if head == _ZIP:
-        raise DataError(f"{path}: zip files and spreadsheets are not supported; unzip it, or save it as CSV")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path}: saved as UTF-16; save it as UTF-8")
+    for start, problem in _UNSUPPORTED.items():
+        if head.startswith(start):
+            raise DataError(f"{path}: {problem}")
     return head
 
 
@@ -168,7 +186,9 @@ def _open(path: Path) -> Iterator[Any]:
         yield sys.stdin.buffer
         return
     if path.is_dir():
-        raise ConfigError(f"{path} is a folder, not a file of rows")
+        saved = any((path / name).is_file() for name in SAVED)
+        fix = f"; read it with `irlhf prepare {path}`" if saved else "; name a file in it"
+        raise ConfigError(f"{path} is a folder, not a file of rows{fix}")
     try:
         raw = path.open("rb")
     except FileNotFoundError as error:
@@ -321,6 +341,9 @@ def disk_error(path: Path, error: OSError) -> IrlhfError:
     return OutputError(f"{path}: cannot be written ({error.strerror or error}); free disk space or choose another path")
 
 
+_NAME_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+
+
 class _StrictLoader(yaml.SafeLoader):
     """YAML without aliases and repeated keys."""
 
@@ -335,6 +358,9 @@ class _StrictLoader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key.start_mark)
+            if key.tag not in _NAME_TAGS:
+                problem = f"YAML does not read the name {key.value} as text; write '{key.value}' in quotation marks"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             if key.value in seen:
                 problem = f"{key.value!r} occurs twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)

@@ -22,7 +22,6 @@ BOM = b"\xef\xbb\xbf"
 
 _CHUNK = 2**20  # bytes
 _SPACE = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # the escape of a surrogate, alone or in a pair
 _TURN = {"role", "from"}  # keys of a chat message
 
@@ -75,7 +74,7 @@ def _validated(row: object, where: Where) -> dict[str, Any]:
     except UnicodeEncodeError as error:
         raise DataError(f"{where}: invalid text (a lone surrogate, \\ud800-\\udfff); fix or remove it") from error
     except ValueError as error:
-        raise DataError(f"{where}: NaN and Infinity are not valid JSON; remove the value") from error
+        raise DataError(f"{where}: a number is too large (over 1.8e308); remove it") from error
     return row
 
 
@@ -96,7 +95,12 @@ def _float(digits: str) -> float:
     return number
 
 
-_ROW = json.JSONDecoder(parse_constant=refuse, parse_float=_float)
+def _missing(constant: str) -> None:
+    """Return null for NaN and Infinity, which pandas writes where a value is missing."""
+
+
+_ROW = json.JSONDecoder(parse_constant=_missing, parse_float=_float)
+_DECODER = json.JSONDecoder(parse_constant=_missing)
 
 
 def numbered_lines(stream: Any, path: Path) -> Numbered:

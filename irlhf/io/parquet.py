@@ -1,4 +1,4 @@
-"""Read and write rows of parquet files with pyarrow, in small batches.
+"""Read rows of parquet and Arrow files, and write parquet, with pyarrow in small batches.
 
 A column whose values have no common type is written as JSON text and marked in the schema, so that reading restores its
 values.
@@ -21,7 +21,7 @@ from irlhf.io.tables import repeated
 
 try:
     import pyarrow
-    from pyarrow import parquet
+    from pyarrow import ipc, parquet
 except ModuleNotFoundError as missing:
     raise ConfigError("parquet files need pyarrow: pip install 'irlhf[parquet]'") from missing
 
@@ -30,6 +30,7 @@ _BUFFER = 2**20  # bytes of a column read at a time
 _SMALL = 64 * 2**20  # bytes; columns of smaller files are read whole, because a damaged page may claim gigabytes
 _BEYOND = (OverflowError, KeyError, ValueError)  # dates after 9999, repeated map keys, invalid text
 _DAMAGE = (pyarrow.ArrowException, OSError, ValueError)
+_PARQUET, _ARROW_FILE = b"PAR1", b"ARRO"  # first bytes
 _MARK = {b"irlhf": b"json"}  # schema metadata of columns with JSON text
 _GROUP = 16 * 2**20  # bytes of rows in one row group
 _WIDEST = 5000  # columns
@@ -38,23 +39,39 @@ _WIDEST = 5000  # columns
 def rows_of(raw: IO[bytes], path: Path) -> Iterator[tuple[Where, Given]]:
     """Yield the rows of an open file, numbered from 1. Null values are dropped, also inside objects."""
     number = 0
+    kind = "parquet" if raw.peek(4)[:4] == _PARQUET else "Arrow"  # type: ignore[attr-defined]
     try:
-        buffer = 0 if raw.seek(0, SEEK_END) < _SMALL else _BUFFER
-        file = parquet.ParquetFile(raw, buffer_size=buffer, pre_buffer=False)
-        duplicates = repeated(file.schema_arrow.names)
+        schema, batches = (_parquet if kind == "parquet" else _arrow)(raw)
+        duplicates = repeated(schema.names)
         if duplicates:
             raise DataError(f"{path}: column '{duplicates[0]:.40}' occurs twice; remove or rename one")
-        marked = [
-            column.name for column in file.schema_arrow if column.metadata and _MARK.items() <= column.metadata.items()
-        ]
-        for batch in file.iter_batches(_BATCH, use_threads=False):
+        marked = [column.name for column in schema if column.metadata and _MARK.items() <= column.metadata.items()]
+        for batch in batches:
             for row in _values(batch):
                 number += 1
                 where = Where(str(path), number)
                 yield where, _plain_row(row, marked, where)
     except _DAMAGE as error:
-        reason = f"the parquet file cannot be read ({first_line(error):.120}); download it again"
+        reason = f"the {kind} file cannot be read ({first_line(error):.120}); download it again"
         raise DataError(f"{path}:{number + 1}: {reason}") from error
+
+
+def _parquet(raw: IO[bytes]) -> tuple[Any, Iterator[Any]]:
+    """Return the schema and the batches of a parquet file."""
+    buffer = 0 if raw.seek(0, SEEK_END) < _SMALL else _BUFFER
+    file = parquet.ParquetFile(raw, buffer_size=buffer, pre_buffer=False)
+    return file.schema_arrow, file.iter_batches(_BATCH, use_threads=False)
+
+
+def _arrow(raw: IO[bytes]) -> tuple[Any, Iterator[Any]]:
+    """Return the schema and the batches of an Arrow file, in the file or the stream format."""
+    if raw.peek(4)[:4] == _ARROW_FILE:  # type: ignore[attr-defined]
+        file = ipc.open_file(raw)
+        parts = (file.get_batch(i) for i in range(file.num_record_batches))
+    else:
+        file = ipc.open_stream(raw)
+        parts = iter(file)
+    return file.schema, (part.slice(at, _BATCH) for part in parts for at in range(0, part.num_rows, _BATCH))
 
 
 def write(source: Path, target: Path) -> dict[str, str]:
@@ -160,9 +177,11 @@ def _unmarked(text: str, name: str) -> Any:
 def _plain(value: Any) -> Any:
     """Return a value converted to a JSON type. Raises TypeError if there is none."""
     if value is None or isinstance(value, str | bool | int | float):
-        return value
+        # pandas writes NaN where a value is missing
+        return None if isinstance(value, float) and not math.isfinite(value) else value
     if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items() if item is not None}
+        items = {str(name): _plain(item) for name, item in value.items()}
+        return {name: item for name, item in items.items() if item is not None}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, datetime | date | time):

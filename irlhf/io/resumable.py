@@ -40,8 +40,10 @@ _COMMANDS = {
     "finetune --objective reward": "reward-model",
     "finetune --rounds": "rounds",
 }  # names in earlier versions, and current names
+RECORDED = "recorded"  # key of a manifest
 PARTIAL = ".partial"  # suffix of an incomplete output
 
+_UNSCORED = ("description", "direction", "weight", "scale")  # keys of a reward that do not affect its numbers
 _REMOVED = {"layout": "auto"}  # settings of earlier versions, each with the value that is now fixed
 
 
@@ -53,12 +55,14 @@ class RunManifest:
     inputs: Mapping[str, Path]
     settings: Mapping[str, Any]
     afresh: str = ""  # what a new start costs, for the error message
+    recorded: Mapping[str, Any] = field(default_factory=dict)  # facts for later commands, which may differ between runs
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest with the digest of every input. Raises ConfigError if an input cannot be read."""
         inputs = {role: {"path": str(path), "sha256": digest_of(path)} for role, path in self.inputs.items()}
         settings: dict[str, Any] = json.loads(json.dumps(self.settings, default=str))
-        return {"command": self.command, "inputs": inputs, "settings": settings}
+        recorded = {RECORDED: json.loads(json.dumps(self.recorded, default=str))} if self.recorded else {}
+        return {"command": self.command, "inputs": inputs, "settings": settings, **recorded}
 
 
 @dataclass
@@ -109,7 +113,12 @@ class ResumableWriter:
 
     def summary(self) -> dict[str, Any]:
         """Return the output and the counts, for `--json` and the final note."""
-        return {"output": str(self.output), "finished": self.finished, **self.counts}
+        return {**outcome(self.output, self.finished), "written": 0, **self.counts}
+
+
+def outcome(output: Path, already: bool = False) -> dict[str, Any]:
+    """Return the summary of a successful run. `already_finished` means that an earlier run did the work."""
+    return {"output": str(output), "finished": True, **({"already_finished": True} if already else {})}
 
 
 @contextmanager
@@ -131,7 +140,10 @@ def resumable_output(output: Path, manifest: RunManifest, resumable: bool = True
         if is_finished(output, made, manifest.afresh):
             writer.finished = True
             beside(output, PARTIAL).unlink(missing_ok=True)  # a killed run may have left it beside a compressed output
-            writer.counts.update(files.read_json(beside(output, ".run.json")).get("counts", {}))
+            before = files.read_json(beside(output, ".run.json"))
+            writer.counts.update(before.get("counts", {}))
+            if before.get(RECORDED) != made.get(RECORDED):
+                files.write_json(beside(output, ".run.json"), {**before, RECORDED: made.get(RECORDED, {})})
             yield writer
             return
         _begin(writer, made)
@@ -218,6 +230,13 @@ def recorded_setting(output: Path, name: str) -> Any:
     manifest = beside(output, ".run.json")
     begun = output != files.STREAM and (output.exists() or beside(output, PARTIAL).exists())
     return files.read_json(manifest).get("settings", {}).get(name) if begun and manifest.is_file() else None
+
+
+def recorded_facts(output: Path) -> dict[str, Any]:
+    """Return the `recorded` facts in an output's manifest; empty without a manifest."""
+    manifest = beside(output, ".run.json")
+    facts = files.read_json(manifest).get(RECORDED) if output != files.STREAM and manifest.is_file() else None
+    return facts if isinstance(facts, dict) else {}
 
 
 def counts_of(output: Path) -> dict[str, int]:
@@ -352,6 +371,11 @@ def _current(manifest: Mapping[str, Any]) -> dict[str, Any]:
     command, settings = str(manifest.get("command", "")), dict(manifest.get("settings", {}))
     for before, now in _COMMANDS.items():
         command = command.replace(before, now)
+    if command == "score":  # earlier versions stored keys that no scorer uses
+        specs = settings.get("rewards", {})
+        settings["rewards"] = {
+            name: {key: value for key, value in spec.items() if key not in _UNSCORED} for name, spec in specs.items()
+        }
     if settings.get("baseline") == "untouched":
         settings["baseline"] = "prompted"
     return {**manifest, "command": command, "settings": settings}
@@ -392,7 +416,13 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def digest_of(path: Path) -> str:
-    """Return the sha256 of a file, of a policy's policy.json or of a model folder's files. Raises ConfigError."""
+    """Return the sha256 of a file, of a policy's policy.json or of a model folder's files. Raises ConfigError.
+
+    Comments and spaces in a YAML file do not count.
+    """
+    if path.suffix in (".yaml", ".yml"):
+        content = json.dumps(files.read_yaml(path), default=str)
+        return hashlib.sha256(content.encode(errors="replace")).hexdigest()
     if not path.is_dir():
         return files.digest(path)
     if (path / "policy.json").is_file():

@@ -11,14 +11,15 @@ import csv
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Any, NamedTuple
 
 from irlhf.core.errors import DataError
 from irlhf.core.example import Where
-from irlhf.io.compression import COMPRESSED_SUFFIXES
+from irlhf.io.compression import COMPRESSED_SUFFIXES, DAMAGE
 from irlhf.io.jsonl import BOM, LINE_LIMIT, Broken, Given, Numbered, document, numbered_lines, objects, parse_lines
 
 SEPARATORS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}  # cell separators by file suffix
@@ -37,6 +38,10 @@ _TEXTS = frozenset(
     | {"context", "response_0", "response_1", "response_2", "response1", "response2", "title", "text"}
 )
 
+_TEXT, _NUMBERS, _ABSENT = "text", "numbers", "absent"  # kinds of cells; the first two are types of columns
+_MISSING = frozenset({"nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "None"})
+_IN_MEMORY = 64 * 2**20  # bytes of a piped table; more goes to a temporary file
+
 csv.field_size_limit(max(csv.field_size_limit(), LINE_LIMIT))  # process-wide; Python's default is 128 KiB
 
 
@@ -48,6 +53,8 @@ class Reading(NamedTuple):
 
     tell: Tell  # called with the reason if a file without a table's suffix is read as a table
     delimiter: str = ""  # cell separator of a table; if empty, inferred from the name and the header
+    texts: frozenset[str] = frozenset()  # columns of a table that are text, besides the usual ones
+    once: bool = False  # the stream is a pipe, which can be read once
 
 
 class _Cells(NamedTuple):
@@ -62,13 +69,13 @@ def rows_of(stream: Any, path: Path, how: Reading) -> Iterator[tuple[Where, Give
     """Yield the rows of a decompressed stream; its first character and the file name determine the format."""
     suffix, first = _format_hints(stream, path)
     if suffix in SEPARATORS:
-        return _table(numbered_lines(stream, path), path, SEPARATORS[suffix], how)
+        return _table(stream, path, SEPARATORS[suffix], how)
     if first == b"[":
         return document(b"", stream, path)
     if suffix == ".json" and first == b"{":
         return objects(stream, path)
     if first != b"{" and suffix not in _JSON:
-        return _table(numbered_lines(stream, path), path, "", how)
+        return _table(stream, path, "", how)
     return parse_lines(numbered_lines(stream, path), path)
 
 
@@ -114,16 +121,65 @@ class _Record:
         return given
 
 
-def _table(numbered: Numbered, path: Path, usual: str, how: Reading) -> Iterator[tuple[Where, Given]]:
-    """Yield the rows of a table; without `usual`, only if the first line is clearly a header, else those of JSONL."""
-    first, numbered = _peeked(numbered)
+def _table(stream: Any, path: Path, usual: str, how: Reading) -> Iterator[tuple[Where, Given]]:
+    """Yield the rows of a table; without `usual`, only if the first line is clearly a header, else those of JSONL.
+
+    The stream is read twice, because the type of a column depends on all its cells.
+    """
+    first, numbered = _peeked(numbered_lines(stream, path))
     header = first.removeprefix(BOM).decode("utf-8", "replace")
     delimiter = how.delimiter or (_by_name(header, usual, path) if usual else _by_content(header))
     if not delimiter:
         return parse_lines(numbered, path)
     if delimiter not in (usual, how.delimiter):
         how.tell(f"as a table, because its first line has names separated by {_DELIMITERS[delimiter]}")
-    return _cells(numbered, path, delimiter)
+    if how.once:
+        stream = _spooled(numbered)
+    stream.seek(0)
+    types = _column_types(numbered_lines(stream, path), path, delimiter, how.texts)
+    stream.seek(0)
+    return _cells(numbered_lines(stream, path), path, delimiter, types)
+
+
+def _spooled(numbered: Numbered) -> Any:
+    """Return a temporary file with the lines of a pipe."""
+    spool = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - closed when the rows have been read
+    spool.writelines(line for _, line in numbered)
+    return spool
+
+
+def _column_types(numbered: Numbered, path: Path, delimiter: str, texts: Collection[str]) -> dict[str, str]:
+    """Return the type of each column: numbers if all its cells are, else text.
+
+    Cells like NA count as missing. Rows that cannot be read are ignored here.
+    """
+    records = _records(numbered, path, delimiter)
+    header = next(records, None)
+    seen: dict[str, set[str]] = {name: set() for name in header.cells} if header else {}
+    open_columns = {i: name for i, name in enumerate(seen) if name.lower() not in _TEXTS and name not in texts}
+    try:
+        for record in records:
+            if record.problem or header is None or len(record.cells) != len(header.cells):
+                continue
+            for i, name in list(open_columns.items()):
+                cell = record.cells[i]
+                if cell and (kind := _kind(cell, delimiter)) not in seen[name]:
+                    seen[name].add(kind)
+                    if kind == _TEXT:
+                        del open_columns[i]
+            if not open_columns:
+                break
+    except (DataError, *DAMAGE):
+        pass  # the reader of the rows reports it
+    return {name: _NUMBERS for name in open_columns.values() if _NUMBERS in seen[name]}
+
+
+def _kind(cell: str, delimiter: str) -> str:
+    if _NUMBER.fullmatch(cell):
+        return _NUMBERS if math.isfinite(float(cell)) else _TEXT
+    if _GROUPED.fullmatch(cell) or (delimiter != "," and _COMMA.fullmatch(cell)):
+        return _NUMBERS  # refused row by row, because a comma is ambiguous
+    return _ABSENT if cell in _MISSING else _TEXT
 
 
 def _by_name(header: str, usual: str, path: Path) -> str:
@@ -158,7 +214,7 @@ def _peeked(numbered: Numbered) -> tuple[bytes, Numbered]:
     return b"", numbered
 
 
-def _cells(numbered: Numbered, path: Path, delimiter: str) -> Iterator[tuple[Where, Given]]:
+def _cells(numbered: Numbered, path: Path, delimiter: str, types: Mapping[str, str]) -> Iterator[tuple[Where, Given]]:
     """Yield the rows of a table, numbered from 1 after the header; rows of empty cells are skipped."""
     records = _records(numbered, path, delimiter)
     try:
@@ -168,7 +224,7 @@ def _cells(numbered: Numbered, path: Path, delimiter: str) -> Iterator[tuple[Whe
     for number, record in enumerate(records, 1):
         where = Where(str(path), number)
         try:
-            row: Given = _row(header, record, delimiter)
+            row: Given = _row(header, record, delimiter, types)
         except ValueError as error:
             row = Broken(DataError(f"{where}: {error}"), record.given.decode("utf-8", "replace"))
         yield where, row
@@ -215,24 +271,25 @@ def repeated(names: Iterable[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]
 
 
-def _row(header: Sequence[str], record: _Cells, delimiter: str) -> dict[str, Any]:
-    """Return one row of a table without its empty cells. Raises ValueError."""
+def _row(header: Sequence[str], record: _Cells, delimiter: str, types: Mapping[str, str]) -> dict[str, Any]:
+    """Return one row of a table without its missing cells. Raises ValueError."""
     _checked(*record)
     if len(record.cells) != len(header):
         raise ValueError(f"{len(record.cells)} cells but {len(header)} columns; quote cells that contain separators")
-    return {name: _value(name, cell, delimiter) for name, cell in zip(header, record.cells, strict=True) if cell}
+    cells = zip(header, record.cells, strict=True)
+    values = {name: _value(cell, types.get(name, _TEXT), delimiter) for name, cell in cells if cell}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _value(name: str, cell: str, delimiter: str) -> str | float:
-    """Return a cell as text or as a number. Raises ValueError for a number with a comma."""
-    if name.lower() in _TEXTS:
+def _value(cell: str, kind: str, delimiter: str) -> str | float | None:
+    """Return a cell as a value of the column's type; None if it is missing. Raises ValueError for a decimal comma."""
+    if kind == _TEXT:
         return cell
+    if cell in _MISSING:
+        return None
     if _GROUPED.fullmatch(cell):
         point, whole = cell.replace(",", "."), cell.replace(",", "")
         raise ValueError(f"'{cell}' is ambiguous: decimal comma or thousands separator? Write {point} or {whole}")
     if delimiter != "," and _COMMA.fullmatch(cell):  # in a comma-separated table, a quoted '1,5' may be a list
         raise ValueError(f"'{cell:.40}' has a decimal comma; write {cell.replace(',', '.'):.40}")
-    if not _NUMBER.fullmatch(cell):
-        return cell
-    number = float(cell) if set(cell) & set(".eE") else int(cell)
-    return number if math.isfinite(number) else cell
+    return float(cell) if set(cell) & set(".eE") else int(cell)

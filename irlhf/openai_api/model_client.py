@@ -91,7 +91,7 @@ class ModelClient:
             reply, capabilities = self.server.ask(body, CompletionReply)
         except RequestFailed as failure:
             if failure.refused:
-                fix = f"does --base-url end in /v1, and does the server accept token ids at {url}/completions?"
+                fix = f"if {url}/completions does not accept token ids or these settings, use --api chat"
                 raise ConfigError(f"{url}: {failure}; {fix}") from None
             raise BackendError(f"{url}: {failure}; {GOES_ON}") from None
         choice, usage = reply.choices[0], reply.usage or Usage()

@@ -189,6 +189,7 @@ class _File(BaseModel):
     context: Number
     training: dict[str, Any]
     turns: TurnFormat | None = None
+    scorers: dict[str, StrictStr] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check_reservoir(self) -> "_File":
@@ -218,6 +219,7 @@ class Policy:
     training: Mapping[str, Any] = field(default_factory=dict)  # settings, seed, rows, digests, versions
     calibration: Calibration | None = None  # None before `eval --calibrate`
     digest: str = ""  # of the file without the calibration; not stored in it
+    scorers: Mapping[str, str] = field(default_factory=dict)  # identity of each reward's scorer, if it is known
     hosted: RemoteModel | None = None  # the host of the weights, if they are not in the folder
     turns: TurnFormat | None = None  # None if the tokenizer is at a host, or in folders of earlier versions
 
@@ -344,6 +346,7 @@ class Policy:
             "context": self.context,
             **({"turns": self.turns.to_json()} if self.turns else {}),
             "training": dict(self.training),
+            **({"scorers": dict(self.scorers)} if self.scorers else {}),
             **({HOSTED: self.hosted.to_json()} if self.hosted else {}),
             **measured,
         }
@@ -391,6 +394,7 @@ def read_policy(folder: Path) -> Policy:
             reservoir=file.reservoir,
             context=int(file.context),
             training=file.training,
+            scorers=file.scorers,
             digest=digest(tree),
             hosted=read_remote_model(tree),
             turns=file.turns,

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,15 +66,21 @@ class Reward(_Strict):
         return self.scorer.startswith(("./", "../", "/", "~"))
 
     @property
+    def numbers(self) -> dict[str, Any]:
+        """The keys that decide the numbers of this reward."""
+        return self.model_dump(exclude_defaults=True, exclude=UNSCORED | REACH)
+
+    @property
     def asks(self) -> str:
         """A key that is equal for two rewards if one request to one scorer answers both."""
         return json.dumps([self.scorer, self.column, self.for_scorer()], sort_keys=True, default=str)
 
 
 REACH = {"api_key_env", "timeout"}  # keys that affect how a server is reached, not its answers
+UNSCORED = {"description", "direction", "weight", "scale"}  # keys about the use of a reward, not its numbers
 
 # Keys about the use of a reward, which are not passed to the scorer.
-_OURS = ("scorer", "column", "description", "direction", "weight", "scale", "label", "read")
+_OURS = ("scorer", "column", *UNSCORED, "label", "read")
 
 
 class Rewards(_Strict):
@@ -85,24 +92,52 @@ class Rewards(_Strict):
 
 
 def read_rewards(path: Path) -> Rewards:
-    """Return the rewards in a rewards.yaml. Raises ConfigError with the key and the nearest known one."""
+    """Return the rewards in a rewards.yaml. Raises ConfigError with all its mistakes."""
+    path = path.expanduser()
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file; `irlhf init FOLDER` writes an example")
     return parse_rewards(read_yaml(path), str(path))
 
 
 def parse_rewards(tree: Mapping[str, Any], source: str) -> Rewards:
-    """Return the validated rewards of a mapping. `source` names them in errors. Raises ConfigError."""
+    """Return the validated rewards of a mapping; `source` names it in errors. Raises ConfigError with all mistakes."""
+    problems: list[str] = []
     try:
         rewards = Rewards.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_first_problem(error)}") from error
-    for section in (rewards.rewards, rewards.gold):
-        for name, reward in section.items():
-            _check(name, reward, source)
-    for name, gold in rewards.gold.items():
-        _check_gold(name, gold, rewards.rewards, source)
-    if rewards.combine == "sum":
-        _check_sum(rewards.rewards, source)
+        problems = _problems(error)
+        rewards = _valid_part(tree)
+    checks: list[tuple[Callable[..., None], tuple[Any, ...]]] = [
+        (_check, each) for section in (rewards.rewards, rewards.gold) for each in section.items()
+    ]
+    if not problems:
+        checks += [(_check_gold, (name, gold, rewards.rewards)) for name, gold in rewards.gold.items()]
+        checks += [(_check_sum, (rewards.rewards,))] if rewards.combine == "sum" else []
+    for check, values in checks:
+        try:
+            check(*values, source)
+        except ConfigError as error:
+            problems.append(str(error).removeprefix(f"{source}: "))
+    refuse_all(problems, f"{source}: ")
     return rewards
+
+
+def refuse_all(problems: Sequence[str], place: str = "") -> None:
+    """Raise ConfigError with all these mistakes, if there are any."""
+    if problems:
+        count = f"{len(problems)} mistakes: " if len(problems) > 1 else ""
+        raise ConfigError(f"{place}{count}{'; '.join(problems)}")
+
+
+def _valid_part(tree: Mapping[str, Any]) -> Rewards:
+    """Return the rewards of an invalid file that are valid by themselves."""
+    sections: dict[str, dict[str, Reward]] = {"rewards": {}, "gold": {}}
+    for section, valid in sections.items():
+        given = tree.get(section)
+        for name, spec in given.items() if isinstance(given, dict) else ():
+            with suppress(ValidationError):
+                valid[str(name)] = Reward.model_validate(spec)
+    return Rewards.model_construct(rewards=sections["rewards"], gold=sections["gold"])
 
 
 def check_name(name: str, source: str) -> None:
@@ -152,15 +187,24 @@ def _check_gold(name: str, gold: Reward, rewards: Mapping[str, Reward], source: 
         )
 
 
-def _first_problem(error: ValidationError) -> str:
-    # A misspelt key also causes an error for a missing key; the unknown key is the better hint.
-    problem = min(error.errors(include_url=False), key=lambda entry: entry["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in problem["loc"]).replace("\n", "\\n")
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key '{key}'{did_you_mean(str(problem['loc'][-1]), _known_keys(len(problem['loc'])))}"
-    if key == "rewards" and problem["type"] == "missing":
+def _problems(error: ValidationError) -> list[str]:
+    """Return all problems of a file. A misspelt key hides the missing key that it causes."""
+    entries = error.errors(include_url=False)
+    misspelt = {entry["loc"][:-1] for entry in entries if entry["type"] == "extra_forbidden"}
+    shown = [entry for entry in entries if entry["type"] != "missing" or entry["loc"][:-1] not in misspelt]
+    return [_problem(entry) for entry in shown]
+
+
+def _problem(entry: Any) -> str:
+    key = ".".join(str(part) for part in entry["loc"]).replace("\n", "\\n")
+    if entry["type"] == "extra_forbidden":
+        return f"unknown key '{key}'{did_you_mean(str(entry['loc'][-1]), _known_keys(len(entry['loc'])))}"
+    if key == "rewards" and entry["type"] == "missing":
         return "missing key `rewards:`"
-    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    if isinstance(entry["input"], bool):
+        word = "true" if entry["input"] else "false"
+        return f"{key} is {word}, because YAML reads yes, no, on and off so; write the word in quotation marks"
+    return f"{key}: {entry['msg'][0].lower()}{entry['msg'][1:]}"
 
 
 def _known_keys(depth: int) -> list[str]:

@@ -16,6 +16,7 @@ from irlhf.core.example import finite
 from irlhf.policy.rewards_file import Reward
 
 KNOTS = 1000  # maximum; resolves 0.1% of the data
+_OF_SPREAD, _OF_SIZE = 1e-5, 1e-6  # differences that are rounding, see `rounding`
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 WITHIN = "within"  # kind: ranks among the completions of one prompt
 UNIT = ("quantile", "linear", WITHIN)  # kinds with numbers in [0, 1]
@@ -35,16 +36,17 @@ Number = Annotated[float, PlainValidator(_number)]  # in a JSON file written by 
 class Scale:
     """A fitted scale.
 
-    quantile  the share of the training data that is worse, ties at their mid-rank, in [0, 1]
+    quantile  the share of the training data that is worse, ties at their mid-rank, in [0, 1]; rewards that differ by
+              rounding only are ties (see `rounding`)
     zscore    (x - mean) / standard deviation, unbounded
     linear    (x - low) / (high - low), clipped to [0, 1]
     none      x itself
     within    the share of the completions of the same prompt that are worse, ties at their mid-rank, in [0, 1]
 
     `xs` holds oriented raw rewards (negated if lower is better). For quantile, `xs` holds the distinct values and `ys`
-    their mid-ranks. For zscore, `xs` is (mean, standard deviation); for linear, (low, high). For within, `xs` is empty
-    and `ys` holds the distinct numbers of the training rows, because a single raw reward has no rank (see
-    `within_ranks`).
+    their mid-ranks; a tie of several values is two knots of equal rank. For zscore, `xs` is (mean, standard deviation);
+    for linear, (low, high). For within, `xs` is empty and `ys` holds the distinct numbers of the training rows, because
+    a single raw reward has no rank (see `within_ranks`).
     """
 
     kind: StrictStr
@@ -90,7 +92,7 @@ def fit(name: str, spec: Reward, rewards: Sequence[float], prompts: Sequence[str
     if not rewards:
         raise DataError(f"no training row has the reward '{name}'")
     oriented = sorted(-reward if spec.direction == "lower" else reward for reward in rewards)
-    if oriented[0] == oriented[-1]:
+    if oriented[-1] - oriented[0] <= rounding(oriented):
         raise DataError(
             f"reward '{name}' is {rewards[0]} in all {len(rewards):,} training rows, so it cannot be steered"
         )
@@ -124,18 +126,42 @@ def within_ranks(rewards: Sequence[float | None], prompts: Sequence[str], direct
             groups.setdefault(prompt, []).append(sign * reward)
     for group in groups.values():
         group.sort()
+    tolerance = rounding(sorted(reward for group in groups.values() for reward in group))
 
     def rank(prompt: str, reward: float | None) -> float | None:
         if reward is None or len(groups[prompt]) < 2:
             return None
-        return mid_rank(sign * reward, groups[prompt])
+        return mid_rank(sign * reward, groups[prompt], tolerance)
 
     return list(map(rank, prompts, rewards))
 
 
-def mid_rank(x: float, ordered: Sequence[float]) -> float:
-    """Return the share of sorted numbers below x, in [0, 1]; numbers equal to x count one half."""
-    return (bisect_left(ordered, x) + bisect_right(ordered, x)) / (2 * len(ordered))
+def mid_rank(x: float, ordered: Sequence[float], tolerance: float = 0.0) -> float:
+    """Return the share of sorted numbers below x, in [0, 1]; numbers within `tolerance` of x count one half."""
+    return (bisect_left(ordered, x - tolerance) + bisect_right(ordered, x + tolerance)) / (2 * len(ordered))
+
+
+def rounding(ordered: Sequence[float]) -> float:
+    """Return the difference up to which sorted rewards differ by rounding only, such as 0.9999999 and 1 of a judge.
+
+    It is 1e-5 of the range of the middle 98%, or 1e-6 of the median's size if that is more.
+    """
+    if not ordered:
+        return 0.0
+    spread = percentile(ordered, 99) - percentile(ordered, 1)
+    return max(_OF_SPREAD * spread, _OF_SIZE * abs(percentile(ordered, 50)))
+
+
+def ties(ordered: Sequence[float]) -> list[tuple[float, float]]:
+    """Return the lowest and the highest value of each tie of sorted numbers, without values that differ by rounding."""
+    tolerance = rounding(ordered)
+    spans: list[tuple[float, float]] = []
+    for x in ordered:
+        if spans and x - spans[-1][0] <= tolerance:
+            spans[-1] = spans[-1][0], x
+        else:
+            spans.append((x, x))
+    return spans
 
 
 def nearest(number: float, ordered: Sequence[float]) -> float:
@@ -164,12 +190,24 @@ def _bounds(name: str, spec: Reward, oriented: Sequence[float]) -> tuple[float, 
 
 
 def _mid_ranks(ordered: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the distinct values and their mid-ranks, thinned to KNOTS."""
-    xs = sorted(set(ordered))
-    if len(xs) > KNOTS:
-        last = len(xs) - 1
-        xs = [xs[round(i * last / (KNOTS - 1))] for i in range(KNOTS)]
-    return tuple(xs), tuple(mid_rank(x, ordered) for x in xs)
+    """Return the distinct values and their mid-ranks, thinned to KNOTS.
+
+    A tie of several values is two knots of the same rank. The first and the last tie reach as far as rounding does.
+    """
+    spans = ties(ordered)
+    if len(spans) > KNOTS:
+        last = len(spans) - 1
+        spans = [spans[round(i * last / (KNOTS - 1))] for i in range(KNOTS)]
+    tolerance = rounding(ordered)
+    xs: list[float] = []
+    ys: list[float] = []
+    for i, (low, high) in enumerate(spans):
+        rank = (bisect_left(ordered, low) + bisect_right(ordered, high)) / (2 * len(ordered))
+        first = high - tolerance if i == 0 and low < high else low
+        final = low + tolerance if i == len(spans) - 1 and low < high else high
+        xs += [first] if first == final else [first, final]
+        ys += [rank] if first == final else [rank, rank]
+    return tuple(xs), tuple(ys)
 
 
 def interpolate(x: float, xs: Sequence[float], ys: Sequence[float], below: float, above: float) -> float:

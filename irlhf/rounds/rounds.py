@@ -12,7 +12,7 @@ from irlhf.core import console
 from irlhf.core.errors import DataError
 from irlhf.core.example import TRAIN, VALIDATION
 from irlhf.io.files import TEMPORARY, read_rows, sweep, write_json
-from irlhf.io.resumable import RunManifest, beside, is_finished, lock
+from irlhf.io.resumable import RunManifest, beside, is_finished, lock, outcome
 from irlhf.policy.policy_file import read_policy
 from irlhf.policy.rewards_file import read_rewards
 from irlhf.rounds.checks import check_folder, check_ours, check_policy, check_rewards, check_settings
@@ -44,7 +44,7 @@ def run_rounds(scored: str | Path, output: str | Path, model: str, settings: Rou
     check_ours(out / ROUNDS)
     if is_finished(out / ROUNDS, manifest, parts=out):
         with lock(out / ROUNDS):  # removes the lock file of a killed run
-            return {"output": str(out), "finished": True}
+            return outcome(out, already=True)
     loop, watched = _loop(Path(scored), out, model, settings)
     out.mkdir(exist_ok=True)
     with lock(out / ROUNDS):
@@ -55,7 +55,7 @@ def run_rounds(scored: str | Path, output: str | Path, model: str, settings: Rou
             rows = _rounds(loop, advance)
         rules = {"names": list(loop.policy.names), "settings": settings.deciding}
         write_json(out / ROUNDS, {"version": VERSION, **rules, "rounds": rows})
-    return {"output": str(out), "finished": False, "rounds": len(rows) - 1, "policy": os.readlink(out / POLICY)}
+    return {**outcome(out), "rounds": len(rows) - 1, "policy": os.readlink(out / POLICY)}
 
 
 def _loop(scored: Path, out: Path, model: str, settings: RoundsSettings) -> tuple[Loop, list[dict[str, Any]]]:

@@ -10,10 +10,10 @@ from typing import Any
 
 from irlhf.core import console
 from irlhf.core.errors import ConfigError, DataError
-from irlhf.core.example import SPLITS, TEST, Example, Where, as_text, from_json
-from irlhf.core.hashing import Shard, add_new, fingerprint, parse_shard
+from irlhf.core.example import SPLITS, TEST, Example, Where, as_messages, as_text, from_json, prompt_key
+from irlhf.core.hashing import fingerprint, parse_shard
 from irlhf.core.registry import did_you_mean
-from irlhf.core.tool_calls import TOOL_KEYS
+from irlhf.core.tool_calls import TOOL_KEYS, TOOLS
 from irlhf.executors.base import LOCAL, Engine, run_pools
 from irlhf.io.files import STREAM, expanded, holds_texts, read_each, read_texts
 from irlhf.io.jsonl import Broken
@@ -21,6 +21,7 @@ from irlhf.io.resumable import ResumableWriter, RunManifest, beside, recorded_se
 from irlhf.openai_api.server_logprobs import FailedCompletion
 from irlhf.policy.escaping import REFUSED, SPOOFS
 from irlhf.policy.policy_file import Policy, read_policy, read_weights
+from irlhf.policy.recorded_rewards import warn_of_other_scorers
 from irlhf.policy.steering_report import STEERING, ignored, ignores
 from irlhf.sampling import backends
 from irlhf.sampling.base_model import is_policy, read_base
@@ -79,6 +80,7 @@ def sample(
             _report_targets(spec, settings)
             _warn_of_equal_samples(spec, settings)
             _warn_of_ignored(source_policy, spec)
+            warn_of_other_scorers(source_policy.scorers, source)
             distinct = _counted(_read_prompts(source, settings, writer), spec, settings, writer)
             requests = _requests(distinct, spec, settings)
             spent: Counter[str] = Counter()
@@ -240,10 +242,13 @@ def _read_prompts(source: Path, settings: SampleSettings, writer: ResumableWrite
     """Yield each distinct prompt of the shard once, in the order of the file. The file is read to its end.
 
     With `on_bad_row="skip"`, invalid rows are rejected instead of raising DataError.
+    Each prompt has a group of its own: that of its row, else the row's id. If another prompt has this name already, the
+    group gets a hash of the prompt. Equal messages with other tools are another prompt.
     """
     shard = parse_shard(settings.shard)
     splits = settings.split.split(",")
-    seen: set[int] = set()
+    names: dict[int, str] = {}  # fingerprint of a name → key of its prompt
+    seen: set[str] = set()
     other: set[str] = set()
     stem = "stdin" if source == STREAM else source.stem
     for where, row in _rows(source):
@@ -261,8 +266,17 @@ def _read_prompts(source: Path, settings: SampleSettings, writer: ResumableWrite
             continue
         if example.split and ALL not in splits and example.split not in splits:
             other.add(example.split)
-        elif (len(seen) < settings.limit or not settings.limit) and _is_new(example, seen, shard):
-            yield example
+            continue
+        tools = example.extra.get(TOOLS)
+        key = prompt_key([*as_messages(example.prompt), {TOOLS: tools}] if tools else example.prompt)
+        if key in seen or (settings.limit and len(seen) >= settings.limit):
+            continue
+        seen.add(key)
+        name = example.group or example.id
+        if names.setdefault(fingerprint(name), key) != key:
+            name = f"{name}-{key[:8]}"
+        if shard.holds(name):
+            yield replace(example, group=name)
     if not seen:
         other_splits = ", ".join(sorted(other))
         raise DataError(f"{source}: no prompt has the split {settings.split}; use --split {other_splits} or all")
@@ -273,11 +287,6 @@ def _rows(source: Path) -> Iterator[tuple[Where, dict[str, Any] | Broken]]:
     if holds_texts(source):
         return ((where, {"prompt": text}) for where, text in read_texts(source))
     return read_each(source)
-
-
-def _is_new(prompt: Example, seen: set[int], shard: Shard) -> bool:
-    """Return whether a prompt is new and belongs to the shard."""
-    return add_new(seen, prompt.cluster) and shard.holds(prompt.cluster)
 
 
 def _counted(

@@ -12,6 +12,7 @@ from irlhf.core import console
 from irlhf.core.example import Example, as_text
 from irlhf.core.hashing import fingerprint
 from irlhf.core.statistics import spearman
+from irlhf.policy.scales import ties
 
 Floats = NDArray[np.float64]
 
@@ -40,7 +41,7 @@ class RewardStatistics:
 
     def add(self, example: Example) -> None:
         """Add one scored row."""
-        prompt = fingerprint(example.group or str(example.prompt))
+        prompt = fingerprint(example.cluster)
         if prompt >= self.below:
             return
         for name in example.rewards:
@@ -110,8 +111,10 @@ def _reward_statistics(name: str, prompts: NDArray[np.uint64], columns: Mapping[
 
 
 def _ties(numbers: Floats) -> float:
-    """Return the share of pairs of rows with equal rewards, in [0, 1]."""
-    _, counts = np.unique(numbers, return_counts=True)
+    """Return the share of pairs of rows with equal rewards, in [0, 1]; rewards that differ by rounding are equal."""
+    ordered = np.sort(numbers)
+    lows = [low for low, _ in ties(ordered.tolist())]
+    counts = np.diff([*np.searchsorted(ordered, lows), len(ordered)])
     pairs = len(numbers) * (len(numbers) - 1)
     return float((counts * (counts - 1)).sum() / pairs) if pairs else 0.0
 

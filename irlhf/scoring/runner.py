@@ -8,7 +8,8 @@ from pathlib import Path
 from irlhf.core.errors import BackendError, ConfigError
 from irlhf.core.example import Example
 from irlhf.executors.thread_pool import DaemonThreadPool
-from irlhf.policy.rewards_file import Reward
+from irlhf.policy.recorded_rewards import scorer_identity
+from irlhf.policy.rewards_file import Reward, refuse_all
 from irlhf.scoring.cache import Cache, Replies, key
 from irlhf.scoring.lookup import find
 from irlhf.scoring.scorers.base import BatchScorer, Failure, Reply, Scorer
@@ -41,16 +42,34 @@ class ScorerGroup:
 
 
 def scorer_groups(wanted: Mapping[str, Reward], beside: Path) -> list[ScorerGroup]:
-    """Return the scorers of these rewards, without duplicates. Raises ConfigError."""
+    """Return the scorers of these rewards, without duplicates. Raises ConfigError with all mistakes."""
     shared: dict[str, dict[str, Reward]] = {}
     for name, reward in wanted.items():
         shared.setdefault(reward.asks, {})[name] = reward
-    groups = [ScorerGroup(find(*next(iter(rewards.items())), beside), rewards) for rewards in shared.values()]
-    for group in groups:
-        for name, reward in group.rewards.items():
-            if reward.read and not group.scorer.traits.link:
-                raise ConfigError(f"{name}: `read: {reward.read}` is for scorers that return logits; remove it")
+    groups: list[ScorerGroup] = []
+    problems: list[str] = []
+    for rewards in shared.values():
+        try:
+            groups.append(ScorerGroup(find(*next(iter(rewards.items())), beside), rewards))
+        except ConfigError as error:
+            problems.append(str(error))
+    problems += [
+        f"{name}: `read: {reward.read}` is for scorers that return logits; remove it"
+        for group in groups
+        for name, reward in group.rewards.items()
+        if reward.read and not group.scorer.traits.link
+    ]
+    refuse_all(problems)
     return groups
+
+
+def scorer_identities(groups: Sequence[ScorerGroup]) -> dict[str, str]:
+    """Return the identity of each reward's scorer, by the name of the reward."""
+    return {
+        name: scorer_identity(reward, group.scorer.traits.identity)
+        for group in groups
+        for name, reward in group.rewards.items()
+    }
 
 
 @dataclass(frozen=True)

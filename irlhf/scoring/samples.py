@@ -10,13 +10,15 @@ from irlhf.core.example import Example, from_json, unique
 from irlhf.io.files import read_rows
 from irlhf.io.resumable import RunManifest
 from irlhf.policy.policy_file import Policy, check_known_policies, find_policies
+from irlhf.policy.recorded_rewards import read_recorded
 from irlhf.scoring.settings import KeepSettings, SelectSettings
 
 
 def selection_manifest(source: Path, settings: "KeepSettings | SelectSettings") -> RunManifest:
     """Return the manifest of a run."""
     weights = {"weights": Path(settings.weights)} if Path(settings.weights).is_file() else {}
-    return RunManifest("score --keep", {"samples": source, **weights}, asdict(settings))
+    recorded = read_recorded(source).to_json()
+    return RunManifest("score --keep", {"samples": source, **weights}, asdict(settings), recorded=recorded)
 
 
 def read_samples(source: Path, limit: int) -> list[Example]:

@@ -16,14 +16,17 @@ from irlhf.executors.base import LOCAL, Engine, Work, fixed_pools, run_pools
 from irlhf.io.files import STREAM, read_each, read_rows
 from irlhf.io.jsonl import Broken
 from irlhf.io.resumable import PARTIAL, ResumableWriter, RunManifest, beside, resumable_output
-from irlhf.policy.rewards_file import REACH, Reward, read_rewards
+from irlhf.policy.recorded_rewards import read_recorded
+from irlhf.policy.rewards_file import Reward, Rewards, read_rewards
 from irlhf.scoring.cache import NAME, Cache
-from irlhf.scoring.runner import AlreadyWritten, Answer, PoolRow, ScorerGroup, scorer_groups
+from irlhf.scoring.runner import AlreadyWritten, Answer, PoolRow, ScorerGroup, scorer_groups, scorer_identities
 from irlhf.scoring.scorers.base import CountingScorer, Failure
+from irlhf.scoring.scorers.column import Column
 from irlhf.scoring.settings import ScoreSettings
 
 _TEXTLESS = "rows have a tool call or reasoning and no text"  # a count
 _POOL = 256  # rows per pool; a killed run repeats at most one pool
+_SKIP = "; use --on-bad-row skip to reject such rows"
 _WAITED = 1024  # rows per pool for servers, whose replies are cached one by one
 
 
@@ -42,17 +45,24 @@ def score(
     """
     if not rewards:
         raise ConfigError("pass a rewards.yaml with -r (only --keep works without one)")
-    source, out = Path(examples), Path(output)
-    rewards_by_name = _read_rewards(Path(rewards), settings)
-    groups = scorer_groups(rewards_by_name, Path(rewards).parent.resolve())
+    source, out, file = (Path(path).expanduser() for path in (examples, output, rewards))
+    named = _read_rewards(file, settings)
+    rewards_by_name = named.gold if settings.gold else named.rewards
+    groups = scorer_groups(rewards_by_name, file.parent.resolve())
+    recorded = read_recorded(source)
+    if not settings.gold:
+        recorded = recorded.with_later(named, scorer_identities(groups))
     manifest = _manifest(source, rewards_by_name, groups, settings)
+    manifest = replace(manifest, recorded=recorded.to_json())
     with resumable_output(out, manifest) as writer:
         if not writer.finished:
             # Read all rows first, to find invalid ones before any scorer runs.
             total = (
                 None
                 if source == STREAM
-                else sum(map(len, fixed_pools(_read(source, settings, None), _pool(groups), writer.done)))
+                else sum(
+                    len(pool) for pool in fixed_pools(_checked(source, settings, groups), _pool(groups), writer.done)
+                )
             )
             work = Work("irlhf.scoring.runner:ScorerRunner", (groups, Cache(_cache(out, settings))))
             statistics = _reward_statistics(writer)
@@ -63,6 +73,7 @@ def score(
                 for example, answer in (pair for pool in pools for pair in zip(*pool, strict=True)):
                     if isinstance(example, Example) and (row := _write(example, answer, settings, writer)):
                         statistics.add(row)
+                        writer.counts["samples"] += bool(row.policy)
                         if not isinstance(row.completion, str) and not as_text(row.completion).strip():
                             writer.counts[_TEXTLESS] += 1
             _report_notes(groups, writer)
@@ -93,7 +104,7 @@ def _manifest(
     source: Path, rewards_by_name: Mapping[str, Reward], groups: Sequence[ScorerGroup], settings: ScoreSettings
 ) -> RunManifest:
     """Return the run's manifest, without the cache file and connection settings, which do not affect the rows."""
-    specs = {name: reward.model_dump(exclude_defaults=True, exclude=REACH) for name, reward in rewards_by_name.items()}
+    specs = {name: reward.numbers for name, reward in rewards_by_name.items()}
     known = {name: group.scorer.traits.identity for group in groups for name in group.rewards}
     scorers = {name: hashlib.sha256(identity.encode()).hexdigest() for name, identity in known.items() if identity}
     kept = {name: value for name, value in asdict(settings).items() if name != "cache"}
@@ -117,11 +128,23 @@ def _pools(
         yield [AlreadyWritten(example) if fingerprint(example.id) in writer.done else example for example in pool]
 
 
-def _read_rewards(path: Path, settings: ScoreSettings) -> Mapping[str, Reward]:
+def _checked(source: Path, settings: ScoreSettings, groups: Sequence[ScorerGroup]) -> Iterator[Example]:
+    """Yield the examples. Raises DataError if one lacks columns that are rewards, before any slow scorer runs."""
+    columns = [group.scorer for group in groups if isinstance(group.scorer, Column)]
+    for example in _read(source, settings, None):
+        if settings.on_bad_row == "stop":
+            replies = [column([example])[0] for column in columns]
+            reasons = [reply.reason for reply in replies if isinstance(reply, Failure)]
+            if reasons:
+                raise DataError(f"{example.id}: {'; '.join(reasons)}{_SKIP}")
+        yield example
+
+
+def _read_rewards(path: Path, settings: ScoreSettings) -> Rewards:
     read = read_rewards(path)
     if settings.gold and not read.gold:
         raise ConfigError(f"{path}: no `gold:` in this file, which --gold needs")
-    return read.gold if settings.gold else read.rewards
+    return read
 
 
 def _read(source: Path, settings: ScoreSettings, writer: ResumableWriter | None) -> Iterator[Example]:
@@ -141,7 +164,7 @@ def _read(source: Path, settings: ScoreSettings, writer: ResumableWriter | None)
                 if writer is not None and shard.holds(f"{given}"):  # exactly one shard rejects it
                     writer.reject(where, str(error).removeprefix(f"{where}: "), given)
 
-    return (example for example in unique(rows()) if shard.holds(example.cluster))
+    return (example for example in unique(rows(), writer is not None) if shard.holds(example.cluster))
 
 
 def _reward_statistics(writer: ResumableWriter) -> Any:
@@ -161,7 +184,7 @@ def _write(
     """Write the row with its rewards and return it, or reject it."""
     if isinstance(answer, Failure):
         if settings.on_bad_row == "stop":
-            raise answer.error(f"{example.id}: {answer.reason}; use --on-bad-row skip to reject such rows")
+            raise answer.error(f"{example.id}: {answer.reason}{_SKIP}")
         writer.reject(example.id, answer.reason, example.to_json())
         return None
     if settings.gold:

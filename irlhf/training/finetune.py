@@ -10,7 +10,7 @@ from irlhf.core import console
 from irlhf.core.errors import ConfigError
 from irlhf.core.registry import did_you_mean
 from irlhf.io.files import STREAM, expanded, write_json
-from irlhf.io.resumable import RunManifest, recorded_setting, resumable_folder, resumable_output
+from irlhf.io.resumable import RunManifest, outcome, recorded_setting, resumable_folder, resumable_output
 from irlhf.policy.policy_file import TINY
 from irlhf.policy.templates import DEFAULT, INSTRUCTION, find_template
 from irlhf.training.baselines import BLIND, PROMPTED
@@ -59,13 +59,13 @@ def finetune(
     manifest = finetune_manifest("finetune", source, model, settings)
     with _shared_folder(out, manifest) as folder:
         if folder is None:
-            return {"output": str(out), "finished": True}
+            return outcome(out, already=True)
         training = read_training(source, settings)
         from irlhf.training.policy_run import leave, train
 
         work = leave if settings.baseline == PROMPTED else train
         trained = work(training, model, folder, settings)
-    return {"output": str(out), "finished": False, "rewards": list(training.specs), **training.counts, **trained}
+    return {**outcome(out), "rewards": list(training.specs), **training.counts, **trained}
 
 
 def _with_precision(settings: FinetuneSettings, model: str, out: Path) -> FinetuneSettings:

@@ -10,7 +10,7 @@ from irlhf.core.errors import ConfigError
 from irlhf.core.example import dumps
 from irlhf.core.registry import did_you_mean
 from irlhf.io.files import STREAM, write_json
-from irlhf.io.resumable import resumable_folder, resumable_output
+from irlhf.io.resumable import outcome, resumable_folder, resumable_output
 from irlhf.training.hosted.settings import NOWHERE, HostedSettings, check_there, is_hosted, refuse_hosted
 from irlhf.training.reward_model.pair_split import HALVES, Preferences, read_preferences, tell
 from irlhf.training.reward_model.ratings import Ratings, read_ratings
@@ -52,13 +52,13 @@ def train_reward_model(
     manifest = reward_model_manifest(source, model, settings)
     with resumable_folder(out, manifest, CHECKPOINTS) as folder:
         if folder is None:
-            return {"output": str(out), "finished": True}
+            return outcome(out, already=True)
         data = _read(source, settings)
         tell(data.counts, data.held_out)
         from irlhf.training.reward_model.run import train
 
         figures = train(data, model, folder, settings, origin(manifest, data))
-    return {"output": str(out), "finished": False, **data.counts, **figures}
+    return {**outcome(out), **data.counts, **figures}
 
 
 def render_verdicts(

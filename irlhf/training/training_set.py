@@ -16,6 +16,7 @@ from irlhf.core.tool_calls import TOOL_KEYS, TOOLS, with_arguments
 from irlhf.io.files import read_rows
 from irlhf.io.resumable import RunManifest
 from irlhf.policy.policy_file import RESERVOIR, Part, Policy, PolicyReward, read_policy, sum_of
+from irlhf.policy.recorded_rewards import read_recorded, warn_of_other_scorers, warn_of_other_spec
 from irlhf.policy.rewards_file import SUM, Reward, Rewards, ScaleSpec, read_rewards
 from irlhf.policy.scales import PERCENTILES, UNIT, WITHIN, fit, percentile, within_ranks
 from irlhf.policy.templates import PLAIN, RequestedValue, Template, find_template
@@ -37,6 +38,7 @@ class TrainingSet:
     counts: Counter[str] = field(default_factory=Counter)
     summed: bool = False  # rewards are combined into one line
     like: Policy | None = None  # policy whose scales and template are reused
+    scorers: Mapping[str, str] = field(default_factory=dict)  # identity of each reward's scorer, if it is recorded
 
     def policy(self, base: str, settings: FinetuneSettings) -> Policy:
         """Return the description of a policy trained on these rows, with scales fitted on the training split.
@@ -57,6 +59,7 @@ class TrainingSet:
             rewards=rewards,
             reservoir=self._reservoir(rewards, settings.seed),
             context=settings.context,
+            scorers={name: self.scorers[name] for name in self.specs if name in self.scorers},
         )
 
     def with_targets(self, policy: Policy, rows: Sequence[Example], settings: FinetuneSettings) -> Iterator[Row]:
@@ -184,8 +187,10 @@ def read_training_set(
     train: list[Example] = []
     validation: list[Example] = []
     counts: Counter[str] = Counter()
-    named = read_rewards(Path(rewards)) if rewards else None
+    recorded = read_recorded(source)
+    named = _named_rewards(source, rewards, recorded.rewards if not like else None)
     if like:
+        warn_of_other_scorers(like.scorers, source)
         check_same(like, named, (f"{rewards}: the policy of --keep-scales-of", "use the same rewards or remove -r"))
     required = tuple(_specs(like)) if like else tuple(named.rewards) if named else ()
     for example in unique((where, from_json(row, where)) for where, row in islice(read_rows(source), limit or None)):
@@ -205,8 +210,9 @@ def read_training_set(
         if not any(name in example.rewards for example in train):
             raise DataError(f"{source}: no training row has the reward '{name}'; score it with the same rewards.yaml")
     if not named and not like:
-        console.note(
-            f"no rewards.yaml: {', '.join(specs)} use the defaults: higher is better, weight 1, quantile scale"
+        console.warn(
+            f"no rewards.yaml: {', '.join(specs)} use the defaults: higher is better, weight 1, quantile scale; if that"
+            " is wrong, pass the rewards.yaml of `irlhf score` with -r"
         )
     summed = named is not None and named.combine == "sum"
     lines = _reward_lines(specs, summed, like)
@@ -219,7 +225,18 @@ def read_training_set(
         counts["left out: alone with their prompt"] = without
     train, validation = kept, _with_numbers(validation, lines)
     counts["rows"], counts["validation rows"] = len(train), len(validation)
-    return TrainingSet(train, validation, specs, counts, summed, like)
+    return TrainingSet(train, validation, specs, counts, summed, like, recorded.scorers)
+
+
+def _named_rewards(source: Path, rewards: str, recorded: Rewards | None) -> Rewards | None:
+    """Return the rewards of a rewards.yaml or, without one, those recorded with the scored file."""
+    if rewards:
+        named = read_rewards(Path(rewards))
+        warn_of_other_spec(named, source)
+        return named
+    if recorded:
+        console.note(f"rewards as recorded when {source} was scored: {', '.join(recorded.rewards)}")
+    return recorded
 
 
 class _RewardLine(NamedTuple):
@@ -286,4 +303,6 @@ def finetune_manifest(command: str, source: Path, model: str, settings: Finetune
     """Return the manifest of a run."""
     named = {"rewards": settings.rewards, "model": model, "template": settings.template, "like": settings.like}
     inputs = {role: Path(name) for role, name in named.items() if name and Path(name).exists()}
-    return RunManifest(command, {"examples": source, **inputs}, {**asdict(settings), "model": model})
+    recorded = read_recorded(source).rewards if not settings.rewards else None
+    taken = {"recorded": recorded.model_dump(mode="json", exclude_defaults=True)} if recorded else {}
+    return RunManifest(command, {"examples": source, **inputs}, {**asdict(settings), "model": model, **taken})

@@ -9,7 +9,7 @@ from irlhf.data.formats.base import Format, Rejected, Row
 from irlhf.data.formats.helpers import Candidate, examples_of, label_of, text
 from irlhf.data.formats.pairwise import pair
 
-_PROMPT_COLUMNS = ("instruction", "input", "system", "history")
+_PROMPT_COLUMNS = ("instruction", "input", "history")
 
 
 def _matches(fields: dict[str, Any]) -> bool:
@@ -31,8 +31,7 @@ def _prompt(row: Row) -> Content:
     instruction = text(row, "instruction")
     given = text(row, "input") if row.fields.get("input") is not None else ""
     question = f"{instruction}\n{given}" if given and instruction else instruction or given
-    system = text(row, "system") if row.fields.get("system") is not None else ""
-    before = [*([{"role": "system", "content": system}] if system else []), *_history(row)]
+    before = _history(row)
     return [*before, {"role": "user", "content": question}] if before else question
 
 

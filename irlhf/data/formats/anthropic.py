@@ -3,26 +3,16 @@
 A transcript is one text of turns that begin with "\\n\\nHuman:" or "\\n\\nAssistant:".
 """
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from irlhf.core.errors import DataError
-from irlhf.core.example import CHOSEN, REJECTED, Example, Message, from_json
+from irlhf.core.example import CHOSEN, REJECTED, Example, from_json
 from irlhf.data.formats.base import Format, Rejected, Row
-from irlhf.data.formats.helpers import CUT, DIFFER, EQUAL, NOTED, Candidate, examples_of, identifier, unused
+from irlhf.data.formats.helpers import CUT, DIFFER, EQUAL, NOTED, Candidate, examples_of, identifier, notes, own_keys
+from irlhf.data.transcripts import ASSISTANT, HUMAN, answer_of, is_transcript, messages_of
 
-ASSISTANT = "\n\nAssistant:"
-HUMAN = "\n\nHuman:"
-
-_TURN = re.compile(r"\n\n(Human|Assistant):")
-_ROLES = {"Human": "user", "Assistant": "assistant"}
 _ID_SUFFIXES = {CHOSEN: "a", REJECTED: "b"}
-
-
-def is_transcript(value: object) -> bool:
-    """Return whether a value is a text that begins with a turn."""
-    return isinstance(value, str) and _TURN.match(value) is not None
 
 
 def divide(row: Row, name: str) -> tuple[str, str]:
@@ -37,13 +27,6 @@ def divide(row: Row, name: str) -> tuple[str, str]:
     return prompt, completion
 
 
-def messages_of(transcript: str) -> list[Message]:
-    """Return the turns of a transcript as messages. "Human:" inside a paragraph is text."""
-    _, *parts = _TURN.split(transcript)
-    turns = zip(parts[::2], parts[1::2], strict=True)
-    return [{"role": _ROLES[speaker], "content": text.strip()} for speaker, text in turns]
-
-
 def _is_hh(fields: dict[str, Any]) -> bool:
     return all(is_transcript(fields.get(side)) for side in _ID_SUFFIXES)
 
@@ -56,25 +39,28 @@ def _read_hh(row: Row, source: str) -> Iterator[Example | Rejected]:
     """
     pair = {side: divide(row, side) for side in _ID_SUFFIXES}
     same_prompt = pair[CHOSEN][0] == pair[REJECTED][0]
-    equal = same_prompt and pair[CHOSEN][1].strip() == pair[REJECTED][1].strip()
+    answers = {side: answer_of(pair[side][1]) for side in _ID_SUFFIXES}
+    equal = same_prompt and answers[CHOSEN][0] == answers[REJECTED][0]
     chosen = messages_of(pair[CHOSEN][0])
     turns = {CHOSEN: chosen, REJECTED: chosen if same_prompt else messages_of(pair[REJECTED][0])}
-    noted = [EQUAL] if equal else [] if same_prompt else [DIFFER]
-    shared = {"source": source, **unused(row, _ID_SUFFIXES), **({NOTED: noted} if noted else {})}
+    about_both = [EQUAL] if equal else [] if same_prompt else [DIFFER]
+    rest = {name: value for name, value in row.fields.items() if name not in (*_ID_SUFFIXES, "label")}
     row_id = identifier(row, source)
     for side, suffix in _ID_SUFFIXES.items():
-        completion = pair[side][1].strip()
+        completion, cut = answers[side]
         if not completion:
             yield Rejected(f"the {side} completion is empty", row.fields)
             continue
+        noted = [*notes(rest), *about_both, *([CUT] if cut else [])]
         known = {
             "id": f"{row_id}{suffix}",
             "prompt": turns[side],
             "completion": completion,
             "group": row_id if same_prompt else f"{row_id}{suffix}",
             "label": side,
+            **({NOTED: noted} if noted else {}),
         }
-        yield from_json({**shared, **known}, row.where)
+        yield from_json({"source": source, **own_keys(rest), **known}, row.where)
 
 
 def _is_red_team(fields: dict[str, Any]) -> bool:
@@ -84,8 +70,8 @@ def _is_red_team(fields: dict[str, Any]) -> bool:
 def _read_red_team(row: Row, source: str) -> Iterator[Example | Rejected]:
     """Yield the last answer. A question after it, which has no answer, is cut."""
     prompt, rest = divide(row, "transcript")
-    completion, cut, _ = rest.partition(HUMAN)
-    candidate = Candidate(messages_of(prompt), completion.strip(), notes=[CUT] if cut else [])
+    completion, cut = answer_of(rest)
+    candidate = Candidate(messages_of(prompt), completion, notes=[CUT] if cut else [])
     yield from examples_of(row, source, [candidate], {"transcript"})
 
 

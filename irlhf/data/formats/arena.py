@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from irlhf.core.errors import DataError
 from irlhf.core.example import CHOSEN, REJECTED, Example
 from irlhf.data.formats.base import Format, Rejected, Row, has_keys
-from irlhf.data.formats.helpers import CUT, TIE, Candidate, as_completion, chat, examples_of, last_answer
+from irlhf.data.formats.helpers import TIE, Candidate, chat, examples_of, split_chat
 
 _WINNERS = ("model_a", "model_b", "tie", "both_bad", "both bad")
 
@@ -18,14 +18,15 @@ def _read(row: Row, source: str) -> Iterator[Example | Rejected]:
     candidates = []
     for letter in "ab":
         turns = chat(row.fields.get(f"conversation_{letter}"), row, f"conversation_{letter}")
-        end = last_answer(turns)
-        if end is None:
+        parts = split_chat(turns)
+        if parts is None:
             yield Rejected("a conversation has no answer", row.fields)
             return
+        prompt, completion, cut = parts
         label = "" if not winner.startswith("model_") else CHOSEN if winner == f"model_{letter}" else REJECTED
-        notes = [*([] if label else [TIE]), *([CUT] if end + 1 < len(turns) else [])]
+        notes = [*([] if label else [TIE]), *cut]
         model = {"model": row.fields.get(f"model_{letter}")}
-        candidates.append(Candidate(turns[:end], as_completion([turns[end]]), label, model, notes))
+        candidates.append(Candidate(prompt, completion, label, model, notes))
     used = {f"{name}_{letter}" for name in ("conversation", "model") for letter in "ab"}
     yield from examples_of(row, source, candidates, used)
 

@@ -5,7 +5,6 @@ from typing import Any
 
 from irlhf.core.errors import DataError
 from irlhf.core.example import Example
-from irlhf.data.formats.anthropic import ASSISTANT, is_transcript, messages_of
 from irlhf.data.formats.base import Format, Rejected, Row
 from irlhf.data.formats.helpers import (
     Candidate,
@@ -16,6 +15,7 @@ from irlhf.data.formats.helpers import (
     text,
     tie_note,
 )
+from irlhf.data.transcripts import is_transcript
 
 
 def _matches(fields: dict[str, Any]) -> bool:
@@ -31,12 +31,11 @@ def _read(row: Row, source: str) -> Iterator[Example | Rejected]:
     prompt, given = text(row, "prompt"), objects(row, "answers")
     if not is_transcript(prompt) or not given:
         raise DataError(f"{row.where}: 'prompt' is not a transcript of \\n\\nHuman:, or there are no answers")
-    question = messages_of(prompt.rstrip().removesuffix(ASSISTANT))
     scores = scores_of_ranks(answer.get("rank") for answer in given)
     candidates = []
     for answer, label in zip(given, labels_by_score(scores), strict=True):
         extra = {name: value for name, value in answer.items() if name != "answer"}
-        candidates.append(Candidate(question, text(Row(row.where, answer), "answer"), label, extra, tie_note(scores)))
+        candidates.append(Candidate(prompt, text(Row(row.where, answer), "answer"), label, extra, tie_note(scores)))
     yield from examples_of(row, source, candidates, {"prompt", "answers"})
 
 

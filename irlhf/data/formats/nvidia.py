@@ -20,8 +20,8 @@ from irlhf.data.formats.helpers import (
     objects,
     scores_of_ranks,
     text,
+    text_or_chat,
     tie_note,
-    with_system,
 )
 
 _ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
@@ -36,12 +36,14 @@ def _read_helpsteer(row: Row, source: str) -> Iterator[Example | Rejected]:
     ratings: dict[str, Any] = {}
     for name in _ATTRIBUTES:
         ratings |= _rating(row, name)
-    candidate = Candidate(_turns(text(row, "prompt")), text(row, "response"), extra=ratings)
+    candidate = Candidate(_turns(text_or_chat(row, "prompt")), text(row, "response"), extra=ratings)
     yield from examples_of(row, source, [candidate], {"prompt", "response", *_ATTRIBUTES})
 
 
-def _turns(prompt: str) -> Content:
+def _turns(prompt: Content) -> Content:
     """Return a prompt as messages if it has several turns, which HelpSteer2 separates by <extra_id_1>."""
+    if not isinstance(prompt, str):
+        return prompt
     first, *parts = _TURN.split(prompt)
     if not parts:
         return prompt
@@ -62,7 +64,7 @@ def _rating(row: Row, name: str) -> dict[str, Any]:
 
 def _read_helpsteer2_preference(row: Row, source: str) -> Iterator[Example | Rejected]:
     used = ("prompt", "response_1", "response_2")
-    yield from _graded_pair(row, source, _turns(text(row, "prompt")), used, "preference_strength")
+    yield from _graded_pair(row, source, _turns(text_or_chat(row, "prompt")), used, "preference_strength")
 
 
 def _read_helpsteer3(row: Row, source: str) -> Iterator[Example | Rejected]:
@@ -95,10 +97,9 @@ def _is_steerlm(fields: dict[str, Any]) -> bool:
 
 def _read_steerlm(row: Row, source: str) -> Iterator[Example | Rejected]:
     """Yield every answer that has a label, with the chat before it as the prompt."""
-    given = chat(row.fields.get("conversations"), row, "conversations")
-    turns = with_system(given, row.fields.get("system"))
+    turns = chat(row.fields.get("conversations"), row, "conversations")
     plain = [{name: value for name, value in turn.items() if name != "label"} for turn in turns]
-    rest = {name: value for name, value in row.fields.items() if name not in ("conversations", "system")}
+    rest = {name: value for name, value in row.fields.items() if name != "conversations"}
     rated = [i for i, turn in enumerate(turns) if i and turn["role"] == "assistant" and turn.get("label")]
     if not rated:
         yield Rejected("no answer has a label", row.fields)

@@ -6,8 +6,7 @@ from typing import Any
 from irlhf.core.errors import DataError
 from irlhf.core.example import CHOSEN, REJECTED, Example
 from irlhf.data.formats.base import Format, Rejected, Row
-from irlhf.data.formats.helpers import CUT, NOTED, Candidate, as_completion, chat, examples_of
-from irlhf.data.formats.prompt_completion import example
+from irlhf.data.formats.helpers import Candidate, as_completion, chat, examples_of, split_chat
 
 _OUTPUTS = {"preferred_output": CHOSEN, "non_preferred_output": REJECTED}
 
@@ -19,22 +18,15 @@ def _is_messages(fields: dict[str, Any]) -> bool:
 def _read_messages(row: Row, source: str) -> Iterator[Example | Rejected]:
     """Yield the assistant's last message whose `weight` is not 0, with all messages before it as the prompt."""
     given = row.fields.get("messages")
-    if isinstance(given, list) and not given:
+    if not given:
         raise DataError(f"{row.where}: 'messages' is an empty list")
-    messages = chat(given, row, "messages")
-    if len(messages) < 2 or messages[-1]["role"] != "assistant":
-        ending = f"they end with the {messages[-1]['role']}'s" if len(messages) > 1 else "there is only one message"
-        raise DataError(f"{row.where}: 'messages' must contain a prompt and end with the assistant's message; {ending}")
-    trained = [i for i, turn in enumerate(messages) if turn["role"] == "assistant" and turn.get("weight") != 0]
-    if not trained or trained[-1] < 1:
-        yield Rejected("no message of the assistant after a prompt has a weight", row.fields)
+    parts = split_chat(chat(given, row, "messages"))
+    if parts is None:
+        yield Rejected("no message of the assistant after a prompt, or none with a weight", row.fields)
         return
-    end = trained[-1]
-    plain = [{name: value for name, value in message.items() if name != "weight"} for message in messages]
-    rest = {name: value for name, value in row.fields.items() if name != "messages"}
-    noted = {NOTED: [CUT]} if end + 1 < len(plain) else {}
-    fields = {**rest, "prompt": plain[:end], "completion": as_completion([plain[end]]), **noted}
-    yield example(Row(row.where, fields), source)
+    prompt, completion, noted = parts
+    candidate = Candidate(prompt, completion, notes=noted)
+    yield from examples_of(row, source, [candidate], {"messages"})
 
 
 def _is_dpo(fields: dict[str, Any]) -> bool:
@@ -57,7 +49,7 @@ def _read_dpo(row: Row, source: str) -> Iterator[Example | Rejected]:
 
 MESSAGES = Format(
     "messages",
-    fields='"messages" that end with the assistant\'s',
+    fields='"messages" of role and content',
     becomes="one row, the assistant's last message whose weight is not 0 is the completion; tools kept",
     matches=_is_messages,
     read=_read_messages,

@@ -10,7 +10,7 @@ from typing import Any
 from irlhf.core.errors import DataError
 from irlhf.core.example import Example, Message, keys_of
 from irlhf.data.formats.base import Format, Rejected, Row, has_keys
-from irlhf.data.formats.helpers import Candidate, examples_of, labels_by_score, scores_of_ranks, tie_note, unused
+from irlhf.data.formats.helpers import Candidate, examples_of, labels_by_score, scores_of_ranks, tie_note
 from irlhf.io.jsonl import DEPTH_LIMIT
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
@@ -34,7 +34,7 @@ def _read_tree(row: Row, source: str) -> Iterator[Example | Rejected]:
     root = row.fields.get("prompt")
     if not isinstance(root, dict):
         raise DataError(f"{row.where}: 'prompt' is not a message with replies")
-    rest = Row(row.where, unused(row, {"prompt"}))
+    rest = Row(row.where, {name: value for name, value in row.fields.items() if name != "prompt"})
     waiting: list[tuple[dict[str, Any], list[Message]]] = [(root, [])]
     count = 0
     while waiting:
@@ -72,8 +72,8 @@ def _siblings(
     scores = scores_of_ranks(reply.get("rank") for reply in answers)
     for reply, label in zip(answers, labels_by_score(scores), strict=True):
         candidate = Candidate(path, _message(row, reply)["content"], label, _extra(reply), tie_note(scores))
-        fields = {**row.fields, "id": reply["message_id"], "group": parent["message_id"]}
-        yield from examples_of(Row(row.where, fields), source, [candidate], ())
+        fields = {**row.fields, "id": reply["message_id"]}
+        yield from examples_of(Row(row.where, fields), source, [candidate], (), parent["message_id"])
 
 
 def _extra(reply: dict[str, Any]) -> dict[str, Any]:

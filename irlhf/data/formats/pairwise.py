@@ -5,11 +5,9 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from irlhf.core.errors import DataError
 from irlhf.core.example import CHOSEN, REJECTED, Content, Example, Message, as_messages
 from irlhf.data.formats.base import Rejected, Row
-from irlhf.data.formats.helpers import Candidate, as_completion, chat, examples_of, text
-from irlhf.io.jsonl import DEPTH_LIMIT, depth
+from irlhf.data.formats.helpers import Candidate, as_completion, examples_of, text_or_chat
 
 _SIDE_COLUMN = re.compile(r"(?P<side>chosen|rejected)[_-](?P<name>.+)|(?P<first>.+)[_-](?P<last>chosen|rejected)")
 _IRLHF_KEYS = {field.name for field in fields(Example)}
@@ -83,21 +81,11 @@ def _side_of(name: str, row: Row, keys: Keys) -> tuple[str, str] | None:
 
 def _divided(row: Row, keys: Keys) -> tuple[Turns, Turns] | None:
     """Return both sides divided into prompt and completion; None for texts without a shared beginning."""
-    chosen, rejected = (_content(row, name) for name in (keys.chosen, keys.rejected))
-    given = row.fields.get(keys.prompt)
-    if given is None:
+    chosen, rejected = (text_or_chat(row, name) for name in (keys.chosen, keys.rejected))
+    if row.fields.get(keys.prompt) is None:
         return _divided_at_shared_beginning(chosen, rejected)
-    prompt = text(row, keys.prompt) if isinstance(given, str) else chat(given, row, keys.prompt)
+    prompt = text_or_chat(row, keys.prompt)
     return _divided_at_prompt(prompt, chosen), _divided_at_prompt(prompt, rejected)
-
-
-def _content(row: Row, name: str) -> Content:
-    value = row.fields.get(name)
-    if isinstance(value, dict):
-        if depth(value) > DEPTH_LIMIT - 2:  # it becomes part of a list in a row
-            raise DataError(f"{row.where}: '{name}' is nested too deeply (over {DEPTH_LIMIT - 2} levels)")
-        return chat([value], row, name)
-    return chat(value, row, name) if isinstance(value, list) else text(row, name)
 
 
 def _divided_at_prompt(prompt: Content, side: Content) -> Turns:

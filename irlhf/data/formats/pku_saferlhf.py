@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from irlhf.core.errors import DataError
 from irlhf.core.example import CHOSEN, REJECTED, Example
 from irlhf.data.formats.base import Format, Rejected, Row, has_keys
-from irlhf.data.formats.helpers import Candidate, columns, examples_of, text
+from irlhf.data.formats.helpers import Candidate, columns, examples_of, text, text_or_chat
 
 _RESPONSE_COLUMNS = {
     "is_response_{}_safe": "safe",
@@ -22,7 +22,7 @@ _RESPONSE_COLUMNS = {
 def _read(row: Row, source: str) -> Iterator[Example | Rejected]:
     """Yield both responses."""
     better, safer = (_winner(row, name) for name in ("better_response_id", "safer_response_id"))
-    prompt = text(row, "prompt")
+    prompt = text_or_chat(row, "prompt")
     candidates = []
     for i in (0, 1):
         names = {key.format(i): name for key, name in _RESPONSE_COLUMNS.items()}

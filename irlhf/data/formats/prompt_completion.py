@@ -2,19 +2,14 @@
 
 from collections.abc import Iterator
 
-from irlhf.core.example import Example, from_json
+from irlhf.core.example import Example
 from irlhf.data.formats.base import Format, Rejected, Row, has_keys
-
-
-def example(row: Row, source: str) -> Example:
-    """Return a row as an example. A row without an `id` gets one from the source and the row's position, from 0."""
-    made = {"id": f"{source}-{row.where.line - 1}", "source": source}
-    given = {name: value for name, value in row.fields.items() if name not in made or value not in (None, "")}
-    return from_json({**made, **given}, row.where)
+from irlhf.data.formats.helpers import Candidate, examples_of, text_or_chat
 
 
 def _read(row: Row, source: str) -> Iterator[Example | Rejected]:
-    yield example(row, source)
+    candidate = Candidate(text_or_chat(row, "prompt"), text_or_chat(row, "completion"))
+    yield from examples_of(row, source, [candidate], {"prompt", "completion"})
 
 
 PROMPT_COMPLETION = Format(

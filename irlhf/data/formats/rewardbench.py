@@ -6,7 +6,7 @@ from typing import Any
 from irlhf.core.errors import DataError
 from irlhf.core.example import CHOSEN, REJECTED, Example
 from irlhf.data.formats.base import Format, Rejected, Row, has_keys
-from irlhf.data.formats.helpers import Candidate, columns, examples_of, text
+from irlhf.data.formats.helpers import Candidate, columns, examples_of, text_or_chat
 from irlhf.data.formats.pairwise import pair
 
 
@@ -21,7 +21,7 @@ def _read_rewardbench2(row: Row, source: str) -> Iterator[Example | Rejected]:
     models = row.fields.get("models")
     known = models if isinstance(models, list) and len(models) == len(given) else []
     candidates = [
-        Candidate(text(row, "prompt"), completion, label, {"model": known[i]} if known else {})
+        Candidate(text_or_chat(row, "prompt"), completion, label, {"model": known[i]} if known else {})
         for i, (completion, label) in enumerate(given)
     ]
     yield from examples_of(row, source, candidates, {"prompt", CHOSEN, REJECTED, *(["models"] if known else [])})

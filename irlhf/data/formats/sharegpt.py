@@ -6,17 +6,7 @@ from typing import Any
 from irlhf.core.errors import DataError
 from irlhf.core.example import CHOSEN, REJECTED, Example
 from irlhf.data.formats.base import Format, Rejected, Row
-from irlhf.data.formats.helpers import (
-    CUT,
-    Candidate,
-    as_completion,
-    chat,
-    columns,
-    examples_of,
-    label_of,
-    last_answer,
-    with_system,
-)
+from irlhf.data.formats.helpers import Candidate, chat, columns, examples_of, label_of, split_chat
 from irlhf.data.formats.pairwise import Keys, pair
 
 _CHATS = ("conversations", "conversation")
@@ -31,17 +21,17 @@ def _read(row: Row, source: str) -> Iterator[Example | Rejected]:
     name = next((name for name in _CHATS if name in row.fields), "")
     if not name:
         raise DataError(f"{row.where}: no 'conversations' (columns: {columns(row)})")
-    turns = with_system(chat(row.fields[name], row, name), row.fields.get("system"))
-    rest = {key: value for key, value in row.fields.items() if key not in (name, "system")}
+    turns = chat(row.fields[name], row, name)
+    rest = {key: value for key, value in row.fields.items() if key != name}
     if CHOSEN in row.fields and REJECTED in row.fields:
         yield from pair(Row(row.where, {**rest, name: turns}), source, Keys(prompt=name))
         return
-    end = last_answer(turns)
-    if end is None:
-        yield Rejected("the conversation has no answer", row.fields)
+    parts = split_chat(turns)
+    if parts is None:
+        yield Rejected("the conversation has no answer, or none with a weight", row.fields)
         return
-    cut = [CUT] if end + 1 < len(turns) else []
-    candidate = Candidate(turns[:end], as_completion([turns[end]]), label_of(row.fields.get("kto_tag")), notes=cut)
+    prompt, completion, noted = parts
+    candidate = Candidate(prompt, completion, label_of(rest.get("kto_tag")), notes=noted)
     yield from examples_of(Row(row.where, rest), source, [candidate], ())
 
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from irlhf.core.errors import DataError
-from irlhf.core.example import Content, Example
+from irlhf.core.example import CHOSEN, Example
 from irlhf.data.formats.base import Format, Rejected, Row
-from irlhf.data.formats.helpers import Candidate, as_completion, chat, examples_of, label_of, text
+from irlhf.data.formats.helpers import Candidate, as_completion, examples_of, label_of, text_or_chat
 from irlhf.data.formats.pairwise import pair, shared_beginning
 
 
@@ -19,23 +19,23 @@ def _is_preference(fields: dict[str, Any]) -> bool:
 
 
 def _is_unpaired(fields: dict[str, Any]) -> bool:
-    return "prompt" in fields and "completion" in fields and isinstance(fields.get("label"), bool)
+    return "prompt" in fields and "completion" in fields and _is_liked(fields.get("label"))
+
+
+def _is_liked(label: object) -> bool:
+    return isinstance(label, bool) or (isinstance(label, str) and label.lower() in ("true", "false"))
 
 
 def _read_unpaired(row: Row, source: str) -> Iterator[Example | Rejected]:
     """Yield the completion. Equal prompts share a group, so that their completions can be compared."""
     liked = row.fields.get("label")
-    if not isinstance(liked, bool):
+    if not _is_liked(liked):
         raise DataError(f"{row.where}: 'label' is neither true nor false")
-    prompt, completion = _content(row, "prompt"), _content(row, "completion")
+    prompt, completion = text_or_chat(row, "prompt"), text_or_chat(row, "completion")
     plain = completion if isinstance(completion, str) else as_completion(completion)
-    candidate = Candidate(prompt, plain, label_of(liked), {"desirable": liked})
+    label = label_of(liked)
+    candidate = Candidate(prompt, plain, label, {"desirable": label == CHOSEN})
     yield from examples_of(row, source, [candidate], {"prompt", "completion", "label"})
-
-
-def _content(row: Row, name: str) -> Content:
-    value = row.fields.get(name)
-    return chat(value, row, name) if isinstance(value, list) else text(row, name)
 
 
 def _is_stepwise(fields: dict[str, Any]) -> bool:
@@ -50,7 +50,7 @@ def _read_stepwise(row: Row, source: str) -> Iterator[Example | Rejected]:
     if len(steps) != len(labels):
         raise DataError(f"{row.where}: {len(steps)} completions and {len(labels)} labels; each step needs one label")
     extra = {"steps": steps, "step_labels": labels, "right": sum(labels) / len(labels)}
-    candidate = Candidate(text(row, "prompt"), "\n".join(steps), extra=extra)
+    candidate = Candidate(text_or_chat(row, "prompt"), "\n".join(steps), extra=extra)
     yield from examples_of(row, source, [candidate], {"prompt", "completions", "labels"})
 
 

@@ -25,7 +25,7 @@ from irlhf.data.publish.data_card import MOST_ROWS, SOURCE_ROW, USER_TURNS, Asid
 from irlhf.data.publish.sources import SOURCES
 from irlhf.data.report import PrepareReport
 from irlhf.io.files import STREAM, read_json, whole_file
-from irlhf.io.resumable import ResumableWriter, RunManifest, beside, resumable_folder, resumable_output
+from irlhf.io.resumable import ResumableWriter, RunManifest, beside, outcome, resumable_folder, resumable_output
 
 Fill = Callable[[ResumableWriter, Path], None]  # writes the examples of a source
 
@@ -65,7 +65,7 @@ def publish(
     for name in sorted({part.known.name for part in parts} & SOURCES.keys()):
         console.note(f"README.md describes {name} rows as {SOURCES[name].name}; edit it if they are not")
     counts = sum((part.counts for part in parts), Counter())
-    return {"output": str(out), "finished": not parts, **counts, "files": [str(out / name) for name in files.values()]}
+    return {**outcome(out, already=not parts), **counts, "files": [str(out / name) for name in files.values()]}
 
 
 def _files(names: Sequence[tuple[Path, str]]) -> dict[Path, str]:

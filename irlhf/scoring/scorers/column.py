@@ -1,16 +1,20 @@
 """Rewards that are columns of the data, such as human ratings."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from irlhf.core.errors import DataError
-from irlhf.core.example import Example, finite
+from irlhf.core.example import Example, finite, value_at
 from irlhf.core.registry import did_you_mean
 from irlhf.scoring.scorers.base import Failure, Reply, Traits
 
+_NUMBER = re.compile(r"\s*[-+]?[0-9]{1,15}(\.[0-9]{1,15})?\s*", re.ASCII)
+_TRUTH = {"true": 1.0, "false": 0.0}  # as pandas writes them in a table
+
 
 class Column:
-    """Reads a number from the row; `scores.humour` selects a key inside an object."""
+    """Reads a number from the row; `scores.humour` is a column of this name, or a key inside the object `scores`."""
 
     traits = Traits()
 
@@ -22,15 +26,25 @@ class Column:
         return [self._read(example) for example in examples]
 
     def _read(self, example: Example) -> Reply | Failure:
-        value: Any = example.extra
-        for part in self.column.split("."):
-            if not isinstance(value, Mapping) or part not in value:
-                if example.policy:  # nobody has rated a new sample
-                    learn = f"`irlhf reward-model RATED --reward {self.column}` learns a scorer from the ratings"
-                    return Failure(f"samples have no column '{self.column}'; {learn}", DataError)
-                return Failure(f"no column '{self.column}'{did_you_mean(self.column, example.extra)}", DataError)
-            value = value[part]
-        number = float(value) if isinstance(value, bool) else value  # true and false are 1 and 0
-        if not finite(number):
-            return Failure(f"column '{self.column}' holds {value!r:.40}, not a number", DataError)
-        return {self.column: number}
+        for path in (self.column, f"given_{self.column}"):  # prepare renames columns that are called like irlhf's keys
+            try:
+                value = value_at(example.extra, path)
+            except KeyError:
+                continue
+            number = _number(value)
+            if not finite(number):
+                return Failure(f"column '{self.column}' holds {value!r:.40}, not a number", DataError)
+            return {self.column: number}
+        if example.policy:
+            learn = f"`irlhf reward-model RATED --reward {self.column}` learns a scorer from the ratings"
+            return Failure(f"samples have no column '{self.column}'; {learn}", DataError)
+        return Failure(f"no column '{self.column}'{did_you_mean(self.column, example.extra)}", DataError)
+
+
+def _number(value: object) -> Any:
+    """Return a number that may be written as text, with true and false as 1 and 0; any other value unchanged."""
+    if isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str):
+        return float(value) if _NUMBER.fullmatch(value) else _TRUTH.get(value.lower(), value)
+    return value

@@ -17,7 +17,7 @@ from irlhf.core import console
 from irlhf.core.errors import ConfigError
 from irlhf.core.example import dumps
 from irlhf.io.files import STREAM, read_json, whole_file, write_json
-from irlhf.io.resumable import RunManifest, resumable_folder
+from irlhf.io.resumable import RunManifest, outcome, resumable_folder
 from irlhf.openai_api.failures import ApiFailure, FailureKind
 from irlhf.openai_api.fine_tuning import FineTuningClient
 from irlhf.openai_api.providers import DPO, USUAL, Provider, find_provider
@@ -108,8 +108,8 @@ def train(plan: HostedPlan, out: Path) -> dict[str, Any]:
             data = subject.read()
             done = work(data, plan, folder)
     except _NotWaiting as running:
-        return {"output": str(out), "open": True, "job": str(running)}
-    return {"output": str(out), "finished": False, **data.counts, **done}
+        return {"output": str(out), "finished": False, "open": True, "job": str(running)}
+    return {**outcome(out), **data.counts, **done}
 
 
 def preview(training: TrainingSet, model: str, count: int, settings: FinetuneSettings) -> str:
@@ -226,7 +226,7 @@ def _complete(file: Path, served_name: str) -> dict[str, Any]:
     if served_name and tree.get(HOSTED, {}).get("model") != served_name:
         write_json(file, {**tree, HOSTED: {**tree[HOSTED], "model": served_name}})
         console.note(f"{file}: the model name for sampling is now {served_name}")
-    return {"output": str(file.parent), "finished": True}
+    return outcome(file.parent, already=True)
 
 
 def _confirm_price(plan: HostedPlan, training_file: TrainingFile, notice: str) -> None:

@@ -1,0 +1,47 @@
+"""Transcripts: one text of turns that begin with "\\n\\nHuman:" or "\\n\\nAssistant:", as Anthropic writes them."""
+
+import re
+
+from irlhf.core.example import Message
+
+ASSISTANT = "\n\nAssistant:"
+HUMAN = "\n\nHuman:"
+
+_TURN = re.compile(r"\n\n(Human|Assistant):")
+_ROLES = {"Human": "user", "Assistant": "assistant"}
+_OTHER = re.compile(
+    r"\s*(?:#+ ?(?:Human|User|Instruction)\b|(?:User|USER|Q|Question|Human|HUMAN):).*\n\s*"
+    r"(?:#+ ?(?:Assistant|Response)\b|(?:Assistant|ASSISTANT|A|Answer|AI|Bot):)",
+    re.DOTALL,
+)
+
+
+def is_transcript(value: object) -> bool:
+    """Return whether a value is a text that begins with a turn."""
+    return isinstance(value, str) and _TURN.match(value) is not None
+
+
+def prompt_turns(prompt: str) -> list[Message] | None:
+    """Return the turns of a prompt that is a transcript, without an empty answer at its end; None for other texts."""
+    start = prompt.lstrip()
+    if not start.startswith("Human:") or not (is_transcript(prompt) or ASSISTANT in start):
+        return None
+    return messages_of(f"\n\n{start.rstrip().removesuffix(ASSISTANT)}")
+
+
+def looks_like_transcript(prompt: str) -> bool:
+    """Return whether a text has turns in another form, such as "### Human:" or "Q:"."""
+    return _OTHER.match(prompt) is not None
+
+
+def messages_of(transcript: str) -> list[Message]:
+    """Return the turns of a transcript as messages. "Human:" inside a paragraph is text."""
+    _, *parts = _TURN.split(transcript)
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    return [{"role": _ROLES[speaker], "content": text.strip()} for speaker, text in turns]
+
+
+def answer_of(text: str) -> tuple[str, bool]:
+    """Return the answer at the beginning of a text, and whether a turn of the human after it was cut."""
+    answer, cut, _ = text.partition(HUMAN)
+    return answer.strip(), bool(cut)
