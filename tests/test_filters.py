@@ -179,7 +179,7 @@ def test_every_rule_says_how_many_it_saw_and_dropped(policy: Policy) -> None:
     outcome = run(rows, "distinct,top=0.3", "--json")
     assert json.loads(outcome.out) == {
         "output": "out.jsonl",
-        "finished": False,
+        "finished": True,
         "resumed": 0,
         "candidates": 8,
         "seen by distinct": 8,
@@ -226,7 +226,7 @@ WHOLE = {"short": 1, "colour": 1, "entropy": 1.0, "logprob": -3.0, "reference": 
         ("kl=1", {"logprob": None}, 1, "s1: no logprob"),
         ("distinct", {"policy": ""}, 1, "in.jsonl: s1 has no 'policy'"),
         ("distinct", {"policy": "abcdef"}, 2, "no folder of the policy abcdef of these samples was found; pass it"),
-        ("distinct", {"id": "s0"}, 1, "in.jsonl:2: id 's0' occurs twice"),
+        ("distinct", {"id": "s0"}, 1, "in.jsonl:2: the sample 's0' occurs twice"),
         ("entropy-floor=2", {}, 1, "in.jsonl: no sample is left after entropy-floor=2; use a weaker rule"),
         ("entropy-floor=2,front", {}, 1, "no sample is left after entropy-floor=2; use a weaker rule"),
         ("frnt", {}, 2, "--keep frnt: unknown rule 'frnt'; did you mean 'front'?"),

@@ -197,7 +197,7 @@ def test_rejected_rows_stand_in_their_own_file_with_the_reason(out: Path, source
         book.write(ROWS[0])
         book.reject("in.jsonl:2", "too odd", {"a": 1})
     assert read(beside(out, ".rejected.jsonl")) == [{"where": "in.jsonl:2", "reason": "too odd", "row": {"a": 1}}]
-    assert book.summary() == {"output": str(out), "finished": False, "resumed": 0, "written": 1, "rejected": 1}
+    assert book.summary() == {"output": str(out), "finished": True, "resumed": 0, "written": 1, "rejected": 1}
 
 
 def test_rejects_of_an_interrupted_run_are_not_counted_twice(out: Path, source: Path) -> None:

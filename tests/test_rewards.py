@@ -71,6 +71,12 @@ def told(text: str, tmp_path: Path) -> str:
         ("rewards: {a: {scorer: 'm:f', options: {x: {1: a, b: c}}}}", "a: options need finite numbers"),
         ("rewards: {a: {scorer: 'm:f', options: {x: .nan}}}", "a: options need finite numbers"),
         ("rewards: {a: {scorer: 'm:f', options: {1: x}}}", "rewards.a.options.1.[key]: input should be a valid string"),
+        ("rewards: {yes: {scorer: length}}", ":1: YAML does not read the name yes as text; write 'yes' in quotation"),
+        (
+            "rewards: {a: {scorer: length, label: no}}",
+            "rewards.a.label is false, because YAML reads yes, no, on and off",
+        ),
+        ("rewards: {a: {scorer: length, wieght: 2}, b: {direction: up, scorer: x}, c: {}}", "3 mistakes: "),
         ('rewards: {a: {scorer: length, "b\\nc": 1}}', "unknown key 'rewards.a.b"),
         ("rewards:\n  a: {scorer: length}\n  a: {column: x}", ":3: 'a' occurs twice"),
         ("rewards:\n  a: &one {scorer: length}\n  b: *one", ":3: aliases (*name) are not supported"),
@@ -81,7 +87,7 @@ def test_a_slip_is_named_with_its_mend(text: str, reason: str, tmp_path: Path) -
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file; `irlhf init FOLDER`"):
         read_rewards(tmp_path / "none.yaml")
 
 

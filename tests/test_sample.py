@@ -110,9 +110,18 @@ def test_prompts_of_the_test_split_are_asked_once_each(bench: Bench) -> None:
 
 
 def test_several_completions_of_a_prompt_are_one_prompt(bench: Bench) -> None:
-    write(Path("in.jsonl"), [example(i, group="same") for i in range(4)])
+    write(Path("in.jsonl"), [example(i, prompt="q", group=group) for i, group in enumerate(["g", "g", "h", ""])])
     summary = sample(bench.policy, "in.jsonl", "samples.jsonl", SampleSettings(target=("short=1",), n=3, max_tokens=2))
     assert (summary["prompts"], summary["written"]) == (1, 3)
+
+
+@pytest.mark.parametrize("shared", [{"group": "same"}, {"id": "same"}])
+def test_different_prompts_of_one_group_or_id_are_all_sampled(bench: Bench, shared: Row) -> None:
+    write(Path("in.jsonl"), [{**example(i), **shared} for i in range(4)])
+    summary = sample(bench.policy, "in.jsonl", "samples.jsonl", SampleSettings(target=("short=1",), max_tokens=2))
+    assert (summary["prompts"], summary["written"]) == (4, 4)
+    rows = read(Path("samples.jsonl"))
+    assert len({row["group"] for row in rows}) == len({row["id"] for row in rows}) == 4
 
 
 def test_prompts_from_stdin_are_asked_as_those_of_a_file_are(bench: Bench, usual: list[Row]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from helpers import Row, call, example, names, process, read, write
 
 from irlhf.core.errors import BackendError, ConfigError, DataError, IrlhfError
+from irlhf.policy.recorded_rewards import read_recorded
 from irlhf.scoring.score import score
 from irlhf.scoring.settings import ScoreSettings
 
@@ -85,7 +86,7 @@ def test_a_column_is_read(column: str, value: Row, reward: float) -> None:
         ("helpfulnes", {"helpfulness": 1}, "no column 'helpfulnes'; did you mean 'helpfulness'?"),
         ("scores.fun", {"scores": {"sad": 1}}, "no column 'scores.fun'"),
         ("n.m", {"n": 1}, "no column 'n.m'"),
-        ("n", {"n": "0.5"}, "column 'n' holds '0.5', not a number"),
+        ("n", {"n": "1,5"}, "column 'n' holds '1,5', not a number"),
         ("n", {"n": None}, "column 'n' holds None"),
         ("n", {"n": [1]}, "column 'n' holds [1]"),
         ("n", {"n": 10**400}, "column 'n' holds 1000"),
@@ -196,9 +197,13 @@ def test_rows_that_cannot_be_read_are_skipped_too_and_the_account_closes() -> No
 
 def test_a_bad_row_is_found_before_anybody_is_asked() -> None:
     Path("mine.py").write_text("def words(examples): open('asked', 'w')")
-    Path("in.jsonl").write_text(json.dumps(example(1)) + "\n" + json.dumps(example(1)) + "\n")
+    Path("in.jsonl").write_text(json.dumps(example(1)) + "\n" + json.dumps({"id": "e2"}) + "\n")
     Path("rewards.yaml").write_text("rewards: {a: {scorer: 'mine:words'}}")
-    with pytest.raises(DataError, match=r"in\.jsonl:2: id 'e1' occurs twice"):
+    with pytest.raises(DataError, match=r"in\.jsonl:2: no 'prompt'"):
+        score("in.jsonl", "rewards.yaml", "out.jsonl")
+    Path("in.jsonl").write_text(json.dumps(example(1, x=1)) + "\n" + json.dumps(example(2)) + "\n")
+    Path("rewards.yaml").write_text("rewards: {a: {scorer: 'mine:words'}, x: {column: x}, y: {column: given}}")
+    with pytest.raises(DataError, match=r"e1: no column 'given' \(available: x\); use --on-bad-row skip"):
         score("in.jsonl", "rewards.yaml", "out.jsonl")
     assert names(Path.cwd()) == {"mine.py", "in.jsonl", "rewards.yaml"}
 
@@ -267,3 +272,53 @@ def test_a_function_is_found_beside_the_rewards_that_name_it(tmp_path: Path) -> 
     outcome = call("score", "examples.jsonl", "-r", folder / "rewards.yaml", "-o", "scored.jsonl")
     assert outcome.code == 0, outcome.err
     assert read(Path("scored.jsonl"))[0]["rewards"] == {"one": 1}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "number"),
+    [
+        ("scores.quality", {"scores.quality": 3}, 3),
+        ("scores.quality", {"scores": {"quality": 3}}, 3),
+        ("n", {"n": " 0.5"}, 0.5),
+        ("good", {"good": "True"}, 1),
+        ("target", {"given_target": 4}, 4),
+    ],
+)
+def test_a_column_is_read_by_its_whole_name_its_path_and_as_text(column: str, value: Row, number: float) -> None:
+    assert rewards_of([example(**value)], column=column) == [number]
+
+
+def test_a_command_that_sets_all_rows_aside_fails() -> None:
+    Path("in.jsonl").write_text(json.dumps(example(1)) + "\n")
+    Path("rewards.yaml").write_text("rewards: {x: {column: x}}")
+    outcome = call("score", "in.jsonl", "-r", "rewards.yaml", "-o", "out.jsonl", "--on-bad-row", "skip")
+    assert outcome.code == 1
+    assert "no row is left, because all 1 were set aside; out.jsonl.rejected.jsonl has the reasons" in outcome.err
+    assert "next:" not in outcome.err
+
+
+def test_the_summary_does_not_go_among_the_rows_on_stdout() -> None:
+    Path("in.jsonl").write_text(json.dumps(example(1)) + "\n")
+    Path("rewards.yaml").write_text("rewards: {a: {scorer: length}}")
+    outcome = call("score", "in.jsonl", "-r", "rewards.yaml", "-o", "-", "--json")
+    assert [json.loads(line)["id"] for line in outcome.out.splitlines()] == ["e1"]
+    assert json.loads(outcome.err.splitlines()[-1])["finished"] is True
+
+
+def test_the_next_line_names_the_rewards_file_that_was_used() -> None:
+    Path("in.jsonl").write_text(json.dumps(example(1)) + "\n" + json.dumps(example(2)) + "\n")
+    Path("mine.yaml").write_text("rewards: {a: {scorer: length}}")
+    outcome = call("score", "in.jsonl", "-r", "mine.yaml", "-o", "out.jsonl")
+    assert "next: irlhf finetune out.jsonl -r mine.yaml" in outcome.err
+
+
+def test_another_direction_is_recorded_without_scoring_again() -> None:
+    Path("in.jsonl").write_text(json.dumps(example(1)) + "\n")
+    for direction in ("higher", "lower"):
+        Path("rewards.yaml").write_text(f"rewards: {{a: {{scorer: length, direction: {direction}}}}}")
+        summary = score("in.jsonl", "rewards.yaml", "out.jsonl")
+        recorded = read_recorded(Path("out.jsonl"))
+        assert recorded.rewards is not None
+        assert recorded.rewards.rewards["a"].direction == direction
+    assert (summary["finished"], summary["already_finished"]) == (True, True)
+    assert recorded.scorers["a"].startswith("length@")

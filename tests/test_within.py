@@ -124,7 +124,6 @@ def test_a_row_that_is_alone_keeps_the_lines_of_its_other_rewards() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"group": ""}, "no rows to train on: scale within needs another completion"),
         ({"rewards": {"helpful": 1.0, "short": 1.0}}, "in all 160 training rows, so it cannot be steered"),
     ],
 )

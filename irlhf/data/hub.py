@@ -4,9 +4,7 @@ hub:ORG/NAME[:CONFIG][#SPLIT]      the rows in the parquet files that the Hub cr
 hub:ORG/NAME/FILE[@REVISION]       a file of the repository
 """
 
-import logging
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from pathlib import Path
 
 from irlhf.core import console
 from irlhf.core.errors import BackendError, ConfigError
+from irlhf.io.hub_client import set_up_hub_client
 from irlhf.io.jsonl import first_line
 
 _HUB = "hub:"
@@ -40,7 +39,7 @@ def fetch(source: Path) -> NamedFiles:
     match = _NAMED.fullmatch(str(source))
     if not match:
         raise ConfigError(f"{source}: expected hub:ORG/NAME:CONFIG#SPLIT or hub:ORG/NAME/FILE@REVISION")
-    _quiet_client()
+    set_up_hub_client()
     console.note(f"{source}: looking up files on the Hub")
     repo, name, file = match["repo"], match["name"], match["file"]
     if file:
@@ -53,16 +52,6 @@ def fetch(source: Path) -> NamedFiles:
         (_download(source, repo, part, _CONVERTED), f"{prefix}-{Path(part).stem}" if len(parts) > 1 else prefix)
         for part in parts
     ]
-
-
-def _quiet_client() -> None:
-    """Suppress the client's log messages, and its progress bars if stderr is not a terminal."""
-    import huggingface_hub.utils.logging as client  # importing it sets the log level
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    logging.getLogger(client.__name__.partition(".")[0]).setLevel(logging.ERROR)
-    if not sys.stderr.isatty():
-        disable_progress_bars()
 
 
 def _find_split(source: Path, repo: str, requested: tuple[str | None, str | None]) -> tuple[str, list[str]]:
@@ -127,7 +116,8 @@ def _hub_errors(source: Path, repo: str) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise ConfigError(f"{source}: invalid data set name ({first_line(error):.120})") from error
     except (OSError, HTTPError) as error:
-        reason = first_line(error.__cause__ or error)
+        offline = isinstance(error, errors.OfflineModeIsEnabled)
+        reason = "offline" if offline else first_line(error.__cause__ or error)
         raise BackendError(f"{source}: cannot reach the Hub ({reason:.120}); try again, or use a local file") from error
 
 

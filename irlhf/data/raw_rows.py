@@ -26,8 +26,8 @@ _CHATS = frozenset(
     {"prompt", "completion", "chosen", "rejected", "messages", "conversations", "conversation", "context", "input"}
     | {"conversation_a", "conversation_b", "preferred_output", "non_preferred_output"}
 )
-_CHAT_TEXT = re.compile(r"""\s*\[?\s*\{\s*['"](?:role|from|content|value|messages)['"]\s*:""")
-_BETWEEN = re.compile(r"\}\s*\n\s*\{")  # numpy writes lists without commas
+_CHAT_TEXT = re.compile(r"""\s*+(?:\[\s*+)?\{\s*+['"](?:role|from|content|value|messages)['"]\s*+:""")
+_BETWEEN = re.compile(r"\}\s*+\{")
 _BODIES = ("content", "value", "text", "tool_calls")
 
 
@@ -73,7 +73,8 @@ def _parsed(text: str) -> Any:
 
 
 def _numpy_literal(text: str) -> Any:
-    return ast.literal_eval(_BETWEEN.sub("}, {", text))
+    """Return a list as numpy prints it: a line break instead of a comma between the items."""
+    return ast.literal_eval(_BETWEEN.sub(lambda match: "}, {" if "\n" in match[0] else match[0], text))
 
 
 def _is_message(value: object) -> bool:

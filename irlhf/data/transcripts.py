@@ -9,11 +9,9 @@ HUMAN = "\n\nHuman:"
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
-_OTHER = re.compile(
-    r"\s*(?:#+ ?(?:Human|User|Instruction)\b|(?:User|USER|Q|Question|Human|HUMAN):).*\n\s*"
-    r"(?:#+ ?(?:Assistant|Response)\b|(?:Assistant|ASSISTANT|A|Answer|AI|Bot):)",
-    re.DOTALL,
-)
+# Turns in another form; `*+` keeps the search linear.
+_OTHER_HUMAN = re.compile(r"\s*+(?:#++ ?(?:Human|User|Instruction)\b|(?:User|USER|Q|Question|Human|HUMAN):)")
+_OTHER_ASSISTANT = re.compile(r"\n[ \t]*+(?:#++ ?(?:Assistant|Response)\b|(?:Assistant|ASSISTANT|A|Answer|AI|Bot):)")
 
 
 def is_transcript(value: object) -> bool:
@@ -31,7 +29,7 @@ def prompt_turns(prompt: str) -> list[Message] | None:
 
 def looks_like_transcript(prompt: str) -> bool:
     """Return whether a text has turns in another form, such as "### Human:" or "Q:"."""
-    return _OTHER.match(prompt) is not None
+    return bool(_OTHER_HUMAN.match(prompt) and _OTHER_ASSISTANT.search(prompt))
 
 
 def messages_of(transcript: str) -> list[Message]:

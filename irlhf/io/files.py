@@ -341,7 +341,7 @@ def disk_error(path: Path, error: OSError) -> IrlhfError:
     return OutputError(f"{path}: cannot be written ({error.strerror or error}); free disk space or choose another path")
 
 
-_NAME_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+_WORD_TAGS = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null")  # yes, no, on, off, true, false, null
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -358,7 +358,7 @@ class _StrictLoader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key.start_mark)
-            if key.tag not in _NAME_TAGS:
+            if key.tag in _WORD_TAGS:
                 problem = f"YAML does not read the name {key.value} as text; write '{key.value}' in quotation marks"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             if key.value in seen:

@@ -122,11 +122,11 @@ def parse_rewards(tree: Mapping[str, Any], source: str) -> Rewards:
     return rewards
 
 
-def refuse_all(problems: Sequence[str], place: str = "") -> None:
+def refuse_all(problems: Sequence[str], start: str = "") -> None:
     """Raise ConfigError with all these mistakes, if there are any."""
     if problems:
         count = f"{len(problems)} mistakes: " if len(problems) > 1 else ""
-        raise ConfigError(f"{place}{count}{'; '.join(problems)}")
+        raise ConfigError(f"{start}{count}{'; '.join(problems)}")
 
 
 def _valid_part(tree: Mapping[str, Any]) -> Rewards:

@@ -59,12 +59,20 @@ class Scale:
         assert self.kind != WITHIN, "ranks need the other completions of the prompt"
         x = -reward if self.direction == "lower" else reward
         if self.kind == "quantile":
-            return interpolate(x, self.xs, self.ys, 0.0, 1.0)
+            return interpolate(self._in_tie(x), self.xs, self.ys, 0.0, 1.0)
         if self.kind == "zscore":
             return (x - self.xs[0]) / self.xs[1]
         if self.kind == "linear":
             return min(1.0, max(0.0, (x - self.xs[0]) / (self.xs[1] - self.xs[0])))
         return x
+
+    def _in_tie(self, x: float) -> float:
+        """Return the lowest or the highest value if they are ties, and x lies beyond them by rounding only."""
+        xs, ys = self.xs, self.ys
+        tolerance = _OF_SPREAD * (xs[-1] - xs[0])
+        if ys[0] == ys[1] and xs[0] - tolerance <= x < xs[0]:
+            return xs[0]
+        return xs[-1] if ys[-1] == ys[-2] and xs[-1] < x <= xs[-1] + tolerance else x
 
     def inverse(self, number: float) -> float:
         """Return the raw reward for a scaled number; quantile clips to the training data. Not for `within`."""
@@ -144,11 +152,11 @@ def mid_rank(x: float, ordered: Sequence[float], tolerance: float = 0.0) -> floa
 def rounding(ordered: Sequence[float]) -> float:
     """Return the difference up to which sorted rewards differ by rounding only, such as 0.9999999 and 1 of a judge.
 
-    It is 1e-5 of the range of the middle 98%, or 1e-6 of the median's size if that is more.
+    It is 1e-5 of the range of the middle 90%, or 1e-6 of the median's size if that is more; 0 for whole numbers.
     """
-    if not ordered:
+    if all(float(x).is_integer() for x in ordered):
         return 0.0
-    spread = percentile(ordered, 99) - percentile(ordered, 1)
+    spread = percentile(ordered, 95) - percentile(ordered, 5)
     return max(_OF_SPREAD * spread, _OF_SIZE * abs(percentile(ordered, 50)))
 
 
@@ -190,23 +198,18 @@ def _bounds(name: str, spec: Reward, oriented: Sequence[float]) -> tuple[float, 
 
 
 def _mid_ranks(ordered: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the distinct values and their mid-ranks, thinned to KNOTS.
-
-    A tie of several values is two knots of the same rank. The first and the last tie reach as far as rounding does.
-    """
+    """Return the distinct values and their mid-ranks, thinned to KNOTS. A tie of several values is two knots."""
     spans = ties(ordered)
-    if len(spans) > KNOTS:
+    most = KNOTS if all(low == high for low, high in spans) else KNOTS // 2
+    if len(spans) > most:
         last = len(spans) - 1
-        spans = [spans[round(i * last / (KNOTS - 1))] for i in range(KNOTS)]
-    tolerance = rounding(ordered)
+        spans = [spans[round(i * last / (most - 1))] for i in range(most)]
     xs: list[float] = []
     ys: list[float] = []
-    for i, (low, high) in enumerate(spans):
-        rank = (bisect_left(ordered, low) + bisect_right(ordered, high)) / (2 * len(ordered))
-        first = high - tolerance if i == 0 and low < high else low
-        final = low + tolerance if i == len(spans) - 1 and low < high else high
-        xs += [first] if first == final else [first, final]
-        ys += [rank] if first == final else [rank, rank]
+    for low, high in spans:
+        ends = [low] if low == high else [low, high]
+        xs += ends
+        ys += [(bisect_left(ordered, low) + bisect_right(ordered, high)) / (2 * len(ordered))] * len(ends)
     return tuple(xs), tuple(ys)
 
 

@@ -48,11 +48,14 @@ def scorer_groups(wanted: Mapping[str, Reward], beside: Path) -> list[ScorerGrou
         shared.setdefault(reward.asks, {})[name] = reward
     groups: list[ScorerGroup] = []
     problems: list[str] = []
+    unreachable: BackendError | None = None
     for rewards in shared.values():
         try:
             groups.append(ScorerGroup(find(*next(iter(rewards.items())), beside), rewards))
         except ConfigError as error:
             problems.append(str(error))
+        except BackendError as error:
+            unreachable = unreachable or error
     problems += [
         f"{name}: `read: {reward.read}` is for scorers that return logits; remove it"
         for group in groups
@@ -60,6 +63,8 @@ def scorer_groups(wanted: Mapping[str, Reward], beside: Path) -> list[ScorerGrou
         if reward.read and not group.scorer.traits.link
     ]
     refuse_all(problems)
+    if unreachable:
+        raise unreachable
     return groups
 
 
