@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from irlhf.core.errors import ConfigError
+from irlhf.core.errors import BackendError, ConfigError
 from irlhf.core.example import Example
 from irlhf.policy.rewards_file import Reward
 from irlhf.scoring.cache import Cache
@@ -195,6 +195,7 @@ def test_code_in_a_model_folder_is_refused_without_a_question(tmp_path: Path) ->
 
 @pytest.mark.parametrize("place", ["./none", "/none", "~/none", "nobody/none"])
 def test_a_model_that_is_not_there_is_one_line(place: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
+    # Without a network it is unknown whether the Hub has the model, so another try may help.
+    with pytest.raises((ConfigError, BackendError)) as caught:
         scorer_groups({"a": Reward(scorer=f"hf:{place}")}, Path())
     assert "\n" not in str(caught.value)

@@ -16,7 +16,12 @@ import pyarrow
 import pytest
 from fake_api import dead
 from helpers import Row, process, read
+from huggingface_hub import constants
 from pyarrow import parquet
+
+from irlhf.core.errors import BackendError
+from irlhf.data.hub import fetch
+from irlhf.io.hub_client import set_up_hub_client
 
 MAIN, CONVERTED = "main", "refs/convert/parquet"
 REPO = "Org/some-data"
@@ -234,3 +239,14 @@ def test_a_real_file_gives_the_rows_that_it_gives_from_the_disk(shared: Path) ->
     ]
     assert told[0] == told[1]
     assert len(told[0]) == 4704
+
+
+def test_without_a_network_the_client_is_offline_and_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    set_up_hub_client.cache_clear()
+    with pytest.raises(BackendError, match=r"hub:nobody/none: cannot reach the Hub \(offline\)"):
+        fetch(Path("hub:nobody/none"))
+    set_up_hub_client.cache_clear()
