@@ -208,7 +208,7 @@ def test_rounds_that_are_not_done_refuse_other_settings_by_name(home: Path) -> N
     assert "out/rounds.json belongs to a different run: prompts was 4 and is 5" in done.err
     assert "delete out to start over" in done.err
     assert run(home, "--json").code == 0
-    assert json.loads(run(home, "--json").out) == {"output": "out", "finished": True}
+    assert json.loads(run(home, "--json").out) == {"output": "out", "finished": True, "already_finished": True}
 
 
 @pytest.mark.slow
