@@ -58,10 +58,13 @@ def texts() -> Iterator[str]:
         found = row["results"]["texts"]
         steering = found["training"]["steering"]["sibling"]
         levels = found["levels"]["helpful"]
-        figures = [
+        trained = [
             f"{found['curve'][-1]['validation_loss']:.3f}",
             shown(steering["information"]),
             shown(steering["margin"]),
+        ]
+        figures = [
+            *(["as above"] * 3 if "against" in row["cell"] else trained),
             f"{found['all']['distinct_2']:.2f}",
             ", ".join(f"{levels[level]['distinct_2']:.2f}" for level in ("low", "medium", "high")),
             f"{found['all']['entropy']:.2f}",
