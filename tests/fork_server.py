@@ -8,13 +8,17 @@ file (1 is the first), before or after the file is there.
 """
 
 import faulthandler
+import gc
 import json
 import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import openai
 
 import irlhf.evaluation.evaluate
 import irlhf.rounds.rounds
@@ -29,7 +33,8 @@ SHORT = 0.001  # of every wait
 
 
 def main() -> None:
-    assert irlhf.__module__
+    load_the_client()
+    gc.freeze()  # the forks need not look through what is loaded
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()
@@ -39,6 +44,14 @@ def main() -> None:
         _, status = os.waitpid(child, 0)
         code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
         print(json.dumps({"code": code}), flush=True)
+
+
+def load_the_client() -> None:
+    """Load the modules that every order imports: the OpenAI client and the requests that it makes."""
+    with openai.OpenAI(api_key="none", base_url="http://127.0.0.1:9/v1", max_retries=0, timeout=0.1) as client:
+        for request in (client.files.list, client.fine_tuning.jobs.list, client.models.list):
+            with suppress(openai.APIConnectionError):
+                request()
 
 
 def run(order: dict[str, Any]) -> None:
