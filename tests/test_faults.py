@@ -126,13 +126,13 @@ def test_a_bad_row_is_named_by_file_and_line(command: Command, bench: Bench) -> 
     assert names(Path.cwd()) == {"in.jsonl"}
 
 
-@pytest.mark.parametrize("command", ["prepare", *ROWS], indirect=True)
-def test_an_id_that_stands_twice_is_refused(command: Command, bench: Bench) -> None:
+@pytest.mark.parametrize("command", ROWS, indirect=True)
+def test_a_sample_that_stands_twice_is_refused(command: Command, bench: Bench) -> None:
     row = {**read(bench.scored)[2], "policy": read_policy(bench.policy).digest}
     write(Path("in.jsonl"), [row, row])
     outcome = command("in.jsonl", "out.jsonl")
     assert (outcome.code, outcome.err.count("\n")) == (DATA, 1), outcome.err
-    assert "in.jsonl:2: id 'e2' occurs twice" in outcome.err
+    assert "in.jsonl:2: the sample 'e2' occurs twice" in outcome.err
 
 
 HOSTILE = "\x1b[2J\x1b]0;pwned\x07\x9b31m\u202egnp.exe\r[/red][link=x]"
@@ -143,8 +143,9 @@ def test_what_is_quoted_from_data_cannot_command_the_terminal(command: Command) 
     write(Path("in.jsonl"), [example(id=HOSTILE), example(id=HOSTILE)])
     outcome = command("in.jsonl", "out.jsonl")
     assert outcome.code == DATA
-    assert outcome.err.count("\n") == 1
-    assert not [one for one in outcome.err.rstrip("\n") if ord(one) < 32 or 127 <= ord(one) < 160 or one == "\u202e"]
+    assert [line.split(":")[0] for line in outcome.err.splitlines()] in (["irlhf"], ["warning", "irlhf"])
+    told = outcome.err.replace("\n", "")
+    assert not [one for one in told if ord(one) < 32 or 127 <= ord(one) < 160 or one == "\u202e"]
     assert "[/red][link=x]" in outcome.err
 
 
@@ -156,7 +157,7 @@ def test_what_is_quoted_from_data_cannot_command_the_terminal(command: Command) 
             CONFIG,
             "typo.yaml: unknown key 'rewards.a.wieght'; did you mean 'weight'?",
         ),
-        (["score", "SCORED", "-r", "none.yaml"], CONFIG, "none.yaml: cannot be read"),
+        (["score", "SCORED", "-r", "none.yaml"], CONFIG, "none.yaml: no such file"),
         (["score", "SCORED", "-r", "SCORED"], CONFIG, "scored.jsonl"),
         (["score", "SCORED", "-r", "column.yaml"], DATA, "no column 'colors'"),
         (["score", "SCORED", "-r", "column.yaml", "--gold"], CONFIG, "no `gold:` in this file"),
@@ -167,7 +168,11 @@ def test_what_is_quoted_from_data_cannot_command_the_terminal(command: Command) 
         (["finetune", "SCORED", "--model", "./none"], CONFIG, "none: no such folder"),
         (["finetune", "SCORED", "--model", "nobody/none"], CONFIG, "nobody/none"),
         (["finetune", "SCORED", "--baseline", "plian"], CONFIG, "did you mean 'plain'"),
-        (["finetune", "constant.jsonl"], DATA, "is 1.0 in all 3 training rows, so it cannot be steered"),
+        (
+            ["finetune", "constant.jsonl", "-r", "a.yaml"],
+            DATA,
+            "is 1.0 in all 3 training rows",
+        ),
         (["finetune", "unscored.jsonl"], DATA, "no rows to train on"),
         (["sample", "POLICY", "SCORED", "-t", "shrot=0.5"], CONFIG, "no reward 'shrot'; did you mean 'short'?"),
         (["sample", "POLICY", "SCORED", "-t", "short=much"], CONFIG, "invalid from column 7"),
@@ -194,6 +199,7 @@ def test_what_is_quoted_from_data_cannot_command_the_terminal(command: Command) 
 )
 def test_a_slip_in_the_command_is_told_in_one_line(arguments: list[str], code: int, reason: str, bench: Bench) -> None:
     Path("typo.yaml").write_text("rewards: {a: {scorer: length, wieght: 2}}")
+    Path("a.yaml").write_text("rewards: {a: {scorer: length}}")
     Path("column.yaml").write_text("rewards: {a: {column: colors}}")
     write(Path("unscored.jsonl"), [example(i) for i in range(3)])
     write(Path("training.jsonl"), [example(i, split="train") for i in range(3)])

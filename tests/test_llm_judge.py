@@ -32,7 +32,7 @@ def judged(script: Any, rows: list[Row] = ONE, **spec: Any) -> Any:
     with serving(script if callable(script) else answers(*script)) as server:
         spec = {"scorer": "openai:m", "rubric": "rubric.md", "base_url": server.url, **spec}
         outcome = scored(rows, "--on-bad-row", "skip", **spec)
-    assert outcome.code == 0, outcome.err
+    assert outcome.code == int(not rewards()), outcome.err
     return rewards()[0] if rewards() else reasons()["e0"]
 
 
@@ -208,7 +208,7 @@ def test_a_model_that_wants_the_newer_name_of_a_limit_refuses_one_request_and_ha
 def verdict(script: Any) -> Any:
     with serving(answers(script)) as server:
         outcome = scored(ONE, "--on-bad-row", "skip", scorer="binary:ft:m", base_url=server.url)
-    assert outcome.code == 0, outcome.err
+    assert outcome.code == int(not rewards()), outcome.err
     (asked,) = server.seen
     assert (asked.body["model"], asked.body["messages"]) == ("ft:m", verdict_messages("Question 0?", "Answer 0."))
     return rewards()[0] if rewards() else reasons()["e0"]

@@ -180,9 +180,8 @@ def test_a_host_of_ones_own_says_that_it_knows_dpo(host: OpenAIServer) -> None:
 )
 def test_rows_that_cannot_be_compared_are_counted_or_refused(change: Row, message: str) -> None:
     given = rows()
-    changed = (
-        [{**row, **change} for row in given] if "group" in change else [*given[:3], {**given[3], **change}, *given[4:]]
-    )
+    alone = [{**row, "group": "", "prompt": row["id"]} for row in given]
+    changed = alone if "group" in change else [*given[:3], {**given[3], **change}, *given[4:]]
     write(Path("scored.jsonl"), changed)
     outcome = call("finetune", "scored.jsonl", "--objective", "ra-dpo", "--render-only", "-o", "pairs.jsonl")
     assert outcome.code == (1 if "group" in change else 0)

@@ -194,7 +194,7 @@ def test_a_bad_row_stops_the_run_and_leaves_nothing() -> None:
 def test_ids_that_repeat_get_a_number_and_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     found = prepared([example(1), example(1, completion="b"), example(1, completion="c")])
     assert [row["id"] for row in found] == ["e1", "e1#2", "e1#3"]
-    said = "warning: 2 rows repeat the id of an earlier row and get a number, first 'e1' at raw.jsonl:2"
+    said = "warning: rows that repeat the id of an earlier row get a number: 2, first 'e1' at raw.jsonl:2"
     assert said in capsys.readouterr().err
 
 

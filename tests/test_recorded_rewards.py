@@ -39,7 +39,7 @@ def test_finetune_without_a_rewards_file_takes_the_recorded_rewards(scored: Path
 def test_without_a_manifest_the_defaults_are_warned_of(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("scored.jsonl.run.json").unlink()
     assert read_training_set(scored, "", 0).specs["words"].direction == "higher"
-    assert "warning: no rewards.yaml: words, rated use the defaults" in capsys.readouterr().err
+    assert "warning: no rewards.yaml: defaults for words, rated" in capsys.readouterr().err
 
 
 def test_a_recorded_direction_that_changed_is_another_run(scored: Path) -> None:

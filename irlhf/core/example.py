@@ -246,7 +246,7 @@ class UniqueIds:
     def tell(self) -> None:
         """Warn if ids were repeated."""
         if self.count:
-            console.warn(f"{self.count:,} rows repeat the id of an earlier row and get a number, first {self.first}")
+            console.warn(f"rows that repeat the id of an earlier row get a number: {self.count:,}, first {self.first}")
 
 
 def unique(examples: Iterable[tuple[Where, Example]], announce: bool = True) -> Iterator[Example]:

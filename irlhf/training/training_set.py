@@ -211,7 +211,7 @@ def read_training_set(
             raise DataError(f"{source}: no training row has the reward '{name}'; score it with the same rewards.yaml")
     if not named and not like:
         console.warn(
-            f"no rewards.yaml: {', '.join(specs)} use the defaults: higher is better, weight 1, quantile scale; if that"
+            f"no rewards.yaml: defaults for {', '.join(specs)}: higher is better, weight 1, quantile scale; if that"
             " is wrong, pass the rewards.yaml of `irlhf score` with -r"
         )
     summed = named is not None and named.combine == "sum"
