@@ -22,7 +22,7 @@ from irlhf.quickstart.settings import PretrainedSettings
 from irlhf.quickstart.summary import side_by_side, verdict
 from irlhf.quickstart.timing import Pace, measure_pace
 
-SMALL = PretrainedSettings(limit=20, samples=2, max_tokens=8, epochs=1)
+SMALL = PretrainedSettings(limit=20, samples=2, max_tokens=24, epochs=1)
 CHAT = (
     "{% for message in messages %}<{{ message['role'] }}> {{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -81,7 +81,7 @@ def test_prompts_alone_become_a_policy_and_a_report(home: Path) -> None:
 
 def test_the_report_has_a_verdict_a_picture_and_answers_at_three_levels(home: Path) -> None:
     text = (home / "report.md").read_text()
-    for name in ("cheerful", "plain"):
+    for name in ("plain", "personal"):
         assert f"`{name}`" in text.split("![")[0]
         assert f"## `{name}` at low, medium and high" in text
     assert (home / text.split("](")[1].split(")")[0]).read_bytes().startswith(b"\x89PNG")
@@ -94,7 +94,7 @@ def test_the_same_command_shows_the_result_again_and_repeats_no_work(
     quickstart_pretrained(home, run, str(base), SMALL)
     assert before == {path: path.stat().st_mtime_ns for path in home.glob("*.jsonl")}
     shown = capsys.readouterr()
-    assert "cheerful: 0.10 (low)" in shown.out
+    assert "plain: 0.10 (low)" in shown.out
     assert "rank correlation with the target" in " ".join(shown.out.split())
     assert "that was timed" not in shown.err  # nothing is left to be timed
 
@@ -111,7 +111,7 @@ def test_what_will_be_done_and_how_long_it_takes_stands_before_the_first_command
     with pytest.raises(StoppedError):
         quickstart_pretrained(tmp_path / "home", stop, str(base), SMALL)
     announced = capsys.readouterr().err.split("[1/7")[0]
-    assert "36 samples of at most 8 tokens, to 18 prompts" in announced
+    assert "36 samples of at most 24 tokens, to 18 prompts" in announced
     assert "18 answers to 2 prompts" in announced
     assert "minutes in all, by a batch that was timed on this machine" in announced
     assert str(tmp_path / "home") in announced
@@ -184,7 +184,7 @@ def test_the_time_grows_with_what_is_to_be_done(base: Path) -> None:
     assert 0 < pace.a_sample < 1
     assert 0 < pace.a_step < 60
     slow = commands(make_plan(str(base), SMALL), Pace(1.0, 10.0))
-    assert [slow[0].seconds, slow[3].seconds] == [36, 18]
+    assert [slow[0].seconds, slow[3].seconds] == [36, 2 * 18]
     fast = commands(make_plan(str(base), SMALL), Pace(0.5, 1.0))
     assert slow[0].seconds == 2 * fast[0].seconds
     assert slow[2].seconds == 10 * fast[2].seconds
@@ -205,12 +205,12 @@ def test_the_verdict_claims_no_more_than_its_interval() -> None:
 
 def test_answers_side_by_side_differ_in_one_target() -> None:
     rows = [
-        {"group": "g", "prompt": "p", "completion": f"{a}/{b}", "asked": {"cheerful": a + 0.01, "plain": b}}
+        {"group": "g", "prompt": "p", "completion": f"{a}/{b}", "asked": {"plain": a + 0.01, "personal": b}}
         for a in (0.1, 0.5, 0.9)
         for b in (0.1, 0.5, 0.9)
     ]
-    assert list(side_by_side(rows, "plain", 3)) == [("p", ["0.5/0.1", "0.5/0.5", "0.5/0.9"])]
-    assert list(side_by_side(rows, "cheerful", 3)) == [("p", ["0.1/0.5", "0.5/0.5", "0.9/0.5"])]
+    assert list(side_by_side(rows, "personal", 3)) == [("p", ["0.5/0.1", "0.5/0.5", "0.5/0.9"])]
+    assert list(side_by_side(rows, "plain", 3)) == [("p", ["0.1/0.5", "0.5/0.5", "0.9/0.5"])]
 
 
 @pytest.mark.slow

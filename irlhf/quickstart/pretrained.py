@@ -23,7 +23,7 @@ from irlhf.sampling.base_model import read_base
 from irlhf.sampling.settings import SampleSettings
 
 BATCH = 8  # rows a training step
-REWARDS = ("cheerful", "plain")
+REWARDS = ("plain", "personal")
 
 # Of every twenty prompts two are held out for the test and one for validation.
 _SPLITS = {3: TEST, 9: VALIDATION, 13: TEST}
@@ -32,6 +32,8 @@ _INPUTS = ("rewards.yaml", "word_length.py")  # not scorers.py: the built-in qui
 _RANK = 32
 _RATE = 1e-3  # measured on bases of these sizes; finetune chooses for any other
 _RATE_SIZES = (1e8, 1e9)  # parameters
+_DECODING = "--temperature 0.7 --guidance 2 --against opposite"  # of the policy's answers
+_PASSES = 2  # of the policy for each token, with guidance
 _OTHER_SECONDS = 15.0  # of a command that runs no model: starting, reading, drawing
 
 
@@ -116,14 +118,15 @@ def commands(plan: Plan, pace: Pace | None = None) -> list[Step]:
     draw = f"prompts.jsonl --max-tokens {settings.max_tokens} --seed {settings.seed}"
     train = f"finetune scored.jsonl -r rewards.yaml --model {model} --objective contrast --lora {_RANK}"
     train += f" --learning-rate {plan.learning_rate:g}" if plan.learning_rate else ""
-    train += f" --batch {BATCH} --epochs {settings.epochs:g} --seed {settings.seed} -o policy"
+    train += f" --template reward-tenths --drop 0 --contrast whole-targets=0.7 --batch {BATCH}"
+    train += f" --epochs {settings.epochs:g} --seed {settings.seed} -o policy"
     grid = " ".join(f"-t {name}={LEVELS[0]}:{LEVELS[-1]}:{LEVELS[1] - LEVELS[0]:g}" for name in REWARDS)
     training = pace.training(plan.training_steps, plan.count(VALIDATION))
     return [
         Step(f"sample {model} {draw} -n {settings.samples} -o samples.jsonl", pace.sampling(plan.base_samples)),
         Step("score samples.jsonl -r rewards.yaml -o scored.jsonl", _OTHER_SECONDS),
         Step(train, training),
-        Step(f"sample policy {draw} {grid} -o answers.jsonl", pace.sampling(plan.answers)),
+        Step(f"sample policy {draw} {grid} {_DECODING} -o answers.jsonl", _PASSES * pace.sampling(plan.answers)),
         Step("score answers.jsonl -r rewards.yaml -o scored-answers.jsonl", _OTHER_SECONDS),
         Step("eval scored-answers.jsonl -o eval.json", _OTHER_SECONDS),
         Step("plot eval.json policy scored.jsonl scored-answers.jsonl -o plots --report report.html", _OTHER_SECONDS),

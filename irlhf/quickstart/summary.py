@@ -109,14 +109,15 @@ def _level_rows(rewards: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def _printed_verdict(rewards: Mapping[str, Any]) -> Group:
     lines = [Text(verdict(name, figures), "bold") for name, figures in rewards.items()]
-    return Group(*lines, Text("Brackets: 95% bootstrap intervals over prompts. Temperature 1, one answer each.", "dim"))
+    how = "Brackets: 95% bootstrap intervals over prompts. One answer each, as run.sh samples it."
+    return Group(*lines, Text(how, "dim"))
 
 
 def _next_steps() -> Group:
     return Group(
         Text("Next, in the folder:", style="bold"),
         Text(f"  {REPORT} and report.html: more answers, metrics, plots"),
-        Text("  irlhf sample policy prompts.jsonl -t cheerful=0.9 -o -"),
+        Text("  irlhf sample policy prompts.jsonl -t personal=0.9 -o -"),
         Text("  for your own policy, copy and change prompts.jsonl, rewards.yaml, word_length.py and run.sh"),
     )
 
@@ -126,7 +127,7 @@ def _page(rewards: Mapping[str, Any], answers: Rows, model: str) -> Iterator[str
     name = Path(model).name if Path(model).is_dir() else model
     yield from (f"# A policy trained from {escaped(name)} and prompts only", "")
     yield from (f"- {verdict(reward, figures)}" for reward, figures in rewards.items())
-    yield from ("", "Brackets are 95% bootstrap intervals over prompts. Temperature 1, one answer per pair of")
+    yield from ("", "Brackets are 95% bootstrap intervals over prompts. One answer per pair of")
     yield from ("targets.", "", f"![Target against actual reward]({PICTURE})", "")
     yield from (f"Mean actual reward at each target: {_UNIT}.", "")
     yield from _table(_level_headings(), ([code(row[0]), *row[1:]] for row in _level_rows(rewards)))

@@ -24,7 +24,7 @@ _BATCH = 64  # samples
 _TOKENS = 12  # new tokens of each timed sample
 _ROWS = 8  # per training step
 _RANK = 32
-_TARGET = " cheerful: 0.90 plain: 0.50"  # about as long as the reward lines of a prompt
+_TARGET = " plain: 0.9 personal: 0.5"  # about as long as the reward lines of a prompt
 # Cost of the evaluations of a run, in training steps per validation prompt.
 _STEPS_A_VALIDATION_PROMPT = 2.0
 
