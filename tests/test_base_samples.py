@@ -199,6 +199,7 @@ def _shard(base: Path, prompts: Path, shard: str) -> list[Row]:
         return []
 
 
+@pytest.mark.slow  # a whole process
 def test_a_base_on_the_hub_is_named_by_its_commit(
     base: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,7 +137,7 @@ def odd_characters() -> list[str]:
 @pytest.mark.parametrize(
     ("kind", "names", "step"),
     [
-        ("end", ("short", "colour"), 1),
+        pytest.param("end", ("short", "colour"), 1, marks=pytest.mark.slow),
         *(
             pytest.param(kind, names, 31, marks=[] if kind == "sentences" and "größe" in names else [pytest.mark.slow])
             for kind in OWN

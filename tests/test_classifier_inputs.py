@@ -283,6 +283,7 @@ for revision in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow  # a whole process
 def test_a_revision_of_the_hub_is_the_commit_that_is_loaded(tmp_path: Path) -> None:
     hub = tmp_path / "hub" / "models--some--model"
     commits = {"main": "a" * 40, "v2": "b" * 40}

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 from fuzz import Watch, examine, hold_blocks, hold_command, hold_files, hold_typed
-from helpers import Row
+from helpers import Row, slow_after
 from raw_rows import ROWS, several
 from test_tables import arrow, jsonl, table
 
@@ -224,7 +224,7 @@ BOMBS: dict[str, tuple[bytes, bytes, int, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize("name", slow_after(3, BOMBS))
 def test_a_small_file_that_unpacks_to_a_large_one_is_refused_in_flat_memory(name: str) -> None:
     head, unit, size, told = BOMBS[name]
     pack = zstd.compress if name.endswith(".zst") else gzip.compress

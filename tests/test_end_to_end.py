@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from helpers import ROOT, Bench, call, examples, names, read, write
 
 
@@ -34,6 +35,7 @@ def test_test_prompts_cannot_leak_through_the_loop(bench: Bench) -> None:
     assert "no rows to train on" in outcome.err
 
 
+@pytest.mark.slow  # whole processes; test_quickstart.py goes the same way
 def test_the_documented_script_runs(tmp_path: Path) -> None:
     rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in examples(60)]
     write(tmp_path / "pairs.jsonl", rows)

@@ -210,6 +210,7 @@ def test_a_trained_policys_tokens_lie_in_their_brackets(bench: Bench) -> None:
     check_brackets(steps(model.eval(), model, tokenizer, (prompts[0], prompts[1]), 10))
 
 
+@pytest.mark.slow  # a training
 def test_a_pretrained_models_tokens_lie_in_their_brackets_and_estimates_at_the_truth(shared: Path) -> None:
     model, tokenizer = load_causal(str(shared / "stories260K"))
     prompts = [tokenizer(text)["input_ids"] for text in ("Tom was sad. One day, he", "One day, he")]

@@ -284,7 +284,11 @@ def test_the_table_has_no_two_rows_of_one_name() -> None:
     assert len({one.name for one in TABLE}) == len(TABLE) > 50
 
 
-@pytest.mark.parametrize("case", TABLE, ids=[one.name for one in TABLE])
+# Each is a process or several: `make test` runs every third.
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(one, id=one.name, marks=[pytest.mark.slow] if n % 3 else []) for n, one in enumerate(TABLE)],
+)
 def test_one_job_and_one_charge(case: Case, host: OpenAIServer, forks: Forks) -> None:
     arm(case, host, forks)
     scored()

@@ -97,6 +97,7 @@ def agreement(rows: Sequence[Row]) -> float:
     return sum(by_label[one, "chosen"] > by_label[one, "rejected"] for one in groups) / len(groups)
 
 
+@pytest.mark.slow  # a real training at the host
 def test_pairs_become_a_scorer_that_was_really_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     from openai_trainer import train as really
 

@@ -97,6 +97,7 @@ def test_the_line_goes_from_dialogues_to_a_report(home: Path, capsys: pytest.Cap
     assert "detail: 0.10" in shown
 
 
+@pytest.mark.slow  # draws the report again
 def test_a_second_run_does_nothing_again(home: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in home.glob("*samples*.jsonl")}
     quickstart(home, run, SMALL)

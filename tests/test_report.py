@@ -298,6 +298,7 @@ def test_samples_are_shown_on_the_scale_of_their_target(bench: Bench) -> None:
     assert [sample["raw"]["short"] for sample in shown] == [5, 6, 7]
 
 
+@pytest.mark.slow  # a page of its own
 def test_few_prompts_are_named_in_the_report() -> None:
     write_evaluation(Shape(prompts=10))
     assert call("plot", "eval.json").code == 0

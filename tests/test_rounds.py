@@ -176,7 +176,7 @@ def test_the_same_rounds_again_have_nothing_to_do(home: Path) -> None:
     assert "belongs to a different run" in done.err
 
 
-@pytest.mark.parametrize("ask", slow_after(2, ["past", "uniform", "data", "high"]))
+@pytest.mark.parametrize("ask", slow_after(1, ["past", "uniform", "data", "high"]))
 def test_every_way_to_ask(ask: str, home: Path) -> None:
     done = call(*rounds(home, "--request", ask, "-o", "out"))
     assert done.code == 0, done.err

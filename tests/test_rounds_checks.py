@@ -165,7 +165,7 @@ def test_a_round_trains_with_every_setting_that_was_given(home: Path) -> None:
 SUM, ZSCORE = REWARDS + "combine: sum\n", REWARDS.replace("weight: 2", "weight: 2, scale: {kind: zscore}")
 KINDS = [
     ("high", SUM, "reward-end"),
-    ("past", REWARDS, "at-least"),
+    pytest.param("past", REWARDS, "at-least", marks=pytest.mark.slow),
     pytest.param("high", ZSCORE, "reward-system", marks=pytest.mark.slow),
     pytest.param("past", SUM, "reward-end", marks=pytest.mark.slow),
     pytest.param("high", REWARDS, "at-least", marks=pytest.mark.slow),

@@ -124,6 +124,7 @@ def test_different_prompts_of_one_group_or_id_are_all_sampled(bench: Bench, shar
     assert len({row["group"] for row in rows}) == len({row["id"] for row in rows}) == 4
 
 
+@pytest.mark.slow  # a whole process
 def test_prompts_from_stdin_are_asked_as_those_of_a_file_are(bench: Bench, usual: list[Row]) -> None:
     command = ["sample", bench.policy, "-", "-t", "short=0.5", "--split", "all", "--limit", "12", "--max-tokens", "16"]
     done = process(*command, given=bench.examples.read_bytes())

@@ -168,6 +168,7 @@ def test_a_changed_command_is_run_again_with_all_behind_it(study: Path) -> None:
     assert [command.split()[-1] for command in row["seconds"]] == ["examples.jsonl", "one.jsonl", "other.jsonl"]
 
 
+@pytest.mark.slow  # whole processes
 def test_another_choice_of_results_needs_no_new_run(study: Path) -> None:
     run(study, "-o", "out", "--only", "limit=2")
     log = Path("out/limit=2/study.log").read_text()
@@ -218,6 +219,7 @@ def assert_it_goes_on(study: Path) -> dict[str, Any]:
     return row
 
 
+@pytest.mark.slow  # whole processes
 def test_killed_in_the_middle_it_goes_on(study: Path) -> None:
     child = begin(study)
     child.kill()
