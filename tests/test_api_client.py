@@ -366,7 +366,7 @@ def test_a_server_that_wants_a_key_at_a_whole_address_has_it_named() -> None:
 def test_a_key_that_is_named_and_not_there_ends_the_run() -> None:
     with serving([GOOD]) as server:
         failure = fails(ApiClient(server.url, "NOBODYS_KEY"))
-    reason = f"{server.url}: there is no environment variable NOBODYS_KEY with its key; set it, or name another"
+    reason = f"{server.url}: environment variable NOBODYS_KEY for its key is not set; set it, or name another variable"
     assert told(failure) == (ConfigError, reason)
     assert server.seen == []
 

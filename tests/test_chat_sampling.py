@@ -465,7 +465,7 @@ HTTP = ("--base-url", "http://127.0.0.1:9/v1")
         (("--reference", "gpt"), "--reference needs token ids"),
         (("--executor", "ray"), "--executor ray does not apply to a server"),
         (("--base-url", "http://a:b@c/v1"), "--base-url needs an address"),
-        (("--api-key-env", "NOBODYS_KEY"), "there is no environment variable NOBODYS_KEY with its key"),
+        (("--api-key-env", "NOBODYS_KEY"), "environment variable NOBODYS_KEY for its key is not set"),
     ],
 )
 def test_what_a_host_cannot_do_is_refused(more: tuple[str, ...], reason: str, host: OpenAIServer) -> None:

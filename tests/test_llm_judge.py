@@ -271,7 +271,7 @@ def test_an_answer_that_is_no_verdict_is_a_failure(answer: Row, reason: str) -> 
         ({"scorer": "binary:m"}, "https://api.openai.com/v1 requires a key: set OPENAI_API_KEY, or name a"),
         (
             {"scorer": "binary:m", "api_key_env": "NOBODYS_KEY"},
-            "there is no environment variable NOBODYS_KEY with its key",
+            "environment variable NOBODYS_KEY for its key is not set",
         ),
         ({"scorer": "binary:m", "read": "probability"}, "a: `read: probability` is for scorers that return logits"),
     ],

@@ -568,7 +568,7 @@ SERVER = ["--base-url", "http://127.0.0.1:9/v1"]
         (["--base-url", "http://127.0.0.1:99999/v1"], "--base-url needs an address"),
         (["--base-url", f"http://me:{KEY}@127.0.0.1:9/v1"], "--base-url needs an address"),
         (["--base-url", f"http://127.0.0.1:9/v1?key={KEY}"], "--base-url needs an address"),
-        ([*SERVER, "--api-key-env", "NOBODYS_KEY"], "there is no environment variable NOBODYS_KEY with its key"),
+        ([*SERVER, "--api-key-env", "NOBODYS_KEY"], "environment variable NOBODYS_KEY for its key is not set"),
         ([*SERVER, "--max-tokens", "500"], "--max-tokens 500 leaves no room in a context of 128 tokens"),
     ],
 )

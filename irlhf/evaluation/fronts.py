@@ -122,7 +122,10 @@ def _mean(rows: Sequence[Example], ruler: Policy, rewards: Sequence[str]) -> Flo
 
 
 def _volume(prompts: Sequence[str], means: Floats, bootstrap: Bootstrap) -> dict[str, float]:
-    """Return the hypervolume, with its interval, of points given by prompt [prompts, points, rewards]."""
+    """Return the hypervolume of the mean points, with an interval from resampled prompts.
+
+    `means` has the shape [prompts, points, rewards]; it is averaged over prompts before the hypervolume is computed.
+    """
 
     def measure(times: Floats) -> Mapping[str, Floats]:
         drawn = np.tensordot(times, means, 1) / times.sum(1)[:, None, None]

@@ -1,10 +1,12 @@
 """Detect the format of text files, and read tables with a header. irlhf/io/jsonl.py reads the JSON formats.
 
-first character [              one list of objects
-.json and {                    one object per line; or an object with one list; or a single object, which is one row
-.csv, .tsv                     a header, then one row of cells per row
-no known suffix, as on stdin   the same, if the first line is clearly a header
-else                           JSONL
+The first line of this table that applies to a file decides how its rows are read.
+
+.csv, .tsv                      a table: a header, then one line of cells per row
+first character [               a JSON list of objects
+.json and first character {     JSONL; or a JSON object that holds one list of rows; or a JSON object that is one row
+unknown suffix, or stdin        a table, if the first line is clearly a header
+else                            JSONL
 """
 
 import csv

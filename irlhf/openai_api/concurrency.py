@@ -41,7 +41,7 @@ class AdaptiveLimiter:
                 self._call()
 
     def well(self) -> None:
-        """Count an answer. The limit grows by one after as many answers as it is."""
+        """Count a successful request. After `limit` of them, the limit grows by one, up to `most`."""
         with self.changed:
             self.answered += 1
             if self.answered >= self.limit < self.most:

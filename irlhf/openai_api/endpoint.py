@@ -40,7 +40,8 @@ def key_of(variable: str, url: str) -> str:
     """Return the key from the environment, or "". Raises ConfigError if a named variable is not set."""
     key = os.environ.get(variable or KEY, "").strip()
     if variable and not key:
-        raise ConfigError(f"{url}: there is no environment variable {variable} with its key; set it, or name another")
+        problem = f"environment variable {variable} for its key is not set"
+        raise ConfigError(f"{url}: {problem}; set it, or name another variable")
     if not (key.isascii() and key.isprintable()):
         raise ConfigError(f"{variable or KEY} holds characters that cannot be part of a key")
     if not key and origin(url) == origin(OPENAI):

@@ -55,7 +55,10 @@ def scorer_identity(reward: Reward, state: str) -> str:
 
 
 def warn_of_other_scorers(scales: Mapping[str, str], scored: Path) -> None:
-    """Warn if a file's rewards come from other scorers than those that scales were fitted on, given by reward name."""
+    """Warn about each reward of a file that was computed by another scorer than the reward's scale was fitted on.
+
+    `scales` maps names of rewards to identities of the scorers that their scales were fitted on.
+    """
     used = read_recorded(scored).scorers
     for name, fitted in scales.items():
         if used.get(name, fitted) != fitted:

@@ -161,7 +161,7 @@ def _check(name: str, reward: Reward, source: str) -> None:
 
 
 def _check_options(name: str, options: Mapping[str, Any], source: str) -> None:
-    """Raise ConfigError for options that cannot be stored in the run's manifest."""
+    """Raise ConfigError for options that the run's manifest cannot store as JSON: NaN, or keys of several types."""
     try:
         json.dumps(options, allow_nan=False, sort_keys=True, default=str)
     except (TypeError, ValueError, RecursionError) as error:

@@ -70,7 +70,11 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return the loss of a part of a step, divided by the tokens and the comparisons of the whole step."""
+        """Return the loss of a part of a step.
+
+        The token loss is divided by the tokens of the whole step, and the comparison loss by its comparisons; without
+        `num_items_in_batch`, which has these counts, by those of the part.
+        """
         if self.objective.compares:
             loss = self._compared_loss(model, inputs, num_items_in_batch)
         else:
