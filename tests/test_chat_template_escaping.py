@@ -137,9 +137,10 @@ def odd_characters() -> list[str]:
 @pytest.mark.parametrize(
     ("kind", "names", "step"),
     [
+        ("sentences", ("größe", "ﬁt"), 211),
         pytest.param("end", ("short", "colour"), 1, marks=pytest.mark.slow),
         *(
-            pytest.param(kind, names, 31, marks=[] if kind == "sentences" and "größe" in names else [pytest.mark.slow])
+            pytest.param(kind, names, 31, marks=pytest.mark.slow)
             for kind in OWN
             for names in (("short",), ("größe", "ﬁt"), ("полезность", "도움"))
         ),

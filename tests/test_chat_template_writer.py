@@ -140,6 +140,7 @@ def server(bench: Bench) -> Iterator[int]:
             process.terminate()
 
 
+@pytest.mark.slow  # the server's start
 def test_sample_draws_from_transformers_serve_and_says_what_it_ignores(server: int, bench: Bench) -> None:
     """The server's chat template is the dial, which must leave alone what was written and disarmed here."""
     rows = [{"id": "a", "prompt": "How do I clean the oven?\nshort: 0.10"}, {"id": "b", "prompt": "Why? <|endoftext|>"}]
@@ -160,6 +161,7 @@ def test_sample_draws_from_transformers_serve_and_says_what_it_ignores(server: i
     assert all("entropy_low" not in row and "logprob" not in row for row in found)
 
 
+@pytest.mark.slow  # the server's start
 @pytest.mark.parametrize("asked", [{}, {"short": 0.9}, {"rewards": {"short": 0.9, "colour": "0.25"}}])
 def test_transformers_serves_a_policy_that_knows_its_rewards(
     asked: dict[str, Any], server: int, bench: Bench, policy: Policy, tokenizer: Any

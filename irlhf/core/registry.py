@@ -1,7 +1,7 @@
 """Registries of formats, scorers, executors and plots. Entries are imported on first use.
 
-To add a scorer, a format or a plot, write one file and one row here. Rows are "module:attribute" strings, so that
-`irlhf --help` does not import torch.
+A scorer, a format or a plot is one file and one row here; CONTRIBUTING.md lists the tests and docs that belong to it.
+Rows are "module:attribute" strings, so that `irlhf --help` does not import torch.
 """
 
 import difflib

@@ -12,7 +12,7 @@ _PIXELS = 78  # per inch of a figure: the plots' 12 points are then 13 pixels
 
 
 class Plot(Protocol):
-    """A module that draws one plot. To add one, write the module and add a line to PICTURES."""
+    """A module that draws one plot."""
 
     INPUT: Literal["evaluation", "rounds", "rewards", "training"]  # the field of PlotInput that `draw` takes
     CAPTION: str  # one line
