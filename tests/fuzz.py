@@ -237,8 +237,12 @@ def hold_command(path: Path, settings: PrepareSettings, expected: Run) -> None:
     """Hold what a shell sees to it: rows on stdout, one line on stderr where it fails, the exit code."""
     options = ["--drop-duplicates"] * settings.drop_duplicates
     outcome = call("prepare", path, "-o", "-", "--format", settings.format, "--on-bad-row", "skip", "-q", *options)
-    assert (outcome.code in EXIT_CODES) == bool(expected.error)
     said = [line for line in outcome.err.splitlines() if not line.startswith("warning: ")]
+    if not expected.error and not expected.written:
+        assert outcome.code == 1
+        assert [line for line in said if not line.startswith("irlhf: -: no row is left")] == []
+        return
+    assert (outcome.code in EXIT_CODES) == bool(expected.error)
     assert len(said) == bool(expected.error)
     assert all(line.startswith(f"irlhf: {path}:") for line in said)
     if not expected.error:

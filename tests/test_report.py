@@ -219,7 +219,7 @@ def test_samples_are_filtered_by_target(seen: Seen) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("part", "key"), [("target", "asked"), ("actual", "rewards"), ("gold", "gold")])
+@pytest.mark.parametrize(("part", "key"), [("target", "asked"), ("raw", "rewards"), ("gold", "gold")])
 def test_samples_are_sorted(seen: Seen, part: str, key: str) -> None:
     numbers = sorted(row[key]["kindness"] for row in read(write_samples(SHAPE)))
     show(seen, "samples.jsonl")

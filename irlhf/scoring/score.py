@@ -1,6 +1,7 @@
 """Score completions: write their rewards into the rows."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -65,7 +66,7 @@ def score(
                 )
             )
             work = Work("irlhf.scoring.runner:ScorerRunner", (groups, Cache(_cache(out, settings))))
-            statistics = _reward_statistics(writer)
+            statistics, notes = _reward_statistics(writer), Counter[str]()
             with (
                 console.progress("scoring", total) as advance,
                 closing(run_pools(_pools(source, settings, groups, writer), work, engine, advance)) as pools,
@@ -73,10 +74,10 @@ def score(
                 for example, answer in (pair for pool in pools for pair in zip(*pool, strict=True)):
                     if isinstance(example, Example) and (row := _write(example, answer, settings, writer)):
                         statistics.add(row)
-                        writer.counts["samples"] += bool(row.policy)
+                        notes["samples"] += bool(row.policy)
                         if not isinstance(row.completion, str) and not as_text(row.completion).strip():
-                            writer.counts[_TEXTLESS] += 1
-            _report_notes(groups, writer)
+                            notes[_TEXTLESS] += 1
+            notes += _report_notes(groups, notes[_TEXTLESS])
     if writer.finished:
         Cache(_cache(out, settings)).settle()
     if writer.finished or settings.gold:
@@ -85,19 +86,22 @@ def score(
     from irlhf.scoring.diagnostics import tell
 
     tell(report)
-    return {**writer.summary(), "steerable": report}
+    return {**writer.summary(), **notes, "steerable": report}
 
 
-def _report_notes(groups: Sequence[ScorerGroup], writer: ResumableWriter) -> None:
-    """Warn about inputs that a scorer did not read as they are. Scorers of other processes are not counted."""
-    if textless := writer.counts[_TEXTLESS]:
+def _report_notes(groups: Sequence[ScorerGroup], textless: int) -> Counter[str]:
+    """Warn about inputs that a scorer did not read as they are, and return their counts.
+
+    Scorers of other processes are not counted, and neither are rows that an interrupted run wrote.
+    """
+    if textless:
         console.warn(f"{textless:,} {_TEXTLESS}, which a scorer reads as an empty completion")
-    else:
-        del writer.counts[_TEXTLESS]
+    notes = Counter[str]()
     for group in groups:
-        for what, number in group.scorer.notes().items() if isinstance(group.scorer, CountingScorer) else ():
-            writer.counts[what] = number
-            console.warn(f"{number:,} {what}")
+        notes.update(group.scorer.notes() if isinstance(group.scorer, CountingScorer) else {})
+    for what, number in notes.items():
+        console.warn(f"{number:,} {what}")
+    return notes
 
 
 def _manifest(
