@@ -54,10 +54,12 @@ def _turns(prompt: Content) -> Content:
 
 def _rating(row: Row, name: str) -> dict[str, Any]:
     value = row.fields.get(name)
+    if value is None:
+        return {}
     if isinstance(value, list):
         each = [rating for rating in map(number, value) if rating is not None]
         return {name: fmean(each), f"{name}_each": value} if each else {f"{name}_each": value}
-    if number(value) is None and value is not None:
+    if number(value) is None:
         raise DataError(f"{row.where}: '{name}' is not a rating (columns: {columns(row)})")
     return {name: value}
 
