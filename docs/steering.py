@@ -83,6 +83,20 @@ def dials() -> Iterator[str]:
             yield f"{columns} {name} | {shown(own)} | {shown(other)} |"
 
 
+def quickstart_model() -> Iterator[str]:
+    """Each way of sampling the policy of `quickstart --model`: the rank correlations within prompts."""
+    yield "| sampling | `personal`: rank correlation within prompts | `plain` | answers, prompts |"
+    yield "|---|---|---|---|"
+    for name, words in (
+        ("quickstart-model", "as the quickstart: temperature 0.7, guidance 2 against opposite"),
+        ("quickstart-model-t1-guided", "temperature 1, guidance 2 against opposite"),
+        ("quickstart-model-t1", "temperature 1, no guidance"),
+    ):
+        (policy,) = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["policies"].values()
+        found = [shown(policy["rewards"][reward]["within"]["spearman"]) for reward in ("personal", "plain")]
+        yield f"| [{words}](results/{name}.json) | {' | '.join(found)} | {policy['samples']}, {policy['prompts']} |"
+
+
 def samples() -> Iterator[str]:
     """Each prompt: the completion at low, medium and high `helpful`, with its actual rewards."""
     for line in (RESULTS / "steering-samples.jsonl").read_text(encoding="utf-8").splitlines():
@@ -111,4 +125,5 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "steering-texts": texts,
     "steering-dials": dials,
     "steering-samples": samples,
+    "quickstart-model": quickstart_model,
 }

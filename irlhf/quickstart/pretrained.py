@@ -16,7 +16,7 @@ from irlhf.core.example import TEST, TRAIN, VALIDATION, dumps
 from irlhf.io.files import read_json, read_rows
 from irlhf.models.description import describe
 from irlhf.quickstart.commands import Run, Step, clock, inside, report_usage, run_all, script, write_once
-from irlhf.quickstart.settings import PretrainedSettings
+from irlhf.quickstart.settings import DECODING, PretrainedSettings
 from irlhf.quickstart.summary import LEVELS, REPORT, report
 from irlhf.quickstart.timing import Pace, measure_pace
 from irlhf.sampling.base_model import read_base
@@ -32,7 +32,6 @@ _INPUTS = ("rewards.yaml", "word_length.py")  # not scorers.py: the built-in qui
 _RANK = 32
 _RATE = 1e-3  # measured on bases of these sizes; finetune chooses for any other
 _RATE_SIZES = (1e8, 1e9)  # parameters
-_DECODING = "--temperature 0.7 --guidance 2 --against opposite"  # of the policy's answers
 _PASSES = 2  # of the policy for each token, with guidance
 _OTHER_SECONDS = 15.0  # of a command that runs no model: starting, reading, drawing
 
@@ -126,7 +125,7 @@ def commands(plan: Plan, pace: Pace | None = None) -> list[Step]:
         Step(f"sample {model} {draw} -n {settings.samples} -o samples.jsonl", pace.sampling(plan.base_samples)),
         Step("score samples.jsonl -r rewards.yaml -o scored.jsonl", _OTHER_SECONDS),
         Step(train, training),
-        Step(f"sample policy {draw} {grid} {_DECODING} -o answers.jsonl", _PASSES * pace.sampling(plan.answers)),
+        Step(f"sample policy {draw} {grid} {DECODING} -o answers.jsonl", _PASSES * pace.sampling(plan.answers)),
         Step("score answers.jsonl -r rewards.yaml -o scored-answers.jsonl", _OTHER_SECONDS),
         Step("eval scored-answers.jsonl -o eval.json", _OTHER_SECONDS),
         Step("plot eval.json policy scored.jsonl scored-answers.jsonl -o plots --report report.html", _OTHER_SECONDS),

@@ -13,6 +13,9 @@ class QuickstartSettings:
     prompts: int = 120  # held-out prompts that are asked, eight targets each
 
 
+DECODING = "--temperature 0.7 --guidance 2 --against opposite"  # of a pretrained policy's answers
+
+
 @dataclass(frozen=True)
 class PretrainedSettings:
     """How large the demonstration is. `limit` takes the first prompts only; 0 is all."""

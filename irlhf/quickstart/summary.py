@@ -13,6 +13,7 @@ from rich.text import Text
 from irlhf.core.console import clean
 from irlhf.io.files import whole_file
 from irlhf.io.markdown import code, escaped, table_row
+from irlhf.quickstart.settings import DECODING
 
 REPORT = "report.md"
 PICTURE = "plots/target-actual.png"
@@ -109,7 +110,7 @@ def _level_rows(rewards: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def _printed_verdict(rewards: Mapping[str, Any]) -> Group:
     lines = [Text(verdict(name, figures), "bold") for name, figures in rewards.items()]
-    how = "Brackets: 95% bootstrap intervals over prompts. One answer each, as run.sh samples it."
+    how = f"Brackets: 95% bootstrap intervals over prompts. One answer each, sampled with {DECODING}."
     return Group(*lines, Text(how, "dim"))
 
 
@@ -117,7 +118,7 @@ def _next_steps() -> Group:
     return Group(
         Text("Next, in the folder:", style="bold"),
         Text(f"  {REPORT} and report.html: more answers, metrics, plots"),
-        Text("  irlhf sample policy prompts.jsonl -t personal=0.9 -o -"),
+        Text(f"  irlhf sample policy prompts.jsonl -t personal=0.9 {DECODING} -o -"),
         Text("  for your own policy, copy and change prompts.jsonl, rewards.yaml, word_length.py and run.sh"),
     )
 
@@ -128,7 +129,7 @@ def _page(rewards: Mapping[str, Any], answers: Rows, model: str) -> Iterator[str
     yield from (f"# A policy trained from {escaped(name)} and prompts only", "")
     yield from (f"- {verdict(reward, figures)}" for reward, figures in rewards.items())
     yield from ("", "Brackets are 95% bootstrap intervals over prompts. One answer per pair of")
-    yield from ("targets.", "", f"![Target against actual reward]({PICTURE})", "")
+    yield from (f"targets, sampled with `{DECODING}`.", "", f"![Target against actual reward]({PICTURE})", "")
     yield from (f"Mean actual reward at each target: {_UNIT}.", "")
     yield from _table(_level_headings(), ([code(row[0]), *row[1:]] for row in _level_rows(rewards)))
     for reward in rewards:
