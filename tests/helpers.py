@@ -142,6 +142,16 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+def write_unversioned_manifest(output: Path, settings: Mapping[str, Any] | None = None, command: str = "") -> None:
+    """Replace an output's manifest by one as irlhf 0.1 wrote it, with other settings or another command."""
+    path = output.with_name(f"{output.name}.run.json")
+    manifest = json.loads(path.read_text())
+    manifest.pop("version", None)
+    manifest["settings"] |= settings or {}
+    manifest["command"] = command or manifest["command"]
+    path.write_text(json.dumps(manifest))
+
+
 def example(number: int = 0, **fields: Any) -> Row:
     """Return one legal example."""
     row = {"id": f"e{number}", "prompt": f"Question {number}?", "completion": f"Answer {number}."}

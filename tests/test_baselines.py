@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import Bench, call, names, read
+from helpers import Bench, call, names, read, write_unversioned_manifest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from irlhf.core.example import Example
@@ -67,11 +67,12 @@ def test_an_untouched_base_may_be_asked_by_a_template_of_yours(bench: Bench) -> 
     assert read_policy(Path("untouched")).template == read_policy(bench.policy).template
 
 
-def test_an_earlier_name_of_a_baseline_is_read_as_the_one_of_today(bench: Bench) -> None:
+def test_an_earlier_name_of_a_baseline_is_read_as_the_current_one(bench: Bench) -> None:
     settings = FinetuneSettings(rewards=str(bench.rewards), baseline="prompted")
     finetune(bench.scored, "old", str(bench.policy), settings)
-    for path in (Path("old/policy.json"), Path("old.run.json")):
-        path.write_text(path.read_text().replace('"prompted"', '"untouched"'))
+    path = Path("old/policy.json")
+    path.write_text(path.read_text().replace('"prompted"', '"untouched"'))
+    write_unversioned_manifest(Path("old"), {"baseline": "untouched"})
     assert read_policy(Path("old")).baseline == "prompted"
     assert finetune(bench.scored, "old", str(bench.policy), settings)["finished"]
 

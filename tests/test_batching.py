@@ -1,6 +1,5 @@
 """Layouts: bucketed, shared. The same rows have the same loss and gradient in each."""
 
-import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import Bench, call, names
+from helpers import Bench, call, names, write_unversioned_manifest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from irlhf.training import policy_run
@@ -134,11 +133,8 @@ def test_the_option_of_earlier_versions_is_refused_with_what_to_do(bench: Bench)
 def test_a_policy_of_an_earlier_version_is_finished_if_its_layout_was_automatic(bench: Bench) -> None:
     command = ["finetune", bench.scored, "-r", bench.rewards, "--epochs", "0.1", "-o", "policy"]
     assert call(*command).code == 0
-    manifest = Path("policy.run.json")
-    made = json.loads(manifest.read_text())
     for layout, code in (("auto", 0), ("packed", 2)):
-        made["settings"]["layout"] = layout
-        manifest.write_text(json.dumps(made))
+        write_unversioned_manifest(Path("policy"), {"layout": layout})
         outcome = call(*command)
         assert outcome.code == code, outcome.err
     assert "layout was packed and is not set; choose another output, or delete policy" in outcome.err

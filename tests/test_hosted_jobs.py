@@ -20,7 +20,9 @@ from helpers import CANARY, Forks, Outcome, example, names, process, wait_until,
 from openai_routes import error
 from openai_server import BASE, Fault, OpenAIServer, hosting
 
+from irlhf.core.errors import DataError
 from irlhf.policy.policy_file import read_policy
+from irlhf.training.hosted.job_submission import JobRecord, read_job_record, write_job_record
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -386,3 +388,29 @@ def test_the_program_trains_at_a_host_in_another_process() -> None:
     policy = read_policy(Path("policy"))
     assert policy.hosted is not None
     assert policy.hosted.model == state["jobs"][0]["fine_tuned_model"]
+
+
+def test_a_job_record_of_version_0_1_is_converted() -> None:
+    old = {"digest": "d", "attempt": 2, "files": {"sha": "file-1"}, "asked": 5.5, "job": "ftjob-1", "over": ["ftjob-0"]}
+    Path("job.json").write_text(json.dumps(old))
+    record = JobRecord("d", 2, {"sha": "file-1"}, 5.5, "ftjob-1", ("ftjob-0",))
+    assert read_job_record(Path()) == record
+    write_job_record(Path(), record)
+    written = json.loads(Path("job.json").read_text())
+    assert (written["version"], written["requested_at"], "asked" in written) == (1, 5.5, False)
+    assert read_job_record(Path()) == record
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ({"version": 1}, "digest: "),
+        ({"digest": "d", "version": 2}, "version: "),
+        ({"digest": "d", "files": 5}, "files: "),
+        ({"digest": "d", "unknown": 1}, "unknown: "),
+    ],
+)
+def test_a_damaged_job_record_is_refused(content: dict[str, Any], problem: str) -> None:
+    Path("job.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"job\.json: damaged \({problem}.*check the provider's web page"):
+        read_job_record(Path())

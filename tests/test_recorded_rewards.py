@@ -43,10 +43,10 @@ def test_without_a_manifest_the_defaults_are_warned_of(scored: Path, capsys: pyt
 
 
 def test_a_recorded_direction_that_changed_is_another_run(scored: Path) -> None:
-    before = finetune_manifest("finetune", scored, "tiny", FinetuneSettings()).to_json()
+    before = finetune_manifest("finetune", scored, "tiny", FinetuneSettings()).with_digests()
     Path("rewards.yaml").write_text(SHORT.replace("lower", "higher"))
     score("in.jsonl", "rewards.yaml", "scored.jsonl")
-    assert finetune_manifest("finetune", scored, "tiny", FinetuneSettings()).to_json() != before
+    assert finetune_manifest("finetune", scored, "tiny", FinetuneSettings()).with_digests() != before
 
 
 def test_a_rewards_file_with_another_scorer_is_warned_of(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,9 +85,9 @@ def test_rows_that_are_scored_again_keep_the_earlier_record(scored: Path) -> Non
 
 def test_a_comment_in_the_rewards_file_does_not_make_another_run(scored: Path) -> None:
     settings = FinetuneSettings(rewards="rewards.yaml")
-    before = finetune_manifest("finetune", scored, "tiny", settings).to_json()
+    before = finetune_manifest("finetune", scored, "tiny", settings).with_digests()
     Path("rewards.yaml").write_text(f"# a note\n{SHORT}")
-    assert finetune_manifest("finetune", scored, "tiny", settings).to_json() == before
+    assert finetune_manifest("finetune", scored, "tiny", settings).with_digests() == before
 
 
 def test_home_is_expanded_in_options(scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import IRLHF, call, example, names, process, read, wait_until, write
+from helpers import IRLHF, call, example, names, process, read, wait_until, write, write_unversioned_manifest
 
 from irlhf.core.errors import ConfigError, DataError, OutputError
 from irlhf.core.example import Example, dumps
@@ -127,6 +127,48 @@ def test_another_command_is_refused(out: Path, source: Path) -> None:
         resumable_output(out, RunManifest("other", {"examples": source}, {"seed": 0})),
     ):
         pass
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_manifest_of_version_0_1_is_converted(out: Path, source: Path, finished: bool) -> None:
+    if finished:
+        run(out, source)
+    else:
+        interrupt(out, source, after=2)
+    write_unversioned_manifest(out, {"layout": "auto"})
+    assert run(out, source) == (len(ROWS) if finished else 2)
+
+
+def test_unknown_keys_of_a_manifest_are_kept(out: Path, source: Path) -> None:
+    run(out, source)
+    path = beside(out, ".run.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "note": "mine", "recorded": {"fact": 1}}))
+    run(out, source)
+    kept = json.loads(path.read_text())
+    assert (kept["note"], "recorded" in kept) == ("mine", False)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"version": 2}, ConfigError, r"version 2 of a manifest, but this irlhf reads version 1; use the irlhf that"),
+        (
+            {"command": 7},
+            DataError,
+            r"run\.json: damaged \(command: .*; delete it and .*out\.jsonl to start",
+        ),
+        ({"inputs": {"examples": {"path": "x"}}}, DataError, r"damaged \(inputs\.examples\.sha256: Field required\)"),
+        ({"version": 0, "settings": 7}, DataError, r"damaged \("),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_refused(
+    out: Path, source: Path, change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    run(out, source)
+    path = beside(out, ".run.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(error, match=message):
+        run(out, source)
 
 
 def test_a_renamed_input_with_the_same_rows_goes_on(out: Path, source: Path) -> None:

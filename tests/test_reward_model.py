@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import IRLHF, Row, call, names, process, read, slow_after, wait_until, write
+from helpers import IRLHF, Row, call, names, process, read, slow_after, wait_until, write, write_unversioned_manifest
 from test_classifier import WORDS, bert, tokenizer
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
@@ -275,8 +275,7 @@ def test_another_setting_is_refused_by_name_and_the_same_has_nothing_to_do() -> 
 def test_what_an_earlier_version_trained_is_complete_under_the_new_name() -> None:
     write(Path("pairs.jsonl"), pairs(20))
     assert call(*TRAIN, "--epochs", "1").code == 0
-    manifest = json.loads(Path("rm.run.json").read_text())
-    Path("rm.run.json").write_text(json.dumps({**manifest, "command": "finetune --objective reward"}))
+    write_unversioned_manifest(Path("rm"), command="finetune --objective reward")
     assert "complete already" in call(*TRAIN, "--epochs", "1").err
 
 

@@ -8,7 +8,6 @@ import typer
 
 from irlhf.cli import options
 from irlhf.evaluation.settings import EvalSettings
-from irlhf.policy.evaluation_file import verdicts
 
 EXAMPLES = """Examples:
 
@@ -80,6 +79,8 @@ def evaluate(
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:
     """Yield the verdict on each policy, then one line a reward, or a reward of preference pairs."""
+    from irlhf.policy.evaluation_file import verdicts
+
     for kind, before in (("rewards", ""), ("gold", "gold ")):
         for name, metrics in result.get("pairs", {}).get(kind, {}).items():
             yield f"{before}{name}: {_preferred(metrics)}"

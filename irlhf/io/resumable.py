@@ -31,20 +31,13 @@ from irlhf.core.hashing import add_new
 from irlhf.io import files
 from irlhf.io.compression import COMPRESSED_SUFFIXES, compress
 from irlhf.io.jsonl import parse_row
+from irlhf.io.manifest import InputFile, Manifest, differences, manifest_path, read_manifest
 from irlhf.io.tables import SEPARATORS, bare
 
 SYNC_ROWS = 32  # rows that a power failure may lose; a kill loses none
 SYNC_SECONDS = 1.0
 PARQUET = ".parquet"
-_COMMANDS = {
-    "finetune --objective reward": "reward-model",
-    "finetune --rounds": "rounds",
-}  # names in earlier versions, and current names
-RECORDED = "recorded"  # key of a manifest
 PARTIAL = ".partial"  # suffix of an incomplete output
-
-_UNSCORED = ("description", "direction", "weight", "scale")  # keys of a reward that do not affect its numbers
-_REMOVED = {"layout": "auto"}  # settings of earlier versions, each with the value that is now fixed
 
 
 @dataclass(frozen=True)
@@ -57,12 +50,12 @@ class RunManifest:
     afresh: str = ""  # what a new start costs, for the error message
     recorded: Mapping[str, Any] = field(default_factory=dict)  # facts for later commands, which may differ between runs
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the manifest with the digest of every input. Raises ConfigError if an input cannot be read."""
-        inputs = {role: {"path": str(path), "sha256": digest_of(path)} for role, path in self.inputs.items()}
-        settings: dict[str, Any] = json.loads(json.dumps(self.settings, default=str))
-        recorded = {RECORDED: json.loads(json.dumps(self.recorded, default=str))} if self.recorded else {}
-        return {"command": self.command, "inputs": inputs, "settings": settings, **recorded}
+    def with_digests(self) -> Manifest:
+        """Return the manifest as a file, with the digest of every input. Raises ConfigError if one cannot be read."""
+        inputs = {role: InputFile(path=str(path), sha256=digest_of(path)) for role, path in self.inputs.items()}
+        settings = json.loads(json.dumps(self.settings, default=str))
+        recorded = json.loads(json.dumps(self.recorded, default=str))
+        return Manifest(command=self.command, inputs=inputs, settings=settings, recorded=recorded)
 
 
 @dataclass
@@ -135,15 +128,15 @@ def resumable_output(output: Path, manifest: RunManifest, resumable: bool = True
     files.check_output(output, manifest.inputs)
     _check_kind(output, manifest)
     with lock(output):
-        made = manifest.to_json()
+        made = manifest.with_digests()
         writer = ResumableWriter(output, _resumable=resumable)
         if is_finished(output, made, manifest.afresh):
             writer.finished = True
             beside(output, PARTIAL).unlink(missing_ok=True)  # a killed run may have left it beside a compressed output
-            before = files.read_json(beside(output, ".run.json"))
-            writer.counts.update(before.get("counts", {}))
-            if before.get(RECORDED) != made.get(RECORDED):
-                files.write_json(beside(output, ".run.json"), {**before, RECORDED: made.get(RECORDED, {})})
+            before = read_manifest(output)
+            writer.counts.update(before.counts or {})
+            if before.recorded != made.recorded:
+                before.model_copy(update={"recorded": made.recorded}).write(output)
             yield writer
             return
         _begin(writer, made)
@@ -164,7 +157,7 @@ def resumable_folder(output: Path, manifest: RunManifest, worth: str = "") -> It
     """
     files.check_output(output, manifest.inputs)
     with lock(output):
-        made = manifest.to_json()
+        made = manifest.with_digests()
         if is_finished(output, made):
             yield None
             return
@@ -172,7 +165,7 @@ def resumable_folder(output: Path, manifest: RunManifest, worth: str = "") -> It
             shutil.rmtree(beside(output, PARTIAL))  # its rows may differ from those on stdin
         _sweep(output)
         files.sweep(beside(output, PARTIAL))
-        files.write_json(beside(output, ".run.json"), made)
+        made.write(output)
         try:
             with files.whole_folder(output) as folder:
                 yield folder
@@ -180,7 +173,7 @@ def resumable_folder(output: Path, manifest: RunManifest, worth: str = "") -> It
             partial = beside(output, PARTIAL)
             if partial.is_dir() and not (worth and any(partial.glob(worth))):
                 shutil.rmtree(partial)
-                beside(output, ".run.json").unlink(missing_ok=True)
+                manifest_path(output).unlink(missing_ok=True)
             raise
 
 
@@ -202,47 +195,44 @@ def lock(output: Path) -> Iterator[None]:
         held.release()
 
 
-def is_finished(output: Path, made: Mapping[str, Any], afresh: str = "", parts: Path | None = None) -> bool:
+def is_finished(output: Path, made: Manifest, afresh: str = "", parts: Path | None = None) -> bool:
     """Return whether the run with this manifest is complete. Raises ConfigError if the output belongs to another run.
 
     `parts` is the path of the unfinished output if it is not the usual `.partial`.
     """
-    manifest_file = beside(output, ".run.json")
+    manifest_file = manifest_path(output)
     partial = parts or beside(output, PARTIAL)
     if output.exists() and not manifest_file.exists():
         raise ConfigError(f"{output} exists but was not written by irlhf; choose another output, or move the file")
     if not output.exists() and not partial.exists():
         return False
     if manifest_file.exists():
-        changed = _differences(_current(files.read_json(manifest_file)), made)
+        changed = differences(read_manifest(output), made)
         whole = output if output.exists() and not parts else partial
         fix = f"choose another output, or delete {whole} to start over"
         fix += f" ({afresh})" if afresh else ""
         if changed:
             raise ConfigError(f"{output} belongs to a different run: {'; '.join(changed)}; {fix}")
-        if output.exists() and any(entry["sha256"] == str(files.STREAM) for entry in made["inputs"].values()):
+        if output.exists() and any(entry.sha256 == str(files.STREAM) for entry in made.inputs.values()):
             raise ConfigError(f"{output} exists, but the rows on stdin cannot be compared with its input; {fix}")
     return output.exists()
 
 
 def recorded_setting(output: Path, name: str) -> Any:
     """Return a setting of the run that started or completed this output; None if there is no such run or setting."""
-    manifest = beside(output, ".run.json")
-    begun = output != files.STREAM and (output.exists() or beside(output, PARTIAL).exists())
-    return files.read_json(manifest).get("settings", {}).get(name) if begun and manifest.is_file() else None
+    started = output != files.STREAM and (output.exists() or beside(output, PARTIAL).exists())
+    return read_manifest(output).settings.get(name) if started and manifest_path(output).is_file() else None
 
 
 def recorded_facts(output: Path) -> dict[str, Any]:
     """Return the `recorded` facts in an output's manifest; empty without a manifest."""
-    manifest = beside(output, ".run.json")
-    facts = files.read_json(manifest).get(RECORDED) if output != files.STREAM and manifest.is_file() else None
-    return facts if isinstance(facts, dict) else {}
+    has_manifest = output != files.STREAM and manifest_path(output).is_file()
+    return read_manifest(output).recorded if has_manifest else {}
 
 
 def counts_of(output: Path) -> dict[str, int]:
     """Return the counts in an output's manifest. Raises ConfigError if it cannot be read."""
-    counts: dict[str, int] = files.read_json(beside(output, ".run.json"))["counts"]
-    return counts
+    return read_manifest(output).counts or {}
 
 
 def rejection(where: Where | str, reason: str, row: object) -> bytes:
@@ -255,15 +245,15 @@ def beside(output: Path, suffix: str) -> Path:
     return output.with_name(output.name + suffix)
 
 
-def _begin(writer: ResumableWriter, made: Mapping[str, Any]) -> None:
+def _begin(writer: ResumableWriter, made: Manifest) -> None:
     partial = beside(writer.output, PARTIAL)
     try:
         _sweep(writer.output)
-        if partial.exists() and writer._resumable and beside(writer.output, ".run.json").exists():
+        if partial.exists() and writer._resumable and manifest_path(writer.output).exists():
             writer.done = _recover(partial)
         elif partial.exists():
             partial.unlink()
-        files.write_json(beside(writer.output, ".run.json"), made)
+        made.write(writer.output)
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         writer._rows = os.open(partial, append, 0o666)
         # Every run reads its input from the start, so it finds every rejected row again.
@@ -276,7 +266,7 @@ def _begin(writer: ResumableWriter, made: Mapping[str, Any]) -> None:
 
 def _sweep(output: Path) -> None:
     """Remove the temporary files that a killed run left for this output and its manifest. Needs the lock."""
-    for path in (output, beside(output, ".run.json")):
+    for path in (output, manifest_path(output)):
         for stale in output.parent.glob(f"{files.TEMPORARY}{glob.escape(path.name)}.????????{path.suffix}"):
             stale.unlink(missing_ok=True)
 
@@ -305,17 +295,17 @@ def _keep(writer: ResumableWriter) -> None:
     partial = beside(writer.output, PARTIAL)
     if not writer._resumable or partial.stat().st_size == 0:
         partial.unlink()
-        beside(writer.output, ".run.json").unlink(missing_ok=True)
+        manifest_path(writer.output).unlink(missing_ok=True)
 
 
-def _complete(writer: ResumableWriter, made: Mapping[str, Any]) -> None:
+def _complete(writer: ResumableWriter, made: Manifest) -> None:
     """Rename `.partial` to the output. The output comes last, so that its existence means that all is complete."""
     partial, rejected = beside(writer.output, PARTIAL), beside(writer.output, ".rejected.jsonl")
     try:
         for handle in (writer._rows, writer._rejects):
             os.fsync(handle)
             os.close(handle)
-        files.write_json(beside(writer.output, ".run.json"), {**made, "counts": dict(writer.counts)})
+        made.model_copy(update={"counts": dict(writer.counts)}).write(writer.output)
         if writer.counts["rejected"]:
             beside(writer.output, ".rejected.partial").replace(rejected)
         else:
@@ -364,55 +354,6 @@ def _append(handle: int, row: bytes | bytearray, output: Path) -> None:
             view = view[os.write(handle, view) :]
     except OSError as error:
         raise files.disk_error(output, error) from error
-
-
-def _current(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a manifest with the names of earlier versions replaced by the current ones."""
-    command, settings = str(manifest.get("command", "")), dict(manifest.get("settings", {}))
-    for before, now in _COMMANDS.items():
-        command = command.replace(before, now)
-    if command == "score":  # earlier versions stored keys that no scorer uses
-        specs = settings.get("rewards", {})
-        settings["rewards"] = {
-            name: {key: value for key, value in spec.items() if key not in _UNSCORED} for name, spec in specs.items()
-        }
-    if settings.get("baseline") == "untouched":
-        settings["baseline"] = "prompted"
-    return {**manifest, "command": command, "settings": settings}
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return a description of each difference between two manifests."""
-    changed = []
-    if before.get("command") != now["command"]:
-        changed.append(f"by `irlhf {before.get('command')}`")
-    was, here = _flat(before.get("inputs", {})), _flat(now["inputs"])
-    changed += [
-        f"the {role.removesuffix('.sha256')} ({here.get(role.replace('sha256', 'path'), 'none')}) has changed"
-        for role in sorted(was.keys() | here.keys())
-        if role.endswith("sha256") and was.get(role) != here.get(role)
-    ]
-    was, here = _flat(before.get("settings", {})), _flat(now["settings"])
-    for name, automatic in _REMOVED.items():
-        if name not in here and was.get(name) == automatic:
-            del was[name]
-    changed += [
-        f"{name} was {was.get(name, 'not set')!s:.60} and is {here.get(name, 'not set')!s:.60}"
-        for name in sorted(was.keys() | here.keys())
-        # An earlier version did not know a setting that is off by default.
-        if was.get(name, False) != here.get(name, False)
-    ]
-    return changed
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def digest_of(path: Path) -> str:

@@ -16,6 +16,7 @@ from irlhf.io.files import STREAM, read_json, read_rows
 from irlhf.policy.evaluation_file import checked_evaluation
 from irlhf.policy.policy_file import FILE, METRICS
 from irlhf.policy.remote_model import REWARD_FILE, read_reward_file
+from irlhf.policy.rounds_file import checked_rounds
 
 Evaluation = Mapping[str, Any]  # the content of an eval.json
 Round = Mapping[str, Any]  # the measurements after one round
@@ -60,10 +61,6 @@ class PlotInput:
     samples: Sequence[Example] = ()
 
 
-_ROUNDS_VERSIONS = (1, 2)  # of rounds.json; 1 has `arms`, the control arms of the run among them
-_ROUNDS_REMEDY = "draw it with the irlhf that wrote it, or run the rounds into a new folder"
-
-
 def input_file(source: Path) -> Path:
     """Return the file to read: a policy folder's metrics, else the source itself.
 
@@ -101,13 +98,9 @@ def as_evaluation(content: Mapping[str, Any], path: Path) -> Evaluation:
 
 def as_rounds(content: Mapping[str, Any], path: Path) -> Rounds:
     """Return the checked content of the rounds.json at `path`, with the eval.json of the rounds beside it."""
-    if content["version"] not in _ROUNDS_VERSIONS:
-        problem = f"version {content['version']!r:.20} of rounds.json, and plot reads versions 1 and 2"
-        raise DataError(f"{path}: {problem}; {_ROUNDS_REMEDY}")
-    arms = _safe(content.get("arms", [{"name": path.resolve().parent.name, "rounds": content.get("rounds")}]))
-    if not isinstance(arms, list) or not arms or not all(map(_is_arm, arms)):
-        raise DataError(f"{path}: no 'rounds' as `irlhf rounds` writes them; {_ROUNDS_REMEDY}")
-    files = {row["round"]: path.parent / f"round-{row['round']}" / "eval.json" for row in arms[0]["rounds"]}
+    run = _safe(checked_rounds(content, path))
+    arms = run["arms"] or [{"name": path.resolve().parent.name, "rounds": run["rounds"]}]
+    files = {row["round"]: path.parent / f"round-{row['round']}" / "eval.json" for row in run["rounds"]}
     absent = [str(number) for number, file in files.items() if not file.is_file()]
     if absent:
         note = f"no round-N/eval.json beside it for round {', '.join(absent)}"
@@ -156,16 +149,6 @@ def _training_run(path: Path, rows: Sequence[Mapping[str, Any]]) -> TrainingRun:
         # A hosted reward model is a language model that answers in words, so its loss is per token.
         unit = unit if described["hosted"] else "squared error, standardized" if rated else "nats per pair"
     return TrainingRun(folder.name, unit, rows)
-
-
-def _is_arm(arm: object) -> bool:
-    if not isinstance(arm, Mapping) or not isinstance(arm.get("name"), str):
-        return False
-    rows = arm.get("rounds")
-    numbered = isinstance(rows, list) and all(
-        isinstance(row, dict) and isinstance(row.get("round"), int) for row in rows
-    )
-    return numbered and bool(rows)
 
 
 def _safe(value: Any) -> Any:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, StrictBool, StrictInt, StrictStr, Va
 
 from irlhf.core.errors import DataError
 from irlhf.io.files import read_json
+from irlhf.io.schema import first_problem
 
 VERSION = 4  # of the file format; 3 has no bounds, 2 two metrics more
 _OLDER = (2, 3)
@@ -74,9 +75,7 @@ def checked_evaluation(content: Mapping[str, Any], path: Path) -> dict[str, Any]
     try:
         return _File.model_validate({**content, "version": VERSION}).model_dump()
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: {where}: {first['msg']}; {_REMEDY}") from error
+        raise DataError(f"{path}: {first_problem(error)}; {_REMEDY}") from error
 
 
 def verdicts(policy: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, float]]]:

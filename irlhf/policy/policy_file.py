@@ -17,7 +17,6 @@ from pydantic import (
     PlainValidator,
     StrictStr,
     TypeAdapter,
-    ValidationError,
     model_validator,
 )
 
@@ -25,6 +24,7 @@ from irlhf.core.errors import ConfigError, DataError
 from irlhf.core.example import Example
 from irlhf.core.registry import did_you_mean
 from irlhf.io import files
+from irlhf.io.schema import first_problem
 from irlhf.policy.remote_model import HOSTED_KEY as HOSTED
 from irlhf.policy.remote_model import RemoteModel, read_remote_model
 from irlhf.policy.rewards_file import check_name, read_rewards
@@ -400,13 +400,13 @@ def read_policy(folder: Path) -> Policy:
             turns=file.turns,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: damaged ({_problem(error)}); fine-tune again") from error
+        raise DataError(f"{path}: damaged ({first_problem(error)}); fine-tune again") from error
     if tree.get(CALIBRATION) is None:
         return policy
     try:
         return replace(policy, calibration=_calibration(tree[CALIBRATION], policy))
     except ValueError as error:
-        problem = f"the key '{CALIBRATION}' is damaged ({_problem(error)})"
+        problem = f"the key '{CALIBRATION}' is damaged ({first_problem(error)})"
         raise DataError(f"{path}: {problem}; delete the key and run eval --calibrate again") from error
 
 
@@ -423,15 +423,6 @@ def _calibration(tree: Any, policy: Policy) -> Calibration:
     ):
         raise ValueError("a request without targets, without rewards, or with an unknown reward")
     return parsed
-
-
-def _problem(error: Exception) -> str:
-    """Return the first problem of an error in one line, with its key if there is one."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_url=False)[0]
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(map(str, first['loc']))}: {message}" if first["loc"] else message
 
 
 def find_policies(files: Iterable[Path], folders: Sequence[str | Path] = ()) -> dict[str, tuple[Path, Policy]]:

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StrictStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, StrictStr, field_validator
 
 from irlhf.core.errors import DataError
 from irlhf.io.files import read_json
+from irlhf.io.schema import first_problem
 
 PREFIX = "openai:"  # prefix of the names of bases that are trained at a host
 HOSTED_KEY = "hosted"  # key in policy.json and reward.json
@@ -66,9 +67,7 @@ def read_reward_file(path: Path) -> dict[str, Any]:
     try:
         return dict(_RewardFile.model_validate(read_json(path)))
     except (KeyError, TypeError, ValueError) as error:  # pydantic's error is a ValueError
-        first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
-        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else repr(error)
-        raise DataError(f"{path}: damaged ({problem}); train the reward model again") from error
+        raise DataError(f"{path}: damaged ({first_problem(error)}); train the reward model again") from error
 
 
 def find_reward_file(name: str, beside: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from irlhf.core import console
 from irlhf.core.errors import ConfigError
 from irlhf.core.registry import did_you_mean
 from irlhf.io.files import STREAM, TEMPORARY, check_output
-from irlhf.io.resumable import beside
+from irlhf.io.manifest import manifest_path
 from irlhf.policy.policy_file import Policy
 from irlhf.policy.remote_model import RemoteModel
 from irlhf.policy.rewards_file import Rewards
@@ -97,7 +97,7 @@ def check_folder(out: Path, inputs: Mapping[str, Path]) -> None:
 def check_ours(rounds: Path) -> None:
     """Raise ConfigError if the output folder holds other files than those of (interrupted) rounds."""
     out = rounds.parent
-    if not out.is_dir() or beside(rounds, ".run.json").exists():
+    if not out.is_dir() or manifest_path(rounds).exists():
         return
     if any(not path.name.startswith((TEMPORARY, rounds.name)) for path in out.iterdir()):
         raise ConfigError(f"{out} holds files that are not from rounds; choose another output, or move the folder")

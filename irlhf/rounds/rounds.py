@@ -12,9 +12,10 @@ from irlhf.core import console
 from irlhf.core.errors import DataError
 from irlhf.core.example import TRAIN, VALIDATION
 from irlhf.io.files import TEMPORARY, read_rows, sweep, write_json
-from irlhf.io.resumable import RunManifest, beside, is_finished, lock, outcome
+from irlhf.io.resumable import RunManifest, is_finished, lock, outcome
 from irlhf.policy.policy_file import read_policy
 from irlhf.policy.rewards_file import read_rewards
+from irlhf.policy.rounds_file import write_rounds
 from irlhf.rounds.checks import check_folder, check_ours, check_policy, check_rewards, check_settings
 from irlhf.rounds.monitor import drawn, watch
 from irlhf.rounds.replay import Offline, mixed, prompts_of, write_rows
@@ -26,7 +27,6 @@ from irlhf.sampling.settings import SampleSettings
 
 ROUNDS = "rounds.json"  # all measurements
 POLICY = "policy"  # link to the folder of the policy to use
-VERSION = 2  # format of rounds.json; 1 held control arms too
 
 
 def run_rounds(scored: str | Path, output: str | Path, model: str, settings: RoundsSettings) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def run_rounds(scored: str | Path, output: str | Path, model: str, settings: Rou
     check_settings(model, settings)
     inputs = {"examples": Path(scored), "model": Path(model), "rewards": Path(settings.training.rewards)}
     check_folder(out, inputs)
-    manifest = RunManifest("rounds", inputs, settings.deciding).to_json()
+    manifest = RunManifest("rounds", inputs, settings.deciding).with_digests()
     check_ours(out / ROUNDS)
     if is_finished(out / ROUNDS, manifest, parts=out):
         with lock(out / ROUNDS):  # removes the lock file of a killed run
@@ -49,12 +49,11 @@ def run_rounds(scored: str | Path, output: str | Path, model: str, settings: Rou
     out.mkdir(exist_ok=True)
     with lock(out / ROUNDS):
         _sweep(loop)
-        write_json(beside(out / ROUNDS, ".run.json"), manifest)
+        manifest.write(out / ROUNDS)
         write_rows(out / "watch.jsonl", watched)
         with console.progress("rounds", settings.rounds) as advance:
             rows = _rounds(loop, advance)
-        rules = {"names": list(loop.policy.names), "settings": settings.deciding}
-        write_json(out / ROUNDS, {"version": VERSION, **rules, "rounds": rows})
+        write_rounds(out / ROUNDS, loop.policy.names, settings.deciding, rows)
     return {**outcome(out), "rounds": len(rows) - 1, "policy": os.readlink(out / POLICY)}
 
 

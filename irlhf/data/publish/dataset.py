@@ -24,7 +24,8 @@ from irlhf.data.formats.helpers import NOTED, notes
 from irlhf.data.publish.data_card import MOST_ROWS, SOURCE_ROW, USER_TURNS, Aside, Part, write_data_card
 from irlhf.data.publish.sources import SOURCES
 from irlhf.data.report import PrepareReport
-from irlhf.io.files import STREAM, read_json, whole_file
+from irlhf.io.files import STREAM, whole_file
+from irlhf.io.manifest import manifest_path, read_manifest
 from irlhf.io.resumable import ResumableWriter, RunManifest, beside, outcome, resumable_folder, resumable_output
 
 Fill = Callable[[ResumableWriter, Path], None]  # writes the examples of a source
@@ -97,9 +98,8 @@ def _part(path: Path, file: Path, fill: Fill, findings: PrepareReport) -> Part:
         fill(writer, path)
     if not writer.counts["written"]:
         raise DataError(f"{path}: none of its rows can be used, and hubs reject empty files; remove this source")
-    manifest = beside(file, ".run.json")
-    digest = read_json(manifest)["inputs"]["source"]["sha256"]
-    manifest.unlink()
+    digest = read_manifest(file).inputs["source"].sha256
+    manifest_path(file).unlink()
     return Part(
         file=file.name,
         subset=_subset(file.name),

@@ -2,10 +2,10 @@
 
     job.json is written before a job is requested, and again once its id is known
 
-    no request ────▶ look ──▶ upload ──▶ write `asked` ──▶ request ──▶ write `job`
-                      ▲ └─ exists: adopted                   │
-                      │                                      ├─ refused: no job was created, `asked` is reset
-                      └────── look until it is listed ◀──────┴─ no reply, a broken one, a crash: outcome unknown
+    no request ──▶ look ──▶ upload ──▶ write `requested_at` ──▶ request ──▶ write `job`
+                    ▲ └─ exists: adopted                          │
+                    │                                             ├─ refused: no job, `requested_at` is reset
+                    └────────── look until it is listed ◀─────────┴─ no reply, a broken one, a crash: unknown
 
 The metadata of a job holds the digest of its JobSpec, which identifies the job. If a provider drops metadata, the
 uploaded training file identifies the job. If a provider does not list jobs, the user has to check its web page.
@@ -17,11 +17,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from irlhf.core import console
 from irlhf.core.errors import BackendError, ConfigError, DataError
 from irlhf.io import files
+from irlhf.io.schema import first_problem
 from irlhf.openai_api.endpoint import GOES_ON
 from irlhf.openai_api.failures import ApiFailure, FailureKind
 from irlhf.openai_api.fine_tuning import MARK, FineTuningClient, Job, UploadedFile
@@ -68,12 +71,15 @@ class JobSpec:
 class JobRecord:
     """The state of the job for one JobSpec, stored in job.json."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     digest: str
     attempt: int = 1
     files: Mapping[str, str] = field(default_factory=dict)  # ids at the provider, by SHA-256
     requested_at: float = 0.0  # time of a request with unknown outcome; 0 if there is none
     job: str = ""
     over: tuple[str, ...] = ()  # jobs of earlier attempts
+    version: Literal[1] = 1  # of the file; irlhf 0.1 wrote none, and `asked` for `requested_at`
 
     @property
     def mark(self) -> str:
@@ -87,24 +93,27 @@ class JobRecord:
         return job.training_file in self.files.values() and job.id not in self.over
 
 
+_RECORD = TypeAdapter(JobRecord)
+
+
 def read_job_record(folder: Path) -> JobRecord | None:
     """Return the record of a folder, or None if no job was requested. Raises DataError."""
     path = folder / JOB_FILE
     if not path.exists():
         return None
-    tree = files.read_json(path)
+    content = files.read_json(path)
+    if "version" not in content and "asked" in content:
+        content["requested_at"] = content.pop("asked")
     try:
-        fields = {name: value for name, value in tree.items() if name != "asked"}
-        return JobRecord(**{**fields, "over": tuple(tree["over"]), "requested_at": float(tree["asked"])})
-    except (KeyError, TypeError, ValueError) as error:
+        return _RECORD.validate_python(content)
+    except ValidationError as error:
         remedy = "check the provider's web page for the job, then delete the folder"
-        raise DataError(f"{path}: damaged ({error}); {remedy}") from error
+        raise DataError(f"{path}: damaged ({first_problem(error)}); {remedy}") from error
 
 
 def write_job_record(folder: Path, record: JobRecord) -> JobRecord:
     """Write the record to disk and return it."""
-    tree = {"asked" if name == "requested_at" else name: value for name, value in asdict(record).items()}
-    files.write_json(folder / JOB_FILE, tree)
+    files.write_json(folder / JOB_FILE, asdict(record))
     return record
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from irlhf.core import console
 from irlhf.core.errors import ConfigError, DataError
 from irlhf.io.files import read_json, write_json
+from irlhf.io.manifest import Manifest, manifest_path, read_manifest
 from irlhf.io.resumable import PARTIAL, beside
 from irlhf.openai_api.failures import ApiFailure
 from irlhf.openai_api.fine_tuning import FineTuningClient, Job
@@ -40,7 +41,7 @@ def recorded_jobs(folder: Path) -> list[dict[str, Any]]:
             output = path.parent.with_name(path.parent.name.removesuffix(PARTIAL))
             record = read_job_record(path.parent)
             row = {"output": str(output), "job": record.job if record else "", "state": OPEN}
-            rows.append({**row, "base_url": str(_manifest(output)["settings"]["base_url"])})
+            rows.append({**row, "base_url": str(_manifest(output).settings["base_url"])})
         for name in (FILE, REWARD_FILE):
             for path in sorted(folder.glob(f"{depth}*/{name}")):
                 remote = _remote_model(path)
@@ -109,7 +110,7 @@ def _job(output: Path, hosted: HostedSettings) -> tuple[FineTuningClient, Job | 
     remote = next(filter(None, map(_remote_model, _descriptions(output))), None)
     if remote is None:
         _, record = _in_progress(output)
-        settings = _manifest(output)["settings"]
+        settings = _manifest(output).settings
         client = _client(str(settings["host"]), str(settings["base_url"]), hosted)
         return client, find(client, record)
     client = _client(remote.host, remote.base_url, hosted)
@@ -134,7 +135,7 @@ def _in_progress(output: Path) -> tuple[Path, JobRecord]:
 
 def _plan(output: Path, hosted: HostedSettings) -> HostedPlan:
     """Return the plan recorded in the manifest of an output."""
-    settings = _manifest(output)["settings"]
+    settings = _manifest(output).settings
     task = _task(output)
     base = str(settings["model"]).removeprefix(PREFIX)
     host = find_provider(hosted.host or str(settings["host"]))
@@ -143,12 +144,12 @@ def _plan(output: Path, hosted: HostedSettings) -> HostedPlan:
 
 def _task(output: Path) -> HostedTask:
     manifest = _manifest(output)
-    settings, inputs, model = manifest["settings"], manifest["inputs"], str(manifest["settings"]["model"])
+    settings, inputs, model = manifest.settings, manifest.inputs, str(manifest.settings["model"])
     if "pairs" in inputs:
         return reward_model(
-            Path(inputs["pairs"]["path"]), model, RewardModelSettings(**_own(RewardModelSettings, settings))
+            Path(inputs["pairs"].path), model, RewardModelSettings(**_own(RewardModelSettings, settings))
         )
-    return policy(Path(inputs["examples"]["path"]), model, FinetuneSettings(**_own(FinetuneSettings, settings)))
+    return policy(Path(inputs["examples"].path), model, FinetuneSettings(**_own(FinetuneSettings, settings)))
 
 
 def _own(kind: type[FinetuneSettings | RewardModelSettings], settings: dict[str, Any]) -> dict[str, Any]:
@@ -156,10 +157,10 @@ def _own(kind: type[FinetuneSettings | RewardModelSettings], settings: dict[str,
     return {name: value for name, value in settings.items() if name in names}
 
 
-def _manifest(output: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = read_json(beside(output, ".run.json"))
-    if "request" not in manifest.get("settings", {}):
-        raise DataError(f"{beside(output, '.run.json')}: this run is not hosted")
+def _manifest(output: Path) -> Manifest:
+    manifest = read_manifest(output)
+    if "request" not in manifest.settings:
+        raise DataError(f"{manifest_path(output)}: this run is not hosted")
     return manifest
 
 

@@ -26,13 +26,13 @@ def reward_model_manifest(source: Path, model: str, settings: RewardModelSetting
 
 def origin(manifest: RunManifest, preferences: Preferences | Ratings) -> dict[str, Any]:
     """Return the provenance of a reward model: base, digests of the inputs, settings and row counts."""
-    record = manifest.to_json()
-    digests = {role: entry["sha256"] for role, entry in record["inputs"].items()}
-    settings = {name: value for name, value in record["settings"].items() if name != "model"}
+    record = manifest.with_digests()
+    digests = {role: entry.sha256 for role, entry in record.inputs.items()}
+    settings = {name: value for name, value in record.settings.items() if name != "model"}
     counts = {**preferences.counts, "validation pairs are from": preferences.held_out}
     return {
         "version": REWARD_VERSION,
-        "base": record["settings"]["model"],
+        "base": record.settings["model"],
         "digests": digests,
         "settings": settings,
         "data": counts,
