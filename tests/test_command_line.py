@@ -13,7 +13,7 @@ from helpers import IRLHF, call, example, names, process, read, write
 
 from irlhf.core.console import CONTROL_CHARACTERS
 
-HEAVY = ("torch", "transformers", "openai", "matplotlib", "scipy", "numpy", "ray")
+HEAVY = ("torch", "transformers", "openai", "matplotlib", "scipy", "numpy", "ray", "pyarrow", "huggingface_hub")
 
 LOADED = f"""
 import sys

@@ -12,7 +12,6 @@ from irlhf.core.errors import DataError
 from irlhf.io.files import read_json
 from irlhf.io.schema import first_problem
 
-PREFIX = "openai:"  # prefix of the names of bases that are trained at a host
 HOSTED_KEY = "hosted"  # key in policy.json and reward.json
 REWARD_FILE = "reward.json"  # the description in a reward model's folder
 REWARD_VERSION = 1  # of its format

@@ -7,10 +7,10 @@ from irlhf.core import console
 from irlhf.core.errors import ConfigError
 from irlhf.io.files import read_json
 from irlhf.policy.policy_file import FILE, read_policy
-from irlhf.policy.remote_model import PREFIX, RemoteModel
+from irlhf.policy.remote_model import RemoteModel
 from irlhf.rounds.types import Loop
 from irlhf.training.finetune import finetune
-from irlhf.training.hosted.settings import NOWHERE, HostedSettings
+from irlhf.training.hosted.settings import NOWHERE, PREFIX, HostedSettings
 from irlhf.training.settings import FinetuneSettings
 
 _RATE_FACTOR = 1 / 3  # factor of the learning rate of the first policy

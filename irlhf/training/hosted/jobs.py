@@ -19,11 +19,11 @@ from irlhf.openai_api.failures import ApiFailure
 from irlhf.openai_api.fine_tuning import FineTuningClient, Job
 from irlhf.openai_api.providers import find_provider
 from irlhf.policy.policy_file import FILE
-from irlhf.policy.remote_model import HOSTED_KEY, PREFIX, REWARD_FILE, RemoteModel, read_remote_model
+from irlhf.policy.remote_model import HOSTED_KEY, REWARD_FILE, RemoteModel, read_remote_model
 from irlhf.training.hosted.job_monitor import DONE, JobMonitor, model_of
 from irlhf.training.hosted.job_submission import DEAD, JOB_FILE, JobRecord, find, read_job_record
 from irlhf.training.hosted.run import HostedPlan, epochs_of, train
-from irlhf.training.hosted.settings import HostedSettings
+from irlhf.training.hosted.settings import PREFIX, HostedSettings
 from irlhf.training.hosted.task import HostedTask, policy, reward_model
 from irlhf.training.reward_model.settings import RewardModelSettings
 from irlhf.training.settings import FinetuneSettings

@@ -23,7 +23,7 @@ from irlhf.openai_api.fine_tuning import FineTuningClient
 from irlhf.openai_api.providers import DPO, USUAL, Provider, find_provider
 from irlhf.policy.policy_file import METRICS
 from irlhf.policy.remote_model import HOSTED_KEY as HOSTED
-from irlhf.policy.remote_model import PREFIX, RemoteModel
+from irlhf.policy.remote_model import RemoteModel
 from irlhf.training.hosted.job_monitor import follow_job, metrics_of, model_of
 from irlhf.training.hosted.job_submission import (
     JOB_FILE,
@@ -35,7 +35,7 @@ from irlhf.training.hosted.job_submission import (
     read_job_record,
     submit,
 )
-from irlhf.training.hosted.settings import HostedSettings, read_hyperparameters
+from irlhf.training.hosted.settings import PREFIX, HostedSettings, read_hyperparameters
 from irlhf.training.hosted.task import HostedData, HostedTask
 from irlhf.training.hosted.training_file import EARLIER, LEFT_OUT, SHARED, TrainingFile, estimate, write_training_file
 from irlhf.training.preference_file import training_preferences

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from irlhf.core.errors import ConfigError
-from irlhf.policy.remote_model import PREFIX
 from irlhf.training.reward_model.settings import RewardModelSettings
 from irlhf.training.settings import CONTRAST, FinetuneSettings
+
+PREFIX = "openai:"  # prefix of the names of bases that are trained at a host
 
 # Settings of local training that hosted training does not support, and the remedy.
 _LOCAL_ONLY: Mapping[str, str] = {
