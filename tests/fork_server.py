@@ -22,7 +22,7 @@ import openai
 
 import irlhf.evaluation.evaluate
 import irlhf.rounds.rounds
-import irlhf.sampling.chat_backend
+import irlhf.sampling.remote
 import irlhf.scoring.filters
 import irlhf.training.hosted.run
 from irlhf.cli.app import main as irlhf

@@ -20,9 +20,9 @@ from irlhf.models.prompt_encoding import PromptEncoder
 from irlhf.models.token_sampler import Decoding, TokenSampler
 from irlhf.policy.policy_file import FILE, Policy, read_policy
 from irlhf.policy.templates import Bound, Template
-from irlhf.sampling.opposite_target import opposite
 from irlhf.sampling.sample import sample
 from irlhf.sampling.settings import SampleSettings
+from irlhf.sampling.target_resolution import opposite
 
 Pair = tuple[list[int], list[int]]  # token ids of the prompt that asks, and of the one that does not
 

@@ -1,7 +1,7 @@
 """Choose the backend that draws samples: a local model, or a server."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterator, Set
 from dataclasses import fields, replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -74,9 +74,9 @@ def task_and_executor(
     settings = arguments[-1]
     threads = Engine("threads", settings.concurrency)
     if settings.api == CHAT:
-        return Work("irlhf.sampling.chat_backend:ChatBackend", (*arguments, spent)), threads
+        return Work("irlhf.sampling.remote:ChatBackend", (*arguments, spent)), threads
     if settings.base_url:
-        return Work("irlhf.sampling.completions_backend:CompletionsBackend", (*arguments, spent)), threads
+        return Work("irlhf.sampling.remote:CompletionsBackend", (*arguments, spent)), threads
     return Work("irlhf.sampling.local:LocalBackend", arguments), engine
 
 
@@ -88,21 +88,21 @@ def pools(
     A server draws only the missing samples. A local model draws every pool that misses a sample as a whole.
     """
     if not settings.base_url:
-        return fixed_pools(requests, _POOL * settings.batch, written)
+        yield from fixed_pools(requests, _POOL * settings.batch, written)
+        return
     missing = (request for request in requests if fingerprint(request.id) not in written)
-    return _equal_requests(missing) if settings.api == CHAT else pooled(missing, 1)
+    if settings.api != CHAT:
+        yield from pooled(missing, 1)
+        return
+    for _, same in groupby(missing, lambda request: (request.source.cluster, request.prompt_values)):
+        while chunk := list(islice(same, _CHOICES)):
+            yield chunk
 
 
 def remaining(total: int, written: int, settings: SampleSettings) -> int:
     """Return the number of samples still to draw, counting incomplete pools as a whole."""
     pool = 1 if settings.base_url else _POOL * settings.batch
     return total - written // pool * pool
-
-
-def _equal_requests(requests: Iterable[SampleRequest]) -> Iterator[list[SampleRequest]]:
-    for _, same in groupby(requests, lambda request: (request.source.cluster, request.prompt_values)):
-        while chunk := list(islice(same, _CHOICES)):
-            yield chunk
 
 
 def tell_size(samples: int, size: int, settings: SampleSettings) -> None:

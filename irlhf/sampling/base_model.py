@@ -29,7 +29,8 @@ def read_base(name: str, settings: SampleSettings) -> Policy:
         raise ConfigError(f"{TINY} has random weights, so its samples are meaningless; use a pretrained base")
     _check(name, settings)
     model = describe(name)
-    version = digest_of(Path(name)) if Path(name).is_dir() else model.commit or _digest(name)
+    unversioned = hashlib.sha256(name.encode()).hexdigest()
+    version = digest_of(Path(name)) if Path(name).is_dir() else model.commit or unversioned
     return Policy(
         base=name,
         template=find_template(PLAIN),
@@ -54,7 +55,3 @@ def _check(name: str, settings: SampleSettings) -> None:
         why = f"without a {FILE}, this is a base model, which has no rewards"
         fix = f"remove {', '.join(invalid)}, or use a folder written by `irlhf finetune`"
         raise ConfigError(f"{name}: {why}; {fix}")
-
-
-def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()

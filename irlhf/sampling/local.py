@@ -16,9 +16,9 @@ from irlhf.models.token_sampler import Decoding
 from irlhf.openai_api.server_logprobs import FailedCompletion
 from irlhf.policy.policy_file import FILE, Policy, read_policy
 from irlhf.policy.templates import RequestedValue
-from irlhf.sampling.opposite_target import opposite
 from irlhf.sampling.prompts import Prompts, prompts_for
 from irlhf.sampling.settings import OPPOSITE, SampleSettings
+from irlhf.sampling.target_resolution import opposite
 from irlhf.sampling.types import SampleRequest
 
 

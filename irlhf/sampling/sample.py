@@ -32,17 +32,7 @@ from irlhf.sampling.types import CUT, Generation, SampleRequest
 _NOTE = "prompt was "  # begins the counts of changed prompts
 _ROUND = 0  # fixed part of the ids of samples
 # Fields of a generation that are copied into the row, besides the text.
-_GENERATION_FIELDS = (
-    "finish",
-    "tokens",
-    "entropy",
-    "entropy_low",
-    "entropy_high",
-    "logprob",
-    "censored",
-    "reference",
-    "k3",
-)
+_COPIED = ("finish", "tokens", "entropy", "entropy_low", "entropy_high", "logprob", "censored", "reference", "k3")
 
 
 def sample(
@@ -78,8 +68,6 @@ def sample(
             if source != STREAM:  # read all rows first, to find invalid ones before sampling
                 total = backends.remaining(_total(source, spec, settings, source_policy), len(writer.done), settings)
             _report_targets(spec, settings)
-            _warn_of_equal_samples(spec, settings)
-            _warn_of_ignored(source_policy, spec)
             warn_of_other_scorers(source_policy.scorers, source)
             distinct = _counted(_read_prompts(source, settings, writer), spec, settings, writer)
             requests = _requests(distinct, spec, settings)
@@ -99,29 +87,12 @@ def sample(
     return writer.summary()
 
 
-def _warn_of_equal_samples(spec: TargetSpec, settings: SampleSettings) -> None:
-    """Warn if several samples of a prompt and target are the same text."""
-    if settings.temperature == 0 and settings.n > 1 and not spec.varies:
-        console.warn(
-            f"--temperature 0 draws the same text {settings.n} times for each prompt and target;"
-            " use -n 1 or a temperature above 0"
-        )
-
-
 def _report_notes(writer: ResumableWriter) -> None:
     """Warn about prompts that the model did not get as they are in the file, and about rejected ones."""
     for note in [name for name in writer.counts if name.startswith(_NOTE)]:
         console.warn(f"{writer.counts[note]:,} samples: the {note}")
     if writer.counts["rejected"]:
         console.warn(f"{writer.counts['rejected']:,} rejected; the first: {writer.first_rejection}")
-
-
-def _warn_of_ignored(policy: Policy, spec: TargetSpec) -> None:
-    """Warn of requested rewards that the policy ignored in the evaluation during training."""
-    requested = [name for name in policy.names if name in spec.targets or name in spec.weights]
-    none = ignored(policy.training.get(STEERING, {}), policy.names)
-    if listed := [name for name in none if name in requested]:
-        console.warn(ignores(listed))
 
 
 def _check(settings: SampleSettings) -> None:
@@ -144,19 +115,13 @@ def _check(settings: SampleSettings) -> None:
         raise ConfigError("--reference needs samples from the unmodified policy; leave --temperature and --top-p at 1")
 
 
-def _deciding(settings: SampleSettings) -> dict[str, Any]:
-    """Return the settings that affect the rows."""
+def _manifest(folder: Path, policy: Policy, source: Path, settings: SampleSettings) -> RunManifest:
+    """Return the run's manifest, with the settings that affect the rows."""
+    inputs = {"policy": folder, "prompts": source}
     deciding = {name: value for name, value in asdict(settings).items() if name not in backends.MEANS}
     if settings.on_bad_row == SampleSettings.on_bad_row:
         del deciding["on_bad_row"]  # unknown to earlier versions
-    return deciding
-
-
-def _manifest(folder: Path, policy: Policy, source: Path, settings: SampleSettings) -> RunManifest:
-    """Return the run's manifest. A base model on the hub is not a file, so its name and commit are a setting."""
-    inputs = {"policy": folder, "prompts": source}
-    deciding = _deciding(settings)
-    if not folder.exists():
+    if not folder.exists():  # a base model on the hub is not a file, so its name and commit are a setting
         del inputs["policy"]
         deciding["base"] = f"{folder}@{policy.digest}"
     if settings.reference and Path(settings.reference).exists():
@@ -211,7 +176,7 @@ def _same_decoding(measured: Mapping[str, float], now: Mapping[str, float]) -> b
 
 
 def _report_targets(spec: TargetSpec, settings: SampleSettings) -> None:
-    """Print notes and warnings about targets that the user may not have intended."""
+    """Print notes and warnings about targets that the user may not have intended, or that the policy ignores."""
     policy, measured = spec.policy, spec.policy.calibration
     if policy.names and not spec.targets and not spec.weights:
         console.note(f"no target, so prompts have no reward line (rewards of this policy: {', '.join(policy.names)})")
@@ -222,6 +187,14 @@ def _report_targets(spec: TargetSpec, settings: SampleSettings) -> None:
         console.warn(text)
     for text in spec.unseen():
         console.note(text)
+    if settings.temperature == 0 and settings.n > 1 and not spec.varies:
+        console.warn(
+            f"--temperature 0 draws the same text {settings.n} times for each prompt and target;"
+            " use -n 1 or a temperature above 0"
+        )
+    ignored_names = ignored(policy.training.get(STEERING, {}), policy.names)  # as measured during training
+    if requested := [name for name in ignored_names if name in spec.targets or name in spec.weights]:
+        console.warn(ignores(requested))
 
 
 def _check_guidance(settings: SampleSettings, spec: TargetSpec) -> None:
@@ -306,13 +279,9 @@ def _requests(prompts: Iterable[Example], spec: TargetSpec, settings: SampleSett
     for prompt in prompts:
         for k, request in enumerate(spec.requests(settings.n, f"{settings.seed}/{prompt.cluster}")):
             identifier = f"{prompt.cluster}/{spec.policy.digest}/{_ROUND}/{k}"
-            seed = _seed(settings.seed, prompt.cluster, k)
+            # The seed does not depend on the machine, the batch or interruptions.
+            seed = int.from_bytes(hashlib.sha256(f"{settings.seed}/{prompt.cluster}/{k}".encode()).digest()[:6])
             yield SampleRequest(identifier, seed, prompt, request.prompt_values, request.target, request.wanted)
-
-
-def _seed(run: int, prompt: str, k: int) -> int:
-    """Return the seed of a sample. It does not depend on the machine, the batch or interruptions."""
-    return int.from_bytes(hashlib.sha256(f"{run}/{prompt}/{k}".encode()).digest()[:6])
 
 
 def _write(request: SampleRequest, drawn: Generation | FailedCompletion, row: Example, writer: ResumableWriter) -> None:
@@ -320,7 +289,7 @@ def _write(request: SampleRequest, drawn: Generation | FailedCompletion, row: Ex
     if isinstance(drawn, FailedCompletion):
         writer.reject(request.id, drawn.reason, row.to_json())
         return
-    measured = {name: getattr(drawn, name) for name in _GENERATION_FIELDS}
+    measured = {name: getattr(drawn, name) for name in _COPIED}
     for note in drawn.notes:
         writer.counts[f"{_NOTE}{note}"] += 1
     extra = {**row.extra, "prompt_cut": True} if CUT in drawn.notes else row.extra

@@ -8,14 +8,8 @@ from irlhf.policy.escaping import ESCAPED
 AGAINST = NOTHING, OPPOSITE = ("none", "opposite")  # the second prompt of guidance
 ALL = "all"
 BASE_SPLITS = f"{TRAIN},{VALIDATION}"  # the splits for training
-
-
 MOST_GUIDANCE = 20
-
-
-OPPOSITE_KEY = (
-    "against_opposite"  # key in `decoding`, whose values are numbers: 1 if guidance used the opposite targets
-)
+OPPOSITE_KEY = "against_opposite"  # in `decoding`: 1 if guidance used the opposite targets
 
 
 @dataclass(frozen=True)
@@ -33,9 +27,9 @@ class SampleSettings:
     split; for a base model, whose samples are training data, the training and validation splits. `reference` is a
     policy's folder, or a base model's folder or hub id, which computes the logprob of every completion after a prompt
     without rewards. `guidance` above 1 moves the logits away from those of a prompt without targets (`against="none"`)
-    or with opposite targets (`against="opposite"`, see irlhf/sampling/opposite_target.py); 1 means no guidance.
-    `precision` is the format of the weights: `bf16`, `fp32` or `auto`, which is the format of an interrupted run, else
-    the faster one.
+    or with opposite targets (`against="opposite"`, see `opposite` in irlhf/sampling/target_resolution.py); 1 means no
+    guidance. `precision` is the format of the weights: `bf16`, `fp32` or `auto`, which is the format of an interrupted
+    run, else the faster one.
 
     A prompt that the chat template rejects is set aside. `on_bad_row="skip"` also sets aside rows that cannot be read.
 

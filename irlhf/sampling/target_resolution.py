@@ -257,6 +257,26 @@ def number_of(wish: RequestedValue) -> float:
     return wish.number if isinstance(wish, Bound) else wish
 
 
+def opposite(policy: Policy, requested: Mapping[str, RequestedValue], raw: bool = False) -> dict[str, RequestedValue]:
+    """Return every target mirrored on its scale, for guidance with `--against opposite`.
+
+    A number x becomes 1 - x on a scale from 0 to 1, and 2m - x on any other, where m is the scaled mean of the
+    training rows. At least x becomes at most x, and the reverse, if the policy's template has a line for it; otherwise
+    it becomes the mirrored number. Numbers that no training row has are replaced by the nearest one, unless `raw`.
+    """
+    mirrored: dict[str, RequestedValue] = {}
+    for name, wish in requested.items():
+        if isinstance(wish, Bound):
+            flipped = Bound("at_most" if wish.kind == "at_least" else "at_least", wish.number)
+            if flipped.kind in policy.template.kinds:
+                mirrored[name] = flipped
+                continue
+        reward, number = policy.reward(name), number_of(wish)
+        number = 1 - number if reward.scale.kind in UNIT else 2 * reward.scale(reward.mean) - number
+        mirrored[name] = number if raw else policy.shown(name, number)
+    return mirrored
+
+
 def _within(number: float, reach: Reach) -> bool:
     low, high = (reach.ys[0], reach.ys[-1]) if reach.ys else (reach.low, reach.high)
     return low <= number <= high
