@@ -22,11 +22,10 @@ from irlhf.policy.steering_report import ignored
 from irlhf.policy.templates import Bound, Template
 from irlhf.training.batching import Collator, Encoded, Family, LengthBatches, compared
 from irlhf.training.callbacks import TrainingPlan
-from irlhf.training.pairing import Rewarded, Wishes
 from irlhf.training.settings import Objective
 from irlhf.training.steering_information import Probes, measure, probes
 from irlhf.training.target_contrast import ContrastDraw, ContrastFamilies
-from irlhf.training.target_draw import TargetDraw
+from irlhf.training.target_draw import Rewarded, TargetDraw, Wishes
 from irlhf.training.trainer import CompletionTrainer, trainer
 
 PROMPT, COMPLETIONS = [1, 5, 6, 7], ([9, 8, 2], [12, 13, 14, 2])

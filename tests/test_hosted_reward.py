@@ -14,7 +14,7 @@ from openai_routes import Body, Said
 from openai_server import BASE, OpenAIServer, hosting
 from test_hosted_jobs import BACKEND, KILLED, LOST, TORN, Case, arm, assert_one_sentence, case, kill
 
-from irlhf.training.reward_model.settings import RewardModelSettings
+from irlhf.training.settings import RewardModelSettings
 from irlhf.training.train_reward_model import render_verdicts
 
 pytestmark = pytest.mark.timeout(60)

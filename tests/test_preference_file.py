@@ -11,9 +11,9 @@ from helpers import Row, call, names, read, write
 from openai_server import BASE, OpenAIServer, hosting
 
 from irlhf.policy.policy_file import read_policy
-from irlhf.training.pairing import Rewarded
 from irlhf.training.settings import RA_DPO, FinetuneSettings
 from irlhf.training.target_contrast import ContrastDraw, ContrastFamilies
+from irlhf.training.target_draw import Rewarded
 from irlhf.training.training_set import read_training_set
 
 pytestmark = pytest.mark.timeout(60)

@@ -22,10 +22,10 @@ from irlhf.core.errors import ConfigError
 from irlhf.core.example import Example
 from irlhf.models.classifier import load_reader
 from irlhf.policy.judge_prompt import verdict_messages
-from irlhf.training.callbacks import TrainingPlan
-from irlhf.training.reward_model.pair_split import HALVES, half_of
-from irlhf.training.reward_model.pairwise_trainer import EncodedPair, PairCollator, pair_trainer
-from irlhf.training.reward_model.settings import RewardModelSettings
+from irlhf.training.callbacks import TrainingPlan, build_trainer
+from irlhf.training.reward_model.pairwise_trainer import EncodedItem, PairCollator, PairTrainer
+from irlhf.training.reward_model.training_data import HALVES, half_of
+from irlhf.training.settings import RewardModelSettings
 from irlhf.training.train_reward_model import train_reward_model
 
 RULE = "spring"  # the word that the chosen completions hold
@@ -70,14 +70,14 @@ def card(folder: str = "rm") -> dict[str, Any]:
 
 
 @pytest.fixture
-def batch() -> list[EncodedPair]:
+def batch() -> list[EncodedItem]:
     lengths = [(3, 9), (1, 2), (7, 4), (5, 5)]
     rng = random.Random(0)
 
     def row(length: int) -> dict[str, list[int]]:
         return {"input_ids": [rng.randrange(6, len(WORDS)) for _ in range(length)], "attention_mask": [1] * length}
 
-    return [EncodedPair(row(chosen), row(rejected)) for chosen, rejected in lengths]
+    return [EncodedItem((row(chosen), row(rejected))) for chosen, rejected in lengths]
 
 
 @pytest.fixture(params=["bert", "llama"])
@@ -89,19 +89,20 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     return made.eval()
 
 
-def trained_by(model: Any, pairs: list[EncodedPair], folder: Path, **plan: Any) -> Any:
+def trained_by(model: Any, pairs: list[EncodedItem], folder: Path, **plan: Any) -> Any:
     plan = {"steps": 1, "batch": len(pairs), "rate": 1e-2, "seed": 0, **plan}
-    return pair_trainer(model, tokenizer(pad_token="[PAD]"), (pairs, []), folder, TrainingPlan(**plan))
+    collator = PairCollator(tokenizer(pad_token="[PAD]"))
+    return build_trainer(PairTrainer, model, folder, TrainingPlan(**plan), rows=(pairs, []), collator=collator)
 
 
-def alone(model: Any, pair: EncodedPair) -> torch.Tensor:
+def alone(model: Any, pair: EncodedItem) -> torch.Tensor:
     """The loss of one pair, each row by itself and without padding."""
-    chosen, rejected = (model(input_ids=torch.tensor([row["input_ids"]])).logits[0, 0] for row in pair)
+    chosen, rejected = (model(input_ids=torch.tensor([row["input_ids"]])).logits[0, 0] for row in pair.rows)
     return torch.log1p(torch.exp(rejected - chosen))
 
 
 def test_the_loss_of_a_padded_batch_is_that_of_its_pairs_alone(
-    model: Any, batch: list[EncodedPair], tmp_path: Path
+    model: Any, batch: list[EncodedItem], tmp_path: Path
 ) -> None:
     made = trained_by(model, batch, tmp_path / "out")
     loss = made.compute_loss(model, made.data_collator(batch))
@@ -117,7 +118,7 @@ def test_the_loss_of_a_padded_batch_is_that_of_its_pairs_alone(
         torch.testing.assert_close(gradient, theirs[name], atol=1e-5, rtol=1e-4)
 
 
-def test_a_step_in_parts_is_the_same_step(batch: list[EncodedPair], tmp_path: Path) -> None:
+def test_a_step_in_parts_is_the_same_step(batch: list[EncodedItem], tmp_path: Path) -> None:
     ends = []
     for parts in (1, 2):
         causal(tmp_path / "base")
@@ -132,7 +133,7 @@ def test_a_step_in_parts_is_the_same_step(batch: list[EncodedPair], tmp_path: Pa
 
 def test_batches_hold_whole_pairs_of_like_length_and_equally_many(tmp_path: Path) -> None:
     lengths = [(i * 7919) % 400 + 1 for i in range(1000)]
-    rows = [EncodedPair({"input_ids": [1] * n}, {"input_ids": [1]}) for n in lengths]
+    rows = [EncodedItem(({"input_ids": [1] * n}, {"input_ids": [1]})) for n in lengths]
     causal(tmp_path / "base")
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=1)
     met: list[list[int]] = []

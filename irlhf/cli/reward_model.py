@@ -8,7 +8,7 @@ import typer
 
 from irlhf.cli import options
 from irlhf.training.hosted.settings import HostedSettings, refuse_hosted
-from irlhf.training.reward_model.settings import RewardModelSettings
+from irlhf.training.settings import RewardModelSettings
 
 EXAMPLES = """Examples:
 

@@ -73,7 +73,7 @@ def check_policy(model: str, policy: Policy, settings: RoundsSettings) -> None:
 def check_rewards(named: Rewards, policy: Policy, settings: RoundsSettings) -> None:
     """Raise ConfigError if new samples cannot be scored, or if the rewards differ from those of the policy."""
     file = settings.training.rewards
-    check_same(policy, named, (f"{file}: the policy", "use the same rewards"))
+    check_same(policy, named, who=f"{file}: the policy", fix="use the same rewards")
     for section in (named.rewards, named.gold):
         for name, reward in section.items():
             if reward.column:

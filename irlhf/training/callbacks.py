@@ -1,22 +1,24 @@
-"""Shared parts of all trainings: plan, Trainer arguments, checkpoints, metrics.jsonl and progress bar."""
+"""Shared parts of all trainings: plan, Trainer and its arguments, metrics.jsonl, checkpoints and saved weights."""
 
+import hashlib
 import json
 import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 from irlhf.core import console
-from irlhf.core.errors import ConfigError
+from irlhf.core.errors import ConfigError, OutputError
 from irlhf.models.distributed import wait_for_all
 from irlhf.models.loading import device
 from irlhf.policy.policy_file import METRICS
@@ -136,6 +138,25 @@ def training_arguments(folder: Path, plan: TrainingPlan, validates: bool) -> Tra
     )
 
 
+def build_trainer(
+    kind: Callable[..., Any], model: Any, folder: Path, plan: TrainingPlan, *, rows: tuple[Any, Any], collator: Any
+) -> Any:
+    """Return a Trainer over (training, validation) `rows` that follows the plan and writes into `folder`."""
+    training, validation = rows
+    trainer = kind(
+        model,
+        args=training_arguments(folder, plan, bool(validation)),
+        train_dataset=training,
+        eval_dataset=validation or None,
+        data_collator=collator,
+        callbacks=[TrainingCallback(folder)],
+    )
+    trainer.batch = plan.batch
+    trainer.model_accepts_loss_kwargs = True  # counts tokens or pairs over all parts of a step
+    trainer.remove_callback(PrinterCallback)  # stdout is for data
+    return trainer
+
+
 def check_tracker(name: str) -> None:
     """Raise ConfigError if transformers does not know a tracker, or if its package is not installed."""
     try:
@@ -179,3 +200,48 @@ def held_out(trainer: Any, loss: float, figures: Mapping[str, float] | None = No
     trainer.log(metrics)
     trainer.control = trainer.callback_handler.on_evaluate(trainer.args, trainer.state, trainer.control, metrics)
     return metrics
+
+
+# Parts of the messages that Rust libraries and torch raise if a file cannot be written.
+_WRITE_ERRORS = ("os error", "inline_container", "PytorchStreamWriter")
+
+
+def refuse_broken(model: Any) -> None:
+    """Raise ConfigError if a weight is NaN or infinite."""
+    if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
+        raise ConfigError("training diverged: some weights are NaN or infinite; lower --learning-rate")
+
+
+@contextmanager
+def disk_errors_as_output_errors(folder: Path) -> Iterator[None]:
+    """Raise OutputError if weights cannot be written to disk."""
+    try:
+        yield
+    except Exception as error:  # safetensors, tokenizers and torch share no exception class
+        if not any(sign in str(error) for sign in _WRITE_ERRORS):
+            raise
+        problem = f"{folder}: cannot be written ({str(error).splitlines()[0]})"
+        raise OutputError(f"{problem}; free disk space or choose another output") from error
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Save a model and its tokenizer in the Hugging Face format."""
+    with disk_errors_as_output_errors(folder):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    for file in folder.glob("*.safetensors"):
+        file.chmod((folder / "tokenizer_config.json").stat().st_mode)  # safetensors writes files with mode 0600
+
+
+def digest(folder: Path) -> str:
+    """Return the SHA-256 of all .safetensors files in a folder, as hexadecimal digits."""
+    hashed = hashlib.sha256()
+    for shard in sorted(folder.glob("*.safetensors")):
+        with shard.open("rb") as stream:
+            hashed.update(hashlib.file_digest(stream, "sha256").digest())
+    return hashed.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of irlhf, torch and transformers."""
+    return {name: version(name) for name in ("irlhf", "torch", "transformers")}

@@ -31,12 +31,21 @@ from irlhf.policy.templates import INSTRUCTION, RequestedValue, find_template
 from irlhf.policy.turn_format import TurnFormat
 from irlhf.training.baselines import BLIND, PROMPTED
 from irlhf.training.batching import Collator, Encoded, Family, alone, together
-from irlhf.training.callbacks import TrainingPlan, check_tracker, forget_checkpoints, newest_complete
-from irlhf.training.checkpoints import digest, disk_errors_as_output_errors, refuse_broken, save, versions
-from irlhf.training.pairing import Rewarded, check_pairs
+from irlhf.training.callbacks import (
+    TrainingPlan,
+    check_tracker,
+    digest,
+    disk_errors_as_output_errors,
+    forget_checkpoints,
+    newest_complete,
+    refuse_broken,
+    save,
+    versions,
+)
 from irlhf.training.settings import BUCKETED, SHARED, FinetuneSettings
 from irlhf.training.steering_information import Probes, SteeringMonitor, measured_rows, probes
 from irlhf.training.target_contrast import ContrastDraw, ContrastFamilies
+from irlhf.training.target_draw import Rewarded, check_pairs
 from irlhf.training.trainer import sharing_agrees, trainer
 from irlhf.training.training_set import VALIDATION_ROWS, Row, TrainingSet
 
@@ -80,7 +89,7 @@ def train(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
         if objective.compares
         else _families(model, tokenizer.pad_token_id, rows, settings)
     )
-    plan = replace(_plan(model, base, (len(rows), len(families)), settings), layout=layout)
+    plan = replace(_plan(model, base, settings, rows=len(rows), families=len(families)), layout=layout)
     console.note(f"training on {device()}: {plan.steps:,} steps of {settings.batch} rows, learning rate {plan.rate:g}")
     started = time.monotonic()
     policy_trainer = trainer(
@@ -100,12 +109,8 @@ def train(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
     figures = {"rows": len(rows), "steps": plan.steps, "completion tokens": completion, **counts}
     model = model.merge_and_unload() if settings.lora and settings.merge else model
     _save(model, tokenizer, folder, policy.turns)
-    details = {
-        **_settings_and_dtype(model, settings),
-        "plan": asdict(plan),
-        **({STEERING: steering} if steering else {}),
-    }
-    _write_descriptions(folder, policy, {**figures, **details})
+    details = {**_settings_and_dtype(model, settings), "plan": asdict(plan)}
+    _write_descriptions(folder, policy, {**figures, **details, **({STEERING: steering} if steering else {})})
     forget_checkpoints(folder)
     report_steering(steering, policy.names)
     # Not in policy.json: equal runs make equal policies.
@@ -169,8 +174,10 @@ def _start(training: TrainingSet, base: str, settings: FinetuneSettings) -> tupl
         model, tokenizer = load_causal(base, None if keeps_dtype else torch.float32)
         if policy.template.tokens:
             add_tokens(model, tokenizer, policy.template.vocabulary(policy.names))
-        elif size_of(model) < _READS_DIGITS and _spells_digits(policy, tokenizer):
-            console.note("models this small rarely learn to read digits; use --template words (docs/asking.md)")
+        elif size_of(model) < _READS_DIGITS and policy.template.spelling.kind in _DIGITS:
+            lines = policy.template.vocabulary(policy.names)
+            if not set(lines[:1]) <= tokenizer.get_added_vocab().keys():  # lines that are no single tokens
+                console.note("models this small rarely learn to read digits; use --template words (docs/asking.md)")
     most = context_of(model)
     turns = _turns(training, base, tokenizer)
     policy = replace(policy, context=min(policy.context or most, most), turns=turns)
@@ -201,12 +208,6 @@ def _check_rewards_fit(policy: Policy, tokenizer: Any, settings: FinetuneSetting
     except Refused as error:
         named = f"--template {settings.template}" if settings.template else "the reward template"
         raise ConfigError(f"{named}: {error}; use another one, such as reward-end") from error
-
-
-def _spells_digits(policy: Policy, tokenizer: Any) -> bool:
-    """Return whether reward lines are spelled in digits and are not single tokens."""
-    lines = policy.template.vocabulary(policy.names)
-    return policy.template.spelling.kind in _DIGITS and not set(lines[:1]) <= tokenizer.get_added_vocab().keys()
 
 
 @dataclass(frozen=True)
@@ -346,9 +347,8 @@ def report_steering(figures: Figures, names: Sequence[str]) -> None:
         console.warn(ignores(ignored_names))
 
 
-def _plan(model: Any, base: str, sizes: tuple[int, int], settings: FinetuneSettings) -> TrainingPlan:
-    """Return the plan with defaults for unset settings; `sizes` are the numbers of rows and of families."""
-    rows, families = sizes
+def _plan(model: Any, base: str, settings: FinetuneSettings, *, rows: int, families: int) -> TrainingPlan:
+    """Return the plan with defaults for unset settings, for this number of rows in so many families."""
     size = size_of(model)
     epochs = settings.epochs or (_TINY_EPOCHS if base == TINY else _DEFAULT_EPOCHS)
     default = next(rate for limit, rate in _LEARNING_RATES if size < limit)

@@ -13,8 +13,8 @@ from irlhf.core import console
 from irlhf.core.example import Example, Message, as_messages
 from irlhf.core.tool_calls import with_arguments
 from irlhf.policy.policy_file import Policy
-from irlhf.training.pairing import Rewarded, check_pairs, pair_random, paired, preferences
 from irlhf.training.settings import FinetuneSettings
+from irlhf.training.target_draw import Rewarded, check_pairs, pair_random, paired, preferences
 from irlhf.training.training_set import TrainingSet, tool_fields
 
 PreferenceRow = tuple[str, dict[str, Any]]  # the id of the preferred example, and the line of the file

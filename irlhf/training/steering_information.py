@@ -23,9 +23,8 @@ from irlhf.core.example import Example
 from irlhf.policy.steering_report import JOINT, SIBLING, Figures
 from irlhf.training.batching import Collator, Encoded, Family, compared
 from irlhf.training.losses import sequence_sums, token_losses
-from irlhf.training.pairing import Rewarded, Wishes
 from irlhf.training.target_contrast import EncodePrompt
-from irlhf.training.target_draw import TargetDraw
+from irlhf.training.target_draw import Rewarded, TargetDraw, Wishes
 
 ROWS = 64
 ALTERNATIVES = 4  # number of targets of other rows

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 from irlhf.core.example import Example
 from irlhf.training.batching import Encoded, Family, compared
-from irlhf.training.pairing import Rewarded, Wishes, pair_random, paired, preferences, shared_names
 from irlhf.training.settings import RA_DPO, Objective
-from irlhf.training.target_draw import TargetDraw
+from irlhf.training.target_draw import Rewarded, TargetDraw, Wishes, pair_random, paired, preferences, shared_names
 
 _TRIES = 16  # draws per alternative; after that, a completion has fewer alternatives
 

@@ -12,11 +12,18 @@ from irlhf.core.registry import did_you_mean
 from irlhf.io.files import STREAM, write_json
 from irlhf.io.resumable import outcome, resumable_folder, resumable_output
 from irlhf.training.hosted.settings import NOWHERE, HostedSettings, check_there, is_hosted, refuse_hosted
-from irlhf.training.reward_model.pair_split import HALVES, Preferences, read_preferences, tell
-from irlhf.training.reward_model.ratings import Ratings, read_ratings
-from irlhf.training.reward_model.rows import origin, reward_model_manifest, verdict_rows
-from irlhf.training.reward_model.settings import RewardModelSettings
-from irlhf.training.settings import CHECKPOINTS
+from irlhf.training.reward_model.training_data import (
+    HALVES,
+    Preferences,
+    Ratings,
+    origin,
+    read_preferences,
+    read_ratings,
+    reward_model_manifest,
+    tell,
+    verdict_rows,
+)
+from irlhf.training.settings import CHECKPOINTS, RewardModelSettings
 
 
 def train_reward_model(

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer
+from transformers import Trainer
 
 from irlhf.models.loading import device
 from irlhf.policy.steering_report import Figures, logged
 from irlhf.training.batching import IGNORED, Collator, Family, LengthBatches, alone, lay
-from irlhf.training.callbacks import EpochLoader, TrainingCallback, TrainingPlan, held_out, training_arguments
+from irlhf.training.callbacks import EpochLoader, TrainingPlan, build_trainer, held_out
 from irlhf.training.losses import comparison_loss, completion_logits, model_inputs, sequence_sums, token_losses
 from irlhf.training.settings import DEFAULT_OBJECTIVE, RA_DPO, SHARED
 from irlhf.training.steering_information import SteeringMonitor
@@ -37,7 +37,7 @@ class CompletionTrainer(Trainer):  # type: ignore[misc]
 
     def __init__(self, model: Any, **options: Any) -> None:
         super().__init__(model=model, **options)
-        self.model_accepts_loss_kwargs = True  # counts tokens over all parts of a step
+
         self.projection = model.get_output_embeddings()
         self.figures: Figures = {}  # of the last evaluation
         self.figures_step = -1
@@ -164,19 +164,11 @@ def trainer(
     model: Any, padding: int, families: tuple[Any, list[Family]], folder: Path, plan: TrainingPlan
 ) -> CompletionTrainer:
     """Return a Trainer over (training, validation) families that writes into `folder`."""
-    training, validation = families
-    result = CompletionTrainer(
-        model,
-        args=training_arguments(folder, plan, bool(validation)),
-        train_dataset=training,
-        eval_dataset=validation or None,
-        data_collator=Collator(padding, shares=plan.layout == SHARED),
-        callbacks=[TrainingCallback(folder)],
-    )
-    result.batch, result.objective = plan.batch, plan.objective
+    collator = Collator(padding, shares=plan.layout == SHARED)
+    result: CompletionTrainer = build_trainer(CompletionTrainer, model, folder, plan, rows=families, collator=collator)
+    result.objective = plan.objective
     if plan.objective.name == RA_DPO and not hasattr(model, "disable_adapter"):
         result.reference = copy.deepcopy(model).eval().requires_grad_(False)
-    result.remove_callback(PrinterCallback)  # stdout is for data
     return result
 
 
@@ -186,16 +178,13 @@ def sharing_agrees(model: Any, padding: int, families: Sequence[Family]) -> bool
     They do not if the model has recurrent state or ignores the mask. Tests the first family of several members.
     """
     tried = next((family for family in families if len(family.members) > 1), families[0])
+    losses: list[float] = []
     model.eval()
     with torch.inference_mode():
-        losses = [
-            float(_summed(model, {name: value.to(model.device) for name, value in lay(layout, padding).items()}))
-            for layout in ([tried], alone(tried.members))
-        ]
+        for layout in ([tried], alone(tried.members)):
+            batch = {name: value.to(model.device) for name, value in lay(layout, padding).items()}
+            logits = model(**model_inputs(model, batch), use_cache=False).logits[:, :-1].float().flatten(0, 1)
+            labels = batch["labels"][:, 1:].flatten()
+            losses.append(float(cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")))
     model.train()
     return math.isclose(*losses, rel_tol=_AGREES if device() == "cpu" else _AGREES_ELSEWHERE)
-
-
-def _summed(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    logits = model(**model_inputs(model, batch), use_cache=False).logits[:, :-1].float()
-    return cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED, reduction="sum")

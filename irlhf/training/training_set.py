@@ -48,7 +48,10 @@ class TrainingSet:
         if self.like:
             kept = replace(self.like, base=base, training={}, calibration=None, hosted=None, turns=None)
             return replace(kept, context=settings.context or kept.context)
-        rewards = tuple(self._policy_reward(name, spec) for name, spec in self.specs.items())
+        rewards = tuple(
+            _fitted(name, spec, [(row.rewards[name], row.cluster) for row in self.train if name in row.rewards])
+            for name, spec in self.specs.items()
+        )
         rewards = (self._sum(rewards),) if self.summed else rewards
         template = find_template(PLAIN if settings.baseline in BLIND else settings.template)
         _check_spelling(template, rewards)
@@ -84,8 +87,11 @@ class TrainingSet:
 
     def target_draw(self, policy: Policy, settings: FinetuneSettings) -> TargetDraw:
         """Return the `TargetDraw` of a policy."""
-        thresholds = policy.template.kinds != ["line"]
-        return TargetDraw(policy.template, self._known(policy) if thresholds else {}, settings.drop, settings.drop_all)
+        known: dict[str, list[float]] = {}
+        if policy.template.kinds != ["line"]:  # thresholds are drawn from the rewards of the training rows
+            rows = policy.scaled_rows(self.train)
+            known = {name: sorted(row[name] for row in rows if name in row) for name in policy.names}
+        return TargetDraw(policy.template, known, settings.drop, settings.drop_all)
 
     def learnt(self, policy: Policy, settings: FinetuneSettings) -> list[Example]:
         """Return the examples to train on: all, or those of a baseline."""
@@ -108,11 +114,6 @@ class TrainingSet:
                 " --drop-cut leaves them out"
             )
 
-    def _policy_reward(self, name: str, spec: Reward) -> PolicyReward:
-        return _fitted(
-            name, spec, [(example.rewards[name], example.cluster) for example in self.train if name in example.rewards]
-        )
-
     def _sum(self, rewards: Sequence[PolicyReward]) -> PolicyReward:
         """Return the reward of the single line of `combine: sum`.
 
@@ -132,23 +133,17 @@ class TrainingSet:
             return {SUM: " + ".join(f"{spec.weight:g}*{name}" for name, spec in self.specs.items())}
         return {name: spec.description for name, spec in self.specs.items() if spec.description}
 
-    def _known(self, policy: Policy) -> dict[str, list[float]]:
-        """Return the sorted, scaled rewards of the training rows by name."""
-        rows = policy.scaled_rows(self.train)
-        return {name: sorted(row[name] for row in rows if name in row) for name in policy.names}
-
     def _reservoir(self, rewards: Sequence[PolicyReward], seed: int) -> tuple[tuple[float, ...], ...]:
         """Return the joint rewards of up to RESERVOIR training rows that have all rewards, see `Policy.reservoir`."""
-        vectors = list(zip(*(self._column(reward) for reward in rewards), strict=True))
-        full = [tuple(number for number in vector if number is not None) for vector in vectors]
+        columns = []
+        for reward in rewards:
+            column = [reward.read(example.rewards) for example in self.train]
+            if reward.scale.kind == WITHIN:
+                column = within_ranks(column, [example.cluster for example in self.train], reward.scale.direction)
+            columns.append(column)
+        full = [tuple(number for number in vector if number is not None) for vector in zip(*columns, strict=True)]
         full = [vector for vector in full if len(vector) == len(rewards)]
         return tuple(random.Random(f"{seed}/reservoir").sample(full, min(RESERVOIR, len(full))))
-
-    def _column(self, reward: PolicyReward) -> list[float | None]:
-        raw = [reward.read(example.rewards) for example in self.train]
-        if reward.scale.kind != WITHIN:
-            return raw
-        return within_ranks(raw, [example.cluster for example in self.train], reward.scale.direction)
 
 
 def tool_fields(example: Example) -> dict[str, Any]:
@@ -191,7 +186,8 @@ def read_training_set(
     named = _named_rewards(source, rewards, recorded.rewards if not like else None)
     if like:
         warn_of_other_scorers(like.scorers, source)
-        check_same(like, named, (f"{rewards}: the policy of --keep-scales-of", "use the same rewards or remove -r"))
+        who = f"{rewards}: the policy of --keep-scales-of"
+        check_same(like, named, who=who, fix="use the same rewards or remove -r")
     required = tuple(_specs(like)) if like else tuple(named.rewards) if named else ()
     for example in unique((where, from_json(row, where)) for where, row in islice(read_rows(source), limit or None)):
         if example.split not in (TRAIN, VALIDATION, ""):
@@ -271,19 +267,19 @@ def _with_numbers(rows: list[Example], lines: Sequence[_RewardLine]) -> list[Exa
 def _specs(like: Policy) -> dict[str, Reward]:
     """Return the rewards that a policy reads from a row, by name; a sum is replaced by its parts."""
     parts = [part for reward in like.rewards for part in (reward.parts or (reward,))]
-    return {part.name: Reward(direction=_direction(part), weight=part.weight) for part in parts}
+    return {
+        part.name: Reward(
+            direction=part.direction if isinstance(part, Part) else part.scale.direction, weight=part.weight
+        )
+        for part in parts
+    }
 
 
-def _direction(part: Part | PolicyReward) -> Any:
-    return part.direction if isinstance(part, Part) else part.scale.direction
-
-
-def check_same(policy: Policy, named: Rewards | None, places: tuple[str, str]) -> None:
+def check_same(policy: Policy, named: Rewards | None, *, who: str, fix: str) -> None:
     """Raise ConfigError unless names and directions equal those of the policy. Weights and scales may differ."""
     known = {name: spec.direction for name, spec in _specs(policy).items()}
     given = {name: spec.direction for name, spec in named.rewards.items()} if named else known
     if given != known:
-        who, fix = places
         listed = ", ".join(f"{name} ({direction})" for name, direction in known.items())
         raise ConfigError(f"{who} has the rewards {listed}; {fix}")
 

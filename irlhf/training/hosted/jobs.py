@@ -25,8 +25,7 @@ from irlhf.training.hosted.job_submission import DEAD, JOB_FILE, JobRecord, find
 from irlhf.training.hosted.run import HostedPlan, epochs_of, train
 from irlhf.training.hosted.settings import PREFIX, HostedSettings
 from irlhf.training.hosted.task import HostedTask, policy, reward_model
-from irlhf.training.reward_model.settings import RewardModelSettings
-from irlhf.training.settings import FinetuneSettings
+from irlhf.training.settings import FinetuneSettings, RewardModelSettings
 
 OPEN, COMPLETE, UNKNOWN = "open", "complete", "not known"
 _DEPTHS = ("", "*/", "*/*/")  # such as online/round-1/policy

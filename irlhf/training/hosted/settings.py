@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from irlhf.core.errors import ConfigError
-from irlhf.training.reward_model.settings import RewardModelSettings
-from irlhf.training.settings import CONTRAST, FinetuneSettings
+from irlhf.training.settings import CONTRAST, FinetuneSettings, RewardModelSettings
 
 PREFIX = "openai:"  # prefix of the names of bases that are trained at a host
 

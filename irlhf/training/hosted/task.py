@@ -13,10 +13,14 @@ from irlhf.policy.policy_file import FILE
 from irlhf.policy.remote_model import HOSTED_KEY, REWARD_FILE, RemoteModel
 from irlhf.training.baselines import PROMPTED
 from irlhf.training.preference_file import preference_rows, training_preferences
-from irlhf.training.reward_model.pair_split import read_preferences, tell
-from irlhf.training.reward_model.rows import origin, reward_model_manifest, verdict_rows
-from irlhf.training.reward_model.settings import RewardModelSettings
-from irlhf.training.settings import RA_DPO, FinetuneSettings
+from irlhf.training.reward_model.training_data import (
+    origin,
+    read_preferences,
+    reward_model_manifest,
+    tell,
+    verdict_rows,
+)
+from irlhf.training.settings import RA_DPO, FinetuneSettings, RewardModelSettings
 from irlhf.training.training_set import VALIDATION_ROWS, finetune_manifest, read_training
 
 CONTEXT = 8192  # tokens; providers do not report theirs

@@ -10,59 +10,28 @@ Both rows of a pair are in the same batch, and all pairs have the same weight:
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import logsigmoid
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer
+from transformers import Trainer
 
 from irlhf.models.classifier import Row
 from irlhf.training.batching import LengthBatches
-from irlhf.training.callbacks import EpochLoader, TrainingCallback, TrainingPlan, held_out, training_arguments
+from irlhf.training.callbacks import EpochLoader, held_out
 
 
-class EncodedPair(NamedTuple):
-    """The encoded rows of a pair."""
+class EncodedItem(NamedTuple):
+    """The encoded rows of a pair, the chosen one first, or the one row of a rating."""
 
-    chosen: Row
-    rejected: Row
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        """The rows that the model reads."""
-        return self.chosen, self.rejected
+    rows: tuple[Row, ...]
+    label: float = 1.0  # the standardized rating; the loss of pairs does not use it
 
     @property
     def width(self) -> int:
         """Number of tokens of the longer row."""
-        return max(len(row["input_ids"]) for row in self)
-
-    @property
-    def label(self) -> float:
-        """Not used by the loss."""
-        return 1.0
-
-
-class EncodedRating(NamedTuple):
-    """An encoded row and its standardized rating."""
-
-    row: Row
-    label: float
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        """The row that the model reads."""
-        return (self.row,)
-
-    @property
-    def width(self) -> int:
-        """Number of tokens."""
-        return len(self.row["input_ids"])
-
-
-Encoded = EncodedPair | EncodedRating
+        return max(len(row["input_ids"]) for row in self.rows)
 
 
 class PairCollator:
@@ -71,7 +40,7 @@ class PairCollator:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
 
-    def __call__(self, items: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+    def __call__(self, items: Sequence[EncodedItem]) -> dict[str, torch.Tensor]:
         """Return the model inputs [2 * pairs or ratings, width] and `labels`, by which the Trainer counts them."""
         rows = [row for side in zip(*(item.rows for item in items), strict=True) for row in side]
         labels = torch.tensor([item.label for item in items])
@@ -83,10 +52,6 @@ class PairTrainer(Trainer):  # type: ignore[misc]
 
     loss_is_scaled_for_ga = True
     batch = 1.0  # pairs per step
-
-    def __init__(self, model: Any, **options: Any) -> None:
-        super().__init__(model=model, **options)
-        self.model_accepts_loss_kwargs = True  # counts pairs over all parts of a step
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return a loader of the training pairs in batches of similar length."""
@@ -131,21 +96,3 @@ class PairTrainer(Trainer):  # type: ignore[misc]
                 total += float(self.total_loss(self.model, self._prepare_inputs(batch)))
         self.model.train()
         return held_out(self, total / len(order))
-
-
-def pair_trainer(
-    model: Any, tokenizer: Any, pairs: tuple[Sequence[Encoded], Sequence[Encoded]], folder: Path, plan: TrainingPlan
-) -> PairTrainer:
-    """Return a Trainer over (training, validation) pairs or ratings that writes into `folder`."""
-    training, validation = pairs
-    trainer = PairTrainer(
-        model,
-        args=training_arguments(folder, plan, bool(validation)),
-        train_dataset=training,
-        eval_dataset=validation or None,
-        data_collator=PairCollator(tokenizer),
-        callbacks=[TrainingCallback(folder)],
-    )
-    trainer.batch = plan.batch
-    trainer.remove_callback(PrinterCallback)  # stdout is for data
-    return trainer

@@ -25,12 +25,21 @@ from irlhf.models.turn_probe import Refused
 from irlhf.policy.model_card import write_reward_model_card
 from irlhf.policy.policy_file import TINY
 from irlhf.policy.remote_model import REWARD_FILE
-from irlhf.training.callbacks import TrainingPlan, check_tracker, forget_checkpoints, newest_complete
-from irlhf.training.checkpoints import digest, disk_errors_as_output_errors, refuse_broken, save, versions
-from irlhf.training.reward_model.pair_split import Preferences
-from irlhf.training.reward_model.pairwise_trainer import Encoded, EncodedPair, EncodedRating, pair_trainer
-from irlhf.training.reward_model.ratings import Rating, Ratings, rating_figures
-from irlhf.training.reward_model.settings import RewardModelSettings
+from irlhf.training.callbacks import (
+    TrainingPlan,
+    build_trainer,
+    check_tracker,
+    digest,
+    disk_errors_as_output_errors,
+    forget_checkpoints,
+    newest_complete,
+    refuse_broken,
+    save,
+    versions,
+)
+from irlhf.training.reward_model.pairwise_trainer import EncodedItem, PairCollator, PairTrainer
+from irlhf.training.reward_model.training_data import Preferences, Rating, Ratings, rating_figures
+from irlhf.training.settings import RewardModelSettings
 
 _TINY_CONTEXT = 512  # tokens
 # Epochs for pairs and for ratings. More epochs of pairs overfit; there are fewer ratings, one row each.
@@ -64,9 +73,9 @@ def train(
     )
     started = time.monotonic()
     with fitting_threads(model), disk_errors_as_output_errors(folder):
-        pair_trainer(model, tokenizer, (encoded, validation[:_CURVE]), folder, plan).train(
-            resume_from_checkpoint=newest_complete(folder)
-        )
+        rows, collator = (encoded, validation[:_CURVE]), PairCollator(tokenizer)
+        trainer = build_trainer(PairTrainer, model, folder, plan, rows=rows, collator=collator)
+        trainer.train(resume_from_checkpoint=newest_complete(folder))
         refuse_broken(model)
         if isinstance(preferences, Ratings):
             model.config.rating_units = list(units)  # Reader returns logits in these units
@@ -118,10 +127,10 @@ def _start(preferences: Preferences | Ratings, base: str, settings: RewardModelS
 
 def _encode(
     items: Sequence[Item], shown: Shown, units: tuple[float, float], counts: Counter[str]
-) -> tuple[list[Item], list[Encoded]]:
+) -> tuple[list[Item], list[EncodedItem]]:
     """Return the items that the chat template accepts, and their encoded rows; count skipped and shortened rows."""
     kept: list[Item] = []
-    encoded: list[Encoded] = []
+    encoded: list[EncodedItem] = []
     mean, deviation = units
     for item in items:
         try:
@@ -136,10 +145,8 @@ def _encode(
         if cut:
             counts["rows shortened at the beginning"] += cut
         kept.append(item)
-        if isinstance(item, Rating):
-            encoded.append(EncodedRating(rows[0], (item.value - mean) / deviation))
-        else:
-            encoded.append(EncodedPair(*rows))
+        label = (item.value - mean) / deviation if isinstance(item, Rating) else 1.0
+        encoded.append(EncodedItem(tuple(rows), label))
     return kept, encoded
 
 
@@ -157,7 +164,7 @@ def _plan(model: Any, base: str, items: int, kind: str, settings: RewardModelSet
     )
 
 
-def _measured(reader: Reader, items: Sequence[Item], rows: Sequence[Encoded]) -> dict[str, Any]:
+def _measured(reader: Reader, items: Sequence[Item], rows: Sequence[EncodedItem]) -> dict[str, Any]:
     """Return the figures of held-out pairs or ratings, computed as in scoring, or {} if none are held out."""
     if not items:
         console.note("validation: nothing was held out")
