@@ -536,12 +536,12 @@ def test_any_rows_are_the_same_from_parquet(rows: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ([None, "1", 1], "row 2 has text and row 3 has a whole number"),
-        ([CHAT, "Hi"], "row 1 has a list and row 2 has text"),
-        ([[{"a": 1}], [{"a": [1]}]], "row 1 has a whole number and row 2 has a list"),
-        ([True, 1], "row 1 has true or false and row 2 has a whole number"),
-        ([2**53 + 1, 0.5], "a number of 16 digits does not fit the column's type"),
-        ([10**30], "a number of 31 digits does not fit the column's type"),
+        ([None, "1", 1], "it is a number in row 3 and text elsewhere"),
+        ([CHAT, "Hi"], "it is text in row 2 and a list elsewhere"),
+        ([[{"a": 1}], [{"a": [1]}]], "a is a list in row 2 and a number elsewhere"),
+        ([True, 1], "it is a number in row 2 and true or false elsewhere"),
+        ([2**53 + 1, 0.5], "it has integers that are too large for its type"),
+        ([10**30], "it has integers that are too large for its type"),
         ([{}], "it holds an object that is always empty"),
         ([{f"{n}": n} for n in range(1001)], "it has over 1,000 names"),
         ([json.loads("[" * 40 + "]" * 40)], "it is nested deeper than 32 levels"),
@@ -584,7 +584,7 @@ def test_what_is_json_text_is_said_once_the_rows_are_written() -> None:
     rows = [{"prompt": "p", "completion": "c"}, {"prompt": CHAT, "completion": "c"}]
     put("raw.jsonl", jsonl(rows))
     told = call("prepare", "raw.jsonl", "-o", "out.parquet").err
-    assert "out.parquet: column 'prompt' is written as JSON text: row 1 has text and row 2 has a list" in told
+    assert "out.parquet: column 'prompt' is written as JSON text: it is a list in row 2 and text elsewhere" in told
     assert [row["prompt"] for _, row in read_rows(Path("out.parquet"))] == ["p", CHAT]
 
 

@@ -11,10 +11,10 @@ from irlhf.core import console
 from irlhf.core.example import Example, UniqueIds, Where, as_messages
 from irlhf.core.hashing import add_new
 from irlhf.data.cleaning import LOOKS_LIKE_TRANSCRIPT, SYSTEM, special_text
-from irlhf.data.features import Columns
 from irlhf.data.formats.base import Format
 from irlhf.data.formats.helpers import NOTED
 from irlhf.data.raw_rows import UNPARSED
+from irlhf.io.column_types import ColumnTypes
 
 SPECIAL = "special tokens"  # count of rows with text like a special token
 _GIVEN = "given_"
@@ -37,7 +37,7 @@ class PrepareReport:
     first: str = ""  # location and text of the first special token
     seen: set[int] = field(default_factory=set)  # fingerprints of prompt and completion
     ids: UniqueIds = field(default_factory=UniqueIds)
-    columns: Columns | None = None  # column types, for data sets with a data card
+    columns: ColumnTypes | None = None  # column types, for data sets with a data card
 
     def say(self, path: Path, shape: str) -> None:
         """Record how a file was read."""

@@ -1,100 +1,99 @@
-"""Infer the type of each column of JSON rows, for file formats with typed columns."""
+"""Infer one type per column of JSON rows, for parquet files and data cards.
 
-from collections.abc import Iterator, Mapping
+A type is the name of a scalar type, a list with the type of its items, or a dict of types by name.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
-TEXT, FLAG, WHOLE, FRACTION = "text", "true or false", "a whole number", "a fraction"
-OBJECT, LIST = "an object", "a list"
+from irlhf.core.errors import DataError
+from irlhf.core.example import Where
 
-_KINDS: Mapping[type, str] = {str: TEXT, bool: FLAG, int: WHOLE, float: FRACTION, dict: OBJECT, list: LIST}
+ColumnType: TypeAlias = "str | list[ColumnType] | dict[str, ColumnType]"
+
+NULL, TEXT, FLAG, WHOLE, FRACTION = "null", "string", "bool", "int64", "float64"  # NULL: no value seen so far
+EXACT = "exact integer"  # integers that float64 holds exactly, so they can join FRACTION
+INEXACT = "inexact number"  # neither int64 nor float64 holds all of these numbers exactly
+
+_KINDS = {NULL: "nothing", TEXT: "text", FLAG: "true or false"}
+_NUMBERS = (EXACT, WHOLE, FRACTION, INEXACT)
 _EXACT = 2**53  # largest integer up to which a float holds all integers exactly
-_LARGEST = 2**63 - 1
-_DEEPEST = 32  # levels; Arrow reads schemas of up to 64
-_MOST = 1000  # nested names in one column
+_INT64 = 2**63
 
 
-@dataclass(slots=True)
-class Shape:
-    """The type of a value: its kind (empty if only null was seen so far) and the types inside it."""
+class TypeClash(ValueError):
+    """Two values have no common type."""
 
-    kind: str = ""
-    row: int = 0  # 1-based number of the first row with a value
-    size: int = 0  # absolute value of the largest integer
-    inside: dict[str, "Shape"] = field(default_factory=dict)  # by name; the items of a list are under ITEMS
-
-    def parts(self) -> Iterator[tuple[str, "Shape"]]:
-        """Yield the names and types inside, without those that are null in every row."""
-        return ((name, shape) for name, shape in self.inside.items() if shape.kind or self.kind == LIST)
-
-
-ITEMS = ""
+    def __init__(self, name: str, here: str, elsewhere: str) -> None:
+        super().__init__(f"'{name:.80}' is {here} here and {elsewhere} elsewhere")
+        self.name, self.here, self.elsewhere = name, here, elsewhere
 
 
 @dataclass
-class Column:
-    """One column: its type, or the reason why its values have no common type."""
+class ColumnTypes:
+    """The types of all columns of the rows so far."""
 
-    shape: Shape = field(default_factory=Shape)
-    clash: str = ""
-    names: int = 0
+    types: dict[str, ColumnType] = field(default_factory=dict)
+    known: Mapping[str, ColumnType] = field(default_factory=dict)  # types that are fixed in advance
 
-    def take(self, value: Any, row: int) -> None:
-        """Widen the type so that it includes one more value."""
-        if self.clash:
-            return
-        try:
-            self._take(self.shape, value, row)
-        except _Clash as clash:
-            self.clash, self.shape = str(clash), Shape()
-
-    def settle(self) -> None:
-        """Check, after the last row, whether the type can be written."""
-        self.clash = self.clash or _trouble(self.shape)
-
-    def _take(self, shape: Shape, value: Any, row: int) -> None:
-        if value is None:
-            return
-        kind = _KINDS[type(value)]
-        if kind != shape.kind:
-            _widen(shape, kind, row)
-        if kind == WHOLE:
-            shape.size = max(shape.size, abs(value))
-        elif kind == OBJECT:
-            for name, item in value.items():
-                self._take(self._part(shape, name), item, row)
-        elif kind == LIST:
-            items = self._part(shape, ITEMS)
-            for item in value:
-                self._take(items, item, row)
-
-    def _part(self, shape: Shape, name: str) -> Shape:
-        if name not in shape.inside:
-            self.names += 1
-            if self.names > _MOST:
-                raise _Clash(f"it has over {_MOST:,} names")
-            shape.inside[name] = Shape()
-        return shape.inside[name]
+    def take(self, rows: Iterable[Mapping[str, Any]], where: Where) -> None:
+        """Add rows. Raises DataError, without adding any, if a column would have two types."""
+        types: ColumnType = self.types
+        for row in rows:
+            try:
+                types = merged(merged(types, type_of(row)), dict(self.known))
+            except TypeClash as error:
+                remedy = "each column needs one type; fix the row, or use --on-bad-row skip"
+                raise DataError(f"{where}: {error}; {remedy}") from error
+        assert isinstance(types, dict)
+        self.types = types
 
 
-class _Clash(Exception):
-    """The reason why values have no common type."""
+def type_of(value: object, name: str = "") -> ColumnType:
+    """Return the type of a JSON value. Raises TypeClash for a list of several types."""
+    if value is None or isinstance(value, str):
+        return NULL if value is None else TEXT
+    if isinstance(value, dict):
+        return {key: type_of(item, _inside(name, key)) for key, item in value.items()}
+    if isinstance(value, list):
+        items: ColumnType = NULL
+        for item in value:
+            items = merged(items, type_of(item, name), name)
+        return [items]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return EXACT if abs(value) <= _EXACT else WHOLE if -_INT64 <= value < _INT64 else INEXACT
+    return FLAG if isinstance(value, bool) else FRACTION
 
 
-def _widen(shape: Shape, kind: str, row: int) -> None:
-    if not shape.kind:
-        shape.kind, shape.row = kind, row
-    elif {shape.kind, kind} == {WHOLE, FRACTION}:
-        shape.kind = FRACTION
-    else:
-        raise _Clash(f"row {shape.row} has {shape.kind} and row {row} has {kind}")
+def merged(left: ColumnType, right: ColumnType, name: str = "") -> ColumnType:
+    """Return the common type; `left` itself if it includes `right`. Raises TypeClash with the name of the field."""
+    if right in (left, NULL):
+        return left
+    if left == NULL:
+        return right
+    if isinstance(left, dict) and isinstance(right, dict):
+        changed = {}
+        for key, kind in right.items():
+            before = left.get(key, NULL)
+            wider = merged(before, kind, _inside(name, key))
+            if wider is not before or key not in left:
+                changed[key] = wider
+        return {**left, **changed} if changed else left
+    if isinstance(left, list) and isinstance(right, list):
+        items = merged(left[0], right[0], name)
+        return left if items is left[0] else [items]
+    if left in _NUMBERS and right in _NUMBERS:
+        wider_numbers = {left, right} - {EXACT}
+        return wider_numbers.pop() if len(wider_numbers) == 1 else INEXACT
+    raise TypeClash(name, _kind(right), _kind(left))
 
 
-def _trouble(shape: Shape, depth: int = 1) -> str:
-    if shape.size > (_EXACT if shape.kind == FRACTION else _LARGEST):
-        return f"a number of {len(str(shape.size))} digits does not fit the column's type"
-    if depth > _DEEPEST:
-        return f"it is nested deeper than {_DEEPEST} levels"
-    if shape.kind == OBJECT and not any(shape.parts()):
-        return "it holds an object that is always empty"
-    return next(filter(None, (_trouble(inner, depth + 1) for _, inner in shape.parts())), "")
+def _inside(name: str, key: str) -> str:
+    return f"{name}.{key}" if name else key
+
+
+def _kind(given: ColumnType) -> str:
+    if isinstance(given, dict):
+        return "an object"
+    return "a list" if isinstance(given, list) else _KINDS.get(given, "a number")

@@ -7,6 +7,7 @@ values.
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from os import SEEK_END
@@ -15,7 +16,19 @@ from typing import IO, Any
 
 from irlhf.core.errors import ConfigError, DataError
 from irlhf.core.example import Where
-from irlhf.io.column_types import FLAG, FRACTION, ITEMS, LIST, TEXT, WHOLE, Column, Shape
+from irlhf.io.column_types import (
+    EXACT,
+    FLAG,
+    FRACTION,
+    INEXACT,
+    NULL,
+    TEXT,
+    WHOLE,
+    ColumnType,
+    TypeClash,
+    merged,
+    type_of,
+)
 from irlhf.io.jsonl import Broken, Given, checked, first_line, parse_row, refuse
 from irlhf.io.tables import repeated
 
@@ -34,6 +47,37 @@ _PARQUET, _ARROW_FILE = b"PAR1", b"ARRO"  # first bytes
 _MARK = {b"irlhf": b"json"}  # schema metadata of columns with JSON text
 _GROUP = 16 * 2**20  # bytes of rows in one row group
 _WIDEST = 5000  # columns
+_MOST_NAMES = 1000  # in the objects of one column
+_DEEPEST = 32  # levels; Arrow reads schemas of up to 64
+_SCALARS = {
+    NULL: pyarrow.null(),
+    TEXT: pyarrow.string(),
+    FLAG: pyarrow.bool_(),
+    EXACT: pyarrow.int64(),
+    WHOLE: pyarrow.int64(),
+    FRACTION: pyarrow.float64(),
+}
+
+
+@dataclass
+class _Column:
+    """One column: its type, or the reason why it is written as JSON text."""
+
+    type: ColumnType = NULL
+    reason: str = ""
+
+    def take(self, value: object, row: int) -> None:
+        """Widen the type so that it includes one more value."""
+        if self.reason:
+            return
+        try:
+            wider = merged(self.type, type_of(value))
+        except TypeClash as clash:
+            self.reason = f"{clash.name or 'it'} is {clash.here} in row {row} and {clash.elsewhere} elsewhere"
+            return
+        if wider is not self.type:
+            self.type = wider
+            self.reason = f"it has over {_MOST_NAMES:,} names" if _names_in(wider) > _MOST_NAMES else ""
 
 
 def rows_of(raw: IO[bytes], path: Path) -> Iterator[tuple[Where, Given]]:
@@ -80,22 +124,22 @@ def write(source: Path, target: Path) -> dict[str, str]:
     The rows are read twice: to infer the column types, and to write them. A column with integers and floats becomes
     float, and null values are dropped. Raises DataError if there are too many columns.
     """
-    columns: dict[str, Column] = {}
+    columns: dict[str, _Column] = {}
     for number, row in enumerate(_parsed(source), 1):
         for name, value in row.items():
-            columns.setdefault(name, Column()).take(value, number)
+            columns.setdefault(name, _Column()).take(value, number)
         if len(columns) > _WIDEST:
             raise DataError(
                 f"{source}:{number}: over {_WIDEST:,} columns, too many for parquet; use an output that ends in .jsonl"
             )
     for column in columns.values():
-        column.settle()
-    columns = {name: column for name, column in columns.items() if column.clash or column.shape.kind}
+        column.reason = column.reason or _unwritable(column.type)
+    columns = {name: column for name, column in columns.items() if column.reason or column.type != NULL}
     schema = pyarrow.schema([_field(name, column) for name, column in columns.items()])
     with parquet.ParquetWriter(target, schema, compression="zstd") as writer:
         for group in _groups(_batches(_parsed(source), columns, schema)):
             writer.write_table(pyarrow.Table.from_batches(group, schema))
-    return {name: column.clash for name, column in columns.items() if column.clash}
+    return {name: column.reason for name, column in columns.items() if column.reason}
 
 
 def _parsed(source: Path) -> Iterator[dict[str, Any]]:
@@ -104,22 +148,45 @@ def _parsed(source: Path) -> Iterator[dict[str, Any]]:
             yield parse_row(line, Where(str(source), number))
 
 
-def _field(name: str, column: Column) -> Any:
-    if column.clash:
+def _names_in(given: ColumnType) -> int:
+    if isinstance(given, dict):
+        return len(given) + sum(map(_names_in, given.values()))
+    return _names_in(given[0]) if isinstance(given, list) else 0
+
+
+def _unwritable(given: ColumnType, depth: int = 1) -> str:
+    """Return why parquet cannot hold a type, or ""."""
+    if given == INEXACT:
+        return "it has integers that are too large for its type"
+    if depth > _DEEPEST:
+        return f"it is nested deeper than {_DEEPEST} levels"
+    parts = _parts(given) if isinstance(given, dict) else {}
+    if isinstance(given, dict) and not parts:
+        return "it holds an object that is always empty"
+    inside = given if isinstance(given, list) else parts.values()
+    return next(filter(None, (_unwritable(part, depth + 1) for part in inside)), "")
+
+
+def _field(name: str, column: _Column) -> Any:
+    if column.reason:
         return pyarrow.field(name, pyarrow.string(), metadata=_MARK)
-    return pyarrow.field(name, _type(column.shape))
+    return pyarrow.field(name, _arrow_type(column.type))
 
 
-def _type(shape: Shape) -> Any:
-    if not shape.kind:
-        return pyarrow.null()
-    if shape.kind == LIST:
-        return pyarrow.list_(_type(shape.inside.get(ITEMS, Shape())))
-    simple = {TEXT: pyarrow.string(), FLAG: pyarrow.bool_(), WHOLE: pyarrow.int64(), FRACTION: pyarrow.float64()}
-    return simple.get(shape.kind) or pyarrow.struct([(name, _type(inner)) for name, inner in shape.parts()])
+def _arrow_type(given: ColumnType) -> Any:
+    if isinstance(given, str):
+        return _SCALARS[given]
+    if isinstance(given, list):
+        return pyarrow.list_(_arrow_type(given[0]))
+    return pyarrow.struct([(name, _arrow_type(part)) for name, part in _parts(given).items()])
 
 
-def _batches(rows: Iterable[dict[str, Any]], columns: Mapping[str, Column], schema: Any) -> Iterator[Any]:
+def _parts(given: Mapping[str, ColumnType]) -> dict[str, ColumnType]:
+    """Return the types inside an object, without names that are null in every row."""
+    return {name: part for name, part in given.items() if part != NULL}
+
+
+def _batches(rows: Iterable[dict[str, Any]], columns: Mapping[str, _Column], schema: Any) -> Iterator[Any]:
     """Yield record batches of up to _BATCH rows."""
     rows_in_batch: list[dict[str, Any]] = []
     for row in rows:
@@ -130,8 +197,8 @@ def _batches(rows: Iterable[dict[str, Any]], columns: Mapping[str, Column], sche
     yield pyarrow.RecordBatch.from_pylist(rows_in_batch, schema)
 
 
-def _stored(value: Any, column: Column) -> Any:
-    return json.dumps(value, ensure_ascii=False) if column.clash and value is not None else value
+def _stored(value: Any, column: _Column) -> Any:
+    return json.dumps(value, ensure_ascii=False) if column.reason and value is not None else value
 
 
 def _groups(batches: Iterable[Any]) -> Iterator[list[Any]]:

@@ -12,10 +12,11 @@ import yaml
 
 from irlhf.core.example import PAIR, SPLITS, TEST, TRAIN, VALIDATION
 from irlhf.data.cleaning import BEGUN, JOINED
-from irlhf.data.features import Columns, described, fields_as_yaml
 from irlhf.data.formats.base import Format
 from irlhf.data.formats.helpers import CUT, DIFFER, EQUAL, NOTED, TIE
+from irlhf.data.publish.features import described, fields_as_yaml
 from irlhf.data.publish.sources import SOURCES, SourceInfo
+from irlhf.io.column_types import ColumnTypes
 from irlhf.io.markdown import code, escaped, fenced, write_page
 
 FILE = "README.md"
@@ -74,7 +75,7 @@ class Part:
 
 
 def write_data_card(
-    folder: Path, name: str, parts: Sequence[Part], columns: Mapping[str, Columns], settings: Mapping[str, Any]
+    folder: Path, name: str, parts: Sequence[Part], columns: Mapping[str, ColumnTypes], settings: Mapping[str, Any]
 ) -> None:
     """Write the data card of a folder that will be called `name`. Equal data sets get equal cards."""
     origins = [SOURCES[name] for name in _each(part.known.name for part in parts) if name in SOURCES]
@@ -111,7 +112,7 @@ def write_data_card(
 
 
 def _front(
-    name: str, parts: Sequence[Part], columns: Mapping[str, Columns], origins: Sequence[SourceInfo], licence: str
+    name: str, parts: Sequence[Part], columns: Mapping[str, ColumnTypes], origins: Sequence[SourceInfo], licence: str
 ) -> dict[str, Any]:
     """Return the front matter of the card, which tells the hub and its loaders the files and column types."""
     rows = _rows(parts)
@@ -134,7 +135,7 @@ def _front(
         "dataset_info": [
             {
                 "config_name": subset,
-                "features": fields_as_yaml(columns[subset].features),
+                "features": fields_as_yaml(columns[subset].types),
                 "splits": [{"name": split, "num_examples": _rows(source)} for split, source in splits.items()],
             }
             for subset, splits in _subsets(parts).items()
@@ -142,11 +143,11 @@ def _front(
     }
 
 
-def _types(columns: Mapping[str, Columns]) -> list[tuple[str, str]]:
+def _types(columns: Mapping[str, ColumnTypes]) -> list[tuple[str, str]]:
     """Return every field with its types, which may differ between subsets."""
     types: dict[str, dict[str, None]] = {}
     for column in columns.values():
-        for key, feature in column.features.items():
+        for key, feature in column.types.items():
             types.setdefault(key, {})[described(feature)] = None
     return [(key, " or ".join(kinds)) for key, kinds in types.items()]
 

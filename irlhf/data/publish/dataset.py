@@ -18,12 +18,12 @@ from typing import Any
 from irlhf.core import console
 from irlhf.core.errors import ConfigError, DataError
 from irlhf.core.example import SPLITS, TRAIN, Example, Where, as_messages
-from irlhf.data.features import TEXT, Columns
 from irlhf.data.formats.base import Rejected
 from irlhf.data.formats.helpers import NOTED, notes
 from irlhf.data.publish.data_card import MOST_ROWS, SOURCE_ROW, USER_TURNS, Aside, Part, write_data_card
 from irlhf.data.publish.sources import SOURCES
 from irlhf.data.report import PrepareReport
+from irlhf.io.column_types import TEXT, ColumnTypes
 from irlhf.io.files import STREAM, whole_file
 from irlhf.io.manifest import manifest_path, read_manifest
 from irlhf.io.resumable import ResumableWriter, RunManifest, beside, outcome, resumable_folder, resumable_output
@@ -36,7 +36,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")  # characters that are unsafe in file 
 _SPLIT = re.compile(rf"(?:(?P<subset>.+)[._-])?(?P<split>{'|'.join(SPLITS)})")
 
 
-def typed(examples: Sequence[Example | Rejected], where: Where, columns: Columns) -> list[Example | Rejected]:
+def typed(examples: Sequence[Example | Rejected], where: Where, columns: ColumnTypes) -> list[Example | Rejected]:
     """Return the examples of a row with the fields of a data set. Raises DataError if a column type differs."""
     full = [_documented(example, where) if isinstance(example, Example) else example for example in examples]
     typed_examples = (
@@ -57,7 +57,7 @@ def publish(
         if folder is not None:
             for stale in folder.iterdir():
                 stale.unlink()
-            columns = {_subset(name): Columns(known={NOTED: [TEXT]}) for name in files.values()}
+            columns = {_subset(name): ColumnTypes(known={NOTED: [TEXT]}) for name in files.values()}
             for path, name in files.items():
                 findings.columns = columns[_subset(name)]
                 parts.append(_part(path, folder / name, fill, findings))
