@@ -1,5 +1,8 @@
 # ruff: noqa: RUF001 - special tokens of DeepSeek
-"""Chat templates of the structure of well-known bases, rewritten for tests, and small models that use them."""
+"""Chat templates of the structure of well-known bases, rewritten for tests, and small models that use them.
+
+docs/chat-templates.md has the public originals that they were compared with.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 _CALLS = (
-    "{% for c in m.tool_calls or [] %}\n<tool_call>\n"
+    "{% for c in m.tool_calls or [] %}{{ '\n' if m.content or NEWLINE or not loop.first }}<tool_call>\n"
     '{"name": "{{ (c.function or c).name }}", "arguments": {{ (c.function or c).arguments | tojson }}}\n</tool_call>'
     "{% endfor %}"
 )
@@ -18,86 +21,122 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}" + _CHATML_PROMPT
 )
 _TOOLS = "{% for t in tools or [] %}{{ t | tojson }}\n{% endfor %}"
+_ALTERNATE = (
+    "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+)
 _QWEN = (
-    "{% if messages[0].role == 'system' or tools %}<|im_start|>system\n"
-    "{% if messages[0].role == 'system' %}{{ messages[0].content }}\n{% endif %}"
-    + _TOOLS
-    + "<|im_end|>\n{% endif %}{% for m in messages %}{% if m.role == 'tool' %}"
-    "<|im_start|>user\n<tool_response>\n{{ m.content }}\n</tool_response><|im_end|>\n"
-    "{% elif m.role == 'user' %}<|im_start|>user\n{{ m.content }}<|im_end|>\n"
-    "{% elif m.role == 'assistant' %}<|im_start|>assistant\nANSWER" + _CALLS + "<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if messages[0].role == 'system' or tools or DEFAULT %}<|im_start|>system\n"
+    "{{ messages[0].content if messages[0].role == 'system' else DEFAULT }}"
+    "{% if tools %}\n\n# Tools\n<tools>\n" + _TOOLS + "</tools>{% endif %}<|im_end|>\n{% endif %}"
+    "{% set ns = namespace(asked=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.asked = loop.index0 %}"
+    "{% endif %}{% endfor %}{% for m in messages %}{% if m.role == 'tool' %}"
+    "{% if loop.first or messages[loop.index0 - 1].role != 'tool' %}<|im_start|>user{% endif %}"
+    "{{ '\n' }}<tool_response>\n{{ m.content }}\n</tool_response>"
+    "{% if loop.last or messages[loop.index0 + 1].role != 'tool' %}<|im_end|>\n{% endif %}"
+    "{% elif m.role == 'user' or (m.role == 'system' and not loop.first) %}"
+    "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+    "{% elif m.role == 'assistant' %}<|im_start|>assistantANSWER" + _CALLS + "<|im_end|>\n{% endif %}{% endfor %}"
 ) + _CHATML_PROMPT
+_QWEN2_ANSWER = "{{ '\n' + m.content if m.content }}"
 _QWEN3_ANSWER = (
-    "{% set c = m.content or '' %}{% set r = m.reasoning_content or '' %}{% if '</think>' in c %}"
+    "{% set c = m.content %}{% set r = m.reasoning_content or '' %}{% if not r and '</think>' in c %}"
     "{% set r = c.split('</think>')[0].split('<think>')[-1].strip('\n') %}"
-    "{% set c = c.split('</think>')[-1].lstrip('\n') %}"
-    "{% endif %}{% if loop.last or r %}<think>\n{{ r.strip('\n') }}\n</think>\n\n{% endif %}{{ c }}"
+    "{% set c = c.split('</think>')[-1].lstrip('\n') %}{% endif %}{{ '\n' }}"
+    "{% if loop.index0 > ns.asked and (loop.last or r) %}"
+    "{{ '<think>\n' + r.strip('\n') + '\n</think>\n\n' + c.lstrip('\n') }}{% else %}{{ c }}{% endif %}"
 )
 _LLAMA3 = (
-    "{{ bos_token }}{% if tools %}<|start_header_id|>system<|end_header_id|>\n\n" + _TOOLS + "<|eot_id|>{% endif %}"
-    "{% for m in messages %}{% if m.tool_calls %}<|start_header_id|>assistant<|end_header_id|>\n\n"
+    "{{ bos_token }}{% set first = messages[0].content if messages[0].role == 'system' else '' %}"
+    "{% set turns = messages[1:] if messages[0].role == 'system' else messages %}"
+    "<|start_header_id|>system<|end_header_id|>\n\n"
+    "Today: {{ strftime_now('%d %b %Y') }}\n\n{{ first | trim }}<|eot_id|>"
+    "{% for m in turns %}{% if 'tool_calls' in m %}{% if m.tool_calls | length != 1 %}"
+    "{{ raise_exception('only one call at once') }}{% endif %}<|start_header_id|>assistant<|end_header_id|>\n\n"
     '{"name": "{{ m.tool_calls[0].function.name }}", "parameters": {{ m.tool_calls[0].function.arguments | tojson }}}'
-    "<|eot_id|>{% else %}<|start_header_id|>{{ 'ipython' if m.role == 'tool' else m.role }}<|end_header_id|>\n\n"
+    "<|eot_id|>{% elif m.role == 'tool' %}<|start_header_id|>ipython<|end_header_id|>\n\n"
+    "{{ m.content | tojson }}<|eot_id|>{% else %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+    "{% if loop.first and tools %}Given these functions, answer with a call.\n" + _TOOLS + "\n{% endif %}"
     "{{ m.content | trim }}<|eot_id|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 _GEMMA3 = (
     "{{ bos_token }}{% set first = '' %}{% set turns = messages %}{% if messages[0].role == 'system' %}"
-    "{% set first = messages[0].content ~ '\n\n' %}{% set turns = messages[1:] %}{% endif %}{% for m in turns %}"
-    "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
-    "<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
-    "{{ first if loop.first }}{{ m.content | trim }}<end_of_turn>\n{% endfor %}"
+    "{% set first = messages[0].content + '\n\n' %}{% set turns = messages[1:] %}{% endif %}"
+    "{% for m in turns %}" + _ALTERNATE + "<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
+    "{{ first if loop.first }}{% if m.content is not string %}{{ raise_exception('not a text') }}{% endif %}"
+    "{{ m.content | trim }}<end_of_turn>\n{% endfor %}"
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
+# As in Nemo: ids of nine characters, and a system message in the last user turn, if no message follows.
 _MISTRAL = (
-    "{{ bos_token }}{% set ns = namespace(system='') %}{% for m in messages %}{% if m.role == 'system' %}"
-    "{% set ns.system = m.content ~ '\n\n' %}{% elif m.role == 'user' %}"
-    "{% if tools and loop.last %}[AVAILABLE_TOOLS] {{ tools | tojson }}[/AVAILABLE_TOOLS]{% endif %}"
-    "[INST] {{ ns.system }}{{ m.content }}[/INST]{% set ns.system = '' %}{% elif m.tool_calls %}[TOOL_CALLS] ["
-    '{% for c in m.tool_calls %}{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
-    "{% endfor %}]{{ eos_token }}{% elif m.role == 'tool' %}[TOOL_RESULTS] {{ m.content }}[/TOOL_RESULTS]"
-    "{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    "{{ bos_token }}{% set turns = messages[1:] if messages[0].role == 'system' else messages %}"
+    "{% set users = turns | selectattr('role', 'equalto', 'user') | list %}{% set ns = namespace(i=0) %}"
+    "{% for m in turns %}{% if m.role != 'tool' and m.tool_calls is not defined %}"
+    "{% if (m.role == 'user') != (ns.i % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    "{% set ns.i = ns.i + 1 %}{% endif %}{% endfor %}{% for m in turns %}{% if m.role == 'user' %}"
+    "{% if tools and m == users[-1] %}[AVAILABLE_TOOLS]{{ tools | tojson }}[/AVAILABLE_TOOLS]{% endif %}[INST]"
+    "{% if loop.last and turns | length < messages | length %}{{ messages[0].content + '\n\n' }}{% endif %}"
+    "{{ m.content }}[/INST]{% elif m.tool_calls is defined %}[TOOL_CALLS][{% for c in m.tool_calls %}"
+    "{% if not c.id is defined or c.id | length != 9 %}{{ raise_exception('nine characters') }}{% endif %}"
+    '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}, "id": "{{ c.id }}"}'
+    "{{ ', ' if not loop.last }}{% endfor %}]{{ eos_token }}{% elif m.role == 'tool' %}"
+    "{% if m.tool_call_id | length != 9 %}{{ raise_exception('nine characters') }}{% endif %}"
+    '[TOOL_RESULTS]{"content": {{ m.content }}, "call_id": "{{ m.tool_call_id }}"}[/TOOL_RESULTS]'
+    "{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
 )
 _PHI4 = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}<|im_sep|>{{ m.content }}<|im_end|>{% endfor %}"
+    "{% for m in messages %}{% if m.role in ['system', 'user', 'assistant'] %}"
+    "{{ '<|im_start|>' + m.role + '<|im_sep|>' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant<|im_sep|>{% endif %}"
 )
 _R1 = (
-    "{{ bos_token }}{% set ns = namespace(is_tool=false) %}{% for m in messages %}{% if m.role == 'system' %}"
-    "{{ m.content }}{% elif m.role == 'user' %}{{ '<｜User｜>' + m['content'] }}{% set ns.is_tool = false %}"
-    "{% elif m.role == 'tool' %}<tool_output>{{ m.content }}</tool_output>{% set ns.is_tool = true %}"
-    "{% elif m['content'] is none %}<｜Assistant｜>{% for c in m.tool_calls %}"
-    "{{ '<tool_call>' + c['function']['name'] + '\n```json\n' + c['function']['arguments'] + '\n```</tool_call>' }}"
-    "{% endfor %}{{ eos_token }}{% else %}<｜Assistant｜>"
-    "{{ m['content'].split('</think>')[-1] }}{{ eos_token }}{% endif %}{% endfor %}"
+    "{{ bos_token }}{% set ns = namespace(is_tool=false) %}{% for m in messages if m.role == 'system' %}"
+    "{{ m.content }}{% endfor %}{% for m in messages %}"
+    "{% if m.role == 'user' %}{{ '<｜User｜>' + m['content'] }}{% set ns.is_tool = false %}"
+    "{% elif m.role == 'tool' %}<｜tool▁output▁begin｜>{{ m.content }}<｜tool▁output▁end｜>{% set ns.is_tool = true %}"
+    "{% elif m.role == 'assistant' and m['content'] is none %}<｜Assistant｜>{% for c in m.tool_calls %}"
+    "{{ '<｜tool▁call▁begin｜>' + c.function.name + '\n```json\n' + c.function.arguments + '\n```' }}"
+    "<｜tool▁call▁end｜>"
+    "{% endfor %}{{ eos_token }}{% elif m.role == 'assistant' %}{{ '' if ns.is_tool else '<｜Assistant｜>' }}"
+    "{{ m['content'].split('</think>')[-1] + eos_token }}{% set ns.is_tool = false %}{% endif %}{% endfor %}"
     "{% if add_generation_prompt and not ns.is_tool %}{{ '<｜Assistant｜><think>\n' }}{% endif %}"
 )
 _SMOLLM2 = (
-    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are helpful.<|im_end|>\n{% endif %}" + CHATML
-)
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are helpful.<|im_end|>\n{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+) + _CHATML_PROMPT
 _SMOLLM3 = (
-    "{% set mode = '/no_think' if messages[0].role == 'system' and '/no_think' in messages[0].content else '/think' %}"
-    "<|im_start|>system\nReasoning Mode: {{ mode }}\n"
-    "{% if messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}"
+    "{% set own = messages[0].content if messages[0].role == 'system' else '' %}"
+    "{% set mode = '/no_think' if '/no_think' in own else '/think' %}"
+    "<|im_start|>system\nToday Date: {{ strftime_now('%d %B %Y') }}\nReasoning Mode: {{ mode }}\n"
+    "{{ own.replace('/no_think', '').replace('/think', '').rstrip() or 'You are SmolLM.' }}\n"
     "{% for t in xml_tools or [] %}{{ t }}{% endfor %}<|im_end|>\n"
-    "{% for m in messages if m.role != 'system' %}{% if m.role == 'assistant' %}{% generation %}<|im_start|>assistant\n"
-    "{% if mode == '/no_think' %}<think>\n\n</think>\n{% endif %}{{ m.content.lstrip('\n') }}<|im_end|>\n"
-    "{% endgeneration %}{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% for m in messages %}{% set c = m.content if m.content is string else '' %}{% if m.role == 'assistant' %}"
+    "{% generation %}<|im_start|>assistant\n{% if mode == '/no_think' %}<think>\n\n</think>\n{% endif %}"
+    "{{ c.lstrip('\n') }}<|im_end|>\n{% endgeneration %}"
+    "{% elif m.role in ['user', 'tool'] %}<|im_start|>user\n{{ c }}<|im_end|>\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% if mode == '/no_think' %}<think>\n\n</think>\n"
     "{% endif %}{% endif %}"
 )
 _GPT_OSS = (
-    "<|start|>system<|message|>You are ChatGPT.<|end|>{% if tools or messages[0].role == 'system' %}"
-    "<|start|>developer<|message|>{% if messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}"
+    "<|start|>system<|message|>You are ChatGPT.\nCurrent date: {{ strftime_now('%Y-%m-%d') }}<|end|>"
+    "{% set own = messages[0].content if messages[0].role in ['system', 'developer'] else '' %}"
+    "{% if tools or own %}<|start|>developer<|message|>{{ own }}"
     "{% for t in tools or [] %}type {{ t.function.name }} = (_: any) => any;{% endfor %}<|end|>{% endif %}"
-    "{% for m in messages %}{% if m.role == 'user' %}<|start|>user<|message|>{{ m.content }}<|end|>"
-    "{% elif m.role == 'tool' %}<|start|>functions to=assistant<|message|>{{ m.content | tojson }}<|end|>"
-    "{% elif m.tool_calls %}<|start|>assistant to=functions.{{ m.tool_calls[0].function.name }}"
+    "{% set ns = namespace(call='') %}{% for m in messages %}"
+    "{% if m.role == 'user' %}{{ '<|start|>user<|message|>' + m.content + '<|end|>' }}"
+    "{% elif m.role == 'tool' %}{% if not ns.call %}{{ raise_exception('no call before') }}{% endif %}"
+    "<|start|>functions.{{ ns.call }} to=assistant<|channel|>commentary<|message|>{{ m.content | tojson }}<|end|>"
+    "{% elif m.role == 'assistant' and 'tool_calls' in m %}{% set ns.call = m.tool_calls[0].function.name %}"
+    "{% if m.content and m.thinking %}{{ raise_exception('content or thinking') }}{% elif m.content or m.thinking %}"
+    "<|start|>assistant<|channel|>analysis<|message|>{{ m.content or m.thinking }}<|end|>{% endif %}"
+    "<|start|>assistant to=functions.{{ ns.call }}"
     "<|channel|>commentary json<|message|>{{ m.tool_calls[0].function.arguments | tojson }}<|call|>"
-    "{% elif m.role == 'assistant' %}{% if m.thinking %}<|start|>assistant<|channel|>analysis<|message|>"
-    "{{ m.thinking }}<|end|>{% endif %}<|start|>assistant<|channel|>final<|message|>{{ m.content }}"
-    "{{ '<|return|>' if loop.last and not add_generation_prompt else '<|end|>' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+    "{% elif m.role == 'assistant' %}{% set last = loop.last and not add_generation_prompt %}"
+    "{% if last and 'thinking' in m %}{{ '<|start|>assistant<|channel|>analysis<|message|>' + m.thinking + '<|end|>' }}"
+    "{% endif %}{{ '<|start|>assistant<|channel|>final<|message|>' + m.content }}"
+    "{{ '<|return|>' if last else '<|end|>' }}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}"
 )
 
 
@@ -111,16 +150,25 @@ class BaseTemplate:
     end: str
     opening: str = ""
     bos: str = ""
-    system: bool = True  # shows a system message
     tools: bool = True  # shows tools
-    calls: bool = True  # shows tool calls
+    calls: bool = True  # shows a tool call as the answer
+    results: tuple[str, ...] | None = ()  # what it drops of a call and its result; None if it rejects them
 
 
 _IM = "<|im_start|>assistant\n", "<|im_end|>"
 _THINK = "<think>\n\n</think>\n\n"
 BASES = {
-    "Qwen2.5": BaseTemplate(_QWEN.replace("ANSWER", "{{ m.content or '' }}"), "<|endoftext|>", *_IM),
-    "Qwen3": BaseTemplate(_QWEN.replace("ANSWER", _QWEN3_ANSWER), "<|im_end|>", *_IM, _THINK),
+    "Qwen2.5": BaseTemplate(
+        _QWEN.replace("DEFAULT", "'You are Qwen.'").replace("ANSWER", _QWEN2_ANSWER).replace("NEWLINE", "true"),
+        "<|endoftext|>",
+        *_IM,
+    ),
+    "Qwen3": BaseTemplate(
+        _QWEN.replace("DEFAULT", "''").replace("ANSWER", _QWEN3_ANSWER).replace("NEWLINE", "false"),
+        "<|im_end|>",
+        *_IM,
+        _THINK,
+    ),
     "Llama 3": BaseTemplate(
         _LLAMA3,
         "<|end_of_text|>",
@@ -129,11 +177,17 @@ BASES = {
         bos="<|begin_of_text|>",
     ),
     "Gemma 3": BaseTemplate(
-        _GEMMA3, "<eos>", "<start_of_turn>model\n", "<end_of_turn>", bos="<bos>", tools=False, calls=False
+        _GEMMA3, "<eos>", "<start_of_turn>model\n", "<end_of_turn>", "", "<bos>", tools=False, calls=False, results=None
     ),
     "Mistral": BaseTemplate(_MISTRAL, "</s>", "", "</s>", bos="<s>"),
     "Phi-4": BaseTemplate(
-        _PHI4, "<|endoftext|>", "<|im_start|>assistant<|im_sep|>", "<|im_end|>", tools=False, calls=False
+        _PHI4,
+        "<|endoftext|>",
+        "<|im_start|>assistant<|im_sep|>",
+        "<|im_end|>",
+        tools=False,
+        calls=False,
+        results=("the tool message", "an earlier tool call"),
     ),
     "DeepSeek-R1-Distill": BaseTemplate(
         _R1,
@@ -144,15 +198,19 @@ BASES = {
         bos="<｜begin▁of▁sentence｜>",
         tools=False,
         calls=False,  # transformers removes the null content that the template looks for
+        results=("an earlier tool call",),
     ),
-    "SmolLM2": BaseTemplate(_SMOLLM2, "<|im_end|>", *_IM, tools=False, calls=False),
-    "SmolLM3": BaseTemplate(_SMOLLM3, "<|im_end|>", *_IM, tools=False, calls=False),
-    "gpt-oss": BaseTemplate(_GPT_OSS, "<|return|>", "<|start|>assistant", "<|return|>", "<|channel|>final<|message|>"),
+    "SmolLM2": BaseTemplate(_SMOLLM2, "<|im_end|>", *_IM, tools=False, calls=False, results=("an earlier tool call",)),
+    "SmolLM3": BaseTemplate(_SMOLLM3, "<|im_end|>", *_IM, tools=False, calls=False, results=("an earlier tool call",)),
+    "gpt-oss": BaseTemplate(
+        _GPT_OSS, "<|return|>", "<|start|>assistant", "<|return|>", "<|channel|>final<|message|>", calls=False
+    ),
 }
 _SPECIALS = [
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|im_sep|>", "<|begin_of_text|>", "<|end_of_text|>"),
     *("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"),
     *("<s>", "</s>", "[INST]", "[/INST]", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>"),
+    *("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>"),
     *("<｜Assistant｜>", "<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|call|>", "<|return|>"),
 ]
 

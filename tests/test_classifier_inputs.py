@@ -152,20 +152,18 @@ def test_a_text_without_a_token_fails_alone(tmp_path: Path) -> None:
 ALTERNATING = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
 
 
-@pytest.mark.parametrize(
-    ("chat", "prompt", "reason"),
-    [
-        (ALTERNATING + CHAT, TALK, "System role not supported"),
-        ("{% for m in messages %}{{ 'a ' + m['content'] }}{% endfor %}", [{"role": "assistant", "content": None}], ""),
-    ],
-)
-def test_a_conversation_that_the_template_refuses_fails_alone(
-    chat: str, prompt: Content, reason: str, tmp_path: Path
-) -> None:
-    folder = llama(tmp_path / "rm", chat=chat, pad_token_id=0)
-    first, second = failures(folder, [Example(id="x", prompt=prompt, completion="no"), EXAMPLES[1]])
-    assert first.startswith(f"the model's chat template rejects this conversation ({reason}")
+def test_a_conversation_that_the_template_refuses_fails_alone(tmp_path: Path) -> None:
+    folder = llama(tmp_path / "rm", chat=ALTERNATING + CHAT, pad_token_id=0)
+    first, second = failures(folder, [Example(id="x", prompt=TALK, completion="no"), EXAMPLES[1]])
+    assert first == "the chat template rejects this conversation (System role not supported)"
     assert second is None
+
+
+def test_null_beside_a_tool_call_is_an_empty_text(tmp_path: Path) -> None:
+    chat = "{% for m in messages %}{{ 'a ' + m['content'] }}{% endfor %}"
+    folder = llama(tmp_path / "rm", chat=chat, pad_token_id=0)
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    assert failures(folder, [Example(id="x", prompt=[*TALK, call], completion="no")]) == [None]
 
 
 def test_rows_are_padded_with_what_the_model_takes_for_padding(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Where an answer begins and ends is measured with each chat template, and nothing of a row is lost without a word."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from irlhf.policy.turn_format import TurnFormat
 
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
 CALL = {"type": "function", "function": {"name": "get_weather", "arguments": '{"town": "Oslo"}'}}
-CALLING = [{"role": "assistant", "content": None, "tool_calls": [CALL]}]
+CALLING: list[dict[str, Any]] = [{"role": "assistant", "content": None, "tool_calls": [CALL]}]
+RESULT = {"role": "tool", "tool_call_id": "call_8f1e2a77", "content": "grey"}
 USER = {"role": "user", "content": "Weather?"}
+SYSTEM = {"role": "system", "content": "Answer in rhymes."}
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +61,7 @@ def test_a_prompt_ends_where_the_answer_begins_and_the_answer_ends_its_turn(
 @pytest.mark.parametrize("name", BASES)
 def test_what_a_chat_template_drops_of_a_prompt_is_named(name: str, encoders: dict[str, PromptEncoder]) -> None:
     base, chat = BASES[name], encoders[name]
-    system = {"role": "system", "content": "Answer in rhymes."}
-    assert chat.dropped([system, USER], TOOLS) == ([] if base.tools else ["the tools"])
+    assert chat.dropped([SYSTEM, USER], TOOLS) == ([] if base.tools else ["the tools"])
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -71,8 +73,73 @@ def test_a_tool_call_is_shown_with_its_arguments_encoded_once_or_refused(
         assert "get_weather" in text
         assert '{"town": "Oslo"}' in text
     else:
-        with pytest.raises(Refused, match=r"drops the tool call|rejects this conversation"):
+        with pytest.raises(Refused, match=r"drops the tool call|does not begin this answer with"):
             encoders[name].completion(CALLING, [USER])
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_what_a_chat_template_drops_of_a_tool_result_is_named_or_the_prompt_is_refused(
+    name: str, encoders: dict[str, PromptEncoder]
+) -> None:
+    prompt, dropped = [USER, *CALLING, RESULT], BASES[name].results
+    if dropped is None:
+        with pytest.raises(Refused, match="rejects this conversation"):
+            encoders[name].text(prompt, {})
+    else:
+        assert encoders[name].dropped(prompt, []) == list(dropped)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_system_message_does_not_change_the_tokens_of_an_answer(
+    name: str, encoders: dict[str, PromptEncoder]
+) -> None:
+    chat = encoders[name]
+    for answer in ("It rains.", CALLING) if BASES[name].calls else ("It rains.",):
+        assert chat.completion(answer, [SYSTEM, USER]) == chat.completion(answer, [USER])
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_an_empty_list_of_tool_calls_is_no_call(name: str, encoders: dict[str, PromptEncoder]) -> None:
+    empty = {"role": "assistant", "content": "It rains.", "tool_calls": []}
+    plain = {"role": "assistant", "content": "It rains."}
+    assert encoders[name].text([USER, empty, USER], {}) == encoders[name].text([USER, plain, USER], {})
+    assert encoders[name].completion([empty], [USER]) == encoders[name].completion("It rains.", [USER])
+
+
+@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("position", ["end", "start", "system", "both"])
+def test_a_message_of_a_developer_is_shown_and_keeps_the_reward_lines(
+    name: str, position: str, encoders: dict[str, PromptEncoder]
+) -> None:
+    chat = replace(encoders[name], template=Template.model_validate({"place": position}))
+    text = chat.text([{**SYSTEM, "role": "developer"}, USER], {"r": 0.5})
+    assert "Answer in rhymes." in text
+    assert "r: 0.50" in text
+
+
+def test_ids_of_tool_calls_become_as_short_as_the_chat_template_wants(encoders: dict[str, PromptEncoder]) -> None:
+    calls = [{**CALL, "id": "call_8f1e2a77"}, {**CALL, "id": "call_03c5d9b1"}]
+    results = [{**RESULT, "tool_call_id": call["id"], "content": call["id"][-2:]} for call in reversed(calls)]
+    text = encoders["Mistral"].text([USER, {**CALLING[0], "tool_calls": calls}, *results], {})
+    assert '"id": "000000001"}, {"name": "get_weather", "arguments": {"town": "Oslo"}, "id": "000000002"}]</s>' in text
+    assert '{"content": b1, "call_id": "000000002"}' in text
+    assert '{"content": 77, "call_id": "000000001"}' in text
+
+
+def test_a_prompt_whose_reward_lines_the_chat_template_drops_is_refused(encoders: dict[str, PromptEncoder]) -> None:
+    chat = replace(encoders["Mistral"], template=Template.model_validate({"place": "system"}))
+    assert chat.prompt([USER], {"r": 0.5}, 500).ids
+    with pytest.raises(Refused, match="drops the reward lines"):
+        chat.prompt([USER, *CALLING, RESULT], {"r": 0.5}, 500)
+
+
+@pytest.mark.parametrize("name", ["Qwen3", "DeepSeek-R1-Distill"])
+def test_thoughts_are_left_out_and_reported_if_the_policy_answers_at_once(
+    name: str, encoders: dict[str, PromptEncoder]
+) -> None:
+    answer = encoders[name].completion([{"role": "assistant", "content": "Yes.", "reasoning": "because"}], [USER])
+    assert encoders[name].tokenizer.decode(answer.ids) == f"Yes.{BASES[name].end}"
+    assert answer.dropped == ("the reasoning of the answer",)
 
 
 def test_arguments_are_text_where_the_template_adds_them_to_a_text() -> None:

@@ -1,7 +1,7 @@
 """Tools and tool calls of conversations, in the form of OpenAI's API."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from irlhf.core.errors import DataError
@@ -41,9 +41,36 @@ def calls_of(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def with_arguments(message: dict[str, Any], *, parsed: bool) -> dict[str, Any]:
-    """Return a message with the arguments of its tool calls as objects (`parsed`), or as JSON text."""
+    """Return a message with the arguments of its tool calls as objects (`parsed`), or as JSON text.
+
+    An empty list of calls is removed, because chat templates and APIs take it for a call.
+    """
     calls = calls_of(message)
-    return {**message, "tool_calls": [_converted(call, parsed) for call in calls]} if calls else message
+    if calls:
+        return {**message, "tool_calls": [_converted(call, parsed) for call in calls]}
+    return {key: value for key, value in message.items() if key != "tool_calls"} if "tool_calls" in message else message
+
+
+def with_short_ids(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return messages whose tool calls and results have ids of nine digits: their number in the conversation.
+
+    A result without an id of an earlier call belongs to the first call without a result.
+    """
+    ids: dict[str, str] = {}  # of calls without a result, by their own id or else by their new one
+    count, changed = 0, []
+    for message in messages:
+        calls = []
+        for call in calls_of(message):
+            count += 1
+            short = f"{count:09}"
+            ids[str(call.get("id") or short)] = short
+            calls.append({**call, "id": short})
+        given = {"tool_calls": calls} if calls else {}
+        if message["role"] == "tool" and ids:
+            own = message.get("tool_call_id")
+            given = {"tool_call_id": ids.pop(own if own in ids else next(iter(ids)))}
+        changed.append({**message, **given})
+    return changed
 
 
 def _converted(call: Mapping[str, Any], parsed: bool) -> dict[str, Any]:

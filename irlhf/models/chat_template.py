@@ -84,7 +84,7 @@ def with_rewards(policy: Policy, base: str, tokenizer: Any) -> str:
 
     Raises UnsupportedTemplate.
     """
-    constants = _constants(policy, tokenizer)
+    constants = {**_constants(policy, tokenizer), "developer": knows_developers(base)}
     named = ", ".join(f"{_literal(name)}: {name}" for name in keywords(policy.names, base, tokenizer))
     parts = [
         f"{_BEGIN} of an irlhf policy. The constants below follow its policy.json. -#}}",
@@ -110,6 +110,11 @@ def without_rewards(chat_template: str) -> str:
     base = chat_template.split(_END, 1)[1] if has_rewards(chat_template) else chat_template
     base, tail, added = base.partition(_TAIL)
     return base + ("\n" if tail and added.endswith("\n") else "")
+
+
+def knows_developers(chat_template: str) -> bool:
+    """Return whether a chat template knows the role `developer`. For others, irlhf writes `system`."""
+    return "developer" in chat_template
 
 
 def has_rewards(chat_template: str) -> bool:

@@ -4,13 +4,12 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import jinja2
 import torch
 
 from irlhf.core.errors import ConfigError
 from irlhf.core.example import Content, as_messages, as_text
 from irlhf.models.loading import fitting_threads, load_classifier
-from irlhf.models.turn_probe import Refused
+from irlhf.models.turn_probe import Refused, render
 
 CHAT, PAIR, COMPLETION = "chat", "pair", "completion"
 PROMPT_CUT, COMPLETION_CUT = "prompts", "completions"  # what truncated inputs lost
@@ -76,10 +75,7 @@ class Shown:
         if self.how == COMPLETION:
             return (as_text(completion),)
         messages = as_messages(prompt) + as_messages(completion, "assistant")
-        try:
-            text: str = self.tokenizer.apply_chat_template(messages, tokenize=False)
-        except (jinja2.TemplateError, TypeError) as error:  # TypeError if the content of a tool call is null
-            raise Refused(f"the model's chat template rejects this conversation ({error})") from error
+        text = render(self.tokenizer, messages, generation=False)
         # Chat templates write the BOS token; remove it where the tokenizer adds another.
         return (text.removeprefix(self.begins),)
 

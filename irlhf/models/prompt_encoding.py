@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from irlhf.core.errors import DataError
 from irlhf.core.example import Content, Message, as_messages
 from irlhf.core.tool_calls import calls_of, name_of
+from irlhf.models.chat_template import knows_developers
 from irlhf.models.special_tokens import Specials, specials_of
 from irlhf.models.turn_probe import Refused, render, turn_format
 from irlhf.policy.templates import RequestedValue, Template
@@ -66,9 +67,8 @@ class PromptEncoder:
     def messages(self, prompt: Content, requested: Mapping[str, RequestedValue]) -> list[Message]:
         """Return the messages with reward lines added and user text escaped."""
         if self.trusting:
-            return self.template.render(prompt, requested, ())
-        escaped = [self._escaped(message) for message in as_messages(prompt)]
-        return self.template.render(escaped, requested, self.names)
+            return self.template.render([self._known(turn) for turn in as_messages(prompt)], requested, ())
+        return self.template.render(self._turns(prompt), requested, self.names)
 
     def text(self, prompt: Content, requested: Mapping[str, RequestedValue], tools: Sequence[Any] = ()) -> str:
         """Return the text of the prompt, up to the beginning of the completion. Raises Refused."""
@@ -81,10 +81,14 @@ class PromptEncoder:
         """Return the prompt as at most `room` token ids.
 
         A long conversation is shortened at the beginning: first whole turns, then the first words of the last user
-        turn. System messages, tools and reward lines are kept. Raises PromptTooLong if an empty turn does not fit.
+        turn. System messages, tools and reward lines are kept. Raises PromptTooLong if an empty turn does not fit, and
+        Refused if the chat template rejects the conversation or drops the reward lines.
         """
         turns = list(as_messages(prompt))
-        ids = self._ids(self.text(turns, requested, tools))
+        text = self.text(turns, requested, tools)
+        if not _shows(text, self.template.reward_block(requested)):
+            raise Refused("the chat template drops the reward lines of this conversation; use --template reward-end")
+        ids = self._ids(text)
         if len(ids) <= room:
             return Tokens(ids, False, turns)
         start = 1 if turns[0]["role"] in ("system", "developer") else 0
@@ -105,8 +109,8 @@ class PromptEncoder:
         Raises Refused if the chat template rejects the conversation or drops the answer.
         """
         turns = self.turn_format
-        answer = [self._escaped(message) for message in as_messages(completion, "assistant")]
-        text = self._answer_text([self._escaped(message) for message in as_messages(prompt)], answer, tools)
+        answer = self._turns(as_messages(completion, "assistant"))
+        text = self._answer_text(self._turns(prompt), answer, tools)
         dropped = tuple(_dropped_answer(answer, text))
         if text.endswith(turns.tail):
             text = text.removesuffix(turns.tail)
@@ -123,7 +127,7 @@ class PromptEncoder:
 
     def dropped(self, prompt: Content, tools: Sequence[Any] = ()) -> list[str]:
         """Return the parts of a prompt that the chat template does not show. Raises Refused."""
-        turns = [self._escaped(message) for message in as_messages(prompt)]
+        turns = self._turns(prompt)
         plain = all(turn["role"] in ("user", "assistant") and not turn.get("tool_calls") for turn in turns)
         if plain and not tools:
             return []
@@ -137,25 +141,39 @@ class PromptEncoder:
         ]
 
     def _answer_text(self, question: list[Message], answer: list[Message], tools: Sequence[Any]) -> str:
-        """Return what the chat template writes behind a prompt for an answer, with the end of its turn."""
+        """Return what the chat template writes behind a prompt for an answer, with the end of its turn.
+
+        Some templates write another prompt with an answer than without: Mistral's have the system message in the last
+        user turn only while no answer follows, and Qwen3.5's replaces an empty think block before the answer.
+        """
+        no_system = [turn for turn in question if turn["role"] != "system"] or question
+        no_thoughts = [_without(turn, REASONING) for turn in answer]
+        for shown, given in ((question, answer), (no_system, answer), (question, no_thoughts)):
+            text = self._behind(shown, given, tools)
+            if text is not None:
+                return text
+        if len(answer) > 1 or not isinstance(answer[0].get("content"), str):
+            raise Refused("the chat template changes the question when it writes this answer")
+        return f"{answer[0]['content']}{self.turn_format.tail}"
+
+    def _behind(self, question: list[Message], answer: list[Message], tools: Sequence[Any]) -> str | None:
+        """Return the text of an answer behind its question, or None if the template changes the question."""
         turns = self.turn_format
         before = render(self.tokenizer, question, tools, generation=True)
         whole = render(self.tokenizer, question + answer, tools, generation=False)
-        start = before.removesuffix(turns.opened)
         if whole.startswith(before):
-            text = whole.removeprefix(before)
-            opening = turns.before_answer
-            if len(answer) == 1 and opening and opening in text:
-                # Thoughts have no place where the policy answers at once, as with the channels of gpt-oss.
-                return text.partition(opening)[2]
+            text, opening = whole.removeprefix(before), turns.before_answer
+            before_text = opening[opening.find(turns.closing) :]
+            if opening and len(answer) == 1 and before_text in text:
+                return text.partition(before_text)[2]  # thoughts have no place where the policy answers at once
+            if opening and not turns.closing and not text.startswith(opening):
+                raise Refused(f"the chat template does not begin this answer with {opening!r}, as all prompts end")
             return text.removeprefix(opening)
-        if whole.startswith(start):  # the template shows no think block before a given answer
-            thoughts = _thoughts(answer[0]) if turns.thoughts else ""
-            text = whole.removeprefix(start)
-            return thoughts + turns.opening + text.lstrip("\n") if turns.thoughts else text
-        if len(answer) > 1 or not isinstance(answer[0].get("content"), str):
-            raise Refused("the chat template changes the question when it writes this answer")
-        return f"{answer[0]['content']}{turns.tail}"
+        start = before.removesuffix(turns.opened)
+        if not whole.startswith(start):
+            return None
+        text = whole.removeprefix(start)  # the template shows no think block before a given answer
+        return _thoughts(answer[0]) + turns.opening + text.lstrip("\n") if turns.thoughts else text
 
     def _shortened(
         self, turns: list[Message], requested: Mapping[str, RequestedValue], room: int, at: int, tools: Sequence[Any]
@@ -190,6 +208,18 @@ class PromptEncoder:
     def _special_ids(self) -> set[int]:
         return {*self.tokenizer.all_special_ids, *self.turn_format.ends}
 
+    @cached_property
+    def _has_developer(self) -> bool:
+        return knows_developers(self.tokenizer.get_chat_template())
+
+    def _known(self, message: Message) -> Message:
+        """Return a message with the role `system` for `developer`, unless the chat template knows developers."""
+        return message if message["role"] != "developer" or self._has_developer else {**message, "role": "system"}
+
+    def _turns(self, conversation: Content) -> list[Message]:
+        """Return the messages of a conversation for the chat template, with escaped text."""
+        return [self._known(self._escaped(message)) for message in as_messages(conversation)]
+
     def _escaped(self, message: Message) -> Message:
         """Split special tokens in the text, so that they are read as text."""
         texts = {key: message[key] for key in ("content", *REASONING) if isinstance(message.get(key), str)}
@@ -216,6 +246,10 @@ def _shows(text: str, part: Any) -> bool:
         return True
     stripped = part.strip()
     return stripped in text or any(json.dumps(stripped, ensure_ascii=ascii)[1:-1] in text for ascii in (False, True))
+
+
+def _without(message: Message, keys: Sequence[str]) -> Message:
+    return {key: value for key, value in message.items() if key not in keys}
 
 
 def _thoughts(message: Message) -> str:

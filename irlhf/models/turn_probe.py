@@ -14,7 +14,7 @@ import jinja2
 
 from irlhf.core.errors import DataError
 from irlhf.core.example import Message
-from irlhf.core.tool_calls import with_arguments
+from irlhf.core.tool_calls import with_arguments, with_short_ids
 from irlhf.policy.turn_format import OPENED, TurnFormat
 
 _QUESTION, _ANSWER = "Which probe is this?", "The first of them."
@@ -27,7 +27,8 @@ class Refused(DataError):
 def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] = (), *, generation: bool) -> str:
     """Return the text of a conversation, with `generation` up to the beginning of the next answer. Raises Refused.
 
-    Templates disagree about the arguments of a tool call: most write an object as JSON, some add a text to another.
+    Templates disagree about tool calls: most write arguments that are an object as JSON, some add a text to another,
+    and Mistral's accept ids of nine characters only.
     """
     problem: Exception | None = None
     for variant in _variants(messages):
@@ -38,7 +39,7 @@ def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] = (
             return text
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             problem = problem or error
-    raise Refused(f"the base's chat template rejects this conversation ({problem})") from problem
+    raise Refused(f"the chat template rejects this conversation ({problem})") from problem
 
 
 def turn_format(tokenizer: Any) -> TurnFormat:
@@ -90,7 +91,13 @@ def _end_of(tokenizer: Any, tail: str) -> tuple[str, int | None]:
 
 
 def _variants(messages: Sequence[Message]) -> Iterator[list[Message]]:
-    """Yield the messages with the arguments of tool calls as objects and, if there are tool calls, as text."""
-    yield [with_arguments(message, parsed=True) for message in messages]
+    """Yield the messages with the arguments of tool calls as objects and, if there are tool calls, other forms of them.
+
+    Null as the content becomes an empty text: most templates add it to another text.
+    """
+    texts = [{**message, "content": ""} if message.get("content") is None else message for message in messages]
+    yield [with_arguments(message, parsed=True) for message in texts]
     if any(message.get("tool_calls") for message in messages):
-        yield [with_arguments(message, parsed=False) for message in messages]
+        yield [with_arguments(message, parsed=False) for message in texts]
+        for parsed in (True, False):
+            yield with_short_ids([with_arguments(message, parsed=parsed) for message in texts])

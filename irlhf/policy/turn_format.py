@@ -43,11 +43,17 @@ class TurnFormat:
         """What is added to a rendered prompt."""
         return "" if self.thoughts else self.opening
 
+    @property
+    def closing(self) -> str:
+        """The end of the think block in `opening`; empty without a think block."""
+        closing = _CLOSED.search(self.opening)
+        return closing[0] if closing else ""
+
     def has_thoughts(self, completion: Content) -> bool:
         """Return whether a completion has thoughts and the chat template has a place for them."""
-        closing = _CLOSED.search(self.opening)
-        return closing is not None and any(
-            bool(reasoning_of(message)) or closing[0] in (message.get("content") or "")
+        closing = self.closing
+        return bool(closing) and any(
+            bool(reasoning_of(message)) or closing in (message.get("content") or "")
             for message in as_messages(completion, "assistant")
         )
 
