@@ -120,6 +120,9 @@ def test_the_baselines_that_are_trained_are_blind(kind: str, bench: Bench) -> No
     finetune(bench.scored, kind, "tiny", settings)
     policy = read_policy(Path(kind))
     assert (policy.baseline, policy.blind) == (kind, True)
+    outcome = call("sample", kind, bench.examples, "-t", "short=0.123", "--limit", 1, "--max-tokens", 2, "-o", "-")
+    assert f"this {kind} has no reward lines, so targets do not change its samples" in outcome.err
+    assert "nearest target" not in outcome.err
 
 
 def test_without_labels_the_better_of_two_random_rows_is_chosen_and_it_is_said(

@@ -80,6 +80,8 @@ def test_data_goes_to_stdout_and_everything_else_to_stderr() -> None:
 
 def test_the_last_line_names_the_next_command() -> None:
     write(Path("raw.jsonl"), [example(i) for i in range(5)])
+    assert call("prepare", "raw.jsonl", "-o", "first.jsonl").err.endswith("; next: irlhf score first.jsonl -r FILE\n")
+    Path("rewards.yaml").touch()
     outcome = call("prepare", "raw.jsonl", "-o", "out.jsonl")
     assert outcome.err.endswith("\nwrote 5 examples to out.jsonl; next: irlhf score out.jsonl -r rewards.yaml\n")
     assert outcome.err.startswith('raw.jsonl: read as prompt-completion, because of "prompt" and "completion"\n')

@@ -10,6 +10,7 @@ from helpers import Bench, Row, call, write
 
 from irlhf.evaluation.evaluate import evaluate
 from irlhf.evaluation.settings import EvalSettings
+from irlhf.policy.evaluation_file import verdicts
 from irlhf.policy.policy_file import read_policy
 
 
@@ -394,6 +395,30 @@ def test_the_verdict_comes_first(bench: Bench) -> None:
     lines = call("eval", "s.jsonl", "--policy", bench.policy, "--resamples", 100).err.splitlines()
     verdict = next(i for i, line in enumerate(lines) if "short follows its target: 1.00 [1.00, 1.00]" in line)
     assert "mean error" in lines[verdict + 1]
+
+
+@pytest.mark.parametrize(
+    ("correlation", "blind", "words"),
+    [
+        ((0.8, 0.7, 0.9), False, "follows its target"),
+        ((0.2, 0.1, 0.3), False, "follows its target weakly"),
+        ((0.1, -0.1, 0.3), False, "does not follow its target"),
+        ((-0.1, -0.2, -0.05), False, "goes against its target weakly"),
+        ((-0.8, -0.9, -0.7), False, "goes against its target"),
+        ((-0.1, -0.2, -0.05), True, "has no reward line to follow"),
+    ],
+)
+def test_a_correlation_has_its_verdict(correlation: tuple[float, float, float], blind: bool, words: str) -> None:
+    figure = dict(zip(("value", "low", "high"), correlation, strict=True))
+    policy = {"blind": blind, "rewards": {"short": {"within": {"spearman": figure}, "pooled": {}}}}
+    assert list(verdicts(policy)) == [("short", words, figure)]
+
+
+def test_a_single_target_cannot_show_whether_it_is_followed(bench: Bench) -> None:
+    write(Path("s.jsonl"), [{**row, "asked": {"short": 0.5}} for row in samples(bench)])
+    lines = call("eval", "s.jsonl", "--policy", bench.policy, "--resamples", 100).err
+    assert "short: a single target was requested, which cannot show whether it is followed; sample several" in lines
+    assert "without steering" not in lines
 
 
 def test_a_requested_reward_without_scores_is_reported(bench: Bench) -> None:

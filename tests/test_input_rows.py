@@ -29,7 +29,8 @@ def rows_of(text: bytes, tmp_path: Path) -> list[dict[str, object]]:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"{", "not JSON"),
+        (b"{", "not JSON (Expecting property name"),
+        (b"hello there", 'char 0)); each row must be an object, like {"prompt": '),
         (b"{'a': 1}", "not JSON"),
         (b'{"a": 1e999}', "1e999 is too large"),
         (b'{"a": [-1e999]}', "-1e999 is too large"),

@@ -132,7 +132,10 @@ def test_map_works_from_the_shell() -> None:
         ({"prompt": "p", "responce": "c", "helpfulness": 1, "correctness": 1, "coherence": 1, "complexity": 1,
           "verbosity": 1}, "the nearest, helpsteer, lacks response"),
         ({"prompt": "p", "human_ref_A": "a", "history": "b", "labels": 1}, "the nearest, shp, lacks human_ref_B"),
-        ({"Prompt": "p", "Completion": "c"}, "the nearest, prompt-completion, lacks prompt, completion"),
+        ({"Prompt": "p", "Completion": "c"}, "use --map prompt=Prompt --map completion=Completion, or see"),
+        ({"question": "p", "answer": "c", "Clarity (1-5)": 3}, "--map prompt=question --map completion=answer"),
+        ({"User Query": "p", "Query": "q", "output": "c"}, "--map prompt=Query --map completion=output"),
+        ({"instruction": "p", "answer": ["c"]}, "use --map prompt=COLUMN --map completion=COLUMN"),
         ({"chosen": "x", "rejected": "y"}, "the nearest is"),
     ],
 )  # fmt: skip
@@ -141,6 +144,20 @@ def test_an_unknown_file_is_told_the_nearest_shape(row: Row, nearest: str) -> No
         prepared(row)
     assert nearest in str(caught.value)
     assert ", ".join(row) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("trl", "did you mean one of trl-preference, trl-stepwise, trl-unpaired?"),
+        ("red", "did you mean 'red-team'?"),
+        ("alpacca", "did you mean 'alpaca'?"),
+    ],
+)
+def test_a_family_of_formats_is_listed(name: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        prepared({"a": 1}, format=name)
+    assert hint in str(caught.value)
 
 
 def test_what_was_done_is_said_and_counted() -> None:

@@ -300,7 +300,7 @@ def test_the_card_repeats_the_command() -> None:
 def test_a_finished_data_set_is_left_alone_and_another_one_refused() -> None:
     write(Path("raw.jsonl"), [example(0)])
     first = call("prepare", "raw.jsonl", "--card", "-o", "made")
-    assert "next: irlhf score made/raw.jsonl -r rewards.yaml" in first.err
+    assert "next: irlhf score made/raw.jsonl -r FILE" in first.err
     again = call("prepare", "raw.jsonl", "--card", "-o", "made")
     assert (again.code, "made is complete already" in again.err) == (0, True)
     other = call("prepare", "raw.jsonl", "--card", "--test", "0.5", "-o", "made")

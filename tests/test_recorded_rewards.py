@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from helpers import call, example, write
 
+from irlhf.io.manifest import InputFile, Manifest
 from irlhf.policy.policy_file import read_policy, write_policy
-from irlhf.policy.recorded_rewards import read_recorded, warn_of_other_scorers
+from irlhf.policy.recorded_rewards import read_recorded, rewards_file_of, warn_of_other_scorers
 from irlhf.scoring.score import score
 from irlhf.training.finetune import finetune_manifest
 from irlhf.training.settings import FinetuneSettings
@@ -88,6 +89,24 @@ def test_a_comment_in_the_rewards_file_does_not_make_another_run(scored: Path) -
     before = finetune_manifest("finetune", scored, "tiny", settings).with_digests()
     Path("rewards.yaml").write_text(f"# a note\n{SHORT}")
     assert finetune_manifest("finetune", scored, "tiny", settings).with_digests() == before
+
+
+def test_the_rewards_file_of_a_policy_is_the_file_that_it_was_trained_with(scored: Path) -> None:
+    policy = Path("policy")
+    policy.mkdir()
+    write_policy(policy, read_training_set(scored, "", 0).policy("", SETTINGS))
+    assert rewards_file_of(policy) == "rewards.yaml"  # it has all rewards of the policy
+    mine = {"rewards": InputFile(path="mine.yaml", sha256="0")}
+    Manifest(command="finetune", inputs=mine, settings={}).write(policy)
+    assert rewards_file_of(policy) == "rewards.yaml"
+    Path("mine.yaml").write_text(SHORT)
+    assert rewards_file_of(policy) == "mine.yaml"
+    Path("mine.yaml").unlink()
+    Path("rewards.yaml").write_text("rewards: {words: {scorer: length}}\n")
+    assert rewards_file_of(policy) == ""  # `rated` is missing
+    assert rewards_file_of(Path("base")) == "rewards.yaml"  # a base model has no rewards
+    Path("rewards.yaml").write_text("rewards: [")
+    assert rewards_file_of(policy) == ""
 
 
 def test_home_is_expanded_in_options(scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:

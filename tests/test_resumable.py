@@ -120,6 +120,36 @@ def test_a_changed_input_is_refused(out: Path, source: Path) -> None:
         run(out, source)
 
 
+def test_another_input_file_is_named_beside_the_first(out: Path, source: Path) -> None:
+    interrupt(out, source, after=2)
+    other = source.with_name("other.jsonl")
+    other.write_bytes(source.read_bytes() + b'{"id": "new", "prompt": "p", "completion": "c"}\n')
+    with pytest.raises(ConfigError, match=r"the examples was .*/in\.jsonl and is .*/other\.jsonl;"):
+        run(out, other)
+
+
+def test_a_setting_that_was_empty_is_called_not_set(out: Path, source: Path) -> None:
+    run(out, source, rewards="", target=["a=0.1", "b=0.2"])
+    with pytest.raises(ConfigError, match=r"rewards was not set and is r\.yaml; target was a=0\.1, b=0\.2 and is a=1;"):
+        run(out, source, rewards="r.yaml", target=["a=1"])
+    run(out, source, rewards=None, target=["a=0.1", "b=0.2"])  # a setting that is off has no value
+
+
+def test_a_calibration_is_named_as_the_reason_of_a_changed_policy(out: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    (policy / "policy.json").write_text("{}")
+    with resumable_output(out, RunManifest("sample", {"policy": policy}, {})) as writer:
+        writer.write(ROWS[0])
+    (policy / "policy.json").write_text('{"calibration": {"reach": 1}}')
+    change = r"the policy \(.*/policy\) has changed, for example by `irlhf eval --calibrate`"
+    with (
+        pytest.raises(ConfigError, match=change),
+        resumable_output(out, RunManifest("sample", {"policy": policy}, {})),
+    ):
+        pass
+
+
 def test_another_command_is_refused(out: Path, source: Path) -> None:
     interrupt(out, source, after=2)
     with (

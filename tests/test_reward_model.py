@@ -515,7 +515,8 @@ def test_a_reward_file_without_a_version_is_read_and_a_damaged_one_refused(tmp_p
 def test_a_column_that_new_samples_lack_names_the_way_to_a_scorer() -> None:
     sample = {"id": "a", "prompt": "p", "completion": "c", "policy": "0" * 64}
     write(Path("samples.jsonl"), [sample])
-    Path("rewards.yaml").write_text("rewards:\n  clarity: {column: Clarity}\n")
+    Path("rewards.yaml").write_text("rewards:\n  clarity: {column: Clarity (1-5)}\n")
     done = call("score", "samples.jsonl", "-r", "rewards.yaml", "-o", "scored.jsonl")
     assert done.code == 1
-    assert "samples have no column 'Clarity'; `irlhf reward-model RATED --reward Clarity` learns a scorer" in done.err
+    fix = "`irlhf reward-model RATED --reward 'Clarity (1-5)'` learns a scorer from the ratings"
+    assert done.err == f"irlhf: a: samples have no column 'Clarity (1-5)'; {fix}\n"  # skipping such rows keeps none

@@ -176,9 +176,8 @@ def test_numbers_go_through_what_was_measured(policy: Policy) -> None:
 def test_raw_numbers_are_held_to_nothing(policy: Policy) -> None:
     assert asked(policy, "short=1.5")[0] == {"short": 1.0}
     assert asked(policy, "short=1.5", raw=True)[0] == {"short": 1.5}
-    assert list(wanted(policy, "short=1.5").beyond()) == [
-        "short=1.5 is outside the training data; clipped to the end of the scale"
-    ]
+    (warning,) = wanted(policy, "short=1.5").beyond()
+    assert warning.startswith("short=1.5 is outside the training data; clipped to the end of the scale (")
     assert list(wanted(policy, "short=1.5", raw=True).beyond()) == []
 
 
@@ -203,8 +202,49 @@ def test_numbers_that_no_training_row_has_become_the_nearest_that_one_has(target
     if target == "0.49":
         assert found == {min(known, key=lambda one: abs(one - 0.49))}
         (told,) = wanted(policy, "colour=0.49").unseen()
-        assert told.startswith("colour: no training row has 0.49 (0.")
+        assert told == f"colour: requesting the nearest target of a training row: {found.pop():.2f} for 0.49"
     assert not list(wanted(policy, f"colour={target}", raw=True).unseen())
+
+
+@pytest.mark.parametrize(
+    ("target", "rows"),
+    [
+        ("colour=raw:4", {4}),
+        ("colour=raw:4..", {4, 5}),
+        ("colour=raw:..2", {1, 2}),
+        ("colour=raw:~2..4", {2, 3, 4}),
+        ("short=raw:4", {4}),
+        ("short=raw:4..", {4, 5}),
+        ("short=raw:..2", {1, 2}),
+    ],
+)
+def test_a_target_in_the_units_of_the_scorer_is_the_number_of_rows_with_this_reward(
+    target: str, rows: set[int]
+) -> None:
+    ratings = [1, 2, 2, 3, 3, 3, 4, 4, 5] * 7
+    examples = [
+        Example(id=str(i), prompt=f"{i}", rewards={"short": rating, "colour": rating})
+        for i, rating in enumerate(ratings)
+    ]
+    specs = {"short": Reward(direction="lower"), "colour": Reward()}
+    rated = TrainingSet(examples, [], specs).policy("", FinetuneSettings(template="reward-end"))
+    name = target.partition("=")[0]
+    scale = rated.reward(name).scale
+    assert {round(scale.inverse(request[name]), 2) for request in asked(rated, target)} == rows
+
+
+def test_a_rating_given_as_a_share_is_explained(policy: Policy) -> None:
+    median = f"{policy.reward('colour').scale.inverse(0.5):.3g}"
+    (warning,) = wanted(policy, "colour=5").beyond()
+    assert f"0.5 is a reward of {median}, and colour=raw:{median} requests that reward" in warning
+
+
+def test_a_rank_within_a_prompt_has_no_units() -> None:
+    rows = [Example(id=f"{i}", prompt=f"{i // 3}", rewards={"a": i % 3 + i / 100}) for i in range(9)]
+    specs = {"a": Reward.model_validate({"scale": {"kind": "within"}})}
+    ranked = TrainingSet(rows, [], specs).policy("", FinetuneSettings(template="reward-end"))
+    with pytest.raises(ConfigError, match="a=raw:1: scale within has no number for a reward"):
+        wanted(ranked, "a=raw:1")
 
 
 def test_a_sweep_beside_draws_has_as_many_samples_as_it_says(policy: Policy) -> None:

@@ -36,6 +36,8 @@ from irlhf.policy.targets import Target, parse_target, parse_targets
         ("h=-1:1:1", "sweep", -1, 1, 1),
         ("h=uniform", "uniform", None, None, None),
         ("h=data", "data", None, None, None),
+        ("h=raw:4", "exact", 4, None, None),
+        ("h=raw:-1.5..", "at-least", -1.5, None, None),
     ],
 )
 def test_each_form_is_read(text: str, kind: str, low: float, high: float, step: float) -> None:
@@ -70,6 +72,8 @@ def test_each_form_is_read(text: str, kind: str, low: float, high: float, step: 
         ("h=~..", "a range needs a number on one side"),
         ("h=0.9..0.2", "write 0.2..0.9"),
         ("h=1:0:0.1", "LOW:HIGH:STEP"),
+        ("h=raw:1:5:1", "raw: takes a number or a range, as in raw:4 or raw:4.."),
+        ("h=raw:p90", "raw: takes a number or a range"),
         ("h=0:1:0", "STEP > 0"),
         ("h=0:1:-0.1", "STEP > 0"),
         ("h=0:1:0.0001", "over 1000 points"),

@@ -11,8 +11,9 @@ from helpers import Bench, Row, call, examples, read, write
 from irlhf.core.errors import ConfigError
 from irlhf.policy.policy_file import Policy, read_policy
 from irlhf.policy.templates import Bound, RequestedValue
+from irlhf.training.finetune import finetune
 from irlhf.training.settings import FinetuneSettings
-from irlhf.training.training_set import TrainingSet, read_training_set
+from irlhf.training.training_set import TrainingSet, read_training, read_training_set
 
 Asked = list[dict[str, RequestedValue]]
 
@@ -41,6 +42,29 @@ def test_a_line_is_left_out_as_often_as_drop_says(scored: Path) -> None:
     _, _, wishes = asked(scored, drop=0.25)
     assert 0.18 < fmean("a" not in one for one in wishes) < 0.32
     assert 0.02 < fmean(not one for one in wishes) < 0.12  # both, by chance
+
+
+def test_a_template_of_descriptions_warns_of_rewards_without_one(
+    scored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("r.yaml").write_text("rewards: {a: {column: a, description: how good}, b: {column: b}}\n")
+    read_training(scored, FinetuneSettings(template="described", rewards="r.yaml"))
+    warning = "template described writes the description of each reward, but b has no `description:` in rewards.yaml"
+    assert warning in capsys.readouterr().err
+    read_training(scored, FinetuneSettings(template="words", rewards="r.yaml"))
+    assert "description" not in capsys.readouterr().err
+
+
+def test_rows_of_all_splits_are_accounted_for(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    splits = ["train"] * 300 + ["validation"] * 60 + ["test"] * 40
+    write(scored, [{**row, "split": split} for row, split in zip(read(scored), splits, strict=True)])
+    read_training(scored, FinetuneSettings(template="reward-end"))
+    assert "300 rows to train on, 60 to validate on; skipped: test split 40\n" in capsys.readouterr().err
+
+
+def test_an_unknown_template_is_refused_before_the_rows_are_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no template 'rewardend'; did you mean 'reward-end'"):
+        finetune(tmp_path / "missing.jsonl", tmp_path / "policy", "tiny", FinetuneSettings(template="rewardend"))
 
 
 def test_all_lines_are_left_out_as_often_as_drop_all_says(scored: Path) -> None:

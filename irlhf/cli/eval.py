@@ -89,12 +89,18 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
         if followed:
             yield f"{policy['name']}: {'; '.join(followed)}"
         yield from (f"{policy['name']}: {_kept(entry)}" for entry in policy["bounds"])
+        measured = {name for name, *_ in verdicts(policy)}.union(*(entry["bounds"] for entry in policy["bounds"]))
+        if single := [name for name in policy["rewards"] if name not in measured]:
+            yield (
+                f"{policy['name']}: {', '.join(single)}: a single target was requested, which cannot show whether it is"
+                f" followed; sample several, such as -t {single[0]}=0:1:0.25"
+            )
     for policy in result["policies"].values():
         for name, metrics in policy["rewards"].items():
             error, pooled = metrics["error"], metrics["pooled"].get("spearman")
             floor = min(error["floor_permuted"], error["floor_constant"])
             # The best constant is no help where all targets are equal.
-            steered = f" ({floor:.3f} without steering)" if pooled else ""
+            steered = f" (at best {floor:.3f} without steering)" if pooled else ""
             correlation = f"; Spearman pooled {_shown(pooled)}" if pooled else ""
             yield (
                 f"{policy['name']} {name}: mean error {error['mean_absolute']['value']:.3f}{steered}{correlation};"
@@ -109,7 +115,7 @@ def _kept(entry: dict[str, Any]) -> str:
     wanted = " and ".join(f"{name}={entry['target'][name]}" for name in entry["bounds"])
     value, low, high = (f"{100 * entry['kept'][part]:.0f}%" for part in ("value", "low", "high"))
     given = [f"{name} {_shown(figure)}" for name, figure in entry["rewards"].items() if name not in entry["bounds"]]
-    mix = [f"the mix {_shown(entry['weighted'])} sd above the training data"] if entry["weighted"] else []
+    mix = [f"the mix {_shown(entry['weighted'])} sd from the training mean"] if entry["weighted"] else []
     counts = f"n = {entry['n']:,} of {entry['prompts']:,} prompts"
     return "; ".join([f"{value} [{low}, {high}] of the samples keep {wanted}", *given, *mix, counts])
 

@@ -230,6 +230,7 @@ DryRun = Annotated[bool, _server("--dry-run", help="Check the rows, print the co
 NoWait = Annotated[bool, _server("--no-wait", help="Submit the job and return at once.")]
 
 STDIN = Path("-")
+UNKNOWN_FILE = "FILE"  # in a command to run next, where no rewards.yaml is known
 _CONTRAST = {"weight": float, "alternatives": int, "one-reward": float, "whole-targets": float}
 
 

@@ -102,4 +102,5 @@ def prepare(
     summary = prepare_rows(sources, out, settings)
     written = f"{summary.get('written', 0):,} examples"
     first = summary.get("files", [out])[0]
-    options.finish(summary, json_, written, f"irlhf score {first} -r rewards.yaml")
+    rewards = "rewards.yaml" if Path("rewards.yaml").is_file() else options.UNKNOWN_FILE
+    options.finish(summary, json_, written, f"irlhf score {first} -r {rewards}")

@@ -17,7 +17,7 @@ irlhf sample policy examples.jsonl -t helpful=0:1:0.25 -o sweep.jsonl
 
 irlhf sample policy examples.jsonl -t helpful=data -t harmless=data -n 8
 
-irlhf sample policy examples.jsonl --weights 2*helpful+3*harmless
+irlhf sample policy examples.jsonl --weights "2*helpful+3*harmless"
 
 irlhf sample policy examples.jsonl -t harmless=0.6.. --weights helpful
 
@@ -221,7 +221,8 @@ def sample(
 
     Targets: 0.8 is exact, 0.6.. at least, ..0.4 at most, 0.2..0.9 between, ~0.6..
     drawn from the training rows above 0.6, p90 a percentile of them, 0:1:0.1 a
-    sweep, uniform anywhere on the scale, data the joint targets of training rows.
+    sweep, uniform anywhere on the scale, data the joint targets of training rows,
+    raw:4 a reward of 4 in the units of its scorer.
     --weights requests the best mix within the targets: -t harmless=0.6..
     --weights helpful.
 
@@ -239,6 +240,7 @@ def sample(
     and --guidance need the policy on this machine.
     """
     from irlhf.core import console
+    from irlhf.policy.recorded_rewards import rewards_file_of
     from irlhf.sampling.sample import sample as draw
 
     console.be_quiet(quiet)
@@ -271,4 +273,6 @@ def sample(
     )
     summary = draw(policy, prompts, out, settings, options.executor(executor, workers))
     written = f"{summary.get('written', 0):,} samples of {summary.get('prompts', 0):,} prompts"
-    options.finish(summary, json_, written, f"irlhf score {out} -r rewards.yaml -o scored-{out.name}")
+    scored = out.with_name(f"scored-{out.name}")
+    rewards = rewards_file_of(policy) or options.UNKNOWN_FILE
+    options.finish(summary, json_, written, f"irlhf score {out} -r {rewards} -o {scored}")

@@ -147,7 +147,8 @@ def from_json(row: Mapping[str, Any], where: Where | str, completion: bool = Tru
         raise DataError(f"{where}: no 'id' (keys: {keys_of(row)}); `irlhf prepare` adds an id to every row")
     for name in ("prompt", "completion") if completion else ("prompt",):
         if name not in given:
-            raise DataError(f"{where}: no '{name}' (keys: {keys_of(row)})")
+            hint = f"`irlhf prepare --map {name}=COLUMN` reads another column as {name}"
+            raise DataError(f"{where}: no '{name}' (keys: {keys_of(row)}); {hint}")
     given["id"] = _identifier(given["id"], where)
     given["prompt"] = content(given["prompt"], where, "prompt")
     given["completion"] = content(given.get("completion", ""), where, "completion")

@@ -101,7 +101,10 @@ def resolve(import_path: str) -> Any:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'length'?" for a close match, else the list of known names."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    near = [known for known in names if name and known.startswith(f"{name}-")]  # trl for trl-preference
+    near = near or difflib.get_close_matches(name, names, n=1)
+    if len(near) > 1:
+        return f"; did you mean one of {', '.join(near)}?"
     if near:
         return f"; did you mean '{near[0]}'?"
     return f" (available: {', '.join(names)})" if names else ""

@@ -18,6 +18,7 @@ LINE_LIMIT = 16 * 2**20  # bytes; a longer line means a broken or malicious file
 JSON_LIMIT = 256 * 2**20  # bytes of one JSON value, which is read at once
 DEPTH_LIMIT = 100  # levels of nesting in one row, well below Python's recursion limit
 BLOCK = 2**19  # bytes of lines in one block
+EXPECTED = 'each row must be an object, like {"prompt": …}'
 BOM = b"\xef\xbb\xbf"
 
 _CHUNK = 2**20  # bytes
@@ -50,7 +51,8 @@ def parse_row(line: bytes, where: Where) -> dict[str, Any]:
     except RecursionError as error:
         raise DataError(f"{where}: nested too deeply (over {DEPTH_LIMIT} levels)") from error
     except ValueError as error:
-        raise DataError(f"{where}: not JSON ({first_line(error)})") from error
+        hint = "" if text.lstrip()[:1] in ("{", "[") else f"; {EXPECTED}"
+        raise DataError(f"{where}: not JSON ({first_line(error)}){hint}") from error
     if line.count(b"{") + line.count(b"[") <= DEPTH_LIMIT and isinstance(row, dict) and not _HALF.search(line):
         return row
     return _validated(row, where)
@@ -68,7 +70,7 @@ def _validated(row: object, where: Where) -> dict[str, Any]:
     if depth(row) > DEPTH_LIMIT:
         raise DataError(f"{where}: nested too deeply (over {DEPTH_LIMIT} levels)")
     if not isinstance(row, dict):
-        raise DataError(f'{where}: not a JSON object; each row must be one, like {{"prompt": …}}')
+        raise DataError(f"{where}: not a JSON object; {EXPECTED}")
     try:
         json.dumps(row, ensure_ascii=False, allow_nan=False).encode()  # a lone surrogate cannot be encoded
     except UnicodeEncodeError as error:

@@ -82,15 +82,31 @@ def differences(before: Manifest, now: Manifest) -> list[str]:
     for role in sorted(before.inputs.keys() | now.inputs.keys()):
         was, here = before.inputs.get(role), now.inputs.get(role)
         if (was and was.sha256) != (here and here.sha256):
-            changed.append(f"the {role} ({here.path if here else 'none'}) has changed")
+            changed.append(_other_input(role, was.path if was else "not given", here.path if here else "not given"))
     old, new = dict(_flat(before.settings)), dict(_flat(now.settings))
     changed += [
-        f"{name} was {old.get(name, 'not set')!s:.60} and is {new.get(name, 'not set')!s:.60}"
+        f"{name} was {_setting(old.get(name)):.60} and is {_setting(new.get(name)):.60}"
         for name in sorted(old.keys() | new.keys())
         # An earlier version did not know a setting that is off by default.
-        if old.get(name, False) != new.get(name, False)
+        if (old.get(name) or False) != (new.get(name) or False)
     ]
     return changed
+
+
+def _other_input(role: str, was: str, now: str) -> str:
+    """Return how an input differs: another path, or another content at the same path."""
+    if was != now:
+        return f"the {role} was {was} and is {now}"
+    policy = Path(now) / "policy.json"
+    calibrated = policy.is_file() and files.read_json(policy).get("calibration")
+    return f"the {role} ({now}) has changed{', for example by `irlhf eval --calibrate`' if calibrated else ''}"
+
+
+def _setting(value: Any) -> str:
+    """Return a setting as a user writes it."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "not set"
+    return "not set" if value in ("", None) else str(value)
 
 
 def _converted(content: Mapping[str, Any]) -> dict[str, Any]:

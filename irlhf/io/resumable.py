@@ -224,6 +224,12 @@ def recorded_setting(output: Path, name: str) -> Any:
     return read_manifest(output).settings.get(name) if started and manifest_path(output).is_file() else None
 
 
+def recorded_input(output: Path, role: str) -> str:
+    """Return the path of an input of the run that wrote this output, as given then; empty if there is none."""
+    inputs = read_manifest(output).inputs if manifest_path(output).is_file() else {}
+    return inputs[role].path if role in inputs else ""
+
+
 def recorded_facts(output: Path) -> dict[str, Any]:
     """Return the `recorded` facts in an output's manifest; empty without a manifest."""
     has_manifest = output != files.STREAM and manifest_path(output).is_file()

@@ -13,7 +13,8 @@ from irlhf.io.schema import first_problem
 VERSION = 4  # of the file format; 3 has no bounds, 2 two metrics more
 _OLDER = (2, 3)
 _REMEDY = "run `irlhf eval` on the samples again"
-_WEAK = 0.3  # Spearman correlation below which a reward follows its target weakly
+_WEAK = 0.3  # absolute Spearman correlation below which a reward follows its target weakly
+_BLIND = "has no reward line to follow"  # of a baseline; what it correlates is chance
 
 
 class _Part(BaseModel):
@@ -86,10 +87,11 @@ def verdicts(policy: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str,
     for name, metrics in policy["rewards"].items():
         correlation = metrics["within"].get("spearman") or metrics["pooled"].get("spearman")
         if isinstance(correlation, Mapping):
-            yield name, _verdict(correlation), correlation
+            yield name, _BLIND if policy["blind"] else _verdict(correlation), correlation
 
 
 def _verdict(correlation: Mapping[str, float]) -> str:
+    weakly = "" if abs(correlation["value"]) >= _WEAK else " weakly"
     if correlation["low"] > 0:
-        return "follows its target" if correlation["value"] >= _WEAK else "follows its target weakly"
-    return "goes against its target" if correlation["high"] < 0 else "does not follow its target"
+        return f"follows its target{weakly}"
+    return f"goes against its target{weakly}" if correlation["high"] < 0 else "does not follow its target"

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from irlhf.core import console
-from irlhf.core.errors import ConfigError
-from irlhf.io.resumable import recorded_facts
-from irlhf.policy.rewards_file import Reward, Rewards, parse_rewards
+from irlhf.core.errors import ConfigError, DataError
+from irlhf.io.resumable import recorded_facts, recorded_input
+from irlhf.policy.policy_file import FILE, read_policy
+from irlhf.policy.rewards_file import Reward, Rewards, parse_rewards, read_rewards
 
 _REWARDS, _SCORERS = "rewards", "scorers"  # keys of the recorded facts
 
@@ -46,6 +47,26 @@ def read_recorded(scored: Path) -> RecordedRewards:
     except ConfigError:  # written by another version
         return RecordedRewards()
     return RecordedRewards(rewards, {str(name): str(value) for name, value in facts.get(_SCORERS, {}).items()})
+
+
+def rewards_file_of(policy: Path) -> str:
+    """Return the path of the rewards.yaml for samples of a policy; empty if none is known.
+
+    It is the file that the policy was trained with. Otherwise it is rewards.yaml in the current folder, if it has the
+    rewards of the policy, or if this is a base model.
+    """
+    given = recorded_input(policy, "rewards")
+    if given and Path(given).is_file():
+        return given
+    usual = Path("rewards.yaml")
+    if not usual.is_file():
+        return ""
+    try:
+        names = read_rewards(usual).rewards.keys()
+        parts = [part for reward in read_policy(policy).rewards for part in (reward.parts or (reward,))]
+    except (ConfigError, DataError):  # an invalid rewards.yaml, or a base model
+        return "" if (policy / FILE).is_file() else str(usual)
+    return str(usual) if {part.name for part in parts} <= names else ""
 
 
 def scorer_identity(reward: Reward, state: str) -> str:

@@ -6,16 +6,18 @@
     helpful=0.2..0.9    between              helpful=uniform   anywhere on the scale
     helpful=data        joint vectors of the training data, together with every other `data`
 
+    helpful=raw:4       a reward of 4 in the units of its scorer; also raw:4.., raw:..2 and raw:2..4
+
 A reward without a target gets no reward line. 'helpful>=0.6' and 'helpful<=0.4' in quotes are also accepted.
 
 Weights, as in "2*helpful + 3*harmless", request the best weighted mix instead of single numbers. A sample stores a
 weight as the target "2*".
 """
 
-import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import ceil, floor, inf
 from typing import Literal
 
 from irlhf.core.errors import ConfigError
@@ -23,9 +25,11 @@ from irlhf.core.example import LARGEST
 
 Kind = Literal["exact", "at-least", "at-most", "between", "draw", "percentile", "sweep", "uniform", "data"]
 
+RAW = "raw:"  # begins a target in the units of the scorer
 TEXT_LIMIT = 200  # characters after the equals sign
 SWEEP_LIMIT = 1000  # points; more is probably a typing error
 
+_ROUNDED = 10_000  # numbers of a scale that were converted from rewards have four decimals
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"(?P<low>{_NUMBER})?\.\.(?P<high>{_NUMBER})?")
 _SWEEP = re.compile(rf"(?P<low>{_NUMBER}):(?P<high>{_NUMBER}):(?P<step>{_NUMBER})")
@@ -44,6 +48,7 @@ class Target:
     high: float | None = None
     step: float | None = None
     text: str = ""  # the user's text after the equals sign
+    raw: bool = False  # the numbers are in the units of the scorer; see `scaled`
 
     @property
     def ranged(self) -> bool:
@@ -53,6 +58,17 @@ class Target:
     def holds(self, number: float) -> bool:
         """Return whether a number is between `low` and `high`, both included."""
         return (self.low is None or number >= self.low) and (self.high is None or number <= self.high)
+
+    def scaled(self, scale: Callable[[float], float], lower_is_better: bool) -> "Target":
+        """Return a target in the units of a scorer as one in the units of the reward's scale."""
+        text = self.text.removeprefix(RAW)
+        low, high = (None if end is None else scale(end) * _ROUNDED for end in (self.low, self.high))
+        if not self.ranged:
+            return parse_value(self.name, f"{round(low or 0.0) / _ROUNDED:g}")
+        low, high = (high, low) if lower_is_better else (low, high)
+        # Rounded outwards, so that rows with the reward itself are inside.
+        ends = ["" if end is None else f"{side(end) / _ROUNDED:g}" for side, end in ((floor, low), (ceil, high))]
+        return parse_value(self.name, f"{'~' * text.startswith('~')}{ends[0]}..{ends[1]}")
 
     def points(self) -> list[float]:
         """Return the numbers of an exact target or a sweep."""
@@ -90,6 +106,11 @@ def parse_value(name: str, text: str) -> Target:
     """Parse the text after the equals sign. Raises ConfigError."""
     if any(abs(float(number)) > LARGEST for number in re.findall(_NUMBER, text[:TEXT_LIMIT])) or len(text) > TEXT_LIMIT:
         raise ConfigError(f"target '{name}={text:.40}': the number is too large")
+    if text.startswith(RAW):
+        inner = parse_value(name, text.removeprefix(RAW))
+        if not (inner.ranged or inner.kind == "exact"):
+            raise ConfigError(f"target '{name}={text}': {RAW} takes a number or a range, as in {RAW}4 or {RAW}4..")
+        return replace(inner, text=text, raw=True)
     if text in ("uniform", "data"):
         return Target(name, "uniform" if text == "uniform" else "data", text=text)
     if re.fullmatch(_NUMBER, text):
@@ -105,7 +126,7 @@ def parse_value(name: str, text: str) -> Target:
     column = len(name) + 1 + _good_length(text)
     raise ConfigError(
         f"target '{name}={text}': invalid from column {column + 1}; write a number, 0.6.., ..0.4,"
-        " 0.2..0.9, ~0.6.., p90, 0:1:0.1, uniform or data"
+        f" 0.2..0.9, ~0.6.., p90, 0:1:0.1, uniform, data or {RAW}4"
     )
 
 
@@ -137,7 +158,7 @@ def weight_text(weight: float) -> str:
 
 def weighs(text: str) -> bool:
     """Return whether a sample's target is a weight."""
-    return bool(re.fullmatch(rf"{_NUMBER}\*", text)) and 0 <= float(text.removesuffix("*")) < math.inf
+    return bool(re.fullmatch(rf"{_NUMBER}\*", text)) and 0 <= float(text.removesuffix("*")) < inf
 
 
 def weights_of(target: Mapping[str, str]) -> dict[str, float]:

@@ -152,6 +152,11 @@ class Template(BaseModel):
         """The kinds of lines in this template: `line`, and those for thresholds."""
         return list(self._lines)
 
+    @property
+    def describes(self) -> bool:
+        """Whether a line contains the description of its reward."""
+        return any("description" in text for text in (self.line, self.at_least, self.at_most))
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Template.model_validate, (self.model_dump(),)  # compiled Jinja texts cannot be pickled
 

@@ -44,7 +44,7 @@ def _answer(rows: Sequence[dict[str, Any]], kindness: float, detail: float) -> s
 
 
 def _tracking(evaluation: dict[str, Any]) -> Group:
-    table = _table("policy", "reward", "within prompts", "pooled", "error (floor)")
+    table = _table("policy", "reward", "within prompts", "pooled", "error")
     for policy in _ordered(evaluation):
         for reward, metrics in policy["rewards"].items():
             error = metrics["error"]
@@ -52,7 +52,10 @@ def _tracking(evaluation: dict[str, Any]) -> Group:
             figures = _shown(metrics["within"]["spearman"]), _shown(metrics["pooled"]["spearman"])
             table.add_row(policy["name"], reward, *figures, f"{error['mean_absolute']['value']:.2f} ({floor:.2f})")
     n, prompts = next((metrics["n"], metrics["prompts"]) for metrics in _ordered(evaluation)[0]["rewards"].values())
-    title = f"Target against actual reward: Spearman's ρ, {n} answers to {prompts} prompts of held-out topics"
+    title = (
+        f"Target against actual reward: Spearman's ρ, {n} answers to {prompts} prompts of held-out topics."
+        " Error: mean distance, in brackets at best without steering"
+    )
     return Group(Text(title, style="bold"), table)
 
 

@@ -180,6 +180,12 @@ def _report_targets(spec: TargetSpec, settings: SampleSettings) -> None:
     policy, measured = spec.policy, spec.policy.calibration
     if policy.names and not spec.targets and not spec.weights:
         console.note(f"no target, so prompts have no reward line (rewards of this policy: {', '.join(policy.names)})")
+    if policy.blind and (spec.targets or spec.weights):
+        console.note(
+            f"this {policy.baseline or 'policy'} has no reward lines, so targets do not change its samples; the rows"
+            " keep them, so that `irlhf eval` can compare it with a policy"
+        )
+        return
     if measured and not settings.raw and not _same_decoding(measured.decoding, settings.decoding):
         decoding = ", ".join(f"{name} {number:g}" for name, number in measured.decoding.items())
         console.warn(f"the calibration of this policy is for {decoding}; it is not used with other settings")

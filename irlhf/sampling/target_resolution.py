@@ -11,7 +11,7 @@ from typing import NamedTuple
 from irlhf.core.errors import ConfigError
 from irlhf.policy.policy_file import Achieved, Policy, Reach
 from irlhf.policy.scales import UNIT, WITHIN, percentile
-from irlhf.policy.targets import Target, parse_targets, weight_text
+from irlhf.policy.targets import RAW, Target, parse_targets, weight_text
 from irlhf.policy.templates import Bound, RequestedValue
 
 BEST, FRONT, ACHIEVED = "best", "front", "achieved"
@@ -87,10 +87,21 @@ class TargetSpec:
         for name, number in ((name, number_of(wish)) for name, wishes in self._fixed.items() for wish in wishes):
             text = f"{name}={self.targets[name].text}"
             if self.policy.held(name, number) != number:
-                yield f"{text} is outside the training data; clipped to the end of the scale"
+                yield f"{text} is outside the training data; clipped to the end of the scale{self._units(name)}"
             elif self._reaches(name) and not _within(number, self.reach[name]):
                 replacement = number_of(self._calibrated(name, number))
                 yield f"{text} is outside the measured reach of this policy; the prompt has {replacement:.2f}"
+
+    def _units(self, name: str) -> str:
+        """Return what the numbers of a quantile scale mean, for users who write ratings."""
+        scale = self.policy.reward(name).scale
+        if scale.kind != "quantile":
+            return ""
+        median = f"{scale.inverse(0.5):.3g}"
+        return (
+            f" (0 to 1 is the share of training rows that are worse; 0.5 is a reward of {median}, and"
+            f" {name}={RAW}{median} requests that reward)"
+        )
 
     def unseen(self) -> Iterator[str]:
         """Yield a note for each reward with numbers that no training row has, with their replacements."""
@@ -99,11 +110,11 @@ class TargetSpec:
         for name, wishes in self._fixed.items():
             numbers = [self.policy.held(name, number_of(wish)) for wish in wishes]
             pairs = [(number, self.policy.shown(name, number)) for number in numbers]
-            missing = [f"{number:g} ({shown:.2f})" for number, shown in pairs if shown != number]
+            missing = [f"{shown:.2f} for {number:g}" for number, shown in pairs if shown != number]
             if missing:
                 more = f" and {len(missing) - _MOST_LISTED} more" if len(missing) > _MOST_LISTED else ""
                 listed = ", ".join(missing[:_MOST_LISTED])
-                yield f"{name}: no training row has {listed}{more}; the prompt has the nearest one, in brackets"
+                yield f"{name}: requesting the nearest target of a training row: {listed}{more}"
 
     @cached_property
     def _fixed(self) -> dict[str, list[RequestedValue]]:
@@ -244,11 +255,18 @@ class TargetSpec:
 def read_targets(texts: Sequence[str], policy: Policy) -> dict[str, Target]:
     """Return the parsed --target texts by reward, in the order of the policy's reward lines.
 
-    Raises ConfigError for an invalid target, and for a reward that the policy does not have.
+    Targets in the units of a scorer (`raw:4`) are returned in the units of the reward's scale. Raises ConfigError for
+    an invalid target, and for a reward that the policy does not have.
     """
     targets = parse_targets(texts)
-    for name in targets:
-        policy.reward(name)
+    for name, target in targets.items():
+        scale = policy.reward(name).scale
+        if target.raw and scale.kind == WITHIN:
+            raise ConfigError(
+                f"{name}={target.text}: scale within has no number for a reward; request a rank from 0 to 1"
+            )
+        if target.raw:
+            targets[name] = target.scaled(scale, scale.direction == "lower")
     return {name: targets[name] for name in policy.names if name in targets}
 
 

@@ -22,7 +22,7 @@ from irlhf.policy.rewards_file import Reward, Rewards, read_rewards
 from irlhf.scoring.cache import NAME, Cache
 from irlhf.scoring.runner import AlreadyWritten, Answer, PoolRow, ScorerGroup, scorer_groups, scorer_identities
 from irlhf.scoring.scorers.base import CountingScorer, Failure
-from irlhf.scoring.scorers.column import Column
+from irlhf.scoring.scorers.column import NOT_IN_SAMPLES, Column
 from irlhf.scoring.settings import ScoreSettings
 
 _TEXTLESS = "rows have a tool call or reasoning and no text"  # a count
@@ -140,7 +140,7 @@ def _checked(source: Path, settings: ScoreSettings, groups: Sequence[ScorerGroup
             replies = [column([example])[0] for column in columns]
             reasons = [reply.reason for reply in replies if isinstance(reply, Failure)]
             if reasons:
-                raise DataError(f"{example.id}: {'; '.join(reasons)}{_SKIP}")
+                raise DataError(_stopped(example, "; ".join(dict.fromkeys(reasons))))
         yield example
 
 
@@ -182,13 +182,18 @@ def _reward_statistics(writer: ResumableWriter) -> Any:
     return statistics
 
 
+def _stopped(example: Example, reason: str) -> str:
+    """Return the error that stops the run. Skipping is no remedy where all rows are samples without the column."""
+    return f"{example.id}: {reason}{'' if NOT_IN_SAMPLES in reason else _SKIP}"
+
+
 def _write(
     example: Example, answer: Answer | Failure, settings: ScoreSettings, writer: ResumableWriter
 ) -> Example | None:
     """Write the row with its rewards and return it, or reject it."""
     if isinstance(answer, Failure):
         if settings.on_bad_row == "stop":
-            raise answer.error(f"{example.id}: {answer.reason}{_SKIP}")
+            raise answer.error(_stopped(example, answer.reason))
         writer.reject(example.id, answer.reason, example.to_json())
         return None
     if settings.gold:

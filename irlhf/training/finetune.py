@@ -174,7 +174,9 @@ def _checked(settings: FinetuneSettings) -> FinetuneSettings:
                 )
         return settings
     default = INSTRUCTION if settings.baseline == PROMPTED else DEFAULT
-    return replace(settings, template=settings.template or default)
+    settings = replace(settings, template=settings.template or default)
+    find_template(settings.template)  # raises for an unknown or invalid template, before the rows are read
+    return settings
 
 
 def _check_base(model: str, settings: FinetuneSettings) -> None:

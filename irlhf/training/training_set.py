@@ -289,10 +289,26 @@ def read_training(source: Path, settings: FinetuneSettings) -> TrainingSet:
     like = read_policy(Path(settings.like)) if settings.like else None
     training = read_training_set(source, settings.rewards, settings.limit, like, drop_cut=settings.drop_cut)
     skipped = {name: n for name, n in training.counts.items() if name.startswith("skipped")}
-    skipped_text = "".join(f"; {name} {n:,}" for name, n in skipped.items())
+    held_out = training.counts["validation rows"]
+    skipped_text = f", {held_out:,} to validate on" * bool(held_out)
+    skipped_text += "".join(f"; {name} {n:,}" for name, n in skipped.items())
     purpose = "fit the scales" if settings.baseline == PROMPTED else "train"
     console.note(f"{training.counts['rows']:,} rows to {purpose} on{skipped_text}")
+    _warn_of_descriptions(training, settings)
     return training
+
+
+def _warn_of_descriptions(training: TrainingSet, settings: FinetuneSettings) -> None:
+    """Warn if the template writes a description that a reward does not have."""
+    if training.like or training.summed or settings.baseline in BLIND:
+        return
+    template = find_template(settings.template)
+    missing = [name for name, spec in training.specs.items() if not (spec.description or name in template.descriptions)]
+    if missing and template.describes:
+        console.warn(
+            f"template {settings.template} writes the description of each reward, but {', '.join(missing)} has no"
+            " `description:` in rewards.yaml, so the name is written instead"
+        )
 
 
 def finetune_manifest(command: str, source: Path, model: str, settings: FinetuneSettings) -> RunManifest:

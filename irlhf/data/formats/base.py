@@ -1,6 +1,7 @@
 """The `Format` of raw rows, the detection of a file's format, and the list of formats."""
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -13,7 +14,13 @@ from irlhf.core.example import Example, Where, keys_of
 from irlhf.core.registry import FORMATS, lookup, resolve
 
 _QUOTED = re.compile(r'"([^"]+)"')
+_MAP = "--map prompt=COLUMN --map completion=COLUMN"
 _SIMILAR = 0.75  # smallest similarity, of 1, at which a column name counts as a misspelled one
+# Usual names of the two columns, in lower case, the most usual first.
+_USUAL = {
+    "prompt": ("prompt", "question", "instruction", "query", "input", "user"),
+    "completion": ("completion", "answer", "response", "output", "reply", "assistant"),
+}
 _MOST_NAMES, _LONGEST_NAME = 100, 80  # columns, and characters of their names, that are compared with the formats
 
 
@@ -81,10 +88,10 @@ def detect(row: Row) -> Format:
     for candidate in formats():
         if candidate.matches(row.fields):
             return candidate
-    raise DataError(
-        f"{row.where}: no known format has the keys {keys_of(row.fields)}; {_nearest(row.fields)}"
-        "; use --map prompt=COLUMN --map completion=COLUMN, or see `irlhf prepare --list-formats`"
-    )
+    usual = _usual(row.fields)
+    hint = f"if these are prompt and completion, use {usual}" if usual else f"{_nearest(row.fields)}; use {_MAP}"
+    keys = keys_of(row.fields)
+    raise DataError(f"{row.where}: no known format has the keys {keys}; {hint}, or see `irlhf prepare --list-formats`")
 
 
 def table() -> str:
@@ -92,6 +99,14 @@ def table() -> str:
     known = formats()
     width = max(len(entry.name) for entry in known)
     return "\n".join(f"{entry.name:{width}}  {entry.fields}\n{'':{width}}  → {entry.becomes}" for entry in known)
+
+
+def _usual(fields: dict[str, Any]) -> str:
+    """Return the options of --map for a prompt and a completion under usual names; empty unless both are there."""
+    columns = {name.lower(): name for name in islice(fields, _MOST_NAMES) if isinstance(fields[name], str)}
+    chosen = [next((columns[known] for known in usual if known in columns), "") for usual in _USUAL.values()]
+    options = [f"--map {shlex.quote(f'{key}={name}')}" for key, name in zip(_USUAL, chosen, strict=True)]
+    return " ".join(options) if all(chosen) else ""
 
 
 def _nearest(fields: dict[str, Any]) -> str:

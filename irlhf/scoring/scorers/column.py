@@ -1,6 +1,7 @@
 """Rewards that are columns of the data, such as human ratings."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from irlhf.core.registry import did_you_mean
 from irlhf.scoring.scorers.base import Failure, Reply, Traits
 
 _NUMBER = re.compile(r"\s*[-+]?[0-9]{1,15}(\.[0-9]{1,15})?\s*", re.ASCII)
+NOT_IN_SAMPLES = "samples have no column"  # begins the reason why samples cannot be scored
 _TRUTH = {"true": 1.0, "false": 0.0}  # as pandas writes them in a table
 
 
@@ -36,8 +38,8 @@ class Column:
                 return Failure(f"column '{self.column}' holds {value!r:.40}, not a number", DataError)
             return {self.column: number}
         if example.policy:
-            learn = f"`irlhf reward-model RATED --reward {self.column}` learns a scorer from the ratings"
-            return Failure(f"samples have no column '{self.column}'; {learn}", DataError)
+            learn = f"`irlhf reward-model RATED --reward {shlex.quote(self.column)}` learns a scorer from the ratings"
+            return Failure(f"{NOT_IN_SAMPLES} '{self.column}'; {learn}", DataError)
         return Failure(f"no column '{self.column}'{did_you_mean(self.column, example.extra)}", DataError)
 
 
