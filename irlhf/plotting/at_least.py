@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from irlhf.plotting import formatting, style
+from irlhf.plotting import style
 from irlhf.plotting.inputs import Evaluation
 
 INPUT = "evaluation"
@@ -16,8 +16,6 @@ CAPTION = (
 )
 
 _NEAR = 0.04  # of the range of targets; nearer levels share a position
-
-Arm = tuple[style.Look, dict[str, Any]]
 
 
 def draw(evaluation: Evaluation) -> Figure | None:
@@ -33,7 +31,7 @@ def draw(evaluation: Evaluation) -> Figure | None:
     return figure
 
 
-def _panel(axis: Any, reward: str, arms: Sequence[Arm]) -> None:
+def _panel(axis: Any, reward: str, arms: Sequence[style.Arm]) -> None:
     levels, placed = _places([[level["asked"] for level in metrics["curve"]] for _, metrics in arms])
     width = 0.84 / len(arms)
     for i, (look, metrics) in enumerate(arms):
@@ -45,20 +43,16 @@ def _panel(axis: Any, reward: str, arms: Sequence[Arm]) -> None:
             "edgecolor": "white",
             "linewidth": 0.6,
         }
-        label = f"{look.label}: {_share_label(metrics)}"
+        least = metrics["at_least"]
+        share = f"{style.shown(least['share'])} of {metrics['n']:,}"
+        label = f"{look.label}: {share} (without steering: {least['floor_permuted']:.2f})"
         axis.bar(places, [level["value"] for level in shares], width, label=label, **bars)
         whiskers = {"fmt": "none", "ecolor": style.INK, "elinewidth": 1, "capsize": 1.5}
         axis.errorbar(places, [level["value"] for level in shares], yerr=style.whiskers(shares), **whiskers)
-    axis.set_xticks(range(len(levels)), [formatting.number(level) for level in levels])
+    axis.set_xticks(range(len(levels)), [style.number(level) for level in levels])
     axis.set(ylim=(0, 1.02), title=style.short(reward), xlabel="target", ylabel="samples at or above it")
     axis.grid(visible=False, axis="x")
     style.legend_below(axis)
-
-
-def _share_label(metrics: dict[str, Any]) -> str:
-    least = metrics["at_least"]
-    share = formatting.shown(least["share"])
-    return f"{share} of {metrics['n']:,} (without steering: {least['floor_permuted']:.2f})"
 
 
 def _places(curves: Sequence[Sequence[float]]) -> tuple[list[float], list[list[int]]]:

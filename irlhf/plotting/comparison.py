@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from irlhf.plotting import formatting, style
+from irlhf.plotting import style
 from irlhf.plotting.inputs import Evaluation
 
 INPUT = "evaluation"
@@ -31,7 +31,7 @@ def draw(evaluation: Evaluation) -> Figure | None:
     kinds: dict[str, list[Row]] = {}
     for pair in evaluation["comparisons"]:
         for paired_figure in pair["figures"]:
-            if formatting.measured(paired_figure["difference"]):
+            if style.measured(paired_figure["difference"]):
                 kinds.setdefault(paired_figure["figure"], []).append(
                     (_row_label(evaluation, pair, paired_figure), paired_figure["difference"])
                 )

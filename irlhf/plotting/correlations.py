@@ -30,7 +30,7 @@ def draw(rows: Sequence[Mapping[str, float]]) -> Figure | None:
     cells = [[_spearman(pair) for pair in line] for line in both]
     style.heat_key(figure, [axis], style.heat(axis, cells, 1.0))
     for i, j in np.ndindex(len(names), len(names)):
-        style.number(axis, (i, j), cells[i][j], 1.0)
+        style.write_cell(axis, (i, j), cells[i][j], 1.0)
     style.name_cells(axis, labels, labels)
     figure.suptitle(f"Spearman's ρ between rewards, {n}", fontsize=13)
     return figure

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from irlhf.plotting import formatting, style
+from irlhf.plotting import style
 from irlhf.plotting.inputs import Evaluation
 
 INPUT = "evaluation"
@@ -61,7 +61,10 @@ def _panels(evaluation: Mapping[str, Any], cost: str) -> list[_Panel]:
     looks = style.looks(evaluation["policies"])
     lines = [(look, _mixes(evaluation, key, cost)) for key, look in looks.items()]
     xlabel = "weighted reward, sd above the data mean"
-    bars = [(look, _bars([arm for _, arm in _arms(evaluation, key)], "weighted", cost)) for key, look in looks.items()]
+    bars = [
+        (look, _bars([arm for _, arm in style.weightings(evaluation, key)], "weighted", cost))
+        for key, look in looks.items()
+    ]
     return [*panels, _Panel("mixes", xlabel, cost, lines, bars)]
 
 
@@ -75,11 +78,6 @@ def _bars(entries: Sequence[Mapping[str, Any]], given: str, cost: str) -> list[t
     ]
 
 
-def _arms(evaluation: Mapping[str, Any], key: str) -> list[tuple[Mapping[str, float], Mapping[str, Any]]]:
-    """Return each weighting with the metrics of the policy for it."""
-    return [(mix["weights"], arm) for mix in evaluation["tradeoff"] for arm in mix["arms"] if arm["policy"] == key]
-
-
 def _curve(metrics: Mapping[str, Any], cost: str) -> list[tuple[dict[str, float], float, str]]:
     priced = [level for level in metrics["curve"] if level.get(cost) is not None]
     ends = (priced[0]["asked"], priced[-1]["asked"]) if priced else ()
@@ -91,11 +89,11 @@ def _curve(metrics: Mapping[str, Any], cost: str) -> list[tuple[dict[str, float]
 
 def _mixes(evaluation: Mapping[str, Any], key: str, cost: str) -> list[tuple[dict[str, float], float, str]]:
     """Return the weightings of a policy, from the least weight of the first reward to the greatest."""
-    priced = [(weights, arm) for weights, arm in _arms(evaluation, key) if arm.get(cost) is not None]
+    priced = [(weights, arm) for weights, arm in style.weightings(evaluation, key) if arm.get(cost) is not None]
     priced.sort(key=lambda entry: next(iter(entry[0].values())) / (sum(entry[0].values()) or 1))
     last = len(priced) - 1
     return [
-        (arm["weighted"], arm[cost], formatting.ratio(weights) if i in (0, last) else "")
+        (arm["weighted"], arm[cost], style.ratio(weights) if i in (0, last) else "")
         for i, (weights, arm) in enumerate(priced)
     ]
 
@@ -147,9 +145,9 @@ def _labelled_with_costs(evaluation: Mapping[str, Any], handles: Mapping[str, An
 
 def _costs(policy: Mapping[str, Any]) -> Iterator[str]:
     between = policy.get("entropy_between")
-    if formatting.measured(policy["entropy"]):
-        yield f"entropy {formatting.shown(policy['entropy'])}"
+    if style.measured(policy["entropy"]):
+        yield f"entropy {style.shown(policy['entropy'])}"
     elif isinstance(between, Mapping):
-        yield f"entropy {formatting.between(between)}"
-    if formatting.measured(policy["kl"]):
-        yield f"KL {formatting.shown(policy['kl'])}"
+        yield f"entropy {style.between(between)}"
+    if style.measured(policy["kl"]):
+        yield f"KL {style.shown(policy['kl'])}"

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from irlhf.plotting import formatting, style
+from irlhf.plotting import style
 from irlhf.plotting.inputs import Evaluation
 
 INPUT = "evaluation"
@@ -41,8 +41,8 @@ def _panel(axis: Any, metrics: dict[str, Any], reach: float) -> Any:
     targets, rewards = metrics["targets"], metrics["rewards"]
     for i, j in np.ndindex(len(targets), len(rewards)):
         cell = slopes[i][j]
-        under = formatting.shown(cell).partition(" ")[2] if max(len(targets), len(rewards)) <= _INTERVALS else ""
-        style.number(axis, (i, j), cell["value"], reach, under)
+        under = style.shown(cell).partition(" ")[2] if max(len(targets), len(rewards)) <= _INTERVALS else ""
+        style.write_cell(axis, (i, j), cell["value"], reach, under)
     style.name_cells(axis, *([style.short(name, 16) for name in names] for names in (targets, rewards)))
     axis.set(xlabel="actual reward", ylabel="target changed")
     return heat

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from irlhf.plotting import formatting, style
+from irlhf.plotting import style
 from irlhf.plotting.inputs import Evaluation
 
 INPUT = "evaluation"
@@ -14,8 +14,6 @@ CAPTION = (
     "Gold against proxy along the target: above, the proxy reward, which was in the prompt; below, the gold reward,"
     " which was not. If gold falls while the proxy rises, the proxy is over-optimised."
 )
-
-Arm = tuple[style.Look, dict[str, Any]]
 
 
 def draw(evaluation: Evaluation) -> Figure | None:
@@ -38,10 +36,10 @@ def draw(evaluation: Evaluation) -> Figure | None:
 
 
 def _gold_levels(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    return [level for level in metrics["curve"] if formatting.measured(level.get("gold"))]
+    return [level for level in metrics["curve"] if style.measured(level.get("gold"))]
 
 
-def _pair(subfigure: Any, reward: str, arms: Sequence[Arm]) -> None:
+def _pair(subfigure: Any, reward: str, arms: Sequence[style.Arm]) -> None:
     above, below = subfigure.subplots(2, 1, sharex=True)
     for look, metrics in arms:
         levels = _gold_levels(metrics)
@@ -75,4 +73,4 @@ def _summary(metrics: dict[str, Any]) -> str:
         return n
     if over["peak"] >= over["top"]:
         return f"{n}; highest at the highest target"
-    return f"{n}; peak at {over['peak']:.2f}, then falls by {formatting.shown(over['fall'])}"
+    return f"{n}; peak at {over['peak']:.2f}, then falls by {style.shown(over['fall'])}"

@@ -1,11 +1,11 @@
 """Preference pairs: accuracy of each reward on the chosen completions, and calibration of its probabilities."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from irlhf.plotting import formatting, style
+from irlhf.plotting import style
 from irlhf.plotting.inputs import Evaluation
 
 INPUT = "evaluation"
@@ -44,7 +44,7 @@ def _accuracy(axis: Any, rewards: Sequence[Measured]) -> None:
     for rule, (marker, label) in _RULES.items():
         shown[rule] = {"marker": marker, "color": style.GREY, "label": label, "markersize": 6}
     for i, (kind, look) in enumerate(shown.items()):
-        figures = [_percent(metrics[kind]) for _, metrics in rewards]
+        figures = [{part: 100 * share for part, share in metrics[kind].items()} for _, metrics in rewards]
         places = [row + 0.2 * (i - 1) for row in rows]
         whiskers = style.whiskers(figures)
         axis.errorbar([metrics["value"] for metrics in figures], places, xerr=whiskers, capsize=3, linestyle="", **look)
@@ -60,19 +60,15 @@ def _reliability(axis: Any, rewards: Sequence[Measured]) -> None:
     for i, (name, metrics) in enumerate(rewards):
         calibration = metrics["calibration"]
         right = [part["right"] for part in calibration["bins"]]
-        look = {"color": style.COLOURS[i % len(style.COLOURS)], "marker": style.MARKERS[i % len(style.MARKERS)]}
-        summary = f"log loss {formatting.shown(calibration['log_loss'])}, error {formatting.shown(calibration['ece'])}"
+
+        summary = f"log loss {style.shown(calibration['log_loss'])}, error {style.shown(calibration['ece'])}"
         axis.errorbar(
             [part["predicted"] for part in calibration["bins"]],
             [part["value"] for part in right],
             yerr=style.whiskers(right),
             capsize=2.5,
             label=f"{name}: {summary}",
-            **look,
+            **style.numbered(i),
         )
     axis.set(xlabel="predicted probability of being chosen", ylabel="share chosen", title="calibration")
     style.legend_below(axis)
-
-
-def _percent(figure: Mapping[str, float]) -> dict[str, float]:
-    return {part: 100 * number for part, number in figure.items()}

@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from irlhf.plotting import formatting, style
+from irlhf.plotting import style
 from irlhf.plotting.inputs import Evaluation
 
 INPUT = "evaluation"
@@ -64,4 +64,4 @@ def _panel(axis: Any, mix: Mapping[str, Any], looks: Mapping[str, style.Look], h
     aslant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(names) > 3 else {}
     axis.set_xticks(range(len(names)), [style.short(name, room) for name in names], **aslant)
     axis.grid(visible=False, axis="x")
-    axis.set_title(style.short(formatting.mix(mix["weights"]), 36), fontsize=12)
+    axis.set_title(style.short(style.mix(mix["weights"]), 36), fontsize=12)

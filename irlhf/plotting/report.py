@@ -17,7 +17,7 @@ import jinja2
 from irlhf.core.bootstrap import few_prompts
 from irlhf.core.console import clean
 from irlhf.core.example import Example, as_text
-from irlhf.plotting import formatting, style
+from irlhf.plotting import style
 from irlhf.plotting.types import PlotData
 from irlhf.policy.evaluation_file import verdicts
 from irlhf.policy.targets import weights_of
@@ -67,9 +67,9 @@ def _jinja() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(number=_number, between=formatting.between, ratio=formatting.ratio, mix=formatting.mix)
+    made.filters.update(number=_number, between=style.between, ratio=style.ratio, mix=style.mix)
     made.filters["zip"] = zip
-    made.tests["measured"] = formatting.measured
+    made.tests["measured"] = style.measured
     return made
 
 
@@ -108,7 +108,7 @@ def _number(value: object, digits: int = 2) -> str:
     """Return a number as text, or "not available"."""
     if not isinstance(value, int | float):
         return _MISSING
-    return formatting.number(value, digits)
+    return style.number(value, digits)
 
 
 def _taken(samples: Sequence[T]) -> Sequence[T]:
@@ -126,7 +126,7 @@ def _rows(data: PlotData, policies: Mapping[str, Mapping[str, Any]]) -> list[dic
             "policy": clean(_policy_of(sample, policies)),
             "prompt": clean(as_text(sample.prompt)),
             "completion": clean(as_text(sample.completion)),
-            "mix": clean(formatting.mix(weights_of(sample.target))) if weights_of(sample.target) else "",
+            "mix": clean(style.mix(weights_of(sample.target))) if weights_of(sample.target) else "",
             "target": _cleaned(sample.wishes),
             "actual": _cleaned(scaled.get(i, {})),
             "raw": _cleaned(sample.rewards),

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from irlhf.plotting import formatting, style
+from irlhf.plotting import style
 from irlhf.plotting.inputs import Round, Rounds
 
 INPUT = "rounds"
@@ -51,7 +51,7 @@ def _interval(name: str) -> Measure:
 
     def read(row: Round) -> Interval | None:
         figure = row.get(name)
-        return figure if formatting.measured(figure) else None
+        return figure if style.measured(figure) else None
 
     return read
 
@@ -61,7 +61,7 @@ def _with_error(name: str) -> Measure:
 
     def read(row: Round) -> Interval | None:
         figure = row.get(name, {})
-        if not formatting.measured(figure):
+        if not style.measured(figure):
             return None
         value, error = figure["value"], figure.get("error") or 0.0
         return {"value": value, "low": value - error, "high": value + error}
@@ -72,7 +72,7 @@ def _with_error(name: str) -> Measure:
 def _tracking(row: Round) -> Interval | None:
     """Return the mean over the rewards. The mean of the intervals is conservative."""
     each = row.get("tracking", {}).values()
-    if not each or not all(map(formatting.measured, each)):
+    if not each or not all(map(style.measured, each)):
         return None
     return {part: fmean(figures[part] for figures in each) for part in ("value", "low", "high")}
 
@@ -124,7 +124,7 @@ def _heading(rows: Sequence[Round], absent: Sequence[str]) -> Iterator[str]:
     """Yield the lines above the panels: number of samples, early end, missing measurements."""
     last = rows[-1]
     if "samples" in last:
-        measured = "reward and gold" if formatting.measured(last.get("gold")) else "reward"
+        measured = "reward and gold" if style.measured(last.get("gold")) else "reward"
         yield f"{measured}: {last['samples']:,} samples of {last['prompts']:,} prompts after each round"
     if "gold fell" in last:
         yield f"round {last['round']}: gold fell {last['gold fell']} while the rewards rose, so the rounds stopped"

@@ -80,12 +80,11 @@ def _panel(axis: Any, rows: Sequence[Round], name: str, handles: dict[str, Any])
         if points:
             handles.setdefault(side, axis.plot(*zip(*points, strict=True), linestyle="", **look)[0])
     shown = [rows[i] for i in style.spread(len(rows), _TICKS)]
-    counts = [f"{row['round']}\n" + "\n".join(f"{_n(row, side):,}" for side in _SIDES) for row in shown]
-    axis.set_xticks([row["round"] for row in shown], counts)
+    ticks = []
+    for row in shown:
+        counts = [int(row["sides"].get(side, {"n": 0})["n"]) for side in _SIDES]
+        ticks.append("\n".join([str(row["round"]), *(f"{count:,}" for count in counts)]))
+    axis.set_xticks([row["round"] for row in shown], ticks)
     axis.set(xlabel="round; samples kept, dropped", ylabel=_MEASURES[name])
     axis.set_xlim(rows[0]["round"] - 0.5, rows[-1]["round"] + 0.5)
     axis.margins(y=0.12)
-
-
-def _n(row: Round, side: str) -> int:
-    return int(row["sides"].get(side, {"n": 0})["n"])

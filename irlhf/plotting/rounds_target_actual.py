@@ -1,11 +1,9 @@
 """Target against actual reward after each round."""
 
-from typing import Any
-
 from matplotlib.figure import Figure
 
 from irlhf.plotting import style, target_actual
-from irlhf.plotting.inputs import Evaluation, Rounds
+from irlhf.plotting.inputs import Rounds
 
 INPUT = "rounds"
 CAPTION = (
@@ -20,20 +18,17 @@ def draw(rounds: Rounds) -> Figure | None:
     """Return one figure, a panel for each reward, a line for each round of the first run that has an evaluation."""
     numbers = list(rounds.evaluations)
     shown = [numbers[i] for i in style.spread(len(numbers), _LINES)]
-    drawn: dict[str, list[target_actual.Arm]] = {}
+    drawn: dict[str, list[style.Arm]] = {}
     for number, colour, marker in zip(shown, style.steps(len(shown)), style.MARKERS, strict=False):
         look = style.Look(f"round {number}", colour, marker, style.SOLID, steered=True)
-        for reward, metrics in _curves(rounds.evaluations[number]).items():
-            drawn.setdefault(reward, []).append((look, metrics))
+        policies = rounds.evaluations[number]["policies"].values()
+        curves = {name: metrics for policy in policies for name, metrics in policy["rewards"].items()}
+        for reward, metrics in curves.items():
+            if metrics["curve"]:
+                drawn.setdefault(reward, []).append((look, metrics))
     if not drawn:
         return None
     figure = target_actual.figure(drawn, clouds=0)
     if len(shown) < len(numbers):
         figure.suptitle(f"{len(shown)} of {len(numbers)} rounds", fontsize=12)
     return figure
-
-
-def _curves(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the metrics of each reward that has a curve."""
-    policies = evaluation["policies"].values()
-    return {reward: metrics for policy in policies for reward, metrics in policy["rewards"].items() if metrics["curve"]}

@@ -1,4 +1,4 @@
-"""The common style of plots: readable at half width, safe for colour-blind readers, names without math."""
+"""The common style of plots and numbers: readable at half width, safe for colour-blind readers, names without math."""
 
 import io
 import math
@@ -68,6 +68,9 @@ class Look:
         return {"color": self.colour, "marker": self.marker, "linestyle": self.line, "markersize": 6, "linewidth": 2}
 
 
+Arm = tuple[Look, dict[str, Any]]  # the look of a policy, and its metrics for one reward
+
+
 @contextmanager
 def look() -> Iterator[None]:
     """Draw and save in this style, without changing the caller's matplotlib settings."""
@@ -110,6 +113,11 @@ def looks(policies: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
     return drawn
 
 
+def numbered(number: int) -> dict[str, str]:
+    """Return the colour and the marker of a curve by its number."""
+    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+
+
 def steps(count: int) -> list[Any]:
     """Return `count` ordered colours, from light to dark."""
     shades = matplotlib.colormaps["cividis_r"]
@@ -128,7 +136,7 @@ def rewards_of(evaluation: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(name for policy in evaluation["policies"].values() for name in policy["rewards"]))
 
 
-def arms(evaluation: Mapping[str, Any], reward: str) -> list[tuple[Look, dict[str, Any]]]:
+def arms(evaluation: Mapping[str, Any], reward: str) -> list[Arm]:
     """Return the look and the metrics of each policy that was evaluated on a reward."""
     known = looks(evaluation["policies"])
     return [
@@ -138,7 +146,12 @@ def arms(evaluation: Mapping[str, Any], reward: str) -> list[tuple[Look, dict[st
     ]
 
 
-def followed(evaluation: Mapping[str, Any]) -> dict[str, list[tuple[Look, dict[str, Any]]]]:
+def weightings(evaluation: Mapping[str, Any], key: str) -> list[tuple[Mapping[str, float], dict[str, Any]]]:
+    """Return each weighting of the trade-off with the metrics of a policy for it."""
+    return [(mix["weights"], arm) for mix in evaluation["tradeoff"] for arm in mix["arms"] if arm["policy"] == key]
+
+
+def followed(evaluation: Mapping[str, Any]) -> dict[str, list[Arm]]:
     """Return the look and the metrics of each policy by reward, for rewards that have a curve."""
     each = {reward: arms(evaluation, reward) for reward in rewards_of(evaluation)}
     return {reward: measured for reward, measured in each.items() if any(metrics["curve"] for _, metrics in measured)}
@@ -191,7 +204,7 @@ def heat_key(figure: Any, axes: Sequence[Any], drawn: Any) -> None:
     key.outline.set_visible(False)
 
 
-def number(axis: Any, cell: tuple[int, int], value: float, reach: float, under: str = "") -> None:
+def write_cell(axis: Any, cell: tuple[int, int], value: float, reach: float, under: str = "") -> None:
     """Write a number, and an interval under it, into its cell of a heat map (row, column)."""
     row, column = cell
     colour = "white" if abs(value) > 0.7 * reach else INK
@@ -206,3 +219,36 @@ def name_cells(axis: Any, rows: Sequence[str], columns: Sequence[str]) -> None:
     turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if aslant else {}
     axis.set_xticks(range(len(columns)), columns, **turn)
     axis.set_yticks(range(len(rows)), rows)
+
+
+def measured(figure: object) -> bool:
+    """Return whether a value of eval.json is a number with its interval, and not "not available" or absent."""
+    return isinstance(figure, Mapping) and "value" in figure
+
+
+def shown(figure: Mapping[str, float], digits: int = 2) -> str:
+    """Return a number with its interval, such as 0.91 [0.90, 0.92]."""
+    value, low, high = (number(figure[part], digits) for part in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def between(ends: Mapping[str, Any]) -> str:
+    """Return the bounds of a number, such as "1.20 to 2.91", or "1.20 or more" without an upper bound."""
+    low = number(ends["low"]["value"])
+    return f"{low} to {number(ends['high']['value'])}" if measured(ends["high"]) else f"{low} or more"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Return a number with a minus sign (not a hyphen), and without one if it rounds to 0."""
+    return f"{value:z,.{digits}f}".replace("-", "−")
+
+
+def mix(weights: Mapping[str, float]) -> str:
+    """Return weights in words, such as 2 × kindness + detail."""
+    terms = [name if weight == 1 else f"{weight:g} × {name}" for name, weight in weights.items() if weight]
+    return " + ".join(terms) or "nothing"
+
+
+def ratio(weights: Mapping[str, float]) -> str:
+    """Return weights in the order of their rewards, such as 2 : 3."""
+    return " : ".join(f"{weight:g}" for weight in weights.values())

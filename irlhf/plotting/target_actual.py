@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from irlhf.plotting import formatting, style
+from irlhf.plotting import style
 from irlhf.plotting.inputs import Evaluation
 from irlhf.policy.scales import WITHIN
 
@@ -24,8 +24,6 @@ _UNITS = {
 }
 _CLOUDS = 2  # policies whose samples are shown; more would hide each other
 
-Arm = tuple[style.Look, dict[str, Any]]
-
 
 def draw(evaluation: Evaluation) -> Figure | None:
     """Return one figure, a panel for each reward, every policy in each."""
@@ -33,7 +31,7 @@ def draw(evaluation: Evaluation) -> Figure | None:
     return figure(drawn, _CLOUDS) if drawn else None
 
 
-def figure(drawn: Mapping[str, Sequence[Arm]], clouds: int) -> Figure:
+def figure(drawn: Mapping[str, Sequence[style.Arm]], clouds: int) -> Figure:
     """Return a panel for each reward, a line for each arm, and the samples of the first `clouds` arms."""
     lines = max(len(arms) for arms in drawn.values())
     made, axes = style.panels(len(drawn), width=4.8, height=5.2 + 0.43 * lines)
@@ -43,7 +41,7 @@ def figure(drawn: Mapping[str, Sequence[Arm]], clouds: int) -> Figure:
     return made
 
 
-def _panel(axis: Any, reward: str, arms: Sequence[Arm], clouds: Sequence[style.Look]) -> None:
+def _panel(axis: Any, reward: str, arms: Sequence[style.Arm], clouds: Sequence[style.Look]) -> None:
     ends = _ends(arms)
     axis.plot(ends, ends, color=style.INK, linewidth=1, linestyle=style.DASHED, label="actual = target")
     for look, metrics in arms:
@@ -52,7 +50,10 @@ def _panel(axis: Any, reward: str, arms: Sequence[Arm], clouds: Sequence[style.L
         _line(axis, look, metrics)
     look, metrics = arms[0]
     label = f"best constant: error {metrics['error']['floor_constant']:.3f}"
-    axis.axhline(_middle(metrics), color=style.GREY, linewidth=1.5, linestyle=style.DOTTED, label=label)
+    levels = [level["asked"] for level in metrics["curve"]]
+    # The median target is the best constant.
+    middle = float(np.median(np.repeat(levels, [level["n"] for level in metrics["curve"]]))) if levels else 0.0
+    axis.axhline(middle, color=style.GREY, linewidth=1.5, linestyle=style.DOTTED, label=label)
     unit = _UNITS.get(metrics["scale"], "")
     xlabel = f"target ({unit})" if unit else "target"
     axis.set(xlim=ends, ylim=ends, title=style.short(reward), xlabel=xlabel, ylabel="actual reward")
@@ -81,17 +82,11 @@ def _line(axis: Any, look: style.Look, metrics: dict[str, Any]) -> None:
 def _summary(metrics: dict[str, Any]) -> str:
     kind = next((kind for kind in ("within", "pooled") if "spearman" in metrics[kind]), "")
     where = {"within": " within prompts", "pooled": " pooled"}.get(kind, "")
-    rho = formatting.shown(metrics[kind]["spearman"]) if kind else "not available"
+    rho = style.shown(metrics[kind]["spearman"]) if kind else "not available"
     return f"ρ {rho}{where}; error {metrics['error']['mean_absolute']['value']:.3f}"
 
 
-def _middle(metrics: dict[str, Any]) -> float:
-    """Return the median target, which is the best constant."""
-    levels = [level["asked"] for level in metrics["curve"]]
-    return float(np.median(np.repeat(levels, [level["n"] for level in metrics["curve"]]))) if levels else 0.0
-
-
-def _ends(arms: Sequence[Arm]) -> tuple[float, float]:
+def _ends(arms: Sequence[style.Arm]) -> tuple[float, float]:
     """Return the range of both axes: all levels, and 98% of the samples."""
     seen: list[float] = []
     for _, metrics in arms:

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from irlhf.plotting import formatting, style
+from irlhf.plotting import style
 from irlhf.plotting.inputs import Evaluation
 
 INPUT = "evaluation"
@@ -42,9 +42,8 @@ def draw(evaluation: Evaluation) -> Figure | None:
 
 def _points(evaluation: Mapping[str, Any], key: str, pair: Pair) -> list[Point]:
     """Return the points of a policy. A baseline with the same samples for every weighting has one point."""
-    arms = [(mix["weights"], arm) for mix in evaluation["tradeoff"] for arm in mix["arms"] if arm["policy"] == key]
     points: dict[tuple[float, ...], Point] = {}
-    for weights, arm in arms:
+    for weights, arm in style.weightings(evaluation, key):
         if all(name in arm["rewards"] for name in pair):
             points.setdefault(tuple(arm["rewards"][name]["value"] for name in pair), (weights, arm))
     return list(points.values())
@@ -57,23 +56,19 @@ def _panel(axis: Any, evaluation: Mapping[str, Any], pair: Pair, handles: dict[s
         points = _points(evaluation, key, pair)
         if not points:
             continue
-        chosen = _chosen(evaluation, key, pair)
-        handles.setdefault(_arm_label(evaluation, key, look, points), _arm(axis, look, points, (pair, chosen)))
+        drawn = _arm(axis, look, points, pair, _chosen(evaluation, key, pair))
+        handles.setdefault(_arm_label(evaluation, key, look, points), drawn)
         if look.steered:
             _label(axis, points, pair, labelled)
     axis.margins(0.14)
-    x, y = pair
-    axis.set(
-        xlabel=f"{style.short(x)}, sd above the data mean",
-        ylabel=f"{style.short(y)}, sd above the data mean",
-    )
+    x, y = (f"{style.short(name)}, sd above the data mean" for name in pair)
+    axis.set(xlabel=x, ylabel=y)
     handles.setdefault("mean of the data", mean)
     _reference(axis, evaluation, pair, handles)
 
 
-def _arm(axis: Any, look: style.Look, points: Sequence[Point], labels: tuple[Pair, Sequence[Any]]) -> Any:
+def _arm(axis: Any, look: style.Look, points: Sequence[Point], pair: Pair, chosen: Sequence[Any]) -> Any:
     """Draw the points of a policy, hollow if they are not on its front, and join the front."""
-    pair, chosen = labels
     front = []
     drawn = None
     for weights, arm in points:
@@ -103,15 +98,13 @@ def _arm_label(evaluation: Mapping[str, Any], key: str, look: style.Look, points
     counts = [arm["n"] for _, arm in points]
     label = f"{look.label}, n = {min(counts):,} per weighting"
     volumes = [arm["hypervolume"] for arm in evaluation["fronts"].get("arms", []) if arm["policy"] == key]
-    return label + "".join(
-        f"; hypervolume {formatting.shown(volume)}" for volume in volumes if formatting.measured(volume)
-    )
+    return label + "".join(f"; hypervolume {style.shown(volume)}" for volume in volumes if style.measured(volume))
 
 
 def _label(axis: Any, points: Sequence[Point], pair: Pair, labelled: set[str]) -> None:
     """Write each weighting beside its point, once per panel."""
     for weights, arm in points[:: -(-len(points) // _LABELS)]:
-        text = formatting.ratio(weights)
+        text = style.ratio(weights)
         if text not in labelled:
             labelled.add(text)
             position = tuple(arm["rewards"][name]["value"] for name in pair)

@@ -39,14 +39,8 @@ def draw(run: TrainingRun) -> Figure:
 
 def _measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the rewards with steering information, or `joint` if only that of all rewards was measured."""
-    kinds = list(
-        dict.fromkeys(
-            key.removeprefix(_STEERING).removesuffix(_INFORMATION)
-            for row in rows
-            for key in row
-            if key.startswith(_STEERING) and key.endswith(_INFORMATION)
-        )
-    )
+    keys = dict.fromkeys(key for row in rows for key in row if key.startswith(_STEERING) and key.endswith(_INFORMATION))
+    kinds = [key.removeprefix(_STEERING).removesuffix(_INFORMATION) for key in keys]
     single = [kind for kind in kinds if kind not in ("joint", "sibling")]
     return single or [kind for kind in kinds if kind == "joint"]
 
@@ -58,10 +52,7 @@ def _draw_steering(axis: Any, rows: Sequence[Mapping[str, Any]], kinds: Sequence
         key = f"{_STEERING}{kind}"
         curve = [row for row in rows if f"{key}{_INFORMATION}" in row]
         steps = [row["step"] for row in curve]
-        look = {
-            "color": style.COLOURS[number % len(style.COLOURS)],
-            "marker": style.MARKERS[number % len(style.MARKERS)],
-        }
+        look = style.numbered(number)
         label = "all rewards" if kind == "joint" else style.short(kind)
         axis.plot(steps, [row[f"{key}{_INFORMATION}"] for row in curve], linewidth=2, markersize=6, label=label, **look)
         ends = [[row[f"{key}/{end}"] for row in curve] for end in ("low", "high")]
