@@ -254,8 +254,51 @@ def test_the_figures_of_all_entries_of_the_policy_are_filled_in(policy: Policy) 
     numbers += ["0.125 [0.025, 0.225]", "0.333", "0.250"]
     assert tables(after)[1][1:] == [["policy", *numbers], ["policy, best of 4", *numbers]]
     assert "Not measured yet" not in after
-    assert before.split(BEGIN)[0] == after.split(BEGIN)[0]
-    assert before.split(END)[1] == after.split(END)[1]
+    body = before.split("---\n", 2)[2]
+    assert after.split("---\n", 2)[2].split(BEGIN)[0] == body.split(BEGIN)[0]
+    assert after.split(END)[1] == body.split(END)[1]
+
+
+def test_the_figures_are_in_the_front_matter_for_programs(policy: Policy) -> None:
+    from huggingface_hub import ModelCard
+
+    card(policy)
+    entries = {"a": measured("a"), "b": measured("a", "policy, best of 4", reward='it\'s: "odd"\n|')}
+    entries["b"]["rewards"]['it\'s: "odd"\n|'] |= {"within": {"prompts": 0}}
+    fill_model_card(Path.cwd(), {"policies": entries}, "a")
+    loaded = ModelCard.load(Path("README.md"))
+    assert loaded.data.model_name == "policy"
+    assert loaded.data.tags == ["irlhf", "alignment", "upside-down-rl"]
+    found = [(one.dataset_config, one.metric_type, one.metric_value) for one in loaded.data.eval_results]
+    first, second = "policy", "policy, best of 4"
+    assert found[:3] == [(first, "spearmanr", 0.75), (first, "spearmanr", 0.7), (first, "mae", 0.125)]
+    assert found[3:] == [(second, "spearmanr", 0.7), (second, "mae", 0.125)]
+    assert loaded.data.eval_results[0].dataset_name == "960 samples of 120 prompts"
+    assert "short: Spearman correlation within prompts, 95% interval 0.650 to 0.850" in str(loaded.data)
+
+
+def test_the_front_matter_of_the_owner_keeps_its_other_results(policy: Policy) -> None:
+    from huggingface_hub import EvalResult, ModelCard
+
+    card(policy)
+    own = ModelCard.load(Path("README.md"))
+    own.data.license, own.data.model_name = "mit", "mine"
+    own.data.eval_results = [EvalResult("text-generation", "mmlu", "MMLU", "accuracy", 0.5)]
+    own.save(Path("README.md"))
+    for _ in range(2):
+        fill_model_card(Path.cwd(), {"policies": {"a": measured("a")}}, "a")
+    loaded = ModelCard.load(Path("README.md"))
+    assert (loaded.data.license, loaded.data.model_name) == ("mit", "mine")
+    assert [one.dataset_type for one in loaded.data.eval_results] == ["mmlu", *["irlhf-samples"] * 3]
+
+
+@pytest.mark.parametrize("broken", ["---\na: [\n---\n", "---\n- 1\n---\n", "---\nmodel-index: 5\n---\n"])
+def test_front_matter_that_cannot_be_read_is_left_alone(broken: str) -> None:
+    Path("README.md").write_text(f"{broken}# Mine\n\n{BEGIN}\nold\n{END}\n")
+    assert fill_model_card(Path.cwd(), {"policies": {"a": measured("a")}}, "a")
+    after = Path("README.md").read_text()
+    assert after.startswith(f"{broken}# Mine\n")
+    assert "0.750 [0.650, 0.850]" in after
 
 
 def test_filling_again_replaces_the_figures(policy: Policy) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import IRLHF, Row, call, names, process, read, slow_after, wait_until, write, write_unversioned_manifest
+from huggingface_hub import ModelCard
 from test_classifier import WORDS, bert, tokenizer
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
@@ -432,6 +433,9 @@ def test_the_model_card_tells_what_it_is_worth_and_no_path_of_this_machine(tmp_p
     write(Path("pairs.jsonl"), pairs(100))
     assert call(*TRAIN, "--model", causal(tmp_path / "base"), "--epochs", "1", "--half", "gold").code == 0
     text, found = Path("rm/README.md").read_text(), card()
+    (result,) = ModelCard.load(Path("rm/README.md")).data.eval_results
+    accuracy = round(found["validation"]["accuracy"]["value"], 4)
+    assert (result.dataset_type, result.metric_type, result.metric_value) == ("pairs", "accuracy", accuracy)
     accuracy = found["validation"]["accuracy"]
     told = f"{accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
     assert f"| prefers the completion that people chose | {told} |" in text

@@ -64,6 +64,8 @@ def write_model_card(folder: Path, policy: Policy, dial: bool = False) -> None:
 
     `dial` says whether the chat template of the policy accepts rewards. Raises OutputError.
     """
+    from irlhf.policy.model_card_metadata import front_matter
+
     base = _base(policy.base)
     requested = {reward.name: _wish(policy, reward) for reward in policy.rewards}
     messages = policy.template.render(_QUESTION, requested, policy.names)
@@ -72,6 +74,7 @@ def write_model_card(folder: Path, policy: Policy, dial: bool = False) -> None:
     write_page(
         folder / FILE,
         _TEMPLATE,
+        front=front_matter(base.name, base.hub, "text-generation", ["alignment", "upside-down-rl"]),
         policy=policy,
         base=base,
         title=f"{base.name}, {f'baseline {policy.baseline}' if policy.baseline else f'steered by {names}'}",
@@ -91,12 +94,16 @@ def write_model_card(folder: Path, policy: Policy, dial: bool = False) -> None:
 
 def write_reward_model_card(folder: Path, description: Mapping[str, Any]) -> None:
     """Write the model card of a reward model from its reward.json. Raises OutputError."""
+    from irlhf.policy.model_card_metadata import front_matter, reward_model_results
+
     base, figures = _base(description["base"]), description.get("validation")
     rating = description["settings"].get("reward", "")
     kind = "ratings" if rating else "pairs"
+    results = reward_model_results(kind, figures) if figures else []
     write_page(
         folder / FILE,
         _REWARD_TEMPLATE,
+        front=front_matter(base.name, base.hub, "text-classification", ["reward-model"], results),
         base=base,
         description=_TINY_ENCODER if description["base"] == TINY else base.description,
         reward=rating,
@@ -113,10 +120,13 @@ def write_reward_model_card(folder: Path, description: Mapping[str, Any]) -> Non
 
 
 def fill_model_card(folder: Path, evaluation: Mapping[str, Any], digest: str) -> bool:
-    """Write the figures of one policy between the markers of its card; return whether the card has markers.
+    """Write the figures of one policy into its card; return whether the card has the markers for them.
 
-    A card without markers was edited by its owner and is not changed. Raises OutputError.
+    The figures stand between the markers and, for programs, in the front matter (`model-index`). A card without markers
+    was edited by its owner and is not changed. Raises OutputError.
     """
+    from irlhf.policy.model_card_metadata import with_results
+
     path = folder / FILE
     content = path.read_bytes() if path.is_file() else b""
     evaluated = [arm for arm in evaluation["policies"].values() if arm.get("digest") == digest]
@@ -128,7 +138,7 @@ def fill_model_card(folder: Path, evaluation: Mapping[str, Any], digest: str) ->
     figures = "\n".join([*lines, "", _LEGEND, ""]).encode()
     begin, end = blocks[-1].span("figures")
     with whole_file(path) as temporary:
-        temporary.write_bytes(content[:begin] + figures + content[end:])
+        temporary.write_bytes(with_results(content[:begin] + figures + content[end:], evaluated))
     return True
 
 

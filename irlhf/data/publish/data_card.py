@@ -8,8 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from irlhf.core.example import PAIR, SPLITS, TEST, TRAIN, VALIDATION
 from irlhf.data.cleaning import BEGUN, JOINED
 from irlhf.data.formats.base import Format
@@ -85,7 +83,7 @@ def write_data_card(
     write_page(
         folder / FILE,
         _TEMPLATE,
-        front=_yaml(_front(name, parts, columns, origins, licence)),
+        front=_front(name, parts, columns, origins, licence),
         title=escaped(name),
         version=version("irlhf"),
         rows=_rows(parts),
@@ -113,17 +111,19 @@ def write_data_card(
 
 def _front(
     name: str, parts: Sequence[Part], columns: Mapping[str, ColumnTypes], origins: Sequence[SourceInfo], licence: str
-) -> dict[str, Any]:
-    """Return the front matter of the card, which tells the hub and its loaders the files and column types."""
+) -> str:
+    """Return the front matter of the card, which tells the Hub and its loaders the files and column types."""
+    from huggingface_hub import DatasetCardData
+
     rows = _rows(parts)
     size = next((label for most, label in _SIZES.items() if rows < most), "n>10M")
-    return {
-        **({"license": licence} if licence else {}),
-        **({"language": _each(source.language for source in origins)} if origins else {}),
-        "pretty_name": name,
-        "size_categories": [size],
-        "tags": ["irlhf", *_each(tag for source in origins for tag in source.tags)],
-        "configs": [
+    return DatasetCardData(
+        license=licence or None,
+        language=_each(source.language for source in origins) or None,
+        pretty_name=name,
+        size_categories=[size],
+        tags=["irlhf", *_each(tag for source in origins for tag in source.tags)],
+        configs=[
             {
                 "config_name": subset,
                 "data_files": [
@@ -132,7 +132,7 @@ def _front(
             }
             for subset, splits in _subsets(parts).items()
         ],
-        "dataset_info": [
+        dataset_info=[
             {
                 "config_name": subset,
                 "features": fields_as_yaml(columns[subset].types),
@@ -140,7 +140,7 @@ def _front(
             }
             for subset, splits in _subsets(parts).items()
         ],
-    }
+    ).to_yaml()
 
 
 def _types(columns: Mapping[str, ColumnTypes]) -> list[tuple[str, str]]:
@@ -188,10 +188,6 @@ def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
 
 def _shell(*words: str) -> str:
     return fenced(shlex.join(words), "sh")
-
-
-def _yaml(value: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip("\n")
 
 
 def _rows(parts: Iterable[Part]) -> int:
