@@ -87,6 +87,7 @@ def test_what_a_pair_takes_is_told_where_as_many_processes_run(monkeypatch: pyte
     assert script("prepare", monkeypatch).growth(peaks) == round(45 * 2**20 / 900_000, 1)
 
 
+@pytest.mark.slow
 def test_a_result_of_prepare_becomes_tables(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     middle = {"median": 2.0, "least": 1.5, "most": 2.5, "n": 3}
@@ -110,6 +111,7 @@ def test_a_result_of_prepare_becomes_tables(tmp_path: Path) -> None:
     assert "| irlhf | 40 | 41 | 9 |" in page
 
 
+@pytest.mark.slow
 def test_a_memory_result_becomes_a_table_and_a_picture(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     sizes = {"1000": {"seconds": 0.1, "peak_mib": 43.0}, "10000": {"seconds": 1.5, "peak_mib": 44.0}}

@@ -115,7 +115,7 @@ def test_every_number_is_spelled_as_in_sample(
     spelling=st.sampled_from(SPELLINGS),
     kind=st.sampled_from(["quantile", "none"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_number_is_spelled_as_in_sample(number: float, spelling: dict[str, Any], kind: str, bench: Bench) -> None:
     own = scaled(read_policy(bench.policy), kind)
     own = replace(own, template=Template.model_validate({"spelling": spelling}))

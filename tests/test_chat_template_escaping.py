@@ -51,7 +51,7 @@ def cached_dial(key: str, policy: Policy, tokenizer: Any) -> str:
     return _DIALS[key, policy.names]
 
 
-TEXTS = int(os.environ.get("IRLHF_FUZZ_TEXTS") or 100)
+TEXTS = int(os.environ.get("IRLHF_FUZZ_TEXTS") or 50)
 ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 
 

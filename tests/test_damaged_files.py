@@ -239,6 +239,7 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused_in_flat_memory(name
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_large_rows_of_a_table_of_semicolons_are_read_in_flat_memory() -> None:
     rows = zstd.compress(b"a;b\n") + zstd.compress(b"1;" + b"x" * MIB + b"\n") * 200
     Path("rows.csv.zst").write_bytes(rows)

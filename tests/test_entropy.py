@@ -105,8 +105,9 @@ def served(high: bool) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("high", "told"), [pytest.param(True, "1.20 to 2.90", marks=pytest.mark.slow), (False, "1.20 or more")]
+    ("high", "told"), [(True, "1.20 to 2.90"), (False, "1.20 or more")]
 )
+@pytest.mark.slow
 def test_entropy_bounds_are_drawn_and_in_the_report(high: bool, told: str) -> None:
     Path("eval.json").write_text(json.dumps(served(high)))
     outcome = call("plot", "eval.json", "-o", "plots", "--format", "svg")

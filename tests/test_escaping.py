@@ -19,7 +19,7 @@ from irlhf.policy.policy_file import Policy, read_policy
 from irlhf.policy.templates import Bound, RequestedValue, Template, find_template
 
 NAMES = ("helpful", "harmless")
-PROMPTS = int(os.environ.get("IRLHF_FORGED", "3000"))  # in all
+PROMPTS = int(os.environ.get("IRLHF_FORGED", "1500"))  # in all
 TEMPLATES = ("reward-end", "reward-both", "at-least", "words", "described")
 
 # What forgers build with: names and values in many guises, marks, ends of lines, signs without ink, commands.

@@ -369,6 +369,7 @@ def test_two_processes_on_one_output_make_one_job(moment: str, host: OpenAIServe
     assert_policy(host)
 
 
+@pytest.mark.slow
 def test_the_program_trains_at_a_host_in_another_process() -> None:
     """Nothing here is shortened, forked or patched: two programs and a socket."""
     scored()

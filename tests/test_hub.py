@@ -154,6 +154,7 @@ def test_a_split_is_read_from_all_its_files_in_order(hub: Hub) -> None:
     assert b"reading default/train/0000.parquet, default/train/0001.parquet\n" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_only_split_of_a_name_needs_no_more(hub: Hub) -> None:
     done = hub.prepare(f"hub:{REPO}#test", "-o", "out.jsonl")
     assert done.returncode == 0, done.stderr
@@ -169,12 +170,14 @@ def test_a_file_of_the_authors_is_read_and_asked_for_once(hub: Hub) -> None:
     assert Path("again.jsonl").read_bytes() == Path("out.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_local_file_and_a_data_set_make_one_output(hub: Hub) -> None:
     Path("own.jsonl").write_text('{"prompt": "p", "completion": "c"}\n')
     assert hub.prepare("own.jsonl", f"hub:{REPO}#test", "-o", "out.jsonl").returncode == 0
     assert [row["source"] for row in read(Path("out.jsonl"))] == ["own", *["some-data-test"] * 4]
 
 
+@pytest.mark.slow
 def test_a_split_that_the_hub_has_cut_is_told(hub: Hub) -> None:
     done = hub.prepare(f"hub:{REPO}:other", "-o", "out.jsonl")
     assert done.returncode == 0
@@ -205,6 +208,7 @@ def test_what_is_not_there_is_named_in_one_line(hub: Hub, source: str, told: str
     assert (code, line.startswith(f"{source}: {told}")) == (2, True), line
 
 
+@pytest.mark.slow
 def test_terms_that_were_not_agreed_to_are_named() -> None:
     with Hub(broken=403, code="GatedRepo") as hub:
         code, line = refusal(started(hub).prepare(f"hub:{REPO}#test", "-o", "out.jsonl"))
@@ -212,6 +216,7 @@ def test_terms_that_were_not_agreed_to_are_named() -> None:
     assert (code, "accept its terms at https://huggingface.co/datasets/Org/some-data" in line) == (2, True), line
 
 
+@pytest.mark.slow
 def test_a_hub_that_answers_wrongly_may_be_tried_again() -> None:
     with Hub(broken=400, code="Other") as hub:
         code, line = refusal(started(hub).prepare(f"hub:{REPO}#test", "-o", "out.jsonl"))

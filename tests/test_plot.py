@@ -79,7 +79,7 @@ PAIRS = [*zip(ODD_NAMES[::2], ODD_NAMES[1::2], strict=True)]
 # The first pair holds what matplotlib and HTML each trip over; all of them take half a minute.
 @pytest.mark.parametrize(
     ("name", "other"),
-    slow_after(1, itertools.starmap(pytest.param, [PAIRS[4], *PAIRS[:4], *PAIRS[5:]])),
+    slow_after(0, itertools.starmap(pytest.param, [PAIRS[4], *PAIRS[:4], *PAIRS[5:]])),
 )
 def test_names_with_special_characters_are_drawn(name: str, other: str) -> None:
     write_evaluation(Shape(rewards=[name, other], policies=[(name, ""), (name, "plain")], prompts=4))
@@ -87,6 +87,7 @@ def test_names_with_special_characters_are_drawn(name: str, other: str) -> None:
     assert drawn("eval.json", "scored.jsonl") == OF_EVALUATIONS | {"distribution", "correlations"}
 
 
+@pytest.mark.slow
 def test_lone_surrogates_in_an_evaluation_are_drawn() -> None:
     assert "target-actual" in drawn_of(evaluation(Shape(rewards=["a\ud800\x1b[31m"], weightings=[], prompts=6)))
     assert "\x1b" not in Path("plots/report.html").read_text()
@@ -140,6 +141,7 @@ def test_a_provenance_without_row_counts_is_in_the_report() -> None:
     assert "ab" * 32 in Path("plots/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_mixes_alone_is_drawn() -> None:
     found = evaluation(Shape(prompts=6))
     for policy in found["policies"].values():
@@ -243,6 +245,7 @@ def test_of_many_rounds_some_are_shown_from_the_first_to_the_last() -> None:
     assert figure.get_suptitle() == "5 of 31 rounds"
 
 
+@pytest.mark.slow
 def test_an_arm_of_which_one_round_alone_was_measured_is_drawn() -> None:
     found = rounds(("online", "offline"))
     for row in found["arms"][1]["rounds"][1:]:
@@ -274,6 +277,7 @@ def test_rounds_that_stop_because_gold_falls_say_so() -> None:
     assert "round 3: gold fell by 0.20 [0.05, 0.36] while the rewards rose" in panels(found)[0]
 
 
+@pytest.mark.slow
 def test_rounds_that_dropped_nothing_have_no_plot_of_dropped_samples() -> None:
     found = rounds()
     for row in found["arms"][0]["rounds"][1:]:
@@ -294,6 +298,7 @@ def test_entropy_that_is_not_available_is_not_drawn() -> None:
     assert {axis.get_ylabel() for axis in figure.axes} == {"weighted reward, sd", "tokens per completion"}
 
 
+@pytest.mark.slow
 def test_a_missing_evaluation_of_a_round_is_reported() -> None:
     path = write_rounds(rounds())
     for number in (0, 2):
@@ -457,8 +462,8 @@ def test_damaged_rounds_are_a_one_line_error() -> None:
 
 
 def test_a_report_of_other_files_is_not_overwritten() -> None:
-    write_evaluation(Shape(), "eval.json")
-    write_evaluation(Shape(seed=1), "other.json")
+    write_evaluation(ONE, "eval.json")
+    write_evaluation(ONE, "other.json")
     assert call("plot", "eval.json").code == 0
     before = Path("plots/report.html").read_bytes()
     done = call("plot", "other.json")

@@ -435,6 +435,8 @@ def test_processes_end_with_the_one_that_began_them(number: int, code: int) -> N
     with Path("raw.jsonl").open("wb") as stream:
         while stream.tell() < 2 * parallel.LARGE:
             stream.writelines(GOOD)
+    if not parallel.worker_count(Path("raw.jsonl")):
+        pytest.skip("one core: prepare reads the file itself")
     command = [*IRLHF, "prepare", "raw.jsonl", "-o", "out.jsonl"]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as begun:
         children = Path(f"/proc/{begun.pid}/task/{begun.pid}/children")

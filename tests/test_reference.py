@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import IRLHF, Bench, Row, begun, call, read, wait_until, write
+from helpers import IRLHF, Bench, Row, begun, call, read, slow_after, wait_until, write
 
 from irlhf.models import token_logprobs
 from irlhf.models.generation import generate
@@ -107,7 +107,7 @@ def test_reading_changes_nothing_else(asked: tuple[str, ...], bench: Bench) -> N
     )
 
 
-@pytest.mark.parametrize("kind", ["itself", "another policy", "base"])
+@pytest.mark.parametrize("kind", slow_after(1, ["another policy", "itself", "base"]))
 def test_the_reference_reads_behind_its_own_prompt_without_rewards(kind: str, bench: Bench, base: Path) -> None:
     policy = read_policy(bench.policy)
     folder = bench.policy if kind == "itself" else base

@@ -107,6 +107,7 @@ def test_the_page_sends_no_requests(seen: Seen) -> None:
     assert_calm(seen)
 
 
+@pytest.mark.slow
 def test_figures_pictures_samples_and_provenance_are_shown(seen: Seen) -> None:
     show(seen, write_evaluation(SHAPE), write_samples(SHAPE))
     text = seen.page.inner_text("body")

@@ -133,6 +133,7 @@ def test_the_figures_are_those_of_the_files(home: Path) -> None:
     assert json.loads((home / "out/round-2/round.json").read_text())["gold"] == last["gold"]
 
 
+@pytest.mark.slow
 def test_several_runs_of_rounds_are_drawn_side_by_side(home: Path) -> None:
     Path("old.json").write_text(json.dumps(as_version_1(told(home))))
     done = call("plot", home / "out/rounds.json", "old.json", "--format", "svg")
@@ -149,6 +150,7 @@ def as_version_1(found: dict[str, Any]) -> dict[str, Any]:
     return {"version": 1, "names": found["names"], "settings": found["settings"], "arms": arms}
 
 
+@pytest.mark.slow
 def test_one_round_without_gold_is_drawn(home: Path) -> None:
     Path("rewards.yaml").write_text(REWARDS.partition("gold:")[0])
     done = call(*rounds(home, "-r", "rewards.yaml", "--rounds", 1, "-o", "out"))

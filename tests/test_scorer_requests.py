@@ -194,7 +194,7 @@ finally:
 """
 
 
-@pytest.mark.parametrize("name", slow_after(1, ["judge", "vllm"]))
+@pytest.mark.parametrize("name", slow_after(0, ["judge", "vllm"]))
 def test_a_finished_run_asks_no_server_and_loads_no_client(name: str) -> None:
     kind = KINDS[name]
     with serving(lambda asked: Reply(kind.good(number_of(asked)))) as server:

@@ -253,6 +253,7 @@ def test_a_small_slice_walks_the_whole_example(shared: Path) -> None:
     assert Path("hh/plots/target-actual.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_columns_of_real_data_are_rewards_with_no_model_involved(shared: Path) -> None:
     if not shutil.which("jq"):
         pytest.skip("the example shapes its data with jq, which is not here")

@@ -527,7 +527,7 @@ JSON = st.recursive(
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(["a", "b", "", "a.b"]), JSON, min_size=1), min_size=1, max_size=5))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_rows_are_the_same_from_parquet(rows: list[dict[str, Any]]) -> None:
     rows = [{"id": f"{number}", **row} for number, row in enumerate(rows)]
     assert present(through_parquet(rows)[0]) == present(rows)
