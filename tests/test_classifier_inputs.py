@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import call, example, write
+from helpers import call, example, read, write
 from test_classifier import (
     CHAT,
     EXAMPLES,
@@ -37,6 +37,7 @@ from transformers import (
 
 from irlhf.core.errors import ConfigError, DataError
 from irlhf.core.example import Content, Example
+from irlhf.models.classifier import transcript
 from irlhf.scoring.scorers.base import Failure
 
 TALK = [
@@ -59,6 +60,8 @@ def words(folder: Path, prompt: Content, completion: Content, **spec: str) -> st
         ("", "[CLS] how do i [SEP] no water [SEP]"),
         ("pair", "[CLS] how do i [SEP] no water [SEP]"),
         ("completion", "[CLS] no water [SEP]"),
+        ("text", "[CLS] how do i no water [SEP]"),
+        ("transcript", "[CLS] [UNK] how do i [UNK] [SEP] no water [SEP]"),
     ],
 )
 def test_a_pair_classifier_is_shown_both_texts_or_the_last(how: str, shown: str, tmp_path: Path) -> None:
@@ -83,6 +86,71 @@ def test_a_pair_classifier_is_shown_both_texts_or_the_last(how: str, shown: str,
 def test_a_chat_classifier_is_shown_the_conversation(how: str, prompt: Content, shown: str, tmp_path: Path) -> None:
     folder = llama(tmp_path / "rm", chat=CHAT.replace("{{ bos_token }}", "{{ bos_token }} "), pad_token_id=0)
     assert words(folder, prompt, "no", **({"input": how} if how else {})) == shown
+
+
+def test_a_transcript_is_written_as_in_the_data_of_hh() -> None:
+    assert transcript("How?") == "\n\nHuman: How?\n\nAssistant:"
+    turns = [{"role": role, "content": role[0]} for role in ("system", "user", "assistant", "user")]
+    assert transcript(turns) == "\n\nsystem: s\n\nHuman: u\n\nAssistant: a\n\nHuman: u\n\nAssistant:"
+
+
+TEMPLATED = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}size {{ completion }}"
+
+
+def test_a_template_beside_the_rewards_file_writes_the_input(tmp_path: Path) -> None:
+    folder = bert(tmp_path / "rm", num_labels=1)
+    (tmp_path / "beaver.jinja").write_text(TEMPLATED)
+    shown = words(folder, "how do i", "no water", input=str(tmp_path / "beaver.jinja"))
+    assert shown == "[CLS] user how do i assistant no water size no water [SEP]"
+    write(Path("in.jsonl"), [row.to_json() for row in EXAMPLES[:2]])
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(tmp_path / "beaver.jinja", home)
+    (home / "rewards.yaml").write_text(f"rewards: {{a: {{scorer: 'hf:{folder}', input: beaver.jinja}}}}")
+    found = []
+    for text in (TEMPLATED, TEMPLATED, "{{ completion }}"):  # the second run reads the first one's replies
+        (home / "beaver.jinja").write_text(text)
+        outcome = call("score", "in.jsonl", "-r", home / "rewards.yaml", "-o", f"{len(found)}.jsonl")
+        assert outcome.code == 0, outcome.err
+        found.append([row["rewards"]["a"] for row in read(Path(f"{len(found)}.jsonl"))])
+    assert found[0] == found[1] != found[2]
+    assert found[2] == pytest.approx(logits(folder, input="completion")[:2], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{{ prompt }} {{ answer }}", "'answer' is undefined"),
+        ("{{ ''.__class__.__mro__ }}", "access to attribute '__class__' of 'str' object is unsafe"),
+        ("{{ 1 / 0 }}", "division by zero"),
+    ],
+)
+def test_a_template_that_fails_on_a_row_fails_that_row(text: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "own.jinja").write_text(text)
+    (failure,) = failures(bert(tmp_path / "rm", num_labels=1), EXAMPLES[:1], input=str(tmp_path / "own.jinja"))
+    assert failure.startswith(f"{tmp_path / 'own.jinja'} fails on this conversation ({reason}")
+
+
+@pytest.mark.parametrize(
+    ("shown", "content", "problem"),
+    [
+        ("pairs", None, "unknown input 'pairs'; did you mean 'pair'?"),
+        ("none.jinja", None, "none.jinja: the input template cannot be read (No such file or directory)"),
+        ("own.jinja", "\n", "own.jinja: the input template is empty"),
+        ("own.jinja", "a\n{% if %}", "own.jinja:2: invalid Jinja ("),
+    ],
+)
+def test_an_input_that_cannot_be_written_is_one_line(
+    shown: str, content: str | None, problem: str, tmp_path: Path
+) -> None:
+    if content is not None:
+        Path("own.jinja").write_text(content)
+    folder = bert(tmp_path / "rm", num_labels=1)
+    Path("rewards.yaml").write_text(f"rewards: {{a: {{scorer: 'hf:{folder}', input: {shown}}}}}")
+    write(Path("in.jsonl"), [row.to_json() for row in EXAMPLES[:2]])
+    outcome = call("score", "in.jsonl", "-r", "rewards.yaml", "-o", "out.jsonl")
+    assert (outcome.code, outcome.err.count("\n"), Path("out.jsonl").exists()) == (2, 1, False)
+    assert problem in outcome.err
 
 
 def test_messages_are_one_text_to_a_pair_classifier(tmp_path: Path) -> None:

@@ -104,9 +104,7 @@ def served(high: bool) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("high", "told"), [(True, "1.20 to 2.90"), (False, "1.20 or more")]
-)
+@pytest.mark.parametrize(("high", "told"), [(True, "1.20 to 2.90"), (False, "1.20 or more")])
 @pytest.mark.slow
 def test_entropy_bounds_are_drawn_and_in_the_report(high: bool, told: str) -> None:
     Path("eval.json").write_text(json.dumps(served(high)))

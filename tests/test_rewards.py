@@ -63,7 +63,10 @@ def told(text: str, tmp_path: Path) -> str:
         ("rewards: {'a:': {scorer: length}}", "'a:' is not a valid name of a reward"),
         ('rewards: {"a\\n": {scorer: length}}', "is not a valid name of a reward"),
         ("rewards: {a: {scorer: length, read: odds}}", "rewards.a.read: input should be '', 'logit', 'probability' or"),
-        ("rewards: {a: {scorer: length, input: text}}", "rewards.a.input: input should be '', 'chat', 'pair' or"),
+        (
+            "rewards: {a: {scorer: length, input: words}}",
+            "a: unknown input 'words' (available: FILE.jinja,",
+        ),
         ("rewards: {a: {scorer: length, points: [1]}}", "rewards.a.points.1: field required"),
         ("rewards: {a: {scorer: length, votes: -1}}", "rewards.a.votes: input should be greater than or equal to 0"),
         ("rewards: {a: {scorer: length, timeout: 0}}", "rewards.a.timeout: input should be greater than 0"),

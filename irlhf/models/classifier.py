@@ -4,19 +4,25 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import jinja2
 import torch
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from irlhf.core.errors import ConfigError
 from irlhf.core.example import Content, as_messages, as_text
 from irlhf.models.loading import fitting_threads, load_classifier
 from irlhf.models.turn_probe import Refused, render
 
-CHAT, PAIR, COMPLETION = "chat", "pair", "completion"
+CHAT, PAIR, TEXT, COMPLETION, TRANSCRIPT = "chat", "pair", "text", "completion", "transcript"
 PROMPT_CUT, COMPLETION_CUT = "prompts", "completions"  # what truncated inputs lost
 
 # Tokens per batch, padding included: small enough for CPU caches, large enough to use an accelerator fully.
 _BUDGET = {"cpu": 2**10}
 _ACCELERATOR_BUDGET = 2**15
+
+# The speakers of Anthropic's transcripts, in which many reward models of HH read a conversation.
+_SPEAKERS = {"user": "Human", "assistant": "Assistant"}
+_JINJA = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 
 Row = Mapping[str, Sequence[int]]  # input_ids and the other fields of the tokenizer
 
@@ -26,14 +32,23 @@ class Shown:
 
     chat        the conversation, rendered by the chat template; the default if there is one
     pair        prompt and completion as a text pair; the default otherwise
+    text        prompt and completion as one text, with a space between them
     completion  the completion only
+    transcript  the pair of Anthropic's transcript of the prompt ("\\n\\nHuman: ...\\n\\nAssistant:") and the completion
+
+    A Jinja `template` takes the place of these. It renders one text from `messages` (the conversation with the
+    completion), `prompt` and `completion` (texts).
 
     Long inputs are truncated at the beginning. In a pair, the prompt is truncated, and the completion only if it does
     not fit alone. `cut` counts truncated inputs by what they lost.
     """
 
-    def __init__(self, tokenizer: Any, model: Any, how: str = "") -> None:
+    def __init__(self, tokenizer: Any, model: Any, how: str = "", template: str = "") -> None:
         self.tokenizer = tokenizer
+        try:
+            self.template = _JINJA.from_string(template) if template else None
+        except jinja2.TemplateSyntaxError as error:
+            raise ConfigError(f"{how}:{error.lineno}: invalid Jinja ({error.message})") from error
         self.tokenizer.truncation_side = "left"  # keeps the completion, which is last
         self.how = how or (CHAT if tokenizer.chat_template else PAIR)
         if self.how == CHAT and not tokenizer.chat_template:
@@ -65,32 +80,46 @@ class Shown:
         return row
 
     def _completion_tokens(self, texts: tuple[str, ...], completion: Content) -> int:
-        """Return the tokens of the completion, approximately if it is within a rendered conversation."""
-        text = as_text(completion) if self.how == CHAT else texts[-1]
+        """Return the tokens of the completion, approximately if it is within a longer text."""
+        text = texts[-1] if self.how in (PAIR, TRANSCRIPT, COMPLETION) else as_text(completion)
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _texts(self, prompt: Content, completion: Content) -> tuple[str, ...]:
+        messages = as_messages(prompt) + as_messages(completion, "assistant")
+        if self.template:
+            try:
+                text = self.template.render(messages=messages, prompt=as_text(prompt), completion=as_text(completion))
+            except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+                raise Refused(f"{self.how} fails on this conversation ({error})") from error
+            return (text,)
         if self.how == PAIR:
             return as_text(prompt), as_text(completion)
-        if self.how == COMPLETION:
-            return (as_text(completion),)
-        messages = as_messages(prompt) + as_messages(completion, "assistant")
+        if self.how == TRANSCRIPT:
+            return transcript(prompt), as_text(completion)
+        if self.how in (TEXT, COMPLETION):
+            return (" ".join([as_text(prompt)] * (self.how == TEXT) + [as_text(completion)]),)
         text = render(self.tokenizer, messages, generation=False)
         # Chat templates write the BOS token; remove it where the tokenizer adds another.
         return (text.removeprefix(self.begins),)
 
 
-def load_reader(name: str, revision: str = "", how: str = "") -> "Reader":
+def transcript(prompt: Content) -> str:
+    """Return a prompt as Anthropic's HH data writes it, up to the completion. Other roles keep their name."""
+    turns = [(_SPEAKERS.get(turn["role"], turn["role"]), turn.get("content") or "") for turn in as_messages(prompt)]
+    return "".join(f"\n\n{speaker}: {text}" for speaker, text in turns) + "\n\nAssistant:"
+
+
+def load_reader(name: str, revision: str = "", how: str = "", template: str = "") -> "Reader":
     """Return a `Reader` of a sequence classifier from a folder or the hub. Raises ConfigError if there is none."""
-    return Reader(*load_classifier(name, revision), how)
+    return Reader(*load_classifier(name, revision), how, template)
 
 
 class Reader:
     """Computes the logits of a sequence classifier in evaluation mode."""
 
-    def __init__(self, model: Any, tokenizer: Any, how: str = "") -> None:
+    def __init__(self, model: Any, tokenizer: Any, how: str = "", template: str = "") -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.shown = Shown(self.tokenizer, self.model, how)
+        self.shown = Shown(self.tokenizer, self.model, how, template)
         self.labels = [str(label) for _, label in sorted(self.model.config.id2label.items())]
         if len(set(self.labels)) < len(self.labels):
             raise ConfigError(f"{self.model.name_or_path}: two labels have the same name; fix id2label in config.json")

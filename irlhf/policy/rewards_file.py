@@ -44,9 +44,7 @@ class Reward(_Strict):
     read: Literal["", "logit", "probability", "difference"] = ""  # for classifiers; empty means logit
     # The keys below are passed to the scorer. Each scorer accepts some of them and rejects the others.
     options: dict[str, Any] = Field(default_factory=dict)  # for a module:callable
-    input: Literal["", "chat", "pair", "completion"] = (
-        ""  # the input format of a model; empty chooses the one that suits it
-    )
+    input: str = ""  # the input format of a model, or a Jinja template; empty chooses the one that suits it
     revision: str = ""  # of a model on the hub, or of a Python function or command
     rubric: str = ""  # file with a judge's instructions, relative to the rewards.yaml
     points: tuple[int, int] | None = None  # lowest and highest points of a judge
@@ -77,6 +75,8 @@ class Reward(_Strict):
 
 
 REACH = {"api_key_env", "timeout"}  # keys that affect how a server is reached, not its answers
+INPUTS = ("chat", "pair", "text", "completion", "transcript")
+TEMPLATE = ".jinja"  # end of an input format's file, which is relative to the rewards.yaml
 UNSCORED = {"description", "direction", "weight", "scale"}  # keys about the use of a reward, not its numbers
 
 # Keys about the use of a reward, which are not passed to the scorer.
@@ -150,6 +150,9 @@ def _check(name: str, reward: Reward, source: str) -> None:
     check_name(name, source)
     if bool(reward.scorer) == bool(reward.column):
         raise ConfigError(f"{source}: {name} needs either `scorer:` or `column:`")
+    if reward.input and reward.input not in INPUTS and not reward.input.endswith(TEMPLATE):
+        known = did_you_mean(reward.input, (*INPUTS, f"FILE{TEMPLATE}"))
+        raise ConfigError(f"{source}: {name}: unknown input {reward.input!r}{known}")
     _check_options(name, reward.options, source)
     given = reward.scale.low is not None, reward.scale.high is not None
     if any(given) and reward.scale.kind != "linear":

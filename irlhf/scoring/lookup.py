@@ -8,7 +8,7 @@ from typing import Any
 from irlhf.core.errors import ConfigError
 from irlhf.core.registry import SCORERS, did_you_mean, resolve, scorer_names
 from irlhf.policy.remote_model import RemoteModel, find_reward_model
-from irlhf.policy.rewards_file import Reward
+from irlhf.policy.rewards_file import TEMPLATE, Reward
 from irlhf.scoring.scorers.base import Scorer
 from irlhf.scoring.scorers.column import Column
 from irlhf.scoring.scorers.python_function import PythonFunction
@@ -38,6 +38,8 @@ def find(name: str, reward: Reward, beside: Path) -> Scorer:
         kind, argument = "hf", reward.scorer
     if kind in SCORERS:
         given |= {"rubric": beside / Path(given["rubric"]).expanduser()} if "rubric" in given else {}
+        if kind == "hf" and given.get("input", "").endswith(TEMPLATE):
+            given["input"] = str(beside / Path(given["input"]).expanduser())
         if kind == "hf" and not Path(argument).is_dir() and (beside / argument).is_dir():
             argument = str(beside / argument)
         return _create(name, resolve(SCORERS[kind]), argument, given)

@@ -7,21 +7,24 @@ from typing import Any
 
 from irlhf.core.errors import BackendError, ConfigError, DataError
 from irlhf.core.example import Example
+from irlhf.core.hashing import fingerprint
 from irlhf.io.files import read_json
 from irlhf.io.hub_client import set_up_hub_client
 from irlhf.io.resumable import digest_of
+from irlhf.policy.rewards_file import TEMPLATE
 from irlhf.scoring.scorers.base import Failure, Reply, Traits
 
 
 class Classifier:
     """Returns all logits of a sequence classifier by label.
 
-    `input` is the format of its input (see irlhf/models/classifier.py). `revision` is a commit, branch or tag on the
-    hub. Raises ConfigError if there is no such model.
+    `input` is the format of its input (see irlhf/models/classifier.py), or the path of a Jinja template. `revision` is
+    a commit, branch or tag on the hub. Raises ConfigError if there is no such model or template.
     """
 
     def __init__(self, name: str, *, input: str = "", revision: str = "") -> None:
         self.input = input
+        self.template = _template(Path(input)) if input.endswith(TEMPLATE) else ""
         folder = _folder(name, revision)
         here = Path(name).expanduser().is_dir()
         if here and revision:
@@ -29,7 +32,8 @@ class Classifier:
         # For a model on the hub, load the commit that is part of the cache key.
         self.name, self.revision = (str(folder.absolute()), "") if here else (name, folder.name)
         known = digest_of(folder) if here else f"{name} {folder.name}"
-        self.traits = Traits(f"hf {known} {input}", link=_link(read_json(folder / "config.json")))
+        shown = fingerprint(self.template) if self.template else input
+        self.traits = Traits(f"hf {known} {shown}", link=_link(read_json(folder / "config.json")))
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
         """Return the logits of each example."""
@@ -63,7 +67,7 @@ class Classifier:
     def _reader(self) -> Any:
         from irlhf.models.classifier import load_reader
 
-        return load_reader(self.name, self.revision, self.input)
+        return load_reader(self.name, self.revision, self.input, self.template)
 
 
 def _folder(name: str, revision: str) -> Path:
@@ -90,6 +94,17 @@ def _folder(name: str, revision: str) -> Path:
     except (OSError, ValueError, HFValidationError) as error:
         reason = str(error).strip().split("\n", 1)[0][:160]
         raise ConfigError(f"{name}: neither a folder nor a model on the hub ({reason})") from error
+
+
+def _template(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = "not UTF-8" if isinstance(error, ValueError) else error.strerror
+        raise ConfigError(f"{path}: the input template cannot be read ({reason})") from error
+    if not text.strip():
+        raise ConfigError(f"{path}: the input template is empty")
+    return text
 
 
 def _link(config: dict[str, Any]) -> Any:
