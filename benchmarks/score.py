@@ -127,7 +127,7 @@ def main() -> None:
         examples = texts(given.texts, given.count, Path(name))
         folder = given.model or str(random_encoder(Path(name) / "model", examples))
         panel = ScorerRunner(scorer_groups({"reward": Reward(scorer=f"hf:{folder}")}, Path()), Cache(Path(name) / NAME))
-        reader: Any = panel.sources[0].scorer._reader  # type: ignore[attr-defined]
+        reader: Any = panel.groups[0].scorer._reader  # type: ignore[attr-defined]
         pipe = pipeline("text-classification", model=reader.model, tokenizer=reader.tokenizer)
         expected = torch.tensor(ours(panel, examples, Path(name)))
         arms: dict[str, Any] = {"irlhf": lambda: ours(panel, examples, Path(name))}

@@ -80,7 +80,7 @@ def panel(folder: Path, **spec: str) -> ScorerRunner:
 
 
 def reader(asked: ScorerRunner) -> Any:
-    return asked.sources[0].scorer._reader  # type: ignore[attr-defined]
+    return asked.groups[0].scorer._reader  # type: ignore[attr-defined]
 
 
 def said(asked: ScorerRunner, examples: list[Example]) -> list[float]:

@@ -290,7 +290,7 @@ def test_a_judge_travels_before_it_is_asked(tmp_path: Path) -> None:
     (tmp_path / "rubric.md").write_text(RUBRIC)
     for one in (LLMJudge("m", rubric=tmp_path / "rubric.md", votes=3), Verdict("m", timeout=3)):
         other = pickle.loads(pickle.dumps(one))
-        assert (other.traits, other.timeout) == (one.traits, one.timeout)
+        assert (other.traits, other.chat.client.timeout) == (one.traits, one.chat.client.timeout)
 
 
 def test_another_rubric_asks_its_own_reward_again_and_no_other() -> None:

@@ -14,9 +14,8 @@ from test_classifier import EXAMPLES, LABELS, WORDS, alone, bert, llama
 from irlhf.core.errors import ConfigError
 from irlhf.core.example import Example
 from irlhf.policy.rewards_file import Reward
-from irlhf.scoring import select_value
 from irlhf.scoring.cache import Cache
-from irlhf.scoring.runner import ScorerRunner, scorer_groups
+from irlhf.scoring.runner import ScorerRunner, read_number, scorer_groups
 from irlhf.scoring.scorers.base import Failure, Traits
 
 NO = Example(id="b", prompt="how", completion="no")  # [CLS] how [SEP] no [SEP]
@@ -78,7 +77,7 @@ def test_the_difference_of_two_labels_is_that_of_their_logits(tmp_path: Path) ->
 
 
 def number(logits: dict[str, float], how: str, link: str) -> Any:
-    return select_value.read("a", Reward(scorer="x", label="one", read=how), logits, Traits(link=link))
+    return read_number("a", Reward(scorer="x", label="one", read=how), logits, Traits(link=link))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_readings_hold_where_exponentials_overflow(
 def test_probabilities_sum_to_one_and_differences_order_as_they_do(values: list[float]) -> None:
     logits = {str(place): value for place, value in enumerate(values)}
     specs = [Reward(scorer="x", label=label, read="probability") for label in logits]
-    shares = [select_value.read("a", spec, logits, Traits(link="softmax")) for spec in specs]
+    shares = [read_number("a", spec, logits, Traits(link="softmax")) for spec in specs]
     assert math.fsum(one for one in shares if isinstance(one, float)) == pytest.approx(1, abs=1e-9)
 
 
@@ -148,7 +147,7 @@ def _spoil(folder: Path, word: str) -> None:
 def passes(panel: ScorerRunner) -> list[int]:
     """Return a list that grows by the rows of each pass through a model."""
     seen: list[int] = []
-    for one in panel.sources:
+    for one in panel.groups:
         model = one.scorer._reader.model  # type: ignore[attr-defined]
         model.register_forward_pre_hook(lambda _, __, given: seen.append(len(given["input_ids"])), with_kwargs=True)
     return seen

@@ -264,7 +264,7 @@ def test_scorers_travel_before_they_are_asked() -> None:
     url = "http://127.0.0.1:1/v1"
     for one in (Served("rm", base_url=url), Moderation("", base_url=url), Endpoint(url, timeout=3)):
         other = pickle.loads(pickle.dumps(one))
-        assert (other.traits, other.timeout) == (one.traits, one.timeout)
+        assert (other.traits, other.client.timeout) == (one.traits, one.client.timeout)
 
 
 def test_half_a_character_fails_its_row_and_is_not_sent() -> None:

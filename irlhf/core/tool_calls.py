@@ -65,7 +65,7 @@ def with_short_ids(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             short = f"{count:09}"
             ids[str(call.get("id") or short)] = short
             calls.append({**call, "id": short})
-        given = {"tool_calls": calls} if calls else {}
+        given: dict[str, Any] = {"tool_calls": calls} if calls else {}
         if message["role"] == "tool" and ids:
             own = message.get("tool_call_id")
             given = {"tool_call_id": ids.pop(own if own in ids else next(iter(ids)))}

@@ -16,7 +16,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,10 +27,10 @@ import filelock
 from irlhf.core import console
 from irlhf.core.errors import ConfigError, DataError, OutputError
 from irlhf.core.example import Example, Where, dumps
-from irlhf.core.hashing import add_new
+from irlhf.core.hashing import Shard, add_new
 from irlhf.io import files
 from irlhf.io.compression import COMPRESSED_SUFFIXES, compress
-from irlhf.io.jsonl import parse_row
+from irlhf.io.jsonl import Broken, Given, parse_row
 from irlhf.io.manifest import InputFile, Manifest, differences, manifest_path, read_manifest
 from irlhf.io.tables import SEPARATORS, bare
 
@@ -378,3 +378,30 @@ def digest_of(path: Path) -> str:
     if not inside:
         raise ConfigError(f"{path} is a folder without a model")
     return hashlib.sha256("".join(files.digest(path) for path in inside).encode()).hexdigest()
+
+
+def read_examples(
+    rows: Iterable[tuple[Where, Given]],
+    parse: Callable[[dict[str, Any], Where], Example],
+    shard: Shard,
+    writer: ResumableWriter | None,
+    *,
+    skip: bool,
+) -> Iterator[tuple[Where, Example]]:
+    """Yield each parsed row with its place. With `skip`, invalid rows are rejected instead of raising DataError.
+
+    Each is rejected by the writer of one shard; a first pass without a writer rejects nothing.
+    """
+    for where, row in rows:
+        given = row.given if isinstance(row, Broken) else row
+        try:
+            if isinstance(row, Broken):
+                raise row.error
+            example = parse(row, where)
+        except DataError as error:
+            if not skip:
+                raise
+            if writer is not None and shard.holds(f"{given}"):
+                writer.reject(where, str(error).removeprefix(f"{where}: "), given)
+            continue
+        yield where, example

@@ -1,7 +1,7 @@
 """Measurements after each round, of one or several runs of rounds."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -20,7 +20,6 @@ CAPTION = (
 )
 
 Interval = Mapping[str, float]  # value, low, high
-Measure = Callable[[Round], Interval | None]
 Point = tuple[int, Interval | None, Interval]  # round, x if it is not the round, y
 
 
@@ -46,35 +45,20 @@ def drawn_arms(rounds: Rounds) -> list[Arm]:
     return [Arm(look, arm.rounds, i == 0) for i, (look, arm) in enumerate(zip(looks, rounds.arms, strict=True))]
 
 
-def _interval(name: str) -> Measure:
-    """Return a function that reads a number with its interval."""
-
-    def read(row: Round) -> Interval | None:
-        figure = row.get(name)
-        return figure if style.measured(figure) else None
-
-    return read
-
-
-def _with_error(name: str) -> Measure:
-    """Return a function that reads a number with its standard error, which may be missing."""
-
-    def read(row: Round) -> Interval | None:
-        figure = row.get(name, {})
-        if not style.measured(figure):
+def _measured(row: Round, name: str) -> Interval | None:
+    """Return a measurement with its interval, or with one standard error on each side; None if it is not available."""
+    if name == "tracking":  # the mean over the rewards; the mean of the intervals is conservative
+        each = row.get(name, {}).values()
+        if not each or not all(map(style.measured, each)):
             return None
+        return {part: fmean(figures[part] for figures in each) for part in ("value", "low", "high")}
+    figure: dict[str, Any] = row.get(name, {})
+    if not style.measured(figure):
+        return None
+    if name in _WITH_ERROR:
         value, error = figure["value"], figure.get("error") or 0.0
         return {"value": value, "low": value - error, "high": value + error}
-
-    return read
-
-
-def _tracking(row: Round) -> Interval | None:
-    """Return the mean over the rewards. The mean of the intervals is conservative."""
-    each = row.get("tracking", {}).values()
-    if not each or not all(map(style.measured, each)):
-        return None
-    return {part: fmean(figures[part] for figures in each) for part in ("value", "low", "high")}
+    return figure
 
 
 @dataclass(frozen=True)
@@ -83,24 +67,25 @@ class _Panel:
 
     title: str
     label: str
-    figure: Measure
-    along: Measure | None = None
+    figure: str  # its name in rounds.json
+    along: str = ""  # another one, for the x axis
     span: float = 0.0  # smallest range of the axis, so that noise does not look large
     top: float = math.inf  # upper limit of the axis
 
 
+_WITH_ERROR = ("distinct_2", "unique")  # have a standard error instead of an interval
 _NUMBERS = 8  # most numbered points of the path
 _FULL = 1.01  # upper limit for shares, with room for a marker at 1
 _PANELS = (
-    _Panel("weighted reward", "sd above the data mean", _interval("reward")),
-    _Panel("weighted gold", "sd above the first policy", _interval("gold")),
-    _Panel("gold against reward", "weighted gold", _interval("gold"), along=_interval("reward")),
-    _Panel("tracking within prompts", "Spearman's ρ", _tracking, span=0.2),
-    _Panel("entropy", "nats per token", _interval("entropy"), span=0.1),
-    _Panel("KL", "nats per completion", _interval("kl")),
-    _Panel("distinct-2", "share of distinct word pairs", _with_error("distinct_2"), span=0.1, top=_FULL),
-    _Panel("distinct completions", "share", _with_error("unique"), span=0.1, top=_FULL),
-    _Panel("length", "words per completion", _interval("words")),
+    _Panel("weighted reward", "sd above the data mean", "reward"),
+    _Panel("weighted gold", "sd above the first policy", "gold"),
+    _Panel("gold against reward", "weighted gold", "gold", along="reward"),
+    _Panel("tracking within prompts", "Spearman's ρ", "tracking", span=0.2),
+    _Panel("entropy", "nats per token", "entropy", span=0.1),
+    _Panel("KL", "nats per completion", "kl"),
+    _Panel("distinct-2", "share of distinct word pairs", "distinct_2", span=0.1, top=_FULL),
+    _Panel("distinct completions", "share", "unique", span=0.1, top=_FULL),
+    _Panel("length", "words per completion", "words"),
 )
 
 
@@ -134,7 +119,7 @@ def _heading(rows: Sequence[Round], absent: Sequence[str]) -> Iterator[str]:
 
 def _points(arm: Arm, panel: _Panel) -> list[Point]:
     """Return the points of the rounds that have all values of the panel."""
-    points = [(row["round"], panel.along(row) if panel.along else None, panel.figure(row)) for row in arm.rounds]
+    points = [(row["round"], _measured(row, panel.along), _measured(row, panel.figure)) for row in arm.rounds]
     return [(number, along, given) for number, along, given in points if given and (along or not panel.along)]
 
 

@@ -164,10 +164,10 @@ def whiskers(figures: Sequence[Mapping[str, float]]) -> list[list[float]]:
     return [below, above]
 
 
-def legend_below(axis: Any, gap: float = 0.55, columns: int = 1) -> None:
-    """Put the legend of an axis `gap` inches below it."""
+def legend_below(axis: Any, columns: int = 1) -> None:
+    """Put the legend of an axis below it."""
     figure = axis.get_figure(root=True)
-    below = axis.transAxes + ScaledTranslation(0, -gap, figure.dpi_scale_trans)
+    below = axis.transAxes + ScaledTranslation(0, -0.55, figure.dpi_scale_trans)  # inches
     placement = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below, "borderaxespad": 0}
     axis.legend(**placement, ncols=columns, handlelength=2.6)
 

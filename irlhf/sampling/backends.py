@@ -68,16 +68,14 @@ def _check_local(settings: SampleSettings) -> None:
 
 
 def task_and_executor(
-    arguments: tuple[Path, Policy, SampleSettings], engine: Engine, spent: Counter[str]
+    folder: Path, policy: Policy, settings: SampleSettings, *, engine: Engine, spent: Counter[str]
 ) -> tuple[Work, Engine]:
     """Return the sampling task and its executor. With a server, the task counts its tokens in `spent`."""
-    settings = arguments[-1]
-    threads = Engine("threads", settings.concurrency)
-    if settings.api == CHAT:
-        return Work("irlhf.sampling.remote:ChatBackend", (*arguments, spent)), threads
-    if settings.base_url:
-        return Work("irlhf.sampling.remote:CompletionsBackend", (*arguments, spent)), threads
-    return Work("irlhf.sampling.local:LocalBackend", arguments), engine
+    if not settings.base_url:
+        return Work("irlhf.sampling.local:LocalBackend", (folder, policy, settings)), engine
+    backend = "ChatBackend" if settings.api == CHAT else "CompletionsBackend"
+    work = Work(f"irlhf.sampling.remote:{backend}", (folder, policy, settings, spent))
+    return work, Engine("threads", settings.concurrency)
 
 
 def pools(

@@ -16,8 +16,7 @@ from irlhf.core.registry import did_you_mean
 from irlhf.core.tool_calls import TOOL_KEYS, TOOLS
 from irlhf.executors.base import LOCAL, Engine, run_pools
 from irlhf.io.files import STREAM, expanded, holds_texts, read_each, read_texts
-from irlhf.io.jsonl import Broken
-from irlhf.io.resumable import ResumableWriter, RunManifest, beside, recorded_setting, resumable_output
+from irlhf.io.resumable import ResumableWriter, RunManifest, beside, read_examples, recorded_setting, resumable_output
 from irlhf.openai_api.server_logprobs import FailedCompletion
 from irlhf.policy.escaping import REFUSED, SPOOFS
 from irlhf.policy.policy_file import Policy, read_policy, read_weights
@@ -72,7 +71,7 @@ def sample(
             distinct = _counted(_read_prompts(source, settings, writer), spec, settings, writer)
             requests = _requests(distinct, spec, settings)
             spent: Counter[str] = Counter()
-            work, executor = backends.task_and_executor((folder, source_policy, settings), engine, spent)
+            work, executor = backends.task_and_executor(folder, source_policy, settings, engine=engine, spent=spent)
             with (
                 console.progress("sampling", total) as advance,
                 closing(run_pools(backends.pools(requests, settings, writer.done), work, executor, advance)) as pools,
@@ -230,19 +229,14 @@ def _read_prompts(source: Path, settings: SampleSettings, writer: ResumableWrite
     seen: set[str] = set()
     other: set[str] = set()
     stem = "stdin" if source == STREAM else source.stem
-    for where, row in _rows(source):
-        given = row.given if isinstance(row, Broken) else row
-        try:
-            if isinstance(row, Broken):
-                raise row.error
-            named = {**row, "id": row.get("id") or f"{stem}-{where.line - 1}"}
-            example = from_json(named, where, completion=False)
-        except DataError as error:
-            if settings.on_bad_row == "stop":
-                raise
-            if writer is not None and shard.holds(f"{given}"):  # exactly one shard rejects it
-                writer.reject(where, str(error).removeprefix(f"{where}: "), given)
-            continue
+
+    def parse(row: dict[str, Any], where: Where) -> Example:
+        return from_json({**row, "id": row.get("id") or f"{stem}-{where.line - 1}"}, where, completion=False)
+
+    rows = read_each(source)
+    if holds_texts(source):  # each line is a prompt
+        rows = ((where, {"prompt": text}) for where, text in read_texts(source))
+    for _, example in read_examples(rows, parse, shard, writer, skip=settings.on_bad_row != "stop"):
         if example.split and ALL not in splits and example.split not in splits:
             other.add(example.split)
             continue
@@ -259,13 +253,6 @@ def _read_prompts(source: Path, settings: SampleSettings, writer: ResumableWrite
     if not seen:
         other_splits = ", ".join(sorted(other))
         raise DataError(f"{source}: no prompt has the split {settings.split}; use --split {other_splits} or all")
-
-
-def _rows(source: Path) -> Iterator[tuple[Where, dict[str, Any] | Broken]]:
-    """Yield rows with a prompt; each line of a text file is a prompt."""
-    if holds_texts(source):
-        return ((where, {"prompt": text}) for where, text in read_texts(source))
-    return read_each(source)
 
 
 def _counted(

@@ -78,7 +78,10 @@ class TargetSpec:
                 prompt_values = {
                     name: self._calibrated(name, wishes[name]) for name in self.policy.names if name in wishes
                 }
-                yield RequestedRewards(prompt_values, texts, self._others(wishes, prompt_values))
+                numbers = {name: wish for name, wish in wishes.items() if not isinstance(wish, Bound) and not self.raw}
+                plain = {name: self.policy.shown(name, number) for name, number in numbers.items()}
+                wanted = {name: number for name, number in plain.items() if prompt_values[name] != number}
+                yield RequestedRewards(prompt_values, texts, wanted)
 
     def beyond(self) -> Iterator[str]:
         """Yield a warning for each number outside the scale or the measured reach, with its replacement."""
@@ -238,14 +241,6 @@ class TargetSpec:
         if isinstance(wish, Bound):
             return wish._replace(number=self.policy.shown(name, wish.number))
         return self.policy.shown(name, self.reach[name](wish) if self._reaches(name) else wish)
-
-    def _others(
-        self, wishes: Mapping[str, RequestedValue], prompt_values: Mapping[str, RequestedValue]
-    ) -> dict[str, float]:
-        """Return the user's numbers, where calibration put another number into the prompt."""
-        numbers = {name: wish for name, wish in wishes.items() if not isinstance(wish, Bound) and not self.raw}
-        plain = {name: self.policy.shown(name, number) for name, number in numbers.items()}
-        return {name: number for name, number in plain.items() if prompt_values[name] != number}
 
     def _reaches(self, name: str) -> bool:
         # A measured request must be repeated unchanged.

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,10 +14,8 @@ from irlhf.core.registry import did_you_mean
 from irlhf.io.resumable import resumable_output
 from irlhf.policy.policy_file import Policy, read_weights
 from irlhf.policy.targets import weights_of
-from irlhf.scoring.samples import policies_of, read_samples, reward_of, selection_manifest
+from irlhf.scoring.samples import policies_of, read_samples, reward_of, selection_manifest, weighted_reward
 from irlhf.scoring.settings import BEST, NEAREST, KeepSettings
-
-GroupKey = tuple[Any, ...]  # equal for all samples of a group
 
 
 def keep(samples: str | Path, output: str | Path, settings: KeepSettings = KeepSettings()) -> dict[str, Any]:
@@ -33,10 +31,13 @@ def keep(samples: str | Path, output: str | Path, settings: KeepSettings = KeepS
         if not writer.finished:
             rows = _read(source, settings)
             groups = _groups(rows)
-            rankings = _rankings(source, rows, settings)
-            kept = {
-                best.id: best for best in (_best(group, rankings[group[0].policy], settings.keep) for group in groups)
-            }
+            policies = _checked_policies(source, rows, settings)
+            weights = {digest: read_weights(settings.weights, policy) for digest, policy in policies.items()}
+            kept: dict[str, Example] = {}
+            for group in groups:
+                digest = group[0].policy
+                best = _best(group, policies[digest], weights[digest], settings.keep)
+                kept[best.id] = best
             _check_sizes(source, groups)
             for row in rows:
                 if row.id in kept:
@@ -65,16 +66,14 @@ def _read(source: Path, settings: KeepSettings) -> list[Example]:
 
 
 def _groups(rows: Sequence[Example]) -> list[list[Example]]:
-    groups: dict[GroupKey, list[Example]] = {}
+    """Return the samples of each policy, prompt and target."""
+    groups: dict[tuple[Any, ...], list[Example]] = {}
     for row in rows:
-        groups.setdefault(_group_key(row), []).append(row)
+        # With weights, the samples of one prompt have different numbers in their prompts for the same request.
+        numbers = () if weights_of(row.target) else tuple(sorted(row.wishes.items()))
+        key = row.policy, row.cluster, tuple(sorted(row.target.items())), numbers
+        groups.setdefault(key, []).append(row)
     return list(groups.values())
-
-
-def _group_key(row: Example) -> GroupKey:
-    # With weights, the samples of one prompt have different numbers in their prompts for the same request.
-    numbers = () if weights_of(row.target) else tuple(sorted(row.wishes.items()))
-    return row.policy, row.cluster, tuple(sorted(row.target.items())), numbers
 
 
 def _check_sizes(source: Path, groups: Sequence[Sequence[Example]]) -> None:
@@ -89,54 +88,27 @@ def _check_sizes(source: Path, groups: Sequence[Sequence[Example]]) -> None:
         console.warn(f"{source}: groups of unequal size ({sizes_text} samples); larger groups have an advantage")
 
 
-@dataclass(frozen=True)
-class _Ranking:
-    """Ranks the samples of one policy."""
+def _checked_policies(source: Path, rows: Sequence[Example], settings: KeepSettings) -> dict[str, Policy]:
+    """Return the policies of the samples, by digest. Raises ConfigError."""
+    policies = policies_of(source, rows, settings.policies)
+    for policy in policies.values():
+        if settings.keep == NEAREST and policy.ranked:
+            raise ConfigError(
+                f"--keep {NEAREST}: {', '.join(policy.ranked)} has scale within, which has no number for a single"
+                f" sample; use --keep {BEST}"
+            )
+    return policies
 
-    policy: Policy
-    weights: Mapping[str, float]  # given by the user
-    keep: str
 
-    def __call__(self, row: Example) -> float:
-        """Return a number that is higher for better samples. Raises DataError if a reward is missing."""
-        return self._nearness(row) if self.keep == NEAREST else self._weighted(row)
+def _best(group: Sequence[Example], policy: Policy, weights: Mapping[str, float], keep: str) -> Example:
+    """Return the best sample of a group, with the size and the tokens of the group. Raises DataError."""
 
-    def _weighted(self, row: Example) -> float:
-        own = {reward.name: reward.weight for reward in self.policy.rewards}
-        weights = self.weights or weights_of(row.target) or own
-        for name, weight in weights.items():
-            if weight:
-                reward_of(row, self.policy, name)
-        return self.policy.weighted(self.policy.own(row.rewards), weights)
-
-    def _nearness(self, row: Example) -> float:
-        """Return the negative mean absolute distance between target and actual reward."""
-        actual = {
-            name: self.policy.reward(name).scale(reward_of(row, self.policy, name)) for name in row.prompt_numbers
-        }
+    def value(row: Example) -> float:
+        if keep == BEST:
+            return weighted_reward(row, policy, weights or weights_of(row.target))
+        actual = {name: policy.reward(name).scale(reward_of(row, policy, name)) for name in row.prompt_numbers}
         return -fmean(abs(actual[name] - number) for name, number in row.wishes.items())
 
-
-def _check_nearest(policy: Policy) -> None:
-    if policy.ranked:
-        raise ConfigError(
-            f"--keep {NEAREST}: {', '.join(policy.ranked)} has scale within, which has no number for a single sample;"
-            f" use --keep {BEST}"
-        )
-
-
-def _rankings(source: Path, rows: Sequence[Example], settings: KeepSettings) -> dict[str, _Ranking]:
-    """Return the ranking of each policy's samples, by digest. Raises ConfigError."""
-    policies = policies_of(source, rows, settings.policies)
-    for policy in policies.values() if settings.keep == NEAREST else ():
-        _check_nearest(policy)
-    return {
-        digest: _Ranking(policy, read_weights(settings.weights, policy), settings.keep)
-        for digest, policy in policies.items()
-    }
-
-
-def _best(group: Sequence[Example], ranking: _Ranking, how: str) -> Example:
     tokens = [row.tokens for row in group if row.tokens is not None]
     spent = sum(tokens) if len(tokens) == len(group) else None
-    return replace(max(group, key=ranking), kept=how, candidates=len(group), spent=spent)
+    return replace(max(group, key=value), kept=keep, candidates=len(group), spent=spent)

@@ -16,23 +16,18 @@ from pathlib import Path
 
 from irlhf.core.errors import OutputError
 from irlhf.core.example import Example, dumps, finite
-from irlhf.scoring.scorers.base import Reply, Traits
+from irlhf.scoring.scorers.base import Reply, Traits, without_rewards
 
 NAME = "replies.sqlite"
 
 _AT_ONCE = 500  # keys per query; older versions of SQLite accept up to 999
 _PATIENCE = 60.0  # seconds to wait for another process's write
-_JUDGEMENTS = ("rewards", "gold")  # keys that scorers do not read
 
 
 def key(traits: Traits, example: Example) -> bytes:
     """Return the cache key of an example: equal keys have equal replies."""
-    row = example.to_json()
-    hashed_fields = (
-        {name: value for name, value in row.items() if name not in _JUDGEMENTS}
-        if traits.whole_row
-        else {"prompt": example.prompt, "completion": example.completion}
-    )
+    text = {"prompt": example.prompt, "completion": example.completion}
+    hashed_fields = without_rewards(example) if traits.whole_row else text
     hashed = blake2b(traits.identity.encode(errors="replace"), digest_size=16)
     hashed.update(b"\0" + dumps(hashed_fields))
     return hashed.digest()
@@ -64,9 +59,8 @@ class Replies:
         with self._guarded():
             self.base = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
             self.base.execute("PRAGMA journal_mode=WAL")  # readers do not wait for a writer
-            self.base.execute(
-                "PRAGMA synchronous=NORMAL"
-            )  # a kill loses nothing; a power failure may lose some replies
+            # A kill loses nothing; a power failure may lose some replies.
+            self.base.execute("PRAGMA synchronous=NORMAL")
             self.base.execute("CREATE TABLE IF NOT EXISTS replies (key BLOB PRIMARY KEY, reply TEXT) WITHOUT ROWID")
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Reply]:

@@ -15,7 +15,7 @@ none.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -30,11 +30,22 @@ from irlhf.core.example import Example, as_text
 from irlhf.core.registry import did_you_mean
 from irlhf.io.resumable import ResumableWriter, resumable_output
 from irlhf.policy.policy_file import Policy, read_weights
-from irlhf.scoring.samples import policies_of, read_samples, reward_of, selection_manifest
+from irlhf.scoring.samples import policies_of, read_samples, selection_manifest, weighted_reward, zscores
 from irlhf.scoring.settings import BEST, NEAREST, SelectSettings
 
 GUARDS = ("entropy", "entropy-floor", "entropy-share", "kl")
-RANDOM = "random"
+
+# The range of each rule's number, or None for a rule without a number.
+_RULES = {
+    "distinct": None,
+    "front": None,
+    "top": (0, 1),
+    "entropy": (0, 100),
+    "entropy-floor": (0, 100),
+    "entropy-share": (0, 1),
+    "kl": (0, 1000),
+    "random": (0, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -45,32 +56,7 @@ class Rule:
     number: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.name}={self.number:g}" if self.name in _NUMBERED else self.name
-
-
-@dataclass(frozen=True)
-class _Ruler:
-    """Compares samples by their rewards."""
-
-    policies: Mapping[str, Policy]
-    weights: Mapping[str, Mapping[str, float]]  # by the digest of the policy
-    seed: int
-
-    def vector(self, row: Example) -> list[float]:
-        """Return a row's oriented z-scores, in the order of the policy's rewards. Raises DataError."""
-        policy = self.policies[row.policy]
-        return [policy.reward(name).zscore(reward_of(row, policy, name)) for name in policy.names]
-
-    def weighted(self, row: Example) -> float:
-        """Return the weighted mean of a row's oriented z-scores. Raises DataError."""
-        policy, weights = self.policies[row.policy], self.weights[row.policy]
-        for name, weight in weights.items():
-            if weight:
-                reward_of(row, policy, name)
-        return policy.weighted(policy.own(row.rewards), weights)
-
-
-_Choose = Callable[[list[Example], float, _Ruler], list[bool]]
+        return f"{self.name}={self.number:g}" if _RULES[self.name] else self.name
 
 
 def select(samples: str | Path, output: str | Path, settings: SelectSettings) -> dict[str, Any]:
@@ -85,10 +71,12 @@ def select(samples: str | Path, output: str | Path, settings: SelectSettings) ->
     with resumable_output(out, selection_manifest(source, settings), resumable=False) as writer:
         if not writer.finished:
             left = read_samples(source, settings.limit)
-            ruler = _ruler(source, left, (rules, settings))
+            policies = policies_of(source, left, settings.policies)
+            _check_comparable(source, policies.values(), rules)
+            weights = {digest: read_weights(settings.weights, policy) for digest, policy in policies.items()}
             writer.counts["candidates"] = len(left)
             for rule in rules:
-                left = _chosen(left, rule, ruler, writer)
+                left = _chosen(left, rule, writer, policies=policies, weights=weights, seed=settings.seed)
                 if not left:
                     raise DataError(f"{source}: no sample is left after {rule}; use a weaker rule")
             for row in left:
@@ -96,23 +84,47 @@ def select(samples: str | Path, output: str | Path, settings: SelectSettings) ->
     return writer.summary()
 
 
-def _ruler(source: Path, rows: Sequence[Example], how: tuple[Sequence[Rule], SelectSettings]) -> _Ruler:
-    """Return the comparison of the rows. Raises ConfigError if their policies measure rewards differently."""
-    rules, settings = how
-    policies = policies_of(source, rows, settings.policies)
-    rewards = [policy.rewards for policy in policies.values()]
+def _check_comparable(source: Path, policies: Iterable[Policy], rules: Sequence[Rule]) -> None:
+    """Raise ConfigError if a rule compares rows whose policies measure rewards differently."""
+    rewards = [policy.rewards for policy in policies]
     for rule in rules:
-        if rule.name in _COMPARING and any(other != rewards[0] for other in rewards):
+        if rule.name in ("front", "top") and any(other != rewards[0] for other in rewards):
             problem = "the policies of these samples have different rewards or scales, so they cannot be compared"
             raise ConfigError(f"{source}: {problem}; run --keep {rule} for each policy separately")
-    own = {digest: {reward.name: reward.weight for reward in policy.rewards} for digest, policy in policies.items()}
-    given = {digest: read_weights(settings.weights, policy) or own[digest] for digest, policy in policies.items()}
-    return _Ruler(policies, given, settings.seed)
 
 
-def _chosen(rows: list[Example], rule: Rule, ruler: _Ruler, writer: ResumableWriter) -> list[Example]:
-    """Return the rows that a rule keeps, and reject the others."""
-    kept = _RULES[rule.name](rows, rule.number, ruler)
+def _chosen(
+    rows: list[Example],
+    rule: Rule,
+    writer: ResumableWriter,
+    *,
+    policies: Mapping[str, Policy],
+    weights: Mapping[str, Mapping[str, float]],
+    seed: int,
+) -> list[Example]:
+    """Return the rows that a rule keeps, and reject the others. Policies and weights are by the policy's digest."""
+    match rule.name:
+        case "distinct":
+            first: dict[tuple[str, str], str] = {}
+            kept = [first.setdefault((row.cluster, as_text(row.completion)), row.id) == row.id for row in rows]
+        case "front":
+            kept = _undominated(rows, policies)
+        case "top":
+            values = [weighted_reward(row, policies[row.policy], weights[row.policy]) for row in rows]
+            kept = _drop_lowest(values, len(rows) - _share(rule.number, rows))
+        case "entropy":
+            kept = _drop_until(_known(rows, "entropy"), rule.number, f"a mean entropy of {rule.number:g}")
+        case "entropy-floor":
+            kept = [entropy >= rule.number for entropy in _known(rows, "entropy")]
+        case "entropy-share":
+            kept = _drop_lowest(_known(rows, "entropy"), _share(rule.number, rows))
+        case "kl":
+            pairs = zip(_known(rows, "reference"), _known(rows, "logprob"), strict=True)
+            nearness = [reference - logprob for reference, logprob in pairs]
+            kept = _drop_until(nearness, -rule.number, f"a mean distance of {rule.number:g}")
+        case _:  # random
+            draws = [int(hashlib.sha256(f"{seed}/{row.id}".encode()).hexdigest(), 16) for row in rows]
+            kept = _drop_lowest(draws, _share(rule.number, rows))
     for row, stays in zip(rows, kept, strict=True):
         if not stays:
             writer.reject(row.id, str(rule), row.to_json())
@@ -138,11 +150,11 @@ def _parse_rule(text: str, whole: str) -> Rule:
         )
     if name not in _RULES:
         raise ConfigError(f"--keep {whole}: unknown rule '{name}'{did_you_mean(name, (BEST, NEAREST, *_RULES))}")
-    if name not in _NUMBERED:
+    if (limits := _RULES[name]) is None:
         if equals:
             raise ConfigError(f"--keep {whole}: {name} has no number; write {name}")
         return Rule(name)
-    low, high = _NUMBERED[name]
+    low, high = limits
     try:
         given = float(number)
     except ValueError:
@@ -152,18 +164,14 @@ def _parse_rule(text: str, whole: str) -> Rule:
     return Rule(name, given)
 
 
-def _distinct(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
-    first: dict[tuple[str, str], str] = {}
-    return [first.setdefault((row.cluster, as_text(row.completion)), row.id) == row.id for row in rows]
-
-
-def _front(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
+def _undominated(rows: list[Example], policies: Mapping[str, Policy]) -> list[bool]:
+    """Keep the rows that no other row of the prompt dominates in all oriented z-scores. Raises DataError."""
     prompts: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         prompts.setdefault(row.cluster, []).append(index)
     kept = [False] * len(rows)
     for places in prompts.values():
-        points = np.array([ruler.vector(rows[index]) for index in places])
+        points = np.array([zscores(rows[index], policies[rows[index].policy]) for index in places])
         # Samples with equal rewards are all kept, because their rewards do not rank them.
         stays = moocore.is_nondominated(points, maximise=True, keep_weakly=True)
         for index, stay in zip(places, stays, strict=True):
@@ -171,62 +179,13 @@ def _front(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
     return kept
 
 
-def _top(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
-    return _drop_lowest([ruler.weighted(row) for row in rows], len(rows) - _share(number, rows))
-
-
-def _entropy(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
-    """Drop the fewest low-entropy samples such that the mean of the rest reaches the target."""
-    return _drop_until([_known(row, "entropy") for row in rows], number, f"a mean entropy of {number:g}")
-
-
-def _entropy_floor(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
-    return [_known(row, "entropy") >= number for row in rows]
-
-
-def _entropy_share(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
-    return _drop_lowest([_known(row, "entropy") for row in rows], _share(number, rows))
-
-
-def _kl(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
-    """Drop the fewest samples far from the reference such that the mean distance is within the limit."""
-    nearness = [_known(row, "reference") - _known(row, "logprob") for row in rows]
-    return _drop_until(nearness, -number, f"a mean distance of {number:g}")
-
-
-def _random(rows: list[Example], number: float, ruler: _Ruler) -> list[bool]:
-    draws = [int(hashlib.sha256(f"{ruler.seed}/{row.id}".encode()).hexdigest(), 16) for row in rows]
-    return _drop_lowest(draws, _share(number, rows))
-
-
-_RULES: dict[str, _Choose] = {
-    "distinct": _distinct,
-    "front": _front,
-    "top": _top,
-    "entropy": _entropy,
-    "entropy-floor": _entropy_floor,
-    "entropy-share": _entropy_share,
-    "kl": _kl,
-    RANDOM: _random,
-}
-# The rules with a number, and its range.
-_NUMBERED = {
-    "top": (0, 1),
-    "entropy": (0, 100),
-    "entropy-floor": (0, 100),
-    "entropy-share": (0, 1),
-    "kl": (0, 1000),
-    RANDOM: (0, 1),
-}
-_COMPARING = ("front", "top")  # the rules that compare the rewards of different rows
-
-
-def _known(row: Example, name: str) -> float:
-    number = getattr(row, name)
-    if number is None:
-        fix = "sample with --reference" if name == "reference" else "servers do not return it; use another rule"
-        raise DataError(f"{row.id}: no {name}, which the guard needs; {fix}")
-    return float(number)
+def _known(rows: Sequence[Example], name: str) -> list[float]:
+    """Return a measured field of each row. Raises DataError if a row lacks it."""
+    for row in rows:
+        if getattr(row, name) is None:
+            fix = "sample with --reference" if name == "reference" else "servers do not return it; use another rule"
+            raise DataError(f"{row.id}: no {name}, which the guard needs; {fix}")
+    return [float(getattr(row, name)) for row in rows]
 
 
 def _share(share: float, rows: Sequence[Example]) -> int:

@@ -34,7 +34,8 @@ def find(name: str, reward: Reward, beside: Path) -> Scorer:
         return _create(
             name, resolve(SCORERS["binary"]), _deployed(name, hosted), {"base_url": hosted.base_url, **given}
         )
-    if kind not in known and (reward.by_path or _is_model(reward.scorer, beside)):
+    folders = Path(reward.scorer), beside / reward.scorer
+    if kind not in known and (reward.by_path or any((folder / "config.json").is_file() for folder in folders)):
         kind, argument = "hf", reward.scorer
     if kind in SCORERS:
         given |= {"rubric": beside / Path(given["rubric"]).expanduser()} if "rubric" in given else {}
@@ -78,8 +79,3 @@ def _deployed(name: str, hosted: RemoteModel) -> str:
         fix = "then record its name with `irlhf jobs deployed FOLDER NAME`"
         raise ConfigError(f"{name}: {model} must be deployed at {hosted.base_url}; {fix}")
     return hosted.model
-
-
-def _is_model(name: str, beside: Path) -> bool:
-    """Return whether a model folder has this name."""
-    return any((folder / "config.json").is_file() for folder in (Path(name), beside / name))

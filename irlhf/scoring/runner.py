@@ -5,15 +5,17 @@ from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from irlhf.core.errors import BackendError, ConfigError
-from irlhf.core.example import Example
+from irlhf.core.example import Example, finite
+from irlhf.core.registry import did_you_mean
 from irlhf.executors.thread_pool import DaemonThreadPool
 from irlhf.policy.recorded_rewards import scorer_identity
 from irlhf.policy.rewards_file import Reward, refuse_all
 from irlhf.scoring.cache import Cache, Replies, key
 from irlhf.scoring.lookup import find
-from irlhf.scoring.scorers.base import BatchScorer, Failure, Reply, Scorer
-from irlhf.scoring.select_value import read
+from irlhf.scoring.scorers.base import BatchScorer, Failure, Reply, Scorer, Traits
 
 Answer = Mapping[str, float]  # reward name → raw reward
 ReplyOrFailure = Reply | Failure
@@ -34,11 +36,54 @@ class ScorerGroup:
             return reply
         rewards: dict[str, float] = {}
         for name, reward in self.rewards.items():
-            number = read(name, reward, reply, self.scorer.traits)
+            number = read_number(name, reward, reply, self.scorer.traits)
             if isinstance(number, Failure):
                 return number
             rewards[name] = number
         return rewards
+
+
+def read_number(name: str, reward: Reward, reply: Reply, traits: Traits) -> float | Failure:
+    """Return the number selected by `label:` and `read:`.
+
+    logit        the model's output, unchanged
+    probability  the softmax over all labels, or the logistic function if labels do not exclude each other
+    difference   the log-odds of the label: its logit minus the log-sum-exp of all others (for two labels, the
+                 difference of their logits)
+
+    Returns a Failure if a number is not finite. Raises ConfigError if the scorer has no such label.
+    """
+    label = _label(reward.label, reply, traits)
+    if isinstance(label, Failure):
+        if traits.varies:
+            return label
+        raise ConfigError(f"{name}: {label.reason}")
+    number = reply[label]
+    if not finite(number):
+        return Failure(f"reward '{name}' is {number!r:.40}, not a finite number")
+    if not reward.read or reward.read == "logit":
+        return number
+    others = [other for key, other in reply.items() if key != label]
+    if not all(map(finite, others)):
+        return Failure(f"reward '{name}': another logit is not a finite number")
+    odds = number if traits.link == "sigmoid" or not others else number - float(np.logaddexp.reduce(others))
+    if reward.read == "difference":
+        return odds
+    from scipy.special import expit
+
+    return float(expit(odds))
+
+
+def _label(label: str, reply: Reply, traits: Traits) -> str | Failure:
+    if not label and len(reply) == 1:
+        return next(iter(reply))
+    wanted = label or traits.usual
+    if wanted in reply:
+        return wanted
+    if label:
+        return Failure(f"the scorer has no label '{label}'{did_you_mean(label, reply)}", ConfigError)
+    labels = ", ".join(reply)
+    return Failure(f"the scorer returns {len(reply)} numbers ({labels}); choose one with `label:`", ConfigError)
 
 
 def scorer_groups(wanted: Mapping[str, Reward], beside: Path) -> list[ScorerGroup]:
@@ -96,17 +141,17 @@ class ScorerRunner:
     """Runs the scorers on one pool of examples after another."""
 
     def __init__(self, groups: Sequence[ScorerGroup], cache: Cache) -> None:
-        self.sources = groups
+        self.groups = groups
         cached = any(group.scorer.traits.identity for group in groups)
         self.replies = cache.open() if cached else None
         self.threads = DaemonThreadPool(_THREADS)
 
     def __call__(self, pool: Sequence[PoolRow], advance: Callable[[int], None]) -> list[Answer | Failure]:
         """Return all rewards of each example, or its failure. Already written rows may lack some rewards."""
-        rounds = [_Batch(batch, pool, self.replies) for batch in self.sources]
-        waited = [self.threads.submit(batch.ask, [each]) for batch in rounds if batch.waits for each in batch.open]
+        batches = [_Batch(group, pool, self.replies) for group in self.groups]
+        waited = [self.threads.submit(batch.ask, [each]) for batch in batches if batch.waits for each in batch.open]
         try:
-            for batch in rounds:
+            for batch in batches:
                 if batch.open and not batch.waits:
                     batch.ask(list(batch.open))
             _collect(waited, len(pool), advance)
@@ -114,8 +159,10 @@ class ScorerRunner:
             for call in waited:
                 call.cancel()
         answers: list[Answer | Failure] = [{} for _ in pool]
-        for batch in rounds:
-            answers = [_merged(*pair) for pair in zip(answers, batch.answers(), strict=True)]
+        for batch in batches:
+            for i, answer in enumerate(batch.answers()):
+                if not isinstance(before := answers[i], Failure):
+                    answers[i] = answer if isinstance(answer, Failure) else {**before, **answer}
         return answers
 
 
@@ -133,14 +180,9 @@ class _Batch:
         self.known_replies: dict[bytes, ReplyOrFailure] = {**self.replies.get(self.keys)} if self.replies else {}
         self.distinct = dict(zip(self.keys, examples, strict=True))
         # Requests to servers cost money. Other scorers get whole pools, as in a run without interruption.
-        due = {
-            each
-            for each, example in zip(self.keys, pool, strict=True)
-            if not self.waits or isinstance(example, Example)
-        }
-        self.open = {
-            each: example for each, example in self.distinct.items() if each in due and each not in self.known_replies
-        }
+        rows = zip(self.keys, pool, strict=True)
+        due = {each for each, row in rows if not self.waits or isinstance(row, Example)} - self.known_replies.keys()
+        self.open = {each: example for each, example in self.distinct.items() if each in due}
 
     def ask(self, keys: Sequence[bytes]) -> None:
         """Score some of the examples, and cache the replies at once."""
@@ -178,9 +220,3 @@ def _collect(waited: Sequence[Future[None]], rows: int, advance: Callable[[int],
         advance(done - counted)
         counted = done
     advance(rows - counted)
-
-
-def _merged(left: Answer | Failure, right: Answer | Failure) -> Answer | Failure:
-    if isinstance(left, Failure):
-        return left
-    return right if isinstance(right, Failure) else {**left, **right}

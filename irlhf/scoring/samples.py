@@ -1,6 +1,6 @@
 """Read the scored samples for `score --keep`, and the policies that drew them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from irlhf.policy.recorded_rewards import read_recorded
 from irlhf.scoring.settings import KeepSettings, SelectSettings
 
 
-def selection_manifest(source: Path, settings: "KeepSettings | SelectSettings") -> RunManifest:
+def selection_manifest(source: Path, settings: KeepSettings | SelectSettings) -> RunManifest:
     """Return the manifest of a run."""
     weights = {"weights": Path(settings.weights)} if Path(settings.weights).is_file() else {}
     recorded = read_recorded(source).to_json()
@@ -36,6 +36,20 @@ def policies_of(source: Path, rows: Sequence[Example], folders: Sequence[str]) -
     known = find_policies([source], folders)
     check_known_policies(rows, known)
     return {digest: known[digest][1] for digest in dict.fromkeys(row.policy for row in rows)}
+
+
+def zscores(row: Example, policy: Policy) -> list[float]:
+    """Return a row's oriented z-scores, in the order of the policy's rewards. Raises DataError."""
+    return [policy.reward(name).zscore(reward_of(row, policy, name)) for name in policy.names]
+
+
+def weighted_reward(row: Example, policy: Policy, weights: Mapping[str, float]) -> float:
+    """Return the weighted mean of a row's oriented z-scores; without `weights`, by the policy's. Raises DataError."""
+    weights = weights or {reward.name: reward.weight for reward in policy.rewards}
+    for name, weight in weights.items():
+        if weight:
+            reward_of(row, policy, name)
+    return policy.weighted(policy.own(row.rewards), weights)
 
 
 def reward_of(row: Example, policy: Policy, name: str) -> float:

@@ -15,10 +15,9 @@ from irlhf.core.example import Example, as_text, from_json, unique
 from irlhf.core.hashing import fingerprint, parse_shard
 from irlhf.executors.base import LOCAL, Engine, Work, fixed_pools, run_pools
 from irlhf.io.files import STREAM, read_each, read_rows
-from irlhf.io.jsonl import Broken
-from irlhf.io.resumable import PARTIAL, ResumableWriter, RunManifest, beside, resumable_output
+from irlhf.io.resumable import PARTIAL, ResumableWriter, RunManifest, beside, read_examples, resumable_output
 from irlhf.policy.recorded_rewards import read_recorded
-from irlhf.policy.rewards_file import Reward, Rewards, read_rewards
+from irlhf.policy.rewards_file import Reward, read_rewards
 from irlhf.scoring.cache import NAME, Cache
 from irlhf.scoring.runner import AlreadyWritten, Answer, PoolRow, ScorerGroup, scorer_groups, scorer_identities
 from irlhf.scoring.scorers.base import CountingScorer, Failure
@@ -47,25 +46,23 @@ def score(
     if not rewards:
         raise ConfigError("pass a rewards.yaml with -r (only --keep works without one)")
     source, out, file = (Path(path).expanduser() for path in (examples, output, rewards))
-    named = _read_rewards(file, settings)
+    named = read_rewards(file)
+    if settings.gold and not named.gold:
+        raise ConfigError(f"{file}: no `gold:` in this file, which --gold needs")
     rewards_by_name = named.gold if settings.gold else named.rewards
     groups = scorer_groups(rewards_by_name, file.parent.resolve())
     recorded = read_recorded(source)
     if not settings.gold:
         recorded = recorded.with_later(named, scorer_identities(groups))
-    manifest = _manifest(source, rewards_by_name, groups, settings)
-    manifest = replace(manifest, recorded=recorded.to_json())
+    manifest = replace(_manifest(source, rewards_by_name, groups, settings), recorded=recorded.to_json())
+    cache = _cache(out, settings)
     with resumable_output(out, manifest) as writer:
         if not writer.finished:
-            # Read all rows first, to find invalid ones before any scorer runs.
-            total = (
-                None
-                if source == STREAM
-                else sum(
-                    len(pool) for pool in fixed_pools(_checked(source, settings, groups), _pool(groups), writer.done)
-                )
-            )
-            work = Work("irlhf.scoring.runner:ScorerRunner", (groups, Cache(_cache(out, settings))))
+            total = None
+            if source != STREAM:  # read all rows first, to find invalid ones before any scorer runs
+                checked = fixed_pools(_checked(source, settings, groups), _pool(groups), writer.done)
+                total = sum(map(len, checked))
+            work = Work("irlhf.scoring.runner:ScorerRunner", (groups, cache))
             statistics, notes = _reward_statistics(writer), Counter[str]()
             with (
                 console.progress("scoring", total) as advance,
@@ -79,7 +76,7 @@ def score(
                             notes[_TEXTLESS] += 1
             notes += _report_notes(groups, notes[_TEXTLESS])
     if writer.finished:
-        Cache(_cache(out, settings)).settle()
+        cache.settle()
     if writer.finished or settings.gold:
         return writer.summary()
     report = statistics.report(rewards_by_name)
@@ -116,8 +113,9 @@ def _manifest(
     return RunManifest("score", {"examples": source}, {**kept, "rewards": specs, "scorers": scorers}, afresh)
 
 
-def _cache(out: Path, settings: ScoreSettings) -> Path:
-    return Path(settings.cache) if settings.cache else (Path() if out == STREAM else out.parent) / NAME
+def _cache(out: Path, settings: ScoreSettings) -> Cache:
+    folder = Path() if out == STREAM else out.parent
+    return Cache(Path(settings.cache) if settings.cache else folder / NAME)
 
 
 def _pool(groups: Sequence[ScorerGroup]) -> int:
@@ -144,31 +142,12 @@ def _checked(source: Path, settings: ScoreSettings, groups: Sequence[ScorerGroup
         yield example
 
 
-def _read_rewards(path: Path, settings: ScoreSettings) -> Rewards:
-    read = read_rewards(path)
-    if settings.gold and not read.gold:
-        raise ConfigError(f"{path}: no `gold:` in this file, which --gold needs")
-    return read
-
-
 def _read(source: Path, settings: ScoreSettings, writer: ResumableWriter | None) -> Iterator[Example]:
     """Yield the shard's examples. With `on_bad_row="skip"`, invalid rows are rejected instead of raising DataError."""
     shard = parse_shard(settings.shard)
-
-    def rows() -> Iterator[tuple[Any, Example]]:
-        for where, row in islice(read_each(source), settings.limit or None):
-            given = row.given if isinstance(row, Broken) else row
-            try:
-                if isinstance(row, Broken):
-                    raise row.error
-                yield where, from_json(row, where)
-            except DataError as error:
-                if settings.on_bad_row == "stop":
-                    raise
-                if writer is not None and shard.holds(f"{given}"):  # exactly one shard rejects it
-                    writer.reject(where, str(error).removeprefix(f"{where}: "), given)
-
-    return (example for example in unique(rows(), writer is not None) if shard.holds(example.cluster))
+    rows = islice(read_each(source), settings.limit or None)
+    examples = read_examples(rows, from_json, shard, writer, skip=settings.on_bad_row != "stop")
+    return (example for example in unique(examples, writer is not None) if shard.holds(example.cluster))
 
 
 def _reward_statistics(writer: ResumableWriter) -> Any:

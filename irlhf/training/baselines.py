@@ -1,7 +1,7 @@
 """Rows of the baselines: all rows without reward lines, or only the better rows."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from irlhf.core import console
 from irlhf.core.errors import DataError
@@ -24,24 +24,23 @@ def baseline_rows(kind: str, rows: Sequence[Example], policy: Policy, seed: int)
     Words approximate completion tokens to within a few percent, without a tokenizer. Raises DataError if a row lacks
     a reward with a non-zero weight.
     """
-    chosen = {"plain": _plain, "chosen": _chosen, "top": _top}[kind](rows, policy, seed)
+    if kind == "plain":
+        return list(rows)
+    chosen = _chosen(rows, policy, seed) if kind == "chosen" else _top(rows, policy)
     if len(chosen) == len(rows):
         return list(rows)
     if not chosen:
         raise DataError(f"baseline {kind}: no rows to train on, out of {len(rows):,} training rows")
     budget = sum(_words(row) for row in rows)
     repeated: list[Example] = []
-    for row in _shuffled_passes(chosen, seed):
-        if budget <= 0:
-            break
-        repeated.append(row)
-        budget -= _words(row)
+    rng = random.Random(f"{seed}/deal")
+    while budget > 0:
+        for row in rng.sample(chosen, len(chosen)):
+            if budget > 0:
+                repeated.append(row)
+                budget -= _words(row)
     console.note(f"baseline {kind}: {len(chosen):,} rows, repeated to {len(repeated):,} to match the words of all rows")
     return repeated
-
-
-def _plain(rows: Sequence[Example], policy: Policy, seed: int) -> list[Example]:
-    return list(rows)
 
 
 def _chosen(rows: Sequence[Example], policy: Policy, seed: int) -> list[Example]:
@@ -55,7 +54,7 @@ def _chosen(rows: Sequence[Example], policy: Policy, seed: int) -> list[Example]
     return [rows[max(pair, key=lambda i: value[i])] for pair in pairs]
 
 
-def _top(rows: Sequence[Example], policy: Policy, seed: int) -> list[Example]:
+def _top(rows: Sequence[Example], policy: Policy) -> list[Example]:
     value = _weighted(rows, policy)
     order = sorted(range(len(rows)), key=lambda i: value[i], reverse=True)
     return [rows[i] for i in sorted(order[: max(1, round(_TOP * len(rows)))])]
@@ -69,13 +68,6 @@ def _weighted(rows: Sequence[Example], policy: Policy) -> list[float]:
             if weight and name not in rewards:
                 raise DataError(f"{row.id}: no reward '{name}', so rows cannot be compared; score all rows first")
     return [policy.weighted(rewards, weights) for rewards in own]
-
-
-def _shuffled_passes(rows: Sequence[Example], seed: int) -> Iterator[Example]:
-    """Yield the rows repeatedly, each pass in a new order."""
-    rng = random.Random(f"{seed}/deal")
-    while True:
-        yield from rng.sample(rows, len(rows))
 
 
 def _words(row: Example) -> int:

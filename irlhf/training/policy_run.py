@@ -43,7 +43,7 @@ from irlhf.training.callbacks import (
     versions,
 )
 from irlhf.training.settings import BUCKETED, SHARED, FinetuneSettings
-from irlhf.training.steering_information import Probes, SteeringMonitor, measured_rows, probes
+from irlhf.training.steering_information import SteeringMonitor, measured_rows, probes
 from irlhf.training.target_contrast import ContrastDraw, ContrastFamilies
 from irlhf.training.target_draw import Rewarded, check_pairs
 from irlhf.training.trainer import sharing_agrees, trainer
@@ -98,7 +98,9 @@ def train(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
     if not policy.blind:
         measured = held_out.rows(training.with_targets(policy, measured_rows(training.validation), settings))
         compared = probes(held_out.rewarded(measured, actual), draw.rows, encoder.prompt, draw.targets, settings.seed)
-        policy_trainer.monitor = _monitor(model, tokenizer.pad_token_id, compared)
+        if compared.families:
+            shares = shares_prompts(model, tokenizer.pad_token_id, compared.families)
+            policy_trainer.monitor = SteeringMonitor(compared, Collator(tokenizer.pad_token_id, shares=shares))
     with fitting_threads(model), disk_errors_as_output_errors(folder):
         policy_trainer.train(resume_from_checkpoint=from_first(newest_complete(folder) if console.FIRST else None))
         steering = policy_trainer.steering()
@@ -108,9 +110,8 @@ def train(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
     completion = sum(len(row.completion) for row in rows)
     figures = {"rows": len(rows), "steps": plan.steps, "completion tokens": completion, **counts}
     model = model.merge_and_unload() if settings.lora and settings.merge else model
-    _save(model, tokenizer, folder, policy.turns)
-    details = {**_settings_and_dtype(model, settings), "plan": asdict(plan)}
-    _write_descriptions(folder, policy, {**figures, **details, **({STEERING: steering} if steering else {})})
+    details = {"plan": asdict(plan), **({STEERING: steering} if steering else {})}
+    _write(model, tokenizer, folder, policy=policy, settings=settings, figures=figures, details=details)
     forget_checkpoints(folder)
     report_steering(steering, policy.names)
     # Not in policy.json: equal runs make equal policies.
@@ -135,9 +136,8 @@ def leave(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
             f"template {INSTRUCTION} describes rewards from 0 to 1, but the scale of {', '.join(beyond)} exceeds them"
         )
     figures = {"steps": 0, "completion tokens": 0}
-    _save(model, tokenizer, folder, policy.turns)
-    plan = {"steps": 0, "seed": settings.seed}
-    _write_descriptions(folder, policy, {**figures, **_settings_and_dtype(model, settings), "plan": plan})
+    details = {"plan": {"steps": 0, "seed": settings.seed}}
+    _write(model, tokenizer, folder, policy=policy, settings=settings, figures=figures, details=details)
     return figures
 
 
@@ -326,14 +326,6 @@ def shares_prompts(model: Any, padding: int, families: Iterable[Family]) -> bool
     return size_of(model) >= _SHARES_FROM and sharing_agrees(model, padding, list(families))
 
 
-def _monitor(model: Any, padding: int, measured: Probes) -> SteeringMonitor | None:
-    """Return the monitor of steering information, or None if no held-out row can be measured."""
-    if not measured.families:
-        return None
-    shares = shares_prompts(model, padding, measured.families)
-    return SteeringMonitor(measured, Collator(padding, shares=shares))
-
-
 def report_steering(figures: Figures, names: Sequence[str]) -> None:
     """Report the steering information of each reward line, and warn about lines that the policy ignores."""
     for kind, measured in figures.items():
@@ -366,26 +358,29 @@ def _plan(model: Any, base: str, settings: FinetuneSettings, *, rows: int, famil
     )
 
 
-def _save(model: Any, tokenizer: Any, folder: Path, turns: TurnFormat | None) -> None:
+def _write(
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    policy: Policy,
+    settings: FinetuneSettings,
+    figures: Mapping[str, Any],
+    details: Mapping[str, Any],
+) -> None:
+    """Write the weights, policy.json with their digest, the chat template and the model card."""
     # Servers that read generation_config.json must sample; greedy decoding gives one completion per target.
     model.generation_config = GenerationConfig(
         do_sample=True,
         temperature=1.0,
         top_p=1.0,
         top_k=0,
-        eos_token_id=end_tokens(model, tokenizer, turns),
+        eos_token_id=end_tokens(model, tokenizer, policy.turns),
         pad_token_id=tokenizer.pad_token_id,
     )
     save(model, tokenizer, folder)
-
-
-def _settings_and_dtype(model: Any, settings: FinetuneSettings) -> dict[str, Any]:
-    return {"settings": asdict(settings), "dtype": str(model.dtype).removeprefix("torch.")}
-
-
-def _write_descriptions(folder: Path, policy: Policy, figures: dict[str, Any]) -> None:
-    """Write policy.json with the digest of the weights, the chat template and the model card."""
-    training = {**figures, "weights": digest(folder), "versions": versions()}
+    made_with = {"settings": asdict(settings), "dtype": str(model.dtype).removeprefix("torch.")}
+    training = {**figures, **made_with, **details, "weights": digest(folder), "versions": versions()}
     write_policy(folder, replace(policy, training=training))
     kept = read_policy(folder)
     write_model_card(folder, kept, write_chat_template(folder, kept))

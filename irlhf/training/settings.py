@@ -54,11 +54,7 @@ class Objective:
 
 
 DEFAULT_OBJECTIVE = Objective()
-
-
 COMPLETE = "COMPLETE"  # written last into a checkpoint; a checkpoint without it is incomplete
-
-
 CHECKPOINTS = f"checkpoint-*/{COMPLETE}"
 
 

@@ -100,7 +100,7 @@ def paired(rows: Iterable[Rewarded], seed: str) -> Iterator[list[Rewarded]]:
         rng = random.Random(f"{seed}/{prompt}/pairs")
         orders = [rng.sample(group, len(group)) for _ in range(_PAIRINGS if len(group) > 2 else 1)]
         pairings = [[order[i : i + 2] for i in range(0, len(order), 2)] for order in orders]
-        yield from max(pairings, key=lambda pairs: sum(_distance(*pair) for pair in pairs if len(pair) == 2))
+        yield from max(pairings, key=_distance)
 
 
 def pair_random(pair: Sequence[Rewarded], seed: str) -> random.Random:
@@ -130,5 +130,7 @@ def check_pairs(pairs: int, compared: int, objective: str) -> None:
         raise DataError(f"--objective {objective} needs rows with different targets; all targets are equal")
 
 
-def _distance(first: Rewarded, second: Rewarded) -> float:
-    return sum(abs(first.actual[name] - second.actual[name]) for name in first.actual if name in second.actual)
+def _distance(pairing: Iterable[Sequence[Rewarded]]) -> float:
+    """Return the sum over the pairs, and over the rewards that both rows have, of the absolute differences."""
+    both = [(pair[0].actual, pair[1].actual) for pair in pairing if len(pair) == 2]
+    return sum(sum(abs(first[name] - second[name]) for name in first if name in second) for first, second in both)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from irlhf.core.errors import BackendError, IrlhfError
 from irlhf.core.example import Example
@@ -36,6 +36,16 @@ class Traits:
     whole_row: bool = False
     usual: str = ""
     varies: bool = False
+
+
+def without_rewards(example: Example) -> dict[str, Any]:
+    """Return an example as JSON, without the results of earlier scorers."""
+    return {name: value for name, value in example.to_json().items() if name not in ("rewards", "gold")}
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value in JSON is a number; booleans are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class Scorer(Protocol):

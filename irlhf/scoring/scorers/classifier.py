@@ -36,7 +36,6 @@ class Classifier:
         self.traits = Traits(f"hf {known} {shown}", link=_link(read_json(folder / "config.json")))
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Return the logits of each example."""
         replies = self.replies_at(examples, range(len(examples)))
         return [replies[i] for i in range(len(examples))]
 

@@ -24,7 +24,6 @@ class Column:
         self.column = column
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Return the number of each row."""
         return [self._read(example) for example in examples]
 
     def _read(self, example: Example) -> Reply | Failure:

@@ -4,7 +4,6 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from irlhf.openai_api.endpoint import OPENAI
 from irlhf.openai_api.server_logprobs import SEEDS, TOPS, Choice, CompletionReply, Token, is_known
 from irlhf.policy.judge_prompt import NO, YES, quoted, verdict_messages
 from irlhf.scoring.scorers.base import Failure, Reply, Traits
-from irlhf.scoring.scorers.remote import NoReward, score_each
+from irlhf.scoring.scorers.server import NoReward, score_each
 
 _FEWEST, _MOST = 0, 9
 _MASS = 0.5  # least total probability of the allowed answers
@@ -113,7 +112,6 @@ def _probabilities(token: Token) -> dict[str, float]:
     return probabilities
 
 
-@dataclass
 class LLMJudge:
     """Points by a rubric, given by a chat model.
 
@@ -122,31 +120,32 @@ class LLMJudge:
     mean of that many answers at temperature 1.
     """
 
-    model: str
-    _: KW_ONLY
-    rubric: Path = Path()
-    points: tuple[int, int] = (_FEWEST, _MOST)
-    votes: int = 0
-    base_url: str = OPENAI
-    api_key_env: str = ""
-    timeout: float = 60.0
-    traits: Traits = field(init=False)
-
-    def __post_init__(self) -> None:
-        low, high = self.points
+    def __init__(
+        self,
+        model: str,
+        *,
+        rubric: Path = Path(),
+        points: tuple[int, int] = (_FEWEST, _MOST),
+        votes: int = 0,
+        base_url: str = OPENAI,
+        api_key_env: str = "",
+        timeout: float = 60.0,
+    ) -> None:
+        low, high = points
         if not _FEWEST <= low < high <= _MOST:
             raise ConfigError(
                 f"`points: [{low}, {high}]` is not a range within {_FEWEST} to {_MOST}: a digit is one token in every"
                 " vocabulary, so that its probability can be read from one position"
             )
         self.expected = f"one digit from {low} to {high}"
-        self.frame = _FRAME.format(rubric=_rubric(self.rubric), low=low, high=high)
-        self.chat = ChatScorer(self.model, self.base_url, self.api_key_env, self.timeout)
+        self.digits = {str(digit) for digit in range(low, high + 1)}
+        self.votes = votes
+        self.frame = _FRAME.format(rubric=_rubric(rubric), low=low, high=high)
+        self.chat = ChatScorer(model, base_url, api_key_env, timeout)
         frame_digest = hashlib.sha256(self.frame.encode()).hexdigest()
-        self.traits = Traits(f"judge {self.chat.identity} {frame_digest} {self.votes}", waits=True)
+        self.traits = Traits(f"judge {self.chat.identity} {frame_digest} {votes}", waits=True)
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Return the points of each example."""
         return score_each(self._reply, examples)
 
     def _reply(self, example: Example) -> Reply:
@@ -157,29 +156,25 @@ class LLMJudge:
     def _expectation(self, messages: Sequence[Message]) -> float:
         choice, first = self.chat.likeliest(messages, "; `votes: 5` uses the mean of five sampled answers")
         self._point(choice)
-        shares = {token: share for token, share in first.items() if token in self._digits}
+        shares = {token: share for token, share in first.items() if token in self.digits}
         mass = math.fsum(shares.values())
         if not _MASS <= mass <= _WHOLE:
             raise NoReward(f"expected {self.expected}, but these together have a probability of {mass:.2g}")
         return math.fsum(int(digit) * share for digit, share in shares.items()) / mass
 
     def _mean(self, messages: Sequence[Message]) -> float:
-        choices = self.chat.drawn(messages, self.votes, _seed(messages))
+        # Equal messages have equal seeds.
+        seed = int.from_bytes(hashlib.sha256(dumps({"messages": messages})).digest()[:4], "big")
+        choices = self.chat.drawn(messages, self.votes, seed)
         return math.fsum(map(self._point, choices)) / self.votes
 
     def _point(self, choice: Choice) -> int:
         match = _DIGIT.fullmatch(choice.stripped)
-        if not match or match[1] not in self._digits:
+        if not match or match[1] not in self.digits:
             raise self.chat.unreadable(choice, self.expected)
         return int(match[1])
 
-    @property
-    def _digits(self) -> set[str]:
-        low, high = self.points
-        return {str(digit) for digit in range(low, high + 1)}
 
-
-@dataclass
 class Verdict:
     """The probability that a chat model answers 1 rather than 0: a reward model on a server.
 
@@ -188,20 +183,12 @@ class Verdict:
     bound that is nearer to the middle if the bounds are close, else there is none.
     """
 
-    model: str
-    _: KW_ONLY
-    base_url: str = OPENAI
-    api_key_env: str = ""
-    timeout: float = 60.0
-    traits: Traits = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.chat = ChatScorer(self.model, self.base_url, self.api_key_env, self.timeout)
+    def __init__(self, model: str, *, base_url: str = OPENAI, api_key_env: str = "", timeout: float = 60.0) -> None:
+        self.chat = ChatScorer(model, base_url, api_key_env, timeout)
         prompt_digest = hashlib.sha256(dumps({"messages": verdict_messages("", "")})).hexdigest()
         self.traits = Traits(f"verdict {self.chat.identity} {prompt_digest}", waits=True)
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Return the verdict on each example."""
         return score_each(self._reply, examples)
 
     def _reply(self, example: Example) -> Reply:
@@ -239,8 +226,3 @@ def _rubric(path: Path) -> str:
     if not text:
         raise ConfigError(f"{path}: the rubric is empty")
     return text
-
-
-def _seed(messages: Sequence[Message]) -> int:
-    """Return the seed of the first answer; equal messages have equal seeds."""
-    return int.from_bytes(hashlib.sha256(dumps({"messages": messages})).digest()[:4], "big")

@@ -31,7 +31,6 @@ class Readability:
         self.index = index
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Return each completion's index."""
         return [self._index(as_text(example.completion)) for example in examples]
 
     def _index(self, text: str) -> Reply | Failure:

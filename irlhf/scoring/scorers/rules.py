@@ -17,12 +17,11 @@ _WORD = regex.compile(r"\w+(?:['\u2019]\w+)*")
 
 
 class Length:
-    """The number of words of the completion."""
+    """The number of words of the completion, separated by white space."""
 
     traits = Traits()
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Return the number of words, separated by white space."""
         return [{"words": float(len(as_text(example.completion).split()))} for example in examples]
 
 
@@ -43,7 +42,6 @@ class Distinct:
         self.size = sizes.get(size, 2)
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Return the share of each completion."""
         return [self._share(as_text(example.completion)) for example in examples]
 
     def _share(self, text: str) -> Reply | Failure:
@@ -75,7 +73,6 @@ class Regex:
             raise ConfigError(f"invalid pattern: {error}") from error
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Return the number of matches in each completion."""
         return [self._count(as_text(example.completion)) for example in examples]
 
     def _count(self, text: str) -> Reply | Failure:
@@ -100,7 +97,6 @@ class Format:
         self.name = name
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Return 1.0 or 0.0 for each completion."""
         return [{self.name: float(_FORMATS[self.name](as_text(example.completion)))} for example in examples]
 
 

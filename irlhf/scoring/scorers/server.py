@@ -1,8 +1,10 @@
-"""Scorers on a server: a classifier in vLLM, a moderation endpoint, any HTTP server that returns numbers."""
+"""Scorers on a server: a classifier in vLLM, a moderation endpoint, any HTTP server that returns numbers.
+
+For each example, a failed request or a reply without a reward becomes a `Failure`.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -10,19 +12,39 @@ from pydantic import BaseModel, Field, RootModel, model_validator
 from pydantic_core import PydanticCustomError
 
 from irlhf.core import console
-from irlhf.core.errors import ConfigError
+from irlhf.core.errors import BackendError, ConfigError, IrlhfError
 from irlhf.core.example import Example, as_messages, as_text
-from irlhf.openai_api.api_client import ApiClient
+from irlhf.openai_api.api_client import ApiClient, RequestFailed
 from irlhf.openai_api.endpoint import OPENAI
-from irlhf.scoring.scorers.base import Failure, Reply, Traits
-from irlhf.scoring.scorers.remote import NoReward, score_each
+from irlhf.scoring.scorers.base import Failure, Reply, Traits, is_number
 
 _CHAT, _COMPLETION = "chat", "completion"
 _LOOKED_AT = 20  # replies after which a warning is due if all numbers lie within 0 to 1
 _SUMS = 2e-3  # how far from 1 the sum of probabilities in half precision may be
 _MODERATION = "omni-moderation-latest"
-_MOST = "max"
+_MAXIMUM = "max"
 _REWARD = "reward"
+
+
+class NoReward(Exception):
+    """The reply to one example has no reward."""
+
+    def __init__(self, reason: str, error: type[IrlhfError] = BackendError) -> None:
+        super().__init__(reason)
+        self.error = error
+
+
+def score_each(score: Callable[[Example], Reply], examples: Sequence[Example]) -> list[Reply | Failure]:
+    """Return a reply or a failure per example. Raises ConfigError and BackendError if the run cannot continue."""
+    replies: list[Reply | Failure] = []
+    for example in examples:
+        try:
+            replies.append(score(example))
+        except RequestFailed as failure:
+            replies.append(Failure(str(failure)))
+        except NoReward as missing:
+            replies.append(Failure(str(missing), missing.error))
+    return replies
 
 
 class _Probs(BaseModel):
@@ -33,7 +55,6 @@ class _Classes(BaseModel):
     data: list[_Probs] = Field(min_length=1, max_length=1)
 
 
-@dataclass
 class Served:
     """All logits of a sequence classifier in vLLM, by the number of the label: "0", "1", ….
 
@@ -42,27 +63,21 @@ class Served:
     reward. One label does not: a warning follows if the first twenty numbers all lie between 0 and 1.
     """
 
-    model: str
-    _: KW_ONLY
-    input: str = ""
-    base_url: str = ""
-    api_key_env: str = ""
-    timeout: float = 60.0
-    traits: Traits = field(init=False)
-
-    def __post_init__(self) -> None:
-        if not self.model:
+    def __init__(
+        self, model: str, *, input: str = "", base_url: str = "", api_key_env: str = "", timeout: float = 60.0
+    ) -> None:
+        if not model:
             raise ConfigError("name the model behind the colon, as vLLM serves it")
-        if not self.base_url:
+        if not base_url:
             raise ConfigError("name the server as `base_url:`, such as http://127.0.0.1:8000/v1")
-        _check_input(self.input)
-        self.client = ApiClient(self.base_url.rstrip("/"), self.api_key_env, self.timeout)
+        _check_input(input)
+        self.model, self.input = model, input
+        self.client = ApiClient(base_url.rstrip("/"), api_key_env, timeout)
         self.root = self.client.url.removesuffix("/v1")
         self.within = _Within(self.root)
-        self.traits = Traits(f"vllm {self.root} {self.model} {self.input}", link="softmax", waits=True)
+        self.traits = Traits(f"vllm {self.root} {model} {input}", link="softmax", waits=True)
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Return the logits of each example."""
         return score_each(self._reply, examples)
 
     def _reply(self, example: Example) -> Reply:
@@ -117,7 +132,6 @@ class _Moderated(BaseModel):
     results: list[_Categories] = Field(min_length=1, max_length=1)
 
 
-@dataclass
 class Moderation:
     """The scores of a moderation endpoint by category; "max" is the largest of them.
 
@@ -125,32 +139,28 @@ class Moderation:
     "max". Higher is worse, so use `direction: lower`.
     """
 
-    model: str
-    _: KW_ONLY
-    input: str = ""
-    base_url: str = OPENAI
-    api_key_env: str = ""
-    timeout: float = 60.0
-    traits: Traits = field(init=False)
-
-    def __post_init__(self) -> None:
-        _check_input(self.input)
-        self.model = self.model or _MODERATION
-        self.client = ApiClient(self.base_url.rstrip("/"), self.api_key_env, self.timeout)
-        known = f"moderation {self.client.url} {self.model} {self.input == _CHAT}"
-        self.traits = Traits(known, waits=True, usual=_MOST, varies=True)
+    def __init__(
+        self, model: str, *, input: str = "", base_url: str = OPENAI, api_key_env: str = "", timeout: float = 60.0
+    ) -> None:
+        _check_input(input)
+        self.model, self.input = model or _MODERATION, input
+        self.client = ApiClient(base_url.rstrip("/"), api_key_env, timeout)
+        known = f"moderation {self.client.url} {self.model} {input == _CHAT}"
+        self.traits = Traits(known, waits=True, usual=_MAXIMUM, varies=True)
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Return the scores of each example."""
         return score_each(self._reply, examples)
 
     def _reply(self, example: Example) -> Reply:
-        shown = _as_lines(example) if self.input == _CHAT else as_text(example.completion)
+        shown = as_text(example.completion)
+        if self.input == _CHAT:
+            turns = as_messages(example.prompt) + as_messages(example.completion, "assistant")
+            shown = "\n\n".join(f"{turn['role']}: {turn.get('content') or ''}" for turn in turns)
         reply = self.client.ask("moderations", {"model": self.model, "input": shown}, _Moderated)
         scores = _without_missing(reply.results[0].category_scores)
         if not scores:
             raise NoReward("the server scored no category")
-        return {**scores, _MOST: math.nan if any(map(math.isnan, scores.values())) else max(scores.values())}
+        return {**scores, _MAXIMUM: math.nan if any(map(math.isnan, scores.values())) else max(scores.values())}
 
 
 class _Numbers(RootModel[dict[str, float]]):
@@ -159,20 +169,19 @@ class _Numbers(RootModel[dict[str, float]]):
     @model_validator(mode="before")
     @classmethod
     def _unwrapped(cls, body: Any) -> Any:
-        if _is_number(body):
+        if is_number(body):
             return {_REWARD: body}
         if isinstance(body, dict):
             inner = next((body[name] for name in ("rewards", "scores") if isinstance(body.get(name), dict)), body)
             known = _without_missing(inner)
-            if known and all(map(_is_number, known.values())):
+            if known and all(map(is_number, known.values())):
                 return known
-            single = {name: body[name] for name in (_REWARD, "score") if _is_number(body.get(name))}
+            single = {name: body[name] for name in (_REWARD, "score") if is_number(body.get(name))}
             if len(single) == 1:
                 return single
         raise PydanticCustomError("numbers", "expected a number or an object of numbers")
 
 
-@dataclass
 class Endpoint:
     """A server that gets a prompt, a completion and an id as JSON, and returns one number or several.
 
@@ -180,18 +189,12 @@ class Endpoint:
     with one of their ids.
     """
 
-    address: str
-    _: KW_ONLY
-    api_key_env: str = ""
-    timeout: float = 60.0
-    traits: Traits = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.client = ApiClient(self.address, self.api_key_env, self.timeout)
-        self.traits = Traits(f"endpoint {self.address}", waits=True, usual=_REWARD, varies=True)
+    def __init__(self, address: str, *, api_key_env: str = "", timeout: float = 60.0) -> None:
+        self.address = address
+        self.client = ApiClient(address, api_key_env, timeout)
+        self.traits = Traits(f"endpoint {address}", waits=True, usual=_REWARD, varies=True)
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
-        """Return the numbers of each example."""
         return score_each(self._reply, examples)
 
     def _reply(self, example: Example) -> Reply:
@@ -204,15 +207,6 @@ def _check_input(given: str) -> None:
         raise ConfigError(f"`input: {given}` is unknown to this scorer; use `input: {_CHAT}` or `{_COMPLETION}`")
 
 
-def _as_lines(example: Example) -> str:
-    turns = as_messages(example.prompt) + as_messages(example.completion, "assistant")
-    return "\n\n".join(f"{turn['role']}: {turn.get('content') or ''}" for turn in turns)
-
-
 def _without_missing(scores: Mapping[str, Any]) -> dict[str, Any]:
     """Return the scores without those that are null."""
     return {name: number for name, number in scores.items() if number is not None}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

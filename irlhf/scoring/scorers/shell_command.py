@@ -10,9 +10,8 @@ from typing import Any
 
 from irlhf.core.errors import BackendError, ConfigError
 from irlhf.core.example import Example, dumps
-from irlhf.scoring.scorers.base import Failure, Reply, Traits
+from irlhf.scoring.scorers.base import Failure, Reply, Traits, is_number, without_rewards
 
-_JUDGED = ("rewards", "gold")  # keys of earlier scores
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 _SHOWN = 200  # characters of a program's output in a message
 
@@ -42,7 +41,7 @@ class ShellCommand:
 
     def __call__(self, examples: Sequence[Example]) -> list[Reply | Failure]:
         """Return the program's reply for each example. Raises BackendError if it fails."""
-        rows = [_input_row(example) for example in examples]
+        rows = [without_rewards(example) for example in examples]
         try:
             replies = _parsed(_run(self.command, b"".join(map(dumps, rows))))
             if len(replies) != len(rows):
@@ -51,10 +50,6 @@ class ShellCommand:
         except BackendError as error:
             raise BackendError(f"command '{_short(self.command)}': {error}") from error
         return [_reply(answer, row) for answer, row in zip(answers, rows, strict=True)]
-
-
-def _input_row(example: Example) -> dict[str, Any]:
-    return {name: value for name, value in example.to_json().items() if name not in _JUDGED}
 
 
 def _run(command: str, given: bytes) -> bytes:
@@ -130,14 +125,10 @@ def _reply(answer: Any, row: Mapping[str, Any]) -> Reply | Failure:
         return Failure(_short(str(answer["error"])))
     if isinstance(rewards := answer.get("rewards"), dict) and rewards:
         return rewards
-    numbers = {name: value for name, value in answer.items() if name not in row and _is_number(value)}
+    numbers = {name: value for name, value in answer.items() if name not in row and is_number(value)}
     return numbers or Failure(
         f"no number in the answer that is not in the row (keys: {_short(', '.join(answer)) or 'none'})"
     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _short(text: str) -> str:
