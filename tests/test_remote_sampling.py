@@ -546,7 +546,7 @@ def test_another_server_is_refused_by_name(bench: Bench, served: Served) -> None
     outcome = call(*line(bench, served, "out.jsonl", "--served-name", "policy", "--base-url", "http://127.0.0.1:9/v1"))
     assert told(outcome) == (2, 1)
     assert f"base_url was {served.url} and is http://127.0.0.1:9/v1" in outcome.err
-    assert "served_name was  and is policy" in outcome.err
+    assert "served_name was not set and is policy" in outcome.err
     served.clear()
     assert call(*line(bench, served, "out.jsonl", "--concurrency", "3", "--api-key-env", "MINE")).code == 0
     assert served.asked == []

@@ -5,7 +5,7 @@ import html
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,17 +90,13 @@ def _add_plots(content: PlotInput, paths: Sequence[str | Path], data: PlotData) 
     # Other files were checked row by row.
     json_file = content.evaluation is not None or content.rounds is not None
     with report_damage(paths) if json_file else contextlib.nullcontext():
-        drawn = dict(_draw(content))
-    for name, picture in drawn.items():
-        # A second file of one kind must not replace the plots of the first.
-        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-        data.pictures[next(free_name for free_name in names if free_name not in data.pictures)] = picture
-
-
-def _draw(content: PlotInput) -> Iterator[tuple[str, DrawnPlot]]:
-    for name, path in PICTURES.items():
-        kind: Plot = resolve(path)
-        data = getattr(content, kind.INPUT)
-        figure = None if data is None else kind.draw(data)
-        if figure is not None:
-            yield f"{name}-{content.training.name}" if content.training else name, DrawnPlot(figure, kind.CAPTION)
+        for plot_name, path in PICTURES.items():
+            kind: Plot = resolve(path)
+            given = getattr(content, kind.INPUT)
+            figure = None if given is None else kind.draw(given)
+            if figure is not None:
+                name = f"{plot_name}-{content.training.name}" if content.training else plot_name
+                # A second file of one kind must not replace the plots of the first.
+                names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+                free_name = next(candidate for candidate in names if candidate not in data.pictures)
+                data.pictures[free_name] = DrawnPlot(figure, kind.CAPTION)

@@ -26,7 +26,6 @@ T = TypeVar("T")
 
 SAMPLES = 600  # most samples in the browser, to limit the size of the page
 
-_MISSING = "not available"
 _FIRST = "target-actual"  # the plot above the tables
 _SHOWN = 6  # samples above the tables
 _TEXT = 300  # most characters of each of their texts
@@ -41,21 +40,24 @@ def report(data: PlotData) -> str:
     ]
     rows = _rows(data, dict(known))
     script, look = _part("report.js"), _part("report.css")
-    page = _jinja().get_template("report.html.jinja")
-    return page.render(
-        version=version("irlhf"),
-        pictures=[picture for picture in pictures if not picture[0].startswith(_FIRST)],
-        first=[picture for picture in pictures if picture[0].startswith(_FIRST)],
-        few=[_few(rows, evaluated) for evaluated in data.evaluations.values()],
-        evaluations={path: _evaluation(policy_entry) for path, policy_entry in data.evaluations.items()},
-        samples=_as_json(rows),
-        scaled=any(row["actual"] for row in rows),
-        shown=len(_taken(data.samples)),
-        total=len(data.samples),
-        sources=data.sources,
-        script=script,
-        look=look,
-        allowed={"script": _allowed(script), "style": _allowed(look)},
+    return (
+        _jinja()
+        .get_template("report.html.jinja")
+        .render(
+            version=version("irlhf"),
+            pictures=[picture for picture in pictures if not picture[0].startswith(_FIRST)],
+            first=[picture for picture in pictures if picture[0].startswith(_FIRST)],
+            few=[_few(rows, evaluated) for evaluated in data.evaluations.values()],
+            evaluations={path: _evaluation(policy_entry) for path, policy_entry in data.evaluations.items()},
+            samples=_as_json(rows),
+            scaled=any(row["actual"] for row in rows),
+            shown=len(_taken(data.samples)),
+            total=len(data.samples),
+            sources=data.sources,
+            script=script,
+            look=look,
+            allowed={"script": _allowed(script), "style": _allowed(look)},
+        )
     )
 
 
@@ -84,9 +86,10 @@ def _allowed(text: str) -> str:
 
 def _evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """Return an evaluation with a distinct label for each policy."""
-    labels = {
-        key: _label(look, evaluation["policies"][key]) for key, look in style.looks(evaluation["policies"]).items()
-    }
+    labels = {}
+    for key, look in style.looks(evaluation["policies"]).items():
+        name = evaluation["policies"][key]["name"]
+        labels[key] = name + look.label.removeprefix(style.short(name))
     measured = [metrics for policy in evaluation["policies"].values() for metrics in policy["rewards"].values()]
     prompts = {policy["name"]: policy["prompts"] for policy in evaluation["policies"].values()}
     prompts |= {name: metrics["prompts"] for name, metrics in evaluation["pairs"].get("rewards", {}).items()}
@@ -99,16 +102,8 @@ def _evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _label(look: style.Look, policy: Mapping[str, Any]) -> str:
-    name: str = policy["name"]
-    return name + look.label.removeprefix(style.short(name))
-
-
 def _number(value: object, digits: int = 2) -> str:
-    """Return a number as text, or "not available"."""
-    if not isinstance(value, int | float):
-        return _MISSING
-    return style.number(value, digits)
+    return style.number(value, digits) if isinstance(value, int | float) else "not available"
 
 
 def _taken(samples: Sequence[T]) -> Sequence[T]:

@@ -38,12 +38,9 @@ class LocalBackend:
     """A policy or a base model, loaded into this process."""
 
     def __init__(self, folder: Path, policy: Policy, settings: SampleSettings) -> None:
-        self.policy_file = policy
+        self.policy_file, self.settings = policy, settings
         self.policy = _load(str(folder), policy, settings)
         self.reference = _reference(self.policy, folder, settings) if settings.reference else None
-        self.batch = settings.batch
-        self.against = settings.against
-        self.raw = settings.raw
         self.decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens, settings.guidance)
 
     def __call__(
@@ -58,8 +55,8 @@ class LocalBackend:
         prompts = {i: prompt for i, prompt in enumerate(encoded) if not isinstance(prompt, FailedCompletion)}
         answer = self.policy.prompts.chat.turn_format.answer
         order = _order(requests, {i: len(prompt.ids) for i, prompt in prompts.items()})
-        for start in range(0, len(order), self.batch):
-            batch = order[start : start + self.batch]
+        for start in range(0, len(order), self.settings.batch):
+            batch = order[start : start + self.settings.batch]
             rows = self._draw([requests[i] for i in batch], [prompts[i].ids for i in batch])
             for i, row in zip(batch, rows, strict=True):
                 drawn[i] = row._replace(text=answer(row.text), notes=prompts[i].notes)
@@ -68,16 +65,15 @@ class LocalBackend:
 
     def _draw(self, requests: Sequence[SampleRequest], prompts: Sequence[Sequence[int]]) -> list[Drawn]:
         model, tokenizer = self.policy.model, self.policy.tokenizer
-        if self.decoding.sides > 1:
-            other = [self.policy.prompts(request, self._other(request)) for request in requests]
-            prompts = [prompt for both in zip(prompts, other, strict=True) for prompt in both]
+        if self.decoding.sides > 1:  # every prompt is followed by the second prompt of guidance
+            others: list[Mapping[str, RequestedValue]] = [{} for _ in requests]
+            if self.settings.against == OPPOSITE:
+                others = [opposite(self.policy_file, each.prompt_values, self.settings.raw) for each in requests]
+            second = [self.policy.prompts(each, other) for each, other in zip(requests, others, strict=True)]
+            prompts = [prompt for both in zip(prompts, second, strict=True) for prompt in both]
         with fitting_threads(model):
             rows = generate(model, tokenizer, prompts, [request.seed for request in requests], self.decoding)
         return _read(self.reference, requests, rows) if self.reference else rows
-
-    def _other(self, request: SampleRequest) -> dict[str, RequestedValue]:
-        """Return the rewards of the second prompt of guidance."""
-        return opposite(self.policy_file, request.prompt_values, self.raw) if self.against == OPPOSITE else {}
 
 
 def _order(requests: Sequence[SampleRequest], lengths: Mapping[int, int]) -> list[int]:

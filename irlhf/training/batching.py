@@ -165,9 +165,8 @@ class LengthBatches(Sampler[list[int]]):
         self.costs = widths  # balanced over batches
         self.process, self.processes = share
         self.epoch = 0
-        self.redraw: Callable[[int], Sequence[int]] | None = (
-            None  # draws the families of an epoch and returns their widths
-        )
+        # Draws the families of an epoch and returns their widths.
+        self.redraw: Callable[[int], Sequence[int]] | None = None
         self.second_phase: int | None = None  # from this batch on, row numbers are offset by the number of rows
 
     def __len__(self) -> int:

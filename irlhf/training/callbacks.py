@@ -224,24 +224,18 @@ def disk_errors_as_output_errors(folder: Path) -> Iterator[None]:
         raise OutputError(f"{problem}; free disk space or choose another output") from error
 
 
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Save a model and its tokenizer in the Hugging Face format."""
+def save(model: Any, tokenizer: Any, folder: Path) -> dict[str, Any]:
+    """Save a model and its tokenizer in the Hugging Face format.
+
+    Returns the SHA-256 of all weights, as hexadecimal digits, and the versions of irlhf, torch and transformers.
+    """
     with disk_errors_as_output_errors(folder):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    for file in folder.glob("*.safetensors"):
-        file.chmod((folder / "tokenizer_config.json").stat().st_mode)  # safetensors writes files with mode 0600
-
-
-def digest(folder: Path) -> str:
-    """Return the SHA-256 of all .safetensors files in a folder, as hexadecimal digits."""
-    hashed = hashlib.sha256()
+    weights = hashlib.sha256()
     for shard in sorted(folder.glob("*.safetensors")):
+        shard.chmod((folder / "tokenizer_config.json").stat().st_mode)  # safetensors writes files with mode 0600
         with shard.open("rb") as stream:
-            hashed.update(hashlib.file_digest(stream, "sha256").digest())
-    return hashed.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of irlhf, torch and transformers."""
-    return {name: version(name) for name in ("irlhf", "torch", "transformers")}
+            weights.update(hashlib.file_digest(stream, "sha256").digest())
+    versions = {name: version(name) for name in ("irlhf", "torch", "transformers")}
+    return {"weights": weights.hexdigest(), "versions": versions}

@@ -34,13 +34,11 @@ from irlhf.training.batching import Collator, Encoded, Family, alone, together
 from irlhf.training.callbacks import (
     TrainingPlan,
     check_tracker,
-    digest,
     disk_errors_as_output_errors,
     forget_checkpoints,
     newest_complete,
     refuse_broken,
     save,
-    versions,
 )
 from irlhf.training.settings import BUCKETED, SHARED, FinetuneSettings
 from irlhf.training.steering_information import SteeringMonitor, measured_rows, probes
@@ -378,9 +376,9 @@ def _write(
         eos_token_id=end_tokens(model, tokenizer, policy.turns),
         pad_token_id=tokenizer.pad_token_id,
     )
-    save(model, tokenizer, folder)
+    saved = save(model, tokenizer, folder)
     made_with = {"settings": asdict(settings), "dtype": str(model.dtype).removeprefix("torch.")}
-    training = {**figures, **made_with, **details, "weights": digest(folder), "versions": versions()}
+    training = {**figures, **made_with, **details, **saved}
     write_policy(folder, replace(policy, training=training))
     kept = read_policy(folder)
     write_model_card(folder, kept, write_chat_template(folder, kept))

@@ -41,30 +41,25 @@ class PythonFunction:
     @cached_property
     def _function(self) -> Callable[[Sequence[Example]], Iterable[Any]]:
         target = _import(self.import_path, self.beside)
-        if inspect.isclass(target):
-            return self._object(target)
         if not callable(target):
             raise ConfigError(f"{self.import_path} is neither a function nor a class")
-        return partial(target, **self.options) if self.options else target
-
-    def _object(self, target: Any) -> Callable[[Sequence[Example]], Iterable[Any]]:
+        if not inspect.isclass(target):
+            return partial(target, **self.options)
         try:
-            return target(**self.options)  # type: ignore[no-any-return]
+            return target(**self.options)  # type: ignore[return-value]
         except IrlhfError:
             raise
         except Exception as error:
-            raise ConfigError(
-                f"{self.import_path} cannot be created with these options: {_error_line(error)}"
-            ) from error
+            problem = f"cannot be created with these options: {_error_line(error)}"
+            raise ConfigError(f"{self.import_path} {problem}") from error
 
 
 def _reply(given: Any) -> Reply | Failure:
     if isinstance(given, Failure):
         return given
     numbers = given if isinstance(given, Mapping) else {"": given}
-    return {
-        name: number.item() if hasattr(number, "item") else number for name, number in numbers.items()
-    }  # numpy, torch
+    # Numbers of numpy and torch become Python's.
+    return {name: number.item() if hasattr(number, "item") else number for name, number in numbers.items()}
 
 
 def _import(import_path: str, beside: Path) -> Any:

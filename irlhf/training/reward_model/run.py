@@ -29,13 +29,11 @@ from irlhf.training.callbacks import (
     TrainingPlan,
     build_trainer,
     check_tracker,
-    digest,
     disk_errors_as_output_errors,
     forget_checkpoints,
     newest_complete,
     refuse_broken,
     save,
-    versions,
 )
 from irlhf.training.reward_model.pairwise_trainer import EncodedItem, PairCollator, PairTrainer
 from irlhf.training.reward_model.training_data import Preferences, Rating, Ratings, rating_figures
@@ -80,10 +78,10 @@ def train(
         if isinstance(preferences, Ratings):
             model.config.rating_units = list(units)  # Reader returns logits in these units
         figures = _measured(Reader(model.eval(), tokenizer), held_out, validation)
-    save(model, tokenizer, folder)
+    saved = save(model, tokenizer, folder)
     input_details = {"shown": shown.how, "context": shown.limit, "dtype": str(model.dtype).removeprefix("torch.")}
     description = {**origin, "data": {**origin["data"], **counts}, **figures, **input_details, "plan": asdict(plan)}
-    description |= {"weights": digest(folder), "versions": versions()}
+    description |= saved
     write_json(folder / REWARD_FILE, description)
     write_reward_model_card(folder, description)
     forget_checkpoints(folder)

@@ -135,11 +135,6 @@ class Rating:
     example: Example
     value: float
 
-    @property
-    def prompt(self) -> str:
-        """The id of the prompt, which clusters the intervals."""
-        return self.example.cluster
-
 
 @dataclass
 class Ratings:
@@ -202,7 +197,7 @@ def rating_figures(ratings: Sequence[Rating], predicted: Sequence[float], bootst
         figures |= {"error": mean(times, missed), "error_constant": mean(times, spread)}
         return figures | {"above_rule": figures["spearman"] - figures["length"]}
 
-    prompts = [rating.prompt for rating in ratings]
+    prompts = [rating.example.cluster for rating in ratings]
     return {"n": len(ratings), "prompts": len(set(prompts)), **clustered(prompts, measure, bootstrap)}
 
 
