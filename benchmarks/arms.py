@@ -11,11 +11,8 @@ from typing import Any
 import pyarrow
 import torch
 import transformers
-from datasets import Dataset
-from datasets.table import InMemoryTable
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
-from trl import SFTConfig, SFTTrainer
 
 import irlhf
 from irlhf.core.example import as_messages, as_text
@@ -24,10 +21,16 @@ from irlhf.models.prompt_encoding import PromptEncoder
 from irlhf.models.tiny import make_tiny
 from irlhf.training.batching import IGNORED, Encoded, Family, alone, together
 from irlhf.training.callbacks import TrainingPlan
-from irlhf.training.finetune import BUCKETED
-from irlhf.training.settings import FinetuneSettings
+from irlhf.training.settings import BUCKETED, FinetuneSettings
 from irlhf.training.trainer import trainer
 from irlhf.training.training_set import Row, TrainingSet, read_training_set
+
+try:
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+    from trl import SFTConfig, SFTTrainer
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error.name} is not installed; the peers need: pip install 'irlhf[bench]'") from error
 
 CONTEXT = {"mid": 512, "tiny": 256}
 RATE = 5e-4

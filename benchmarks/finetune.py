@@ -26,7 +26,7 @@ from transformers import Trainer
 
 from irlhf.training.batching import Encoded
 from irlhf.training.callbacks import TrainingPlan
-from irlhf.training.finetune import BUCKETED, SHARED
+from irlhf.training.settings import BUCKETED, SHARED
 
 BATCHES = {"mid": (4, 16), "tiny": (8, 16, 32, 64, 128)}
 

@@ -18,7 +18,7 @@ from arms import CONTEXT, RATE, families, material, ours
 from side_by_side import finish, measure, options, spread
 
 from irlhf.training.callbacks import TrainingPlan
-from irlhf.training.finetune import BUCKETED, SHARED
+from irlhf.training.settings import BUCKETED, SHARED
 
 ROWS_A_STEP = 16
 

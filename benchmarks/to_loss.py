@@ -32,7 +32,7 @@ from transformers.trainer_utils import SchedulerType
 from irlhf.models.output_logits import wanted_logits
 from irlhf.training.batching import IGNORED, Collator, Encoded, alone
 from irlhf.training.callbacks import TrainingPlan
-from irlhf.training.finetune import SHARED
+from irlhf.training.settings import SHARED
 
 ROWS_A_STEP = 16
 PILOT = 1000  # a seed

@@ -39,6 +39,7 @@ PAGES = (
 _PICTURES = {
     "bench-memory.json": "memory",
     "asking-reach.jsonl": "asking_reach",
+    "quickstart.jsonl": "quickstart_tradeoff",
     "online-rounds.jsonl": "online_rounds",
 }
 _UNITS = {
@@ -54,6 +55,9 @@ _TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def main() -> int:
     """Write or check every page, or keep a result; return the exit code."""
+    if unknown := [argument for argument in sys.argv[1:2] if argument not in ("--check", "--keep")]:
+        print(__doc__)
+        return 0 if unknown[0] in ("-h", "--help") else 2
     if sys.argv[1:2] == ["--keep"]:
         _keep(Path(sys.argv[2]), sys.argv[3])
         return 0

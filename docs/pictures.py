@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from irlhf.plotting import rounds, style
+from irlhf.plotting import rounds, style, tradeoff
 from irlhf.plotting.inputs import Rounds, RoundsArm
 
 _CONTROLS = ("unguarded", "random-drop", "expert")  # runs of rounds in studies/online/rounds.yaml
+_ARMS = ("policy", "plain", "chosen-6", "top-6")  # at equal completion tokens
 _LOADS = {"score": "score", "sample": "sample, three a prompt", "killed": "sample, killed half way: the second run"}
 
 
@@ -35,13 +36,13 @@ def memory(result: Path) -> bytes:
 
 
 def asking_reach(result: Path) -> bytes:
-    """Return what came back for numbers beyond the data, as they were written and held to the reach, seed by seed."""
+    """Return the actual rewards for targets beyond the data, as written and clipped to the reach, for each seed."""
     rows = [json.loads(line) for line in result.read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if row["cell"]["how"].startswith("z")]
     with style.look():
         figure, axes = style.panels(2, height=3.8)
         handles = {}
-        for axis, how, title in zip(axes, ("raw", "held"), ("as written", "held to the reach"), strict=True):
+        for axis, how, title in zip(axes, ("raw", "held"), ("as written", "clipped to the reach"), strict=True):
             for row, colour, marker in zip(rows, style.COLOURS, style.MARKERS, strict=False):
                 levels = row["results"][how]["levels"]
                 wanted = [one["wanted"] for one in levels]
@@ -52,9 +53,24 @@ def asking_reach(result: Path) -> bytes:
                 )
                 handles[f"seed {row['cell']['seed']}"] = line
             axis.axline((0, 0), slope=1, color=style.GREY, linewidth=1, linestyle=":")
-            axis.set(title=title, xlabel="kindness asked for, z-score", ylim=(-2.2, 2.6))
-        axes[0].set(ylabel="kindness given, z-score")
+            axis.set(title=title, xlabel="target kindness, z-score", ylim=(-2.2, 2.6))
+        axes[0].set(ylabel="actual kindness, z-score")
         style.legend_under(figure, handles, columns=len(handles))
+        return style.rendered(figure, "png")
+
+
+def quickstart_tradeoff(result: Path) -> bytes:
+    """Return the actual rewards of each weighting of the first seed, beside three baselines."""
+    first = json.loads(result.read_text(encoding="utf-8").splitlines()[0])["results"]["test"]
+    shown = {key: policy for key, policy in first["policies"].items() if policy["name"] in _ARMS}
+    mixes = [{**mix, "arms": [arm for arm in mix["arms"] if arm["policy"] in shown]} for mix in first["tradeoff"]]
+    # Results do not keep the points of a front. No weighting of an arm is worse than another one in both rewards.
+    points = [{"weights": mix["weights"], "chosen": True} for mix in mixes]
+    arms = [{**arm, "points": points} for arm in first["fronts"]["arms"] if arm["policy"] in shown]
+    fronts = {**first["fronts"], "arms": arms}
+    with style.look():
+        figure = tradeoff.draw({**first, "policies": shown, "tradeoff": mixes, "fronts": fronts})
+        assert figure
         return style.rendered(figure, "png")
 
 

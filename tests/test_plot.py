@@ -12,6 +12,7 @@ from evaluations import (
     Shape,
     evaluation,
     evaluation_of_pairs,
+    interval,
     rounds,
     write_evaluation,
     write_rounds,
@@ -20,8 +21,10 @@ from evaluations import (
 from helpers import Bench, call, example, names, slow_after, write
 
 from irlhf.core.registry import PICTURES
+from irlhf.plotting import costs as costs_plot
 from irlhf.plotting.plot import plot
 from irlhf.plotting.settings import PlotSettings
+from irlhf.plotting.style import compared
 
 ODD_NAMES = ("$x^{$", "a_b", "100%", "\\frac", "{}", "<script>", "_hidden", "größe", "你好 🙂", "a\nb", "", "x" * 99)
 MAGIC = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
@@ -147,6 +150,33 @@ def test_an_evaluation_of_mixes_alone_is_drawn() -> None:
     for policy in found["policies"].values():
         policy |= {"rewards": {}, "crosstalk": {}}
     assert drawn_of(found) == {"tradeoff", "profile", "price", "comparison"}
+
+
+def test_labels_of_costs_leave_points_free() -> None:
+    found = evaluation(ONE)
+    (policy,) = found["policies"].values()
+    level = policy["rewards"]["short"]["curve"][0]
+    costs = {0.1: 1.0, 0.2: 1.05, 0.9: 2.0}  # the second point is where the first label would be
+    policy["rewards"]["short"]["curve"] = [
+        {**level, "asked": asked, "actual": interval(asked), "entropy": cost} for asked, cost in costs.items()
+    ]
+    figure = costs_plot.draw(found)
+    assert figure
+    labels = {text.get_text(): text.xyann for text in figure.axes[0].texts if text.get_text()}
+    assert labels == {"target 0.10": (0, -13), "target 0.90": (0, -13)}
+
+
+@pytest.mark.parametrize(
+    ("figure", "text"),
+    [
+        ({"figure": "weighted", "reward": "1*kind + 2.5*short"}, "mix kind + 2.5 × short"),
+        ({"figure": "weighted", "reward": "1*kind"}, "mix kind"),
+        ({"figure": "error", "reward": "kind"}, "kind"),
+        ({"figure": "tokens", "reward": ""}, ""),
+    ],
+)
+def test_a_compared_mix_is_not_taken_for_a_reward(figure: dict[str, Any], text: str) -> None:
+    assert compared(figure) == text
 
 
 def test_an_evaluation_without_any_picture_still_has_its_report() -> None:

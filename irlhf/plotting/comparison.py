@@ -49,7 +49,7 @@ def draw(evaluation: Evaluation) -> Figure | None:
 def _row_label(evaluation: Mapping[str, Any], pair: Mapping[str, Any], figure: Mapping[str, Any]) -> str:
     labels = style.looks(evaluation["policies"])
     names = [labels[pair[side]].label if pair[side] in labels else pair[side] for side in ("policy", "against")]
-    reward = f"{style.short(figure['reward'])}: " if figure["reward"] else ""
+    reward = f"{style.short(style.compared(figure))}: " if figure["reward"] else ""
     return f"{reward}{' − '.join(names)}, {figure['prompts']:,} prompts"
 
 

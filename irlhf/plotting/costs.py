@@ -17,6 +17,7 @@ CAPTION = (
     " weight of the first reward."
 )
 
+_LABEL = (0.16, 0.13)  # half the width, and the height with its distance to the point, of a label in a panel
 _COSTS = {"entropy": "entropy, nats per token", "kl": "KL, nats per completion"}
 
 
@@ -102,22 +103,35 @@ def _draw(axis: Any, panel: _Panel, handles: dict[str, Any]) -> None:
     for look, line in panel.lines:
         if not line:
             continue
-        figures, costs, labels = zip(*line, strict=True)
+        figures, costs, _ = zip(*line, strict=True)
         values = [figure["value"] for figure in figures]
         marks = {**look.joined, "linestyle": ""}  # a line would connect the targets in an order that the axis has not
         drawn = axis.errorbar(values, costs, xerr=style.whiskers(figures), capsize=2.5, **marks)
         handles.setdefault(look.label, drawn)
-        points = list(zip(values, costs, labels, strict=True)) if look.steered else []
-        for point in points:
-            behind = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
-            text = {"ha": "center", "va": "center", "fontsize": 10.5, "bbox": behind if point[2] else None}
-            # The last label stands below its point: it would overlap the first where both points are near.
-            up = 13 if point is not points[-1] else -13
-            axis.annotate(point[2], point[:2], textcoords="offset points", xytext=(0, up), **text)
     for look, bars in panel.bars:
         _draw_bars(axis, look, bars, handles)
     axis.set(title=panel.title, xlabel=panel.xlabel, ylabel=_COSTS[panel.cost])
-    axis.margins(0.12)
+    axis.margins(0.15, 0.2)
+    _draw_labels(axis, panel)
+
+
+def _draw_labels(axis: Any, panel: _Panel) -> None:
+    """Label points of the steered policies: the last one below, the others above, unless another point is there."""
+    points = [(figure["value"], cost) for _, line in panel.lines for figure, cost, _ in line]
+    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+
+    def crowded(x: float, y: float, side: int) -> bool:
+        near = (((a - x) / (right - left), side * (b - y) / (top - bottom)) for a, b in points)
+        return any(abs(across) < _LABEL[0] and 0 < along < _LABEL[1] for across, along in near)
+
+    for look, line in panel.lines:
+        for i, (figure, cost, label) in enumerate(line if look.steered else ()):
+            side = 1 if i < len(line) - 1 else -1
+            if crowded(figure["value"], cost, side) and not crowded(figure["value"], cost, -side):
+                side = -side
+            text = {"ha": "center", "va": "center", "fontsize": 10.5}
+            place = {"textcoords": "offset points", "xytext": (0, 13 * side)}
+            axis.annotate(label, (figure["value"], cost), **place, **text)
 
 
 def _draw_bars(

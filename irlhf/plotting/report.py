@@ -70,6 +70,7 @@ def _jinja() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters.update(number=_number, between=style.between, ratio=style.ratio, mix=style.mix)
+    made.filters["compared"] = style.compared
     made.filters["zip"] = zip
     made.tests["measured"] = style.measured
     return made

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -247,6 +248,13 @@ def mix(weights: Mapping[str, float]) -> str:
     """Return weights in words, such as 2 × kindness + detail."""
     terms = [name if weight == 1 else f"{weight:g} × {name}" for name, weight in weights.items() if weight]
     return " + ".join(terms) or "nothing"
+
+
+def compared(figure: Mapping[str, Any]) -> str:
+    """Return what a paired figure compares: a reward, or a mix, written as in `mix`."""
+    if figure["figure"] != "weighted":
+        return str(figure["reward"])
+    return "mix " + re.sub(r"(^|\+ )1\*", r"\1", figure["reward"]).replace("*", " × ")
 
 
 def ratio(weights: Mapping[str, float]) -> str:
