@@ -8,7 +8,8 @@ import pytest
 from chat_template_bases import BASES, CHATML, save_base, tokenizer_of
 from helpers import Outcome, Row, call, read, write
 
-from irlhf.training.hosted.training_file import estimate
+from irlhf.openai_api.token_count import TokenCounter, token_counter
+from irlhf.training.hosted.training_file import estimates
 
 STRICT = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHATML
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
@@ -210,7 +211,21 @@ def test_a_model_in_the_home_folder_is_found(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(("text", "tokens"), [("hello " * 100, 150), ("\u5929\u6c14\u5f88\u597d" * 100, 300)])
 def test_tokens_for_a_host_are_estimated_from_bytes(text: str, tokens: int) -> None:
-    assert estimate({"messages": [{"role": "user", "content": text}]}) == tokens + 4
+    assert estimates({"messages": [{"role": "user", "content": text}]}, TokenCounter()) == [tokens + 4]
+
+
+def test_tokens_for_a_host_are_counted_with_the_tokenizer_of_a_base_that_is_on_this_machine() -> None:
+    folder = base()
+    text = "\u5929\u6c14 say red, say blue"
+    tokens = tokenizer_of(CHATML)(text, add_special_tokens=False)["input_ids"]
+    assert token_counter(str(folder))(text) == len(tokens)
+    for name in ("gpt-4.1-mini", "ft:gpt-4.1-mini:someone::id"):
+        assert token_counter(name) == TokenCounter()
+        assert "bytes" in token_counter(name).accuracy
+    hosted = ("--price-per-mtok", "1", "--dry-run", "--base-url", "http://127.0.0.1:9/v1")
+    source = write(Path("scored.jsonl"), rows(12))
+    for name, how in (("base", "counted with the base's tokenizer"), ("other", "estimated from bytes")):
+        assert how in call("finetune", source, "--model", f"openai:{name}", "-o", name + "-policy", *hosted).err
 
 
 def test_a_dry_run_fails_where_the_job_would_cost_too_much() -> None:

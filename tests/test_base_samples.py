@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -159,12 +160,36 @@ def test_a_folder_without_a_model_and_a_name_of_nothing_are_one_line(prompts: Pa
     for name, why in (
         ("empty", "empty: no config.json in this folder, so it holds no model"),
         ("/nowhere/polcy", "/nowhere/polcy: no such folder"),
-        ("polcy", "polcy: no causal language model with this name on the hub, and no such folder"),
         ("tiny", "tiny has random weights, so its samples are meaningless"),
     ):
         outcome = call("sample", name, prompts)
         assert (outcome.code, outcome.err.count("\n")) == (2, 1)
         assert why in outcome.err
+
+
+def test_a_name_that_is_neither_a_folder_nor_cached_is_one_line_without_a_network(prompts: Path) -> None:
+    outcome = call("sample", "polcy", prompts)
+    assert (outcome.code, outcome.err.count("\n")) == (3, 1)
+    assert "polcy: no such folder or cached model, and the Hub cannot be reached; try again with" in outcome.err
+
+
+@pytest.mark.slow  # a process of its own
+@pytest.mark.parametrize("command", ["sample", "finetune", "reward-model"])
+def test_a_model_on_the_hub_fails_in_seconds_without_a_network(command: str, prompts: Path) -> None:
+    pairs = [{"prompt": f"p{i}", "completion": f"{i}", "rewards": {"r": i}, "id": f"{i}"} for i in range(8)]
+    write(Path("rated.jsonl"), pairs)
+    given: list[object] = {
+        "sample": ["someone/model", prompts],
+        "finetune": ["rated.jsonl", "--model", "someone/model"],
+        "reward-model": ["rated.jsonl", "--reward", "r", "--model", "someone/model"],
+    }[command]
+    own = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(Path("cache").resolve()), "HF_HUB_OFFLINE": "0"}
+    begun = time.monotonic()
+    ended = process(command, *given, env={**os.environ, **own})
+    lines = ended.stderr.decode().splitlines()
+    assert ended.returncode == 3, lines
+    assert lines[-1].startswith("irlhf: someone/model: no such folder or cached model, and the Hub cannot be reached")
+    assert time.monotonic() - begun < 60  # Python's start takes most of it; retries would take minutes
 
 
 def test_an_interrupted_run_of_a_base_goes_on_as_if_it_had_not_been(base: Path, prompts: Path) -> None:

@@ -184,12 +184,17 @@ def test_of_a_long_pair_the_prompt_loses_its_beginning_and_a_completion_that_fit
     assert shown == "[CLS] how how how fern [SEP] " + "no " * 24 + "well [SEP]"
 
 
-def test_score_counts_the_inputs_that_a_classifier_truncates(tmp_path: Path) -> None:
+@pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.slow)])  # a cluster's start
+def test_score_counts_the_inputs_that_a_classifier_truncates(executor: str, tmp_path: Path) -> None:
+    if executor == "ray":
+        pytest.importorskip("ray", reason="--executor ray is an extra")
     folder = bert(tmp_path / "rm", num_labels=1)
     texts = [("how", "well"), ("how " * 40, "well"), ("how " * 50, "no"), ("how", "no " * 40)]
     rows = [example(i, prompt=prompt, completion=completion) for i, (prompt, completion) in enumerate(texts)]
     Path("rewards.yaml").write_text(f"rewards:\n  kind: {{scorer: 'hf:{folder}'}}\n")
-    outcome = call("score", write(Path("e.jsonl"), rows), "-r", "rewards.yaml", "-o", "s.jsonl", "--json")
+    outcome = call(
+        "score", write(Path("e.jsonl"), rows), "-r", "rewards.yaml", "-o", "s.jsonl", "--json", "--executor", executor
+    )
     assert outcome.code == 0, outcome.err
     counts = {name.split(": ")[1]: n for name, n in json.loads(outcome.out).items() if name.startswith("inputs longer")}
     assert counts == {"prompts truncated": 2, "completions truncated": 1}

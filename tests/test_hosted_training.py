@@ -19,9 +19,10 @@ import pytest
 from helpers import IRLHF, Outcome, Row, call, example, names, read, wait_until, write
 from openai_server import BASE, OpenAIServer, hosting
 
+from irlhf.openai_api.token_count import TokenCounter
 from irlhf.policy.policy_file import read_policy
 from irlhf.training.finetune import render
-from irlhf.training.hosted.training_file import estimate
+from irlhf.training.hosted.training_file import estimates
 from irlhf.training.settings import FinetuneSettings
 
 pytestmark = pytest.mark.timeout(60)
@@ -125,7 +126,7 @@ def test_a_training_that_is_there_is_never_paid_for_again(host: OpenAIServer) ->
 
 def test_what_costs_money_is_said_and_agreed_to_first(host: OpenAIServer) -> None:
     outcome = train(host, "--price-per-mtok", "1000", "--epochs", "3")
-    tokens = sum(estimate(one) for one in rendered())
+    tokens = sum(sum(estimates(one, TokenCounter())) for one in rendered())
     assert outcome.code == 2
     assert f"32 rows of about {tokens:,} tokens" in outcome.err
     assert f"{3 * tokens:,} billed tokens; price: about {3 * tokens / 1000:.2f}" in outcome.err

@@ -194,6 +194,8 @@ def test_a_sample_that_occurs_twice_is_refused() -> None:
 def test_the_prompt_decides_where_no_group_is_given() -> None:
     one, again, other = (Example(id=i, prompt=p) for i, p in (("1", "p"), ("2", "p"), ("3", "q")))
     assert one.cluster == again.cluster != other.cluster
+    called = Example(id="4", prompt="p", extra={"tools": [{"name": "look"}]})
+    assert called.cluster not in (one.cluster, other.cluster)
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,15 @@ def test_equal_prompts_share_a_group_whatever_the_column_group_holds() -> None:
     assert {row["given_group"] for row in found} == {"mine"}
 
 
+def test_equal_prompts_with_other_tools_are_other_prompts() -> None:
+    tools = [[{"type": "function", "function": {"name": name}}] for name in ("look", "call")]
+    rows = [{"prompt": "q", "completion": f"a{i % 2}", "tools": tools[i // 2]} for i in range(4)]
+    found = prepared([*rows, rows[0], {"prompt": "q", "completion": "a0"}], drop_duplicates=True)
+    first, again, other, last, without = (row["group"] for row in found)
+    assert first == again != other == last
+    assert without not in (first, other)
+
+
 def test_a_group_that_the_user_names_is_kept() -> None:
     rows = [{"prompt": "q", "completion": f"a{i}", "topic": i} for i in range(2)]
     assert [row["group"] for row in prepared(rows, map={"group": "topic"})] == ["0", "1"]

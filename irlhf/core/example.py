@@ -23,7 +23,7 @@ import orjson
 from irlhf.core import console
 from irlhf.core.errors import DataError
 from irlhf.core.hashing import add_new, fingerprint
-from irlhf.core.tool_calls import tools_of
+from irlhf.core.tool_calls import TOOLS, tools_of
 
 Message = dict[str, Any]  # {"role": "user", "content": "…"}, and vendor-specific keys
 Content = str | list[Message]
@@ -95,7 +95,7 @@ class Example:
     @property
     def cluster(self) -> str:
         """The id of the row's prompt, for shards and for clustered intervals: its group, else a hash of its content."""
-        return self.group or prompt_key(self.prompt)
+        return self.group or prompt_key(self.prompt, self.extra)
 
     @property
     def tools(self) -> list[Any]:
@@ -217,9 +217,11 @@ def words(prompt: Content) -> str:
     return " ".join(same_width.casefold().split())
 
 
-def prompt_key(prompt: Content) -> str:
-    """Return a hash of a prompt's messages, equal for equal prompts."""
-    return f"{fingerprint(json.dumps(as_messages(prompt), sort_keys=True)):016x}"
+def prompt_key(prompt: Content, extra: Mapping[str, Any] | None = None) -> str:
+    """Return a hash of a prompt's messages and of the tools in the row's extra keys, equal for equal prompts."""
+    tools = (extra or {}).get(TOOLS)
+    turns = [*as_messages(prompt), {TOOLS: tools}] if tools else as_messages(prompt)
+    return f"{fingerprint(json.dumps(turns, sort_keys=True)):016x}"
 
 
 @dataclass

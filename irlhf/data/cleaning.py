@@ -58,7 +58,7 @@ def clean(example: Example, raw: dict[str, Any], source: str) -> Example | Rejec
         return Rejected("the completion is empty", raw)
     if noted:
         extra[NOTED] = [*notes(extra), *noted]
-    group = example.group or group_of(prompt, source)
+    group = example.group or group_of(prompt, source, extra)
     return replace(example, prompt=prompt, completion=completion, group=group, extra=extra)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from irlhf.core import console
-from irlhf.core.example import Example, UniqueIds, Where, as_messages
+from irlhf.core.example import Example, UniqueIds, Where, as_messages, prompt_key
 from irlhf.core.hashing import add_new
 from irlhf.data.cleaning import LOOKS_LIKE_TRANSCRIPT, SYSTEM, special_text
 from irlhf.data.formats.base import Format
@@ -45,7 +45,7 @@ class PrepareReport:
 
     def is_again(self, example: Example) -> bool:
         """Return whether an earlier example had the same prompt and completion."""
-        contents = [as_messages(example.prompt), as_messages(example.completion, "assistant")]
+        contents = [prompt_key(example.prompt, example.extra), as_messages(example.completion, "assistant")]
         return not add_new(self.seen, json.dumps(contents, sort_keys=True))
 
     def look(self, where: Where, example: Example) -> None:

@@ -1,9 +1,10 @@
 """Process rows in pools: in this process, in threads, or on a Ray cluster."""
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from irlhf.core.errors import ConfigError
 from irlhf.core.hashing import fingerprint
@@ -38,12 +39,26 @@ class Engine:
 LOCAL = Engine()
 
 
+@runtime_checkable
+class Counting(Protocol):
+    """A function of a worker that counts what its results do not say."""
+
+    def new_counts(self) -> Counter[str]:
+        """Return the counts since the last call."""
+
+
 @dataclass(frozen=True)
 class Work:
     """A factory that each worker calls once. The function it returns, `f(pool, advance)`, gives one result per row."""
 
     door: str  # "module:attribute" of the factory
     arguments: tuple[Any, ...]  # of the factory; they are sent to the workers
+    counts: Counter[str] = field(default_factory=Counter)  # of all workers, once all pools are done
+
+
+def new_counts(function: Any) -> Counter[str]:
+    """Return what a worker's function has counted since the last call, if it counts anything."""
+    return function.new_counts() if isinstance(function, Counting) else Counter()
 
 
 def pooled(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
@@ -89,3 +104,4 @@ def run_here(pools: Iterator[list[Row]], work: Work, engine: Engine, advance: Ad
     for pool in pools:
         function = function or resolve(work.door)(*work.arguments)
         yield pool, function(pool, advance)
+    work.counts.update(new_counts(function))

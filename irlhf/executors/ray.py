@@ -15,11 +15,11 @@ import signal
 import socket
 import sys
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from typing import Any
 from irlhf.core import console
 from irlhf.core.errors import BackendError, ConfigError, IrlhfError
 from irlhf.core.registry import resolve
-from irlhf.executors.base import Advance, Answered, Engine, Row, Work
+from irlhf.executors.base import Advance, Answered, Engine, Row, Work, new_counts
 
 # Ray reads these when it is imported. The workers' messages must not go to stdout, which may hold rows. Anyone who can
 # reach a cluster can run code on it, so a local cluster accepts connections from this machine only.
@@ -53,6 +53,7 @@ class _Task:
 
     pool: list[Any]
     answers: Sequence[Any] | None = None
+    counts: Counter[str] = field(default_factory=Counter)  # of the worker since its last pool
     error: Exception | None = None
     submitted: bool = False
     deaths: int = 0
@@ -76,9 +77,9 @@ class _Worker:
         """Return once this process has started."""
 
     def answer(self, pool: list[Any]) -> Any:
-        """Return one result per row; the factory is called for the first pool."""
+        """Return one result per row, and the new counts; the factory is called for the first pool."""
         self.function = self.function or resolve(self.work.door)(*self.work.arguments)
-        return self.function(pool, _ignore_count)
+        return self.function(pool, _ignore_count), new_counts(self.function)
 
 
 class _WorkerPool:
@@ -125,7 +126,7 @@ class _WorkerPool:
                 self._replace_dead(worker, task, error)
             else:
                 if task:
-                    task.answers = result
+                    task.answers, task.counts = result
                 self.free.append(worker)
 
     def _start_worker(self) -> None:
@@ -171,6 +172,7 @@ def run_on_ray(pools: Iterator[list[Row]], work: Work, engine: Engine, advance: 
             if head.error:
                 raise head.error
             advance(len(head.pool))
+            work.counts.update(head.counts)
             yield head.pool, head.answers or ()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from irlhf.core.errors import IrlhfError
 from irlhf.core.registry import resolve
-from irlhf.executors.base import Advance, Answered, Engine, Row, Work
+from irlhf.executors.base import Advance, Answered, Engine, Row, Work, new_counts
 from irlhf.executors.thread_pool import DaemonThreadPool
 
 _POOLS_PER_THREAD = 4  # pools per thread that are read ahead
@@ -41,6 +41,7 @@ def run_in_threads(pools: Iterator[list[Row]], work: Work, engine: Engine, advan
                 yield from head()
         while queue:
             yield from head()
+        work.counts.update(new_counts(function))
     finally:
         for _, answers in queue:
             answers.cancel()

@@ -4,8 +4,11 @@ import logging
 import socket
 import sys
 from functools import lru_cache
+from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
+
+from irlhf.core.errors import BackendError, ConfigError, IrlhfError
 
 _TIMEOUT = 5.0  # seconds to connect
 
@@ -25,6 +28,23 @@ def set_up_hub_client() -> None:
         disable_progress_bars()
     if not constants.HF_HUB_OFFLINE and not _reachable(constants.ENDPOINT):
         constants.HF_HUB_OFFLINE = True
+
+
+def lookup_error(name: str, problem: str, error: Exception) -> IrlhfError:
+    """Return the error of a model that was not loaded: `problem`, or that the Hub, where it may be, was not reached."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, LocalEntryNotFoundError):
+        cause = cause.__cause__ or cause.__context__
+    if not Path(name).is_dir() and cause:
+        why = "the Hub cannot be reached" if constants.HF_HUB_OFFLINE else "the Hub did not answer"
+        return BackendError(
+            f"{name}: no such folder or cached model, and {why}; try again with a network, or name a folder"
+        )
+    reason = str(error).strip().split("\n", 1)[0][:160]
+    return ConfigError(f"{name}: {problem} ({reason})")
 
 
 def _reachable(endpoint: str) -> bool:

@@ -9,6 +9,7 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from irlhf.core.errors import ConfigError
+from irlhf.io.hub_client import lookup_error, set_up_hub_client
 
 _CONFIG, _ADAPTER = "config.json", "adapter_config.json"
 _CONTEXT = 2048  # tokens, if the configuration has no limit
@@ -27,7 +28,7 @@ class Description:
 def describe(name: str) -> Description:
     """Describe the model in a folder or on the hub; for a folder of adapters, its base model.
 
-    Raises ConfigError if there is no causal language model.
+    Raises ConfigError if there is no causal language model, and BackendError if the Hub cannot be reached.
     """
     folder = Path(name)
     if name.startswith((".", "/", "~")) and not folder.is_dir():
@@ -36,14 +37,15 @@ def describe(name: str) -> Description:
         if base := adapted_base(name):
             return describe(base)
         raise ConfigError(f"{name}: no {_CONFIG} in this folder, so it holds no model; choose a model folder")
+    if not folder.is_dir():
+        set_up_hub_client()
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n", 1)[0][:160]
         where = "in this folder" if folder.is_dir() else "with this name on the hub, and no such folder"
-        raise ConfigError(f"{name}: no causal language model {where} ({reason})") from error
+        raise lookup_error(name, f"no causal language model {where}", error) from error
     text = config.get_text_config()
     return Description(
         parameters=sum(weights.numel() for weights in model.parameters()),

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from irlhf.core import console
 from irlhf.core.errors import ConfigError
+from irlhf.io.hub_client import lookup_error, set_up_hub_client
 from irlhf.models.chat_template import without_rewards
 from irlhf.models.description import adapted_base
 from irlhf.models.prompt_encoding import PLAIN_CHAT
@@ -83,10 +84,12 @@ def load_speaker(name: str) -> Any:
 
 def load_tokenizer(name: str, revision: str = "") -> Any:
     """Return a tokenizer with a padding token, if it has any special token. Raises ConfigError."""
+    if not Path(name).is_dir():
+        set_up_hub_client()
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{name}: no tokenizer ({_reason(error)})") from error
+        raise lookup_error(name, "no tokenizer", error) from error
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         # transformers creates an empty tokenizer if the folder has none.
         raise ConfigError(f"{name}: no tokenizer with a vocabulary")
@@ -120,6 +123,8 @@ def vocabulary_of(name: str, tokenizer: Any) -> int | None:
 
     Embeddings are often wider than the tokenizer, and the model gives the unused ones some probability.
     """
+    if not Path(name).is_dir():
+        set_up_hub_client()
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError):
@@ -193,12 +198,14 @@ def _loaded(kind: Any, name: str, **options: Any) -> tuple[Any, set[str]]:
     """Return a model, and the names of the weights that are missing from its files."""
     if name.startswith((".", "/", "~")) and not Path(name).is_dir():
         raise ConfigError(f"{name}: no such folder")
+    if not Path(name).is_dir():
+        set_up_hub_client()
     arguments = {"dtype": "auto", "use_safetensors": True, "output_loading_info": True, **options}
     try:
         # Without trust_remote_code=False, transformers would ask on stdin. safetensors files contain no code.
         model, report = kind.from_pretrained(name, trust_remote_code=False, **arguments)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ConfigError(f"{name}: no model of this kind in safetensors format ({_reason(error)})") from error
+        raise lookup_error(name, "no model of this kind in safetensors format", error) from error
     return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
 
 

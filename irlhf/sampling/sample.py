@@ -10,10 +10,10 @@ from typing import Any
 
 from irlhf.core import console
 from irlhf.core.errors import ConfigError, DataError
-from irlhf.core.example import SPLITS, TEST, Example, Where, as_messages, as_text, from_json, prompt_key
+from irlhf.core.example import SPLITS, TEST, Example, Where, as_text, from_json, prompt_key
 from irlhf.core.hashing import fingerprint, parse_shard
 from irlhf.core.registry import did_you_mean
-from irlhf.core.tool_calls import TOOL_KEYS, TOOLS
+from irlhf.core.tool_calls import TOOL_KEYS
 from irlhf.executors.base import LOCAL, Engine, run_pools
 from irlhf.io.files import STREAM, expanded, holds_texts, read_each, read_texts
 from irlhf.io.resumable import ResumableWriter, RunManifest, beside, read_examples, recorded_setting, resumable_output
@@ -240,8 +240,7 @@ def _read_prompts(source: Path, settings: SampleSettings, writer: ResumableWrite
         if example.split and ALL not in splits and example.split not in splits:
             other.add(example.split)
             continue
-        tools = example.extra.get(TOOLS)
-        key = prompt_key([*as_messages(example.prompt), {TOOLS: tools}] if tools else example.prompt)
+        key = prompt_key(example.prompt, example.extra)
         if key in seen or (settings.limit and len(seen) >= settings.limit):
             continue
         seen.add(key)

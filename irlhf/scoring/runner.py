@@ -1,5 +1,6 @@
 """Run all scorers on pools of examples. Each scorer runs once for all its rewards, and once for equal texts."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from irlhf.policy.recorded_rewards import scorer_identity
 from irlhf.policy.rewards_file import Reward, refuse_all
 from irlhf.scoring.cache import Cache, Replies, key
 from irlhf.scoring.lookup import find
-from irlhf.scoring.scorers.base import BatchScorer, Failure, Reply, Scorer, Traits
+from irlhf.scoring.scorers.base import BatchScorer, CountingScorer, Failure, Reply, Scorer, Traits
 
 Answer = Mapping[str, float]  # reward name → raw reward
 ReplyOrFailure = Reply | Failure
@@ -145,6 +146,15 @@ class ScorerRunner:
         cached = any(group.scorer.traits.identity for group in groups)
         self.replies = cache.open() if cached else None
         self.threads = DaemonThreadPool(_THREADS)
+        self.counted = Counter[str]()
+
+    def new_counts(self) -> Counter[str]:
+        """Return the inputs since the last call that a scorer did not read as they are, by what it changed."""
+        counts = Counter[str]()
+        for group in self.groups:
+            counts.update(group.scorer.notes() if isinstance(group.scorer, CountingScorer) else {})
+        new, self.counted = counts - self.counted, counts
+        return new
 
     def __call__(self, pool: Sequence[PoolRow], advance: Callable[[int], None]) -> list[Answer | Failure]:
         """Return all rewards of each example, or its failure. Already written rows may lack some rewards."""

@@ -20,7 +20,7 @@ from irlhf.policy.recorded_rewards import read_recorded
 from irlhf.policy.rewards_file import Reward, read_rewards
 from irlhf.scoring.cache import NAME, Cache
 from irlhf.scoring.runner import AlreadyWritten, Answer, PoolRow, ScorerGroup, scorer_groups, scorer_identities
-from irlhf.scoring.scorers.base import CountingScorer, Failure
+from irlhf.scoring.scorers.base import Failure
 from irlhf.scoring.scorers.column import NOT_IN_SAMPLES, Column
 from irlhf.scoring.settings import ScoreSettings
 
@@ -74,7 +74,7 @@ def score(
                         notes["samples"] += bool(row.policy)
                         if not isinstance(row.completion, str) and not as_text(row.completion).strip():
                             notes[_TEXTLESS] += 1
-            notes += _report_notes(groups, notes[_TEXTLESS])
+            notes += _report_notes(work.counts, notes[_TEXTLESS])
     if writer.finished:
         cache.settle()
     if writer.finished or settings.gold:
@@ -86,19 +86,16 @@ def score(
     return {**writer.summary(), **notes, "steerable": report}
 
 
-def _report_notes(groups: Sequence[ScorerGroup], textless: int) -> Counter[str]:
+def _report_notes(counts: Counter[str], textless: int) -> Counter[str]:
     """Warn about inputs that a scorer did not read as they are, and return their counts.
 
-    Scorers of other processes are not counted, and neither are rows that an interrupted run wrote.
+    Rows that an interrupted run wrote are not counted.
     """
     if textless:
         console.warn(f"{textless:,} {_TEXTLESS}, which a scorer reads as an empty completion")
-    notes = Counter[str]()
-    for group in groups:
-        notes.update(group.scorer.notes() if isinstance(group.scorer, CountingScorer) else {})
-    for what, number in notes.items():
+    for what, number in counts.items():
         console.warn(f"{number:,} {what}")
-    return notes
+    return counts
 
 
 def _manifest(

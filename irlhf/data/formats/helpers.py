@@ -125,9 +125,9 @@ def identifier(row: Row, source: str) -> str:
     return f"{given}" if _is_id(given) else f"{source}-{row.where.line - 1}"
 
 
-def group_of(prompt: Content, source: str) -> str:
-    """Return a group id made of the source and a hash of the prompt."""
-    return f"{source}-{prompt_key(prompt)}"
+def group_of(prompt: Content, source: str, extra: Mapping[str, Any]) -> str:
+    """Return a group id made of the source and a hash of the prompt and its tools."""
+    return f"{source}-{prompt_key(prompt, extra)}"
 
 
 def own_keys(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from irlhf.core.errors import BackendError, ConfigError, DataError
+from irlhf.core.errors import ConfigError, DataError
 from irlhf.core.example import Example
 from irlhf.core.hashing import fingerprint
 from irlhf.io.files import read_json
-from irlhf.io.hub_client import set_up_hub_client
+from irlhf.io.hub_client import lookup_error, set_up_hub_client
 from irlhf.io.resumable import digest_of
 from irlhf.policy.rewards_file import TEMPLATE
 from irlhf.scoring.scorers.base import Failure, Reply, Traits
@@ -79,20 +79,14 @@ def _folder(name: str, revision: str) -> Path:
     if folder.is_dir() or name.startswith((".", "/", "~")):
         problem = "this folder has no model" if folder.is_dir() else "no such folder"
         raise ConfigError(f"{name}: {problem}")
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HFValidationError
 
     set_up_hub_client()
     try:
         return Path(hf_hub_download(name, "config.json", revision=revision or None)).parent
-    except LocalEntryNotFoundError as error:
-        why = "the Hub cannot be reached" if constants.HF_HUB_OFFLINE else "the Hub did not answer"
-        raise BackendError(
-            f"{name}: no such folder or cached model, and {why}; try again with a network, or name a folder"
-        ) from error
     except (OSError, ValueError, HFValidationError) as error:
-        reason = str(error).strip().split("\n", 1)[0][:160]
-        raise ConfigError(f"{name}: neither a folder nor a model on the hub ({reason})") from error
+        raise lookup_error(name, "neither a folder nor a model on the hub", error) from error
 
 
 def _template(path: Path) -> str:

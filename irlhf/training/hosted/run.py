@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from irlhf.io.resumable import RunManifest, outcome, resumable_folder
 from irlhf.openai_api.failures import ApiFailure, FailureKind
 from irlhf.openai_api.fine_tuning import FineTuningClient
 from irlhf.openai_api.providers import DPO, USUAL, Provider, find_provider
+from irlhf.openai_api.token_count import TokenCounter, token_counter
 from irlhf.policy.policy_file import METRICS
 from irlhf.policy.remote_model import HOSTED_KEY as HOSTED
 from irlhf.policy.remote_model import RemoteModel
@@ -37,14 +39,13 @@ from irlhf.training.hosted.job_submission import (
 )
 from irlhf.training.hosted.settings import PREFIX, HostedSettings, read_hyperparameters
 from irlhf.training.hosted.task import HostedData, HostedTask
-from irlhf.training.hosted.training_file import EARLIER, LEFT_OUT, SHARED, TrainingFile, estimate, write_training_file
+from irlhf.training.hosted.training_file import EARLIER, LEFT_OUT, SHARED, TrainingFile, estimates, write_training_file
 from irlhf.training.preference_file import training_preferences
 from irlhf.training.settings import RA_DPO, FinetuneSettings
 from irlhf.training.training_set import TrainingSet
 
 _EPOCHS = 2
 _SEEDS = 2**31
-_ACCURACY = "± a third in English, up to a factor of 2 in other languages"
 _SOON = timedelta(days=90)
 _MILLION = 1e6
 _URL_VARIABLE = "OPENAI_BASE_URL"
@@ -68,10 +69,15 @@ class HostedPlan:
         """The client of the fine-tuning API."""
         return FineTuningClient(self.host, self.url, self.hosted.api_key_env)
 
+    @cached_property
+    def count(self) -> TokenCounter:
+        """Counts the tokens of the training file."""
+        return token_counter(self.base)
+
     def write_files(self, data: HostedData, folder: Path) -> TrainingFile:
         """Write the training files, and warn about skipped rows."""
         context = self.subject.settings.context
-        training_file = write_training_file(data, folder, context, self.host)
+        training_file = write_training_file(data, folder, context, self.host, self.count)
         if training_file.counts[LEFT_OUT]:
             console.warn(f"{training_file.counts[LEFT_OUT]:,} rows {LEFT_OUT} ({context:,} tokens, --context)")
         if training_file.counts[SHARED]:
@@ -120,8 +126,10 @@ def preview(training: TrainingSet, model: str, count: int, settings: FinetuneSet
         return "\n".join(f"── {name}\n{dumps(line).decode()}" for name, line in pairs)
     training.warn_of_cut()
     shown = training.lines(policy, training.learnt(policy, settings)[:count], settings)
+    counter = token_counter(model.removeprefix(PREFIX))
     return "\n".join(
-        f"── {example.id}: about {estimate(line):,} tokens\n{dumps(line).decode()}" for example, line in shown
+        f"── {example.id}: about {sum(estimates(line, counter)):,} tokens\n{dumps(line).decode()}"
+        for example, line in shown
     )
 
 
@@ -266,7 +274,7 @@ def at_a_terminal() -> bool:
 def _price(plan: HostedPlan, training_file: TrainingFile) -> str:
     tokens = training_file.tokens * plan.epochs
     count = training_file.counts["training file"]
-    rows = f"{count:,} rows of about {training_file.tokens:,} tokens (estimated, {_ACCURACY})"
+    rows = f"{count:,} rows of about {training_file.tokens:,} tokens ({plan.count.accuracy})"
     price = plan.hosted.price
     cost = f"about {price * tokens / _MILLION:,.2f}" if price else "unknown (set --price-per-mtok)"
     return f"{rows} × {plan.epochs} epochs = {tokens:,} billed tokens; price: {cost}"

@@ -12,8 +12,8 @@ from irlhf.core.errors import DataError
 from irlhf.core.example import Message, dumps
 from irlhf.core.tool_calls import TOOLS
 from irlhf.io.files import read_rows, whole_file
-from irlhf.openai_api.endpoint import BYTES_PER_TOKEN
 from irlhf.openai_api.providers import Provider
+from irlhf.openai_api.token_count import TokenCounter
 from irlhf.training.hosted.task import HostedData, Row, conversations
 
 TRAINING, VALIDATING = "train.jsonl", "validation.jsonl"
@@ -21,6 +21,7 @@ LEFT_OUT = "left out: longer than the context"
 SHARED = "validation rows left out: trained on as well"
 EARLIER = "rows with earlier answers"
 _FRAME = 4  # tokens around a message
+_SHOWN = ("content", "tool_calls")  # keys of a message that the model reads
 _SPECIAL = re.compile(r"<\|[^|<>\s]{1,40}\|>")  # one of these fails the whole job
 
 
@@ -34,12 +35,14 @@ class TrainingFile:
     counts: Counter[str]
 
 
-def write_training_file(data: HostedData, folder: Path, context: int, host: Provider) -> TrainingFile:
+def write_training_file(
+    data: HostedData, folder: Path, context: int, host: Provider, count: TokenCounter
+) -> TrainingFile:
     """Write the files into a folder. Raises DataError for rows that would fail the job."""
     counts: Counter[str] = Counter()
     try:
-        lines = [*_lines(data.learnt, context, host, counts)]
-        validation = [line for line, _ in _lines(data.held_out, context, host, Counter())]
+        lines = [*_lines(data.learnt, context, host, count, counts)]
+        validation = [line for line, _ in _lines(data.held_out, context, host, count, Counter())]
     except _InvalidRows as invalid:
         raise DataError(f"{_location(data.source, invalid.name)}: {invalid}") from invalid
     tokens = sum(size for _, size in lines)
@@ -69,14 +72,16 @@ def _location(source: Path, name: str) -> str:
     return next((str(where) for where, row in read_rows(source) if str(row.get("id")) == name), str(source))
 
 
-def _lines(rows: Iterable[Row], context: int, host: Provider, counts: Counter[str]) -> Iterator[tuple[bytes, int]]:
+def _lines(
+    rows: Iterable[Row], context: int, host: Provider, count: TokenCounter, counts: Counter[str]
+) -> Iterator[tuple[bytes, int]]:
     """Yield each line that fits, and its estimated tokens. Raises _InvalidRows after the last row."""
     invalid_rows: dict[str, list[str]] = {}
     for name, line in rows:
         if problem := next(filter(None, map(_problem, conversations(line))), ""):
             invalid_rows.setdefault(problem, []).append(name)
             continue
-        sizes = estimates(line)
+        sizes = estimates(line, count)
         if max(sizes) > context:
             counts[LEFT_OUT] += 1
             continue
@@ -94,28 +99,17 @@ def _with_weights(line: Mapping[str, Any]) -> dict[str, Any]:
     return {**line, "messages": [*earlier, messages[-1]]}
 
 
-def estimates(line: Mapping[str, Any]) -> list[int]:
-    """Return the approximate number of tokens of each conversation of a line.
-
-    Providers do not publish their tokenizers. Four bytes of UTF-8 a token is about right for English, and within a
-    factor of two for other scripts, where four characters are not.
-    """
-    tools = _tokens(line.get(TOOLS) or line.get("input", {}).get(TOOLS))
-    return [tools + sum(_FRAME + _message_tokens(message) for message in messages) for messages in conversations(line)]
-
-
-def estimate(line: Mapping[str, Any]) -> int:
-    """Return the approximate number of tokens of a line."""
-    return sum(estimates(line))
+def estimates(line: Mapping[str, Any], count: TokenCounter) -> list[int]:
+    """Return the approximate number of tokens of each conversation of a line."""
+    tools = count(_text(line.get(TOOLS) or line.get("input", {}).get(TOOLS)))
+    return [
+        tools + sum(_FRAME + sum(count(_text(message.get(key))) for key in _SHOWN) for message in messages)
+        for messages in conversations(line)
+    ]
 
 
-def _message_tokens(message: Message) -> int:
-    return sum(_tokens(message.get(key)) for key in ("content", "tool_calls"))
-
-
-def _tokens(value: Any) -> int:
-    text = value if isinstance(value, str) else dumps(value).decode() if value else ""
-    return len(text.encode(errors="replace")) // BYTES_PER_TOKEN
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else dumps(value).decode() if value else ""
 
 
 def _problem(messages: list[Message]) -> str:
