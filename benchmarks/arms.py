@@ -23,7 +23,7 @@ from irlhf.training.batching import IGNORED, Encoded, Family, alone, together
 from irlhf.training.callbacks import TrainingPlan
 from irlhf.training.settings import BUCKETED, FinetuneSettings
 from irlhf.training.trainer import trainer
-from irlhf.training.training_set import Row, TrainingSet, read_training_set
+from irlhf.training.training_set import Row, TrainingSet, read_training
 
 try:
     from datasets import Dataset
@@ -74,7 +74,7 @@ def material(kind: str, data: Path, counts: tuple[int, int], folder: Path) -> tu
         irlhf.prepare([str(data)], str(folder / "examples.jsonl"))
         irlhf.score(str(folder / "examples.jsonl"), str(folder / "rewards.yaml"), str(folder / "scored.jsonl"))
         source = folder / "scored.jsonl"
-    training = read_training_set(source, "", 0)
+    training = read_training(source, FinetuneSettings(template="reward-end"))
     settings = FinetuneSettings(drop=0.1, template="reward-end")
     policy = training.policy(kind, settings)
     model, tokenizer = _mid(training, folder) if kind == "mid" else _tiny(training, policy)

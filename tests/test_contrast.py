@@ -23,7 +23,7 @@ from irlhf.policy.templates import Bound, Template
 from irlhf.training.batching import Collator, Encoded, Family, LengthBatches, compared
 from irlhf.training.callbacks import TrainingPlan
 from irlhf.training.settings import Objective
-from irlhf.training.steering_information import Probes, measure, probes
+from irlhf.training.steering_information import measure, probes
 from irlhf.training.target_contrast import ContrastDraw, ContrastFamilies
 from irlhf.training.target_draw import Rewarded, TargetDraw, Wishes
 from irlhf.training.trainer import CompletionTrainer, trainer
@@ -241,7 +241,7 @@ def test_information_is_0_for_a_model_that_ignores_the_line_and_at_most_the_log_
 
 
 def test_nothing_is_measured_where_no_row_is_held_out(model: Any) -> None:
-    assert measure(model, model.get_output_embeddings(), Collator(0), Probes()) == {}
+    assert measure(model, model.get_output_embeddings(), Collator(0), []) == {}
 
 
 COLOURS = {"red": 0.9, "blue": 0.1}

@@ -14,7 +14,7 @@ from irlhf.policy.policy_file import read_policy
 from irlhf.training.settings import RA_DPO, FinetuneSettings
 from irlhf.training.target_contrast import ContrastDraw, ContrastFamilies
 from irlhf.training.target_draw import Rewarded
-from irlhf.training.training_set import read_training_set
+from irlhf.training.training_set import read_training
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -63,7 +63,7 @@ def test_each_pair_is_written_twice_and_each_completion_is_preferred_under_its_o
     assert len(lines) == 2 * 16
     assert {tuple(line) for line in lines} == {("input", "preferred_output", "non_preferred_output")}
     number = {row["completion"]: row["rewards"] for row in rows()}
-    training = read_training_set(Path("scored.jsonl"), "", 0)
+    training = read_training(Path("scored.jsonl"), FinetuneSettings(template="reward-end"))
     policy = training.policy("", FinetuneSettings(template="reward-end"))
     for first, second in zip(lines[::2], lines[1::2], strict=True):
         assert first["preferred_output"] == second["non_preferred_output"]
@@ -79,7 +79,7 @@ def test_each_pair_is_written_twice_and_each_completion_is_preferred_under_its_o
 def test_the_pairs_are_those_of_the_first_epoch_of_training_here() -> None:
     lines = rendered(rows(5), "--seed", "3", "--template", "at-least")
     settings = FinetuneSettings(template="at-least", seed=3, objective=RA_DPO)
-    training = read_training_set(Path("scored.jsonl"), "", 0)
+    training = read_training(Path("scored.jsonl"), FinetuneSettings(template="reward-end"))
     policy, seen = training.policy("", settings), []
     actual = training.actual(policy)
 

@@ -12,7 +12,7 @@ from irlhf.policy.recorded_rewards import read_recorded, rewards_file_of, warn_o
 from irlhf.scoring.score import score
 from irlhf.training.finetune import finetune_manifest
 from irlhf.training.settings import FinetuneSettings
-from irlhf.training.training_set import read_training_set
+from irlhf.training.training_set import read_training
 
 SETTINGS = FinetuneSettings(template="reward-end")
 SHORT = (
@@ -29,7 +29,7 @@ def scored() -> Path:
 
 
 def test_finetune_without_a_rewards_file_takes_the_recorded_rewards(scored: Path) -> None:
-    training = read_training_set(scored, "", 0)
+    training = read_training(scored, FinetuneSettings(template="reward-end"))
     policy = training.policy("", SETTINGS)
     assert policy.reward("words").scale.direction == "lower"
     assert (policy.reward("words").weight, policy.reward("rated").scale.kind) == (2, "linear")
@@ -39,7 +39,7 @@ def test_finetune_without_a_rewards_file_takes_the_recorded_rewards(scored: Path
 
 def test_without_a_manifest_the_defaults_are_warned_of(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("scored.jsonl.run.json").unlink()
-    assert read_training_set(scored, "", 0).specs["words"].direction == "higher"
+    assert read_training(scored, FinetuneSettings(template="reward-end")).specs["words"].direction == "higher"
     assert "warning: no rewards.yaml: defaults for words, rated" in capsys.readouterr().err
 
 
@@ -52,11 +52,11 @@ def test_a_recorded_direction_that_changed_is_another_run(scored: Path) -> None:
 
 def test_a_rewards_file_with_another_scorer_is_warned_of(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("swapped.yaml").write_text(SHORT.replace("scorer: length", "scorer: sentiment"))
-    read_training_set(scored, "swapped.yaml", 0)
+    read_training(scored, FinetuneSettings(rewards="swapped.yaml", template="reward-end"))
     assert "warning: words: scored.jsonl was scored by length, but the rewards file names sentiment" in (
         capsys.readouterr().err
     )
-    read_training_set(scored, "rewards.yaml", 0)
+    read_training(scored, FinetuneSettings(rewards="rewards.yaml", template="reward-end"))
     assert "warning" not in capsys.readouterr().err
 
 
@@ -64,7 +64,7 @@ def test_a_policy_keeps_its_scorers_and_other_ones_are_warned_of(
     scored: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("policy").mkdir()
-    write_policy(Path("policy"), read_training_set(scored, "", 0).policy("", SETTINGS))
+    write_policy(Path("policy"), read_training(scored, FinetuneSettings(template="reward-end")).policy("", SETTINGS))
     scorers = read_policy(Path("policy")).scorers
     warn_of_other_scorers(scorers, scored)
     assert "warning" not in capsys.readouterr().err
@@ -94,7 +94,7 @@ def test_a_comment_in_the_rewards_file_does_not_make_another_run(scored: Path) -
 def test_the_rewards_file_of_a_policy_is_the_file_that_it_was_trained_with(scored: Path) -> None:
     policy = Path("policy")
     policy.mkdir()
-    write_policy(policy, read_training_set(scored, "", 0).policy("", SETTINGS))
+    write_policy(policy, read_training(scored, FinetuneSettings(template="reward-end")).policy("", SETTINGS))
     assert rewards_file_of(policy) == "rewards.yaml"  # it has all rewards of the policy
     mine = {"rewards": InputFile(path="mine.yaml", sha256="0")}
     Manifest(command="finetune", inputs=mine, settings={}).write(policy)

@@ -13,7 +13,7 @@ from irlhf.policy.policy_file import Policy, read_policy
 from irlhf.policy.templates import Bound, RequestedValue
 from irlhf.training.finetune import finetune
 from irlhf.training.settings import FinetuneSettings
-from irlhf.training.training_set import TrainingSet, read_training, read_training_set
+from irlhf.training.training_set import TrainingSet, read_training
 
 Asked = list[dict[str, RequestedValue]]
 
@@ -28,7 +28,7 @@ def scored(tmp_path: Path) -> Path:
 
 def asked(scored: Path, rewards: str = "", **settings: Any) -> tuple[TrainingSet, Policy, Asked]:
     chosen = FinetuneSettings(**{"template": "reward-end", "drop": 0.0, **settings})
-    training = read_training_set(scored, rewards, 0)
+    training = read_training(scored, FinetuneSettings(rewards=rewards, template="reward-end"))
     policy = training.policy("", chosen)
     return training, policy, [wishes for _, wishes in training.with_targets(policy, training.train, chosen)]
 
@@ -144,7 +144,7 @@ def test_what_has_no_sum_is_refused(text: str, reason: str, scored: Path, tmp_pa
     rewards = tmp_path / "sum.yaml"
     rewards.write_text(text)
     with pytest.raises(ConfigError, match=reason):
-        read_training_set(scored, str(rewards), 0)
+        read_training(scored, FinetuneSettings(rewards=str(rewards), template="reward-end"))
 
 
 def test_a_sum_goes_through_the_whole_line(bench: Bench, tmp_path: Path) -> None:

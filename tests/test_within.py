@@ -18,7 +18,7 @@ from irlhf.policy.policy_file import Policy, read_policy, write_policy
 from irlhf.policy.scales import within_ranks
 from irlhf.sampling.target_resolution import TargetSpec, read_targets
 from irlhf.training.settings import FinetuneSettings
-from irlhf.training.training_set import TrainingSet, read_training_set
+from irlhf.training.training_set import TrainingSet, read_training
 
 YAML = """
 rewards:
@@ -52,7 +52,7 @@ def files(given: list[Row], yaml: str = YAML) -> tuple[Path, Path]:
 
 def training() -> TrainingSet:
     scored, rewards = files(rows())
-    return read_training_set(scored, str(rewards), 0)
+    return read_training(scored, FinetuneSettings(rewards=str(rewards), template="reward-end"))
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_row_without_siblings_is_left_out_and_counted() -> None:
 def test_a_row_that_is_alone_keeps_the_lines_of_its_other_rewards() -> None:
     alone = {**rows()[-1], "id": "alone", "group": "alone"}
     scored, rewards = files([*rows(), alone], YAML.replace("lower, scale: {kind: within}", "lower"))
-    made = read_training_set(scored, str(rewards), 0)
+    made = read_training(scored, FinetuneSettings(rewards=str(rewards), template="reward-end"))
     assert set(made.actual(made.policy("", SETTINGS))["alone"]) == {"short"}
 
 
@@ -139,7 +139,7 @@ def test_rewards_that_differ_between_prompts_alone_steer_nothing() -> None:
         [{**row, "rewards": {"helpful": len(row["prompt"]), "short": row["rewards"]["short"]}} for row in rows()]
     )
     with pytest.raises(DataError, match="'helpful' is equal in all completions of each prompt"):
-        read_training_set(scored, str(rewards), 0).policy("", SETTINGS)
+        read_training(scored, FinetuneSettings(rewards=str(rewards), template="reward-end")).policy("", SETTINGS)
 
 
 def test_a_number_stands_in_the_prompt_as_it_was_requested(policy: Policy) -> None:
@@ -180,7 +180,7 @@ def test_a_policy_keeps_its_ranks_on_the_disk(policy: Policy) -> None:
 
 def test_a_sum_of_rewards_is_ranked_within_prompts() -> None:
     scored, rewards = files(rows(), YAML + "combine: sum\n")
-    made = read_training_set(scored, str(rewards), 0)
+    made = read_training(scored, FinetuneSettings(rewards=str(rewards), template="reward-end"))
     actual = made.actual(made.policy("", SETTINGS))
     assert sorted(actual[f"e1-{i}"]["reward"] for i in range(EACH)) == [0.1, 0.3, 0.5, 0.7, 0.9]
 

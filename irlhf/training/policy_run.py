@@ -96,8 +96,8 @@ def train(training: TrainingSet, base: str, folder: Path, settings: FinetuneSett
     if not policy.blind:
         measured = held_out.rows(training.with_targets(policy, measured_rows(training.validation), settings))
         compared = probes(held_out.rewarded(measured, actual), draw.rows, encoder.prompt, draw.targets, settings.seed)
-        if compared.families:
-            shares = shares_prompts(model, tokenizer.pad_token_id, compared.families)
+        if compared:
+            shares = shares_prompts(model, tokenizer.pad_token_id, [probe.family for probe in compared])
             policy_trainer.monitor = SteeringMonitor(compared, Collator(tokenizer.pad_token_id, shares=shares))
     with fitting_threads(model), disk_errors_as_output_errors(folder):
         policy_trainer.train(resume_from_checkpoint=from_first(newest_complete(folder) if console.FIRST else None))

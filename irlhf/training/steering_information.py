@@ -12,8 +12,7 @@ lower bound of the mutual information between target and completion (van den Oor
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,18 +33,12 @@ _ROWS_A_PROMPT = 2
 _TOKENS = 4096  # per forward pass
 
 
-@dataclass
-class Probes:
-    """Held-out families, and the kind (reward, JOINT or SIBLING) and prompt cluster of each comparison, in order."""
+class Probe(NamedTuple):
+    """A held-out family, the kind (reward, JOINT or SIBLING) of each of its comparisons, and its prompt cluster."""
 
-    families: list[Family] = field(default_factory=list)
-    kinds: list[str] = field(default_factory=list)
-    clusters: list[str] = field(default_factory=list)
-
-    def first(self, families: int) -> "Probes":
-        """Return the first `families` families."""
-        comparisons = sum(len(family.comparisons) for family in self.families[:families])
-        return Probes(self.families[:families], self.kinds[:comparisons], self.clusters[:comparisons])
+    family: Family
+    kinds: list[str]
+    cluster: str
 
 
 def measured_rows(examples: Iterable[Example]) -> list[Example]:
@@ -59,9 +52,9 @@ def measured_rows(examples: Iterable[Example]) -> list[Example]:
 
 def probes(
     rows: Sequence[Rewarded], others: Sequence[Rewarded], encode: EncodePrompt, targets: TargetDraw, seed: int
-) -> Probes:
+) -> list[Probe]:
     """Return the probes of held-out rows; their alternative targets are drawn from `others`."""
-    drawn_probes = Probes()
+    drawn_probes: list[Probe] = []
     siblings: dict[str, list[Rewarded]] = {}
     for row in rows:
         siblings.setdefault(row.example.cluster, []).append(row)
@@ -70,14 +63,13 @@ def probes(
             rng = random.Random(f"{seed}/{row.example.id}/steering")
             sibling = pair[1 - number] if len(pair) > 1 else None
             members = [Encoded(encode(row.example, dict(row.actual)), row.completion, row.example.cluster)]
-            comparisons = []
+            comparisons, kinds = [], []
             for kind, alternatives in _options(row, sibling, others, targets, rng):
                 comparisons.append([0, *range(len(members), len(members) + len(alternatives))])
                 prompts = [encode(row.example, wishes) for wishes in alternatives]
                 members += [Encoded(prompt, row.completion, row.example.cluster) for prompt in prompts]
-                drawn_probes.kinds.append(kind)
-                drawn_probes.clusters.append(row.example.cluster)
-            drawn_probes.families.append(compared(members, (0,), comparisons))
+                kinds.append(kind)
+            drawn_probes.append(Probe(compared(members, (0,), comparisons), kinds, row.example.cluster))
     return drawn_probes
 
 
@@ -102,17 +94,20 @@ def _options(
             yield name, different[:1]
 
 
-def measure(model: Any, projection: Any, collator: Collator, measured: Probes) -> Figures:
+def measure(model: Any, projection: Any, collator: Collator, measured: Sequence[Probe]) -> Figures:
     """Return information and margin in nats, and the share of correct comparisons, by kind of comparison.
 
     Each value has a 95% interval from a bootstrap over prompts. The result is empty if no held-out row can be compared.
     """
-    scores = [score for batch in _batches(measured.families) for score in _scores(model, projection, collator(batch))]
-    figures: dict[str, dict[str, Any]] = {}
-    for kind in dict.fromkeys(measured.kinds):
-        rows = [i for i, kind_of_probe in enumerate(measured.kinds) if kind_of_probe == kind]
-        figures[kind] = _figures([scores[i] for i in rows], [measured.clusters[i] for i in rows])
-    return figures
+    batches = _batches([probe.family for probe in measured])
+    scores = [score for batch in batches for score in _scores(model, projection, collator(batch))]
+    comparisons = [(kind, probe.cluster) for probe in measured for kind in probe.kinds]
+    by_kind: dict[str, tuple[list[list[float]], list[str]]] = {}
+    for (kind, cluster), score in zip(comparisons, scores, strict=True):
+        kind_scores, clusters = by_kind.setdefault(kind, ([], []))
+        kind_scores.append(score)
+        clusters.append(cluster)
+    return {kind: _figures(*of_kind) for kind, of_kind in by_kind.items()}
 
 
 def _batches(families: Sequence[Family]) -> Iterator[list[Family]]:
@@ -152,10 +147,10 @@ def _figures(scores: Sequence[Sequence[float]], clusters: Sequence[str]) -> dict
 class SteeringMonitor:
     """Measures steering information: on half of the probes during training, on all of them at the end."""
 
-    def __init__(self, measured: Probes, collator: Collator) -> None:
+    def __init__(self, measured: Sequence[Probe], collator: Collator) -> None:
         self.measured, self.collator = measured, collator
-        self.half = measured.first(math.ceil(len(measured.families) / 2))
 
     def __call__(self, model: Any, projection: Any, ended: bool) -> Figures:
         """Return the steering information of a model in evaluation mode, see `measure`."""
-        return measure(model, projection, self.collator, self.measured if ended else self.half)
+        most = len(self.measured) if ended else math.ceil(len(self.measured) / 2)
+        return measure(model, projection, self.collator, self.measured[:most])

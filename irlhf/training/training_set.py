@@ -175,31 +175,22 @@ def _check_spelling(template: Template, rewards: Sequence[PolicyReward]) -> None
         raise ConfigError(f"{problem}; use a quantile, within or linear scale, or the decimal spelling")
 
 
-def read_training_set(
-    source: Path, rewards: str, limit: int, like: Policy | None = None, *, drop_cut: bool = False
-) -> TrainingSet:
-    """Read scored rows. Raises DataError if no row can be trained on, or if no row has one of the rewards."""
-    train: list[Example] = []
-    validation: list[Example] = []
-    counts: Counter[str] = Counter()
+def read_training(source: Path, settings: FinetuneSettings) -> TrainingSet:
+    """Read the scored rows, and report how many are used and skipped.
+
+    Raises DataError if no row can be trained on, or if no row has one of the rewards.
+    """
+    like = read_policy(Path(settings.like)) if settings.like else None
     recorded = read_recorded(source)
-    named = _named_rewards(source, rewards, recorded.rewards if not like else None)
+    named = _named_rewards(source, settings.rewards, recorded.rewards if not like else None)
     if like:
         warn_of_other_scorers(like.scorers, source)
-        who = f"{rewards}: the policy of --keep-scales-of"
+        who = f"{settings.rewards}: the policy of --keep-scales-of"
         check_same(like, named, who=who, fix="use the same rewards or remove -r")
-    required = tuple(_specs(like)) if like else tuple(named.rewards) if named else ()
-    for example in unique((where, from_json(row, where)) for where, row in islice(read_rows(source), limit or None)):
-        if example.split not in (TRAIN, VALIDATION, ""):
-            counts[f"skipped: {example.split} split"] += 1
-        elif not any(name in example.rewards for name in required or example.rewards):
-            counts["skipped: no reward"] += 1
-        elif drop_cut and example.finish == LENGTH:
-            counts["skipped: cut off by the limit on new tokens"] += 1
-        else:
-            (validation if example.split == VALIDATION else train).append(example)
-    specs = dict(named.rewards) if named else {name: Reward() for example in train for name in example.rewards}
-    specs = _specs(like) if like else specs
+    specs = _specs(like) if like else dict(named.rewards) if named else {}
+    train, validation, counts = _read_splits(source, settings, list(specs))
+    if not like and not named:
+        specs = {name: Reward() for example in train for name in example.rewards}
     if not train:
         raise DataError(f"{source}: no rows to train on (a row needs rewards, and the training split or no split)")
     for name in specs:
@@ -221,7 +212,47 @@ def read_training_set(
         counts["left out: alone with their prompt"] = without
     train, validation = kept, _with_numbers(validation, lines)
     counts["rows"], counts["validation rows"] = len(train), len(validation)
-    return TrainingSet(train, validation, specs, counts, summed, like, recorded.scorers)
+    training = TrainingSet(train, validation, specs, counts, summed, like, recorded.scorers)
+    _report(training, settings)
+    return training
+
+
+def _read_splits(
+    source: Path, settings: FinetuneSettings, required: Sequence[str]
+) -> tuple[list[Example], list[Example], Counter[str]]:
+    """Return the training and the validation rows with a required (or else any) reward, and counts of the others."""
+    train: list[Example] = []
+    validation: list[Example] = []
+    counts: Counter[str] = Counter()
+    rows = islice(read_rows(source), settings.limit or None)
+    for example in unique((where, from_json(row, where)) for where, row in rows):
+        if example.split not in (TRAIN, VALIDATION, ""):
+            counts[f"skipped: {example.split} split"] += 1
+        elif not any(name in example.rewards for name in required or example.rewards):
+            counts["skipped: no reward"] += 1
+        elif settings.drop_cut and example.finish == LENGTH:
+            counts["skipped: cut off by the limit on new tokens"] += 1
+        else:
+            (validation if example.split == VALIDATION else train).append(example)
+    return train, validation, counts
+
+
+def _report(training: TrainingSet, settings: FinetuneSettings) -> None:
+    """Report the numbers of rows. Warn if the template writes a description that a reward does not have."""
+    skipped_text = "".join(f"; {name} {n:,}" for name, n in training.counts.items() if name.startswith("skipped"))
+    if held_out := training.counts["validation rows"]:
+        skipped_text = f", {held_out:,} to validate on{skipped_text}"
+    purpose = "fit the scales" if settings.baseline == PROMPTED else "train"
+    console.note(f"{training.counts['rows']:,} rows to {purpose} on{skipped_text}")
+    if training.like or training.summed or settings.baseline in BLIND:
+        return
+    template = find_template(settings.template)
+    missing = [name for name, spec in training.specs.items() if not (spec.description or name in template.descriptions)]
+    if missing and template.describes:
+        console.warn(
+            f"template {settings.template} writes the description of each reward, but {', '.join(missing)} has no"
+            " `description:` in rewards.yaml, so the name is written instead"
+        )
 
 
 def _named_rewards(source: Path, rewards: str, recorded: Rewards | None) -> Rewards | None:
@@ -282,33 +313,6 @@ def check_same(policy: Policy, named: Rewards | None, *, who: str, fix: str) -> 
     if given != known:
         listed = ", ".join(f"{name} ({direction})" for name, direction in known.items())
         raise ConfigError(f"{who} has the rewards {listed}; {fix}")
-
-
-def read_training(source: Path, settings: FinetuneSettings) -> TrainingSet:
-    """Read the training rows, and report how many are used and skipped."""
-    like = read_policy(Path(settings.like)) if settings.like else None
-    training = read_training_set(source, settings.rewards, settings.limit, like, drop_cut=settings.drop_cut)
-    skipped = {name: n for name, n in training.counts.items() if name.startswith("skipped")}
-    held_out = training.counts["validation rows"]
-    skipped_text = f", {held_out:,} to validate on" * bool(held_out)
-    skipped_text += "".join(f"; {name} {n:,}" for name, n in skipped.items())
-    purpose = "fit the scales" if settings.baseline == PROMPTED else "train"
-    console.note(f"{training.counts['rows']:,} rows to {purpose} on{skipped_text}")
-    _warn_of_descriptions(training, settings)
-    return training
-
-
-def _warn_of_descriptions(training: TrainingSet, settings: FinetuneSettings) -> None:
-    """Warn if the template writes a description that a reward does not have."""
-    if training.like or training.summed or settings.baseline in BLIND:
-        return
-    template = find_template(settings.template)
-    missing = [name for name, spec in training.specs.items() if not (spec.description or name in template.descriptions)]
-    if missing and template.describes:
-        console.warn(
-            f"template {settings.template} writes the description of each reward, but {', '.join(missing)} has no"
-            " `description:` in rewards.yaml, so the name is written instead"
-        )
 
 
 def finetune_manifest(command: str, source: Path, model: str, settings: FinetuneSettings) -> RunManifest:
