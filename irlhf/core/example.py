@@ -72,6 +72,7 @@ class Example:
     source: str = ""
     rewards: Mapping[str, float] = field(default_factory=dict)
     gold: Mapping[str, float] = field(default_factory=dict)
+    spread: Mapping[str, float] = field(default_factory=dict)  # deviation among the scorers of a pooled reward
     target: Mapping[str, str] = field(default_factory=dict)  # as the user wrote it
     prompt_numbers: Mapping[str, float] = field(default_factory=dict)  # the numbers in the prompt
     wanted: Mapping[str, float] = field(default_factory=dict)  # if calibration changed them in the prompt
@@ -123,7 +124,7 @@ _SPLIT = _OPTIONAL.index("split")
 _KNOWN = frozenset((*_ALWAYS, *_OPTIONAL))
 _optional_of = attrgetter(*_FIELDS)
 _TEXTS = ("group", "label", "split", "source", "finish", "policy", "kept")
-_NUMBERS = ("rewards", "gold", "asked", "wanted", "decoding")
+_NUMBERS = ("rewards", "gold", "spread", "asked", "wanted", "decoding")
 _COUNTS = ("tokens", "seed", "censored", "candidates", "spent")
 _MEASURES = ("entropy", "entropy_low", "entropy_high", "logprob", "reference", "k3")
 _TEXTS_ALONE = frozenset((*_ALWAYS, *_TEXTS))  # most rows have only these keys and need no numeric checks

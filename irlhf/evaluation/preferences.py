@@ -48,7 +48,7 @@ def _with_deployed_scorer(reward: Reward, beside: Path) -> Reward:
 
     A folder of a model that learnt ratings is replaced by `ratings:`, because its rewards are no logits.
     """
-    described = find_reward_file(reward.scorer, beside) if reward.by_path else {}
+    described = find_reward_file(reward.single, beside) if reward.by_path else {}
     if not described:
         return reward
     if hosted := described[HOSTED_KEY]:
@@ -87,7 +87,7 @@ def preferences(
 def _preference_metrics(column: _Column, spec: Reward, bootstrap: Bootstrap) -> dict[str, Any]:
     sign = -1 if spec.direction == "lower" else 1
     # The logit of one class among several is not a preference logit.
-    logits = (spec.by_path or spec.scorer.startswith(_LOGITS)) and not spec.label and spec.read in ("", "logit")
+    logits = (spec.by_path or spec.single.startswith(_LOGITS)) and not spec.label and spec.read in ("", "logit")
     differences = [sign * difference for difference in column.differences]
     return {"direction": spec.direction, **accuracy(column.pairs, differences, bootstrap, logits)}
 

@@ -103,4 +103,6 @@ def warn_of_other_spec(named: Rewards, scored: Path) -> None:
 
 
 def _name(reward: Reward) -> str:
-    return reward.scorer or f"column {reward.column}"
+    if reward.members:
+        return f"{reward.pool} of {', '.join(reward.members)}"
+    return reward.single or f"column {reward.column}"

@@ -34,7 +34,8 @@ class ScaleSpec(_Strict):
 class Reward(_Strict):
     """One reward: its scorer and the meaning of its numbers."""
 
-    scorer: str = ""
+    scorer: str | list[str] = ""  # several make a pool
+    pool: Literal["", "mean", "min", "mean-sd"] = ""  # how the rewards of a pool become one
     column: str = ""  # a number in the data; a dot selects a key inside an object
     description: str = ""  # the meaning, for templates that use it in the prompt
     direction: Literal["higher", "lower"] = "higher"
@@ -61,12 +62,23 @@ class Reward(_Strict):
     @property
     def by_path(self) -> bool:
         """Whether the scorer is given by a folder's path."""
-        return self.scorer.startswith(("./", "../", "/", "~"))
+        return self.single.startswith(("./", "../", "/", "~"))
+
+    @property
+    def single(self) -> str:
+        """The scorer, or an empty text if there are several or none."""
+        return self.scorer if isinstance(self.scorer, str) else ""
+
+    @property
+    def members(self) -> list[str]:
+        """The scorers of a pool, or none."""
+        return self.scorer if isinstance(self.scorer, list) else []
 
     @property
     def numbers(self) -> dict[str, Any]:
         """The keys that decide the numbers of this reward."""
-        return self.model_dump(exclude_defaults=True, exclude=UNSCORED | REACH)
+        unused = UNSCORED - ({"direction"} if self.pool in ("min", "mean-sd") else set())
+        return self.model_dump(exclude_defaults=True, exclude=unused | REACH)
 
     @property
     def asks(self) -> str:
@@ -80,7 +92,7 @@ TEMPLATE = ".jinja"  # end of an input format's file, which is relative to the r
 UNSCORED = {"description", "direction", "weight", "scale"}  # keys about the use of a reward, not its numbers
 
 # Keys about the use of a reward, which are not passed to the scorer.
-_OURS = ("scorer", "column", *UNSCORED, "label", "read")
+_OURS = ("scorer", "pool", "column", *UNSCORED, "label", "read")
 
 
 class Rewards(_Strict):
@@ -150,6 +162,7 @@ def _check(name: str, reward: Reward, source: str) -> None:
     check_name(name, source)
     if bool(reward.scorer) == bool(reward.column):
         raise ConfigError(f"{source}: {name} needs either `scorer:` or `column:`")
+    _check_pool(name, reward, source)
     if reward.input and reward.input not in INPUTS and not reward.input.endswith(TEMPLATE):
         known = did_you_mean(reward.input, (*INPUTS, f"FILE{TEMPLATE}"))
         raise ConfigError(f"{source}: {name}: unknown input {reward.input!r}{known}")
@@ -161,6 +174,14 @@ def _check(name: str, reward: Reward, source: str) -> None:
         raise ConfigError(f"{source}: {name}: a linear scale needs both low and high, or neither")
     if reward.scale.low is not None and reward.scale.high is not None and reward.scale.low >= reward.scale.high:
         raise ConfigError(f"{source}: {name}: low must be less than high (use direction if lower is better)")
+
+
+def _check_pool(name: str, reward: Reward, source: str) -> None:
+    if bool(reward.members) != bool(reward.pool):
+        fix = "add `pool: mean`, min or mean-sd" if reward.members else "list the scorers, as in `scorer: [a, b]`"
+        raise ConfigError(f"{source}: {name}: several scorers and `pool:` belong together; {fix}")
+    if reward.members and len({*reward.members}) < max(2, len(reward.members)):
+        raise ConfigError(f"{source}: {name}: a pool needs two different scorers or more")
 
 
 def _check_options(name: str, options: Mapping[str, Any], source: str) -> None:

@@ -25,18 +25,18 @@ def find(name: str, reward: Reward, beside: Path) -> Scorer:
     given = reward.for_scorer()
     if reward.column:
         return _create(name, Column, reward.column, given)
-    kind, _, argument = reward.scorer.partition(":")
+    kind, _, argument = reward.single.partition(":")
     if kind in _ADDRESSES:
-        argument = reward.scorer
+        argument = reward.single
     known = scorer_names()
-    hosted = None if kind in known else find_reward_model(reward.scorer, beside)
+    hosted = None if kind in known else find_reward_model(reward.single, beside)
     if hosted:
         return _create(
             name, resolve(SCORERS["binary"]), _deployed(name, hosted), {"base_url": hosted.base_url, **given}
         )
-    folders = Path(reward.scorer), beside / reward.scorer
+    folders = Path(reward.single), beside / reward.single
     if kind not in known and (reward.by_path or any((folder / "config.json").is_file() for folder in folders)):
-        kind, argument = "hf", reward.scorer
+        kind, argument = "hf", reward.single
     if kind in SCORERS:
         given |= {"rubric": beside / Path(given["rubric"]).expanduser()} if "rubric" in given else {}
         if kind == "hf" and given.get("input", "").endswith(TEMPLATE):
@@ -47,8 +47,8 @@ def find(name: str, reward: Reward, beside: Path) -> Scorer:
     if kind in known and argument:
         raise ConfigError(f"{name}: scorer '{kind}' accepts nothing after its name; set its parameters in `options:`")
     if kind not in known and not argument:
-        raise ConfigError(f"{name}: unknown scorer {reward.scorer!r}{did_you_mean(reward.scorer, known)}")
-    return _create(name, PythonFunction, known.get(kind, reward.scorer), {"beside": beside, **given})
+        raise ConfigError(f"{name}: unknown scorer {reward.single!r}{did_you_mean(reward.single, known)}")
+    return _create(name, PythonFunction, known.get(kind, reward.single), {"beside": beside, **given})
 
 
 def _create(name: str, factory: Any, argument: str, given: Mapping[str, Any]) -> Scorer:

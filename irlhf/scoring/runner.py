@@ -16,6 +16,7 @@ from irlhf.policy.recorded_rewards import scorer_identity
 from irlhf.policy.rewards_file import Reward, refuse_all
 from irlhf.scoring.cache import Cache, Replies, key
 from irlhf.scoring.lookup import find
+from irlhf.scoring.pooled_scorers import member_names, with_members
 from irlhf.scoring.scorers.base import BatchScorer, CountingScorer, Failure, Reply, Scorer, Traits
 
 Answer = Mapping[str, float]  # reward name → raw reward
@@ -90,7 +91,7 @@ def _label(label: str, reply: Reply, traits: Traits) -> str | Failure:
 def scorer_groups(wanted: Mapping[str, Reward], beside: Path) -> list[ScorerGroup]:
     """Return the scorers of these rewards, without duplicates. Raises ConfigError with all mistakes."""
     shared: dict[str, dict[str, Reward]] = {}
-    for name, reward in wanted.items():
+    for name, reward in with_members(wanted).items():
         shared.setdefault(reward.asks, {})[name] = reward
     groups: list[ScorerGroup] = []
     problems: list[str] = []
@@ -114,12 +115,12 @@ def scorer_groups(wanted: Mapping[str, Reward], beside: Path) -> list[ScorerGrou
     return groups
 
 
-def scorer_identities(groups: Sequence[ScorerGroup]) -> dict[str, str]:
-    """Return the identity of each reward's scorer, by the name of the reward."""
+def scorer_identities(rewards: Mapping[str, Reward], groups: Sequence[ScorerGroup]) -> dict[str, str]:
+    """Return the identity of each reward's scorer, by the name of the reward. A pool has that of all its scorers."""
+    states = {name: group.scorer.traits.identity for group in groups for name in group.rewards}
     return {
-        name: scorer_identity(reward, group.scorer.traits.identity)
-        for group in groups
-        for name, reward in group.rewards.items()
+        name: scorer_identity(reward, "\n".join(states[member] for member in member_names(name, reward)))
+        for name, reward in rewards.items()
     }
 
 

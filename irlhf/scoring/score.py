@@ -19,6 +19,7 @@ from irlhf.io.resumable import PARTIAL, ResumableWriter, RunManifest, beside, re
 from irlhf.policy.recorded_rewards import read_recorded
 from irlhf.policy.rewards_file import Reward, read_rewards
 from irlhf.scoring.cache import NAME, Cache
+from irlhf.scoring.pooled_scorers import pooled
 from irlhf.scoring.runner import AlreadyWritten, Answer, PoolRow, ScorerGroup, scorer_groups, scorer_identities
 from irlhf.scoring.scorers.base import Failure
 from irlhf.scoring.scorers.column import NOT_IN_SAMPLES, Column
@@ -53,7 +54,7 @@ def score(
     groups = scorer_groups(rewards_by_name, file.parent.resolve())
     recorded = read_recorded(source)
     if not settings.gold:
-        recorded = recorded.with_later(named, scorer_identities(groups))
+        recorded = recorded.with_later(named, scorer_identities(rewards_by_name, groups))
     manifest = replace(_manifest(source, rewards_by_name, groups, settings), recorded=recorded.to_json())
     cache = _cache(out, settings)
     with resumable_output(out, manifest) as writer:
@@ -69,7 +70,9 @@ def score(
                 closing(run_pools(_pools(source, settings, groups, writer), work, engine, advance)) as pools,
             ):
                 for example, answer in (pair for pool in pools for pair in zip(*pool, strict=True)):
-                    if isinstance(example, Example) and (row := _write(example, answer, settings, writer)):
+                    if isinstance(example, Example) and (
+                        row := _write(example, answer, rewards_by_name, settings, writer)
+                    ):
                         statistics.add(row)
                         notes["samples"] += bool(row.policy)
                         if not isinstance(row.completion, str) and not as_text(row.completion).strip():
@@ -164,7 +167,11 @@ def _stopped(example: Example, reason: str) -> str:
 
 
 def _write(
-    example: Example, answer: Answer | Failure, settings: ScoreSettings, writer: ResumableWriter
+    example: Example,
+    answer: Answer | Failure,
+    rewards_by_name: Mapping[str, Reward],
+    settings: ScoreSettings,
+    writer: ResumableWriter,
 ) -> Example | None:
     """Write the row with its rewards and return it, or reject it."""
     if isinstance(answer, Failure):
@@ -172,9 +179,11 @@ def _write(
             raise answer.error(_stopped(example, answer.reason))
         writer.reject(example.id, answer.reason, example.to_json())
         return None
+    values, spread = pooled(answer, rewards_by_name)
     if settings.gold:
-        row = replace(example, gold={**example.gold, **answer})
+        row = replace(example, gold={**example.gold, **values})
     else:
-        row = replace(example, rewards={**example.rewards, **answer})
+        spread = {name: number for name, number in example.spread.items() if name not in rewards_by_name} | spread
+        row = replace(example, rewards={**example.rewards, **values}, spread=spread)
     writer.write(row)
     return row
