@@ -41,6 +41,7 @@ _PICTURES = {
     "asking-reach.jsonl": "asking_reach",
     "quickstart.jsonl": "quickstart_tradeoff",
     "online-rounds.jsonl": "online_rounds",
+    "steering-tenths.jsonl": "steering_target_actual",
 }
 _UNITS = {
     "finetune": "finetune (completion tokens)",

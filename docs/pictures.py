@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from irlhf.plotting import rounds, style, tradeoff
+from irlhf.plotting import rounds, style, target_actual, tradeoff
 from irlhf.plotting.inputs import Rounds, RoundsArm
+from irlhf.policy.evaluation_file import checked_evaluation
 
 _CONTROLS = ("unguarded", "random-drop", "expert")  # runs of rounds in studies/online/rounds.yaml
 _ARMS = ("policy", "plain", "chosen-6", "top-6")  # at equal completion tokens
@@ -83,5 +84,27 @@ def online_rounds(result: Path) -> bytes:
             for name, key in (("online", "rounds"), *((arm, f"rounds-{arm}") for arm in _CONTROLS))
         ]
         figure = rounds.draw(Rounds(arms, {}))
+        assert figure
+        return style.rendered(figure, "png")
+
+
+def steering_target_actual(result: Path) -> bytes:
+    """Return the targets and actual rewards of the pretrained model of seed 0: likelihood, contrast, and guidance."""
+    shown = {
+        "likelihood alone": ("steering-hh.jsonl", {"objective": "likelihood", "seed": 0}),
+        "contrast": (result.name, {"objective": "contrast", "seed": 0}),
+        "contrast, guidance 2": ("steering-guidance.jsonl", {"against": "opposite", "weight": 2}),
+    }
+    policies = {}
+    for name, (file, cell) in shown.items():
+        path = result.with_name(file)
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        row = next(row for row in rows if cell.items() <= row["cell"].items())
+        (policy,) = checked_evaluation(row["results"]["tracking"], path)["policies"].values()
+        metrics = {reward: {**found, "points": []} for reward, found in policy["rewards"].items()}  # not kept
+        baseline = "likelihood" if name.startswith("likelihood") else ""
+        policies[name] = {**policy, "name": name, "baseline": baseline, "rewards": metrics}
+    with style.look():
+        figure = target_actual.draw({"policies": policies})
         assert figure
         return style.rendered(figure, "png")
