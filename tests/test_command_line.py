@@ -149,3 +149,54 @@ def test_a_terminal_never_meets_a_control_character_of_the_data(tmp_path: Path) 
     row = json.loads(shown)
     assert row["prompt"] == "a\u202eb\u009bc"
     assert not CONTROL_CHARACTERS.search(shown.decode().replace("\r\n", "\n"))
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("score a.jsonl --nosuch", "No such option: --nosuch; see `irlhf score --help`"),
+        ("score", "Missing argument 'EXAMPLES'; see `irlhf score --help`"),
+        ("score a b", "Got unexpected extra argument(s) (b); see `irlhf score --help`"),
+        (
+            "score a --limit -1",
+            "Invalid value for '--limit': Input should be greater than or equal to 0; see `irlhf score",
+        ),
+        ("scroe", "No such command 'scroe'. Did you mean 'score'?; see `irlhf --help`"),
+        ("--nosuch", "No such option: --nosuch; see `irlhf --help`"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(command: str, problem: str) -> None:
+    outcome = call(*command.split())
+    assert (outcome.code, outcome.err.count("\n"), outcome.out) == (2, 1, "")
+    assert outcome.err.startswith(f"irlhf: {problem}")
+
+
+@pytest.mark.parametrize("command", [(), ("jobs",)])
+def test_a_missing_command_shows_the_help(command: tuple[str, ...]) -> None:
+    outcome = call(*command)
+    assert outcome.code == 2
+    assert "Usage: " in outcome.out + outcome.err
+
+
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "prepare {} -o out.jsonl",
+        "score {} -r rewards.yaml -o out.jsonl",
+        "score rows.jsonl -r rewards.yaml -o {}",
+        "finetune {} -o policy",
+        "sample {} rows.jsonl -o out.jsonl",
+        "eval {} -o eval.json",
+        "plot {}",
+        "reward-model {}",
+    ],
+)
+def test_a_folder_in_place_of_a_file_is_one_line(command: str, folder: str) -> None:
+    Path("here").mkdir()
+    os.chdir("here")
+    Path("rewards.yaml").write_text("rewards: {short: {scorer: length}}\n")
+    write(Path("rows.jsonl"), [example(0)])
+    outcome = call(*command.format(folder).split())
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert names(Path.cwd()) == {"rewards.yaml", "rows.jsonl"}

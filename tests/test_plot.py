@@ -529,3 +529,9 @@ def test_mixes_are_bars_under_their_names() -> None:
     titles = [axis.get_title() for axis in figure.axes if axis.get_visible()]
     assert titles == ["kindness", "2 × kindness + detail", "kindness + detail", "kindness + 2 × detail", "detail"]
     assert len(figure.axes[0].patches) == 2 * 3  # a bar for each reward of each policy
+
+
+def test_a_missing_source_is_named_before_an_earlier_report(tmp_path: Path) -> None:
+    plot([write_evaluation(ONE)], "plots")
+    outcome = call("plot", "missing.json")
+    assert (outcome.code, outcome.err) == (2, "irlhf: missing.json: cannot be read (No such file or directory)\n")

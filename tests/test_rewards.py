@@ -39,7 +39,7 @@ def told(text: str, tmp_path: Path) -> str:
         ("gold: {a: {scorer: length}}", "missing key `rewards:`"),
         ("rewards: {}", "rewards: dictionary should have at least 1 item"),
         ("rewards: [a]", "rewards: input should be a valid dictionary"),
-        ("rewards: {a: length}", "rewards.a: input should be a valid dictionary"),
+        ("rewards: {a: length}", "rewards.a needs its settings in braces"),
         ("rewards: {a: {weight: 1}}", "a needs either `scorer:` or `column:`"),
         ("rewards: {a: {scorer: length, column: x}}", "a needs either `scorer:` or `column:`"),
         ("rewards: {a: {scorer: length}}\ngold: {a: {}}", "a needs either `scorer:` or `column:`"),

@@ -132,12 +132,14 @@ def test_one_of_several_numbers_is_named(label: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("scorer", "options", "error", "reason"),
     [
+        ("mymod:fn", {}, ConfigError, "scorer 'mymod:fn': no module 'mymod' in this folder or in that of rewards.yaml"),
+        ("sentimant:x", {}, ConfigError, "and none is installed; did you mean the scorer 'sentiment'?"),
         ("lenght", {}, ConfigError, "a: unknown scorer 'lenght'; did you mean 'length'?"),
         ("", {}, ConfigError, "needs either"),
         (":", {}, ConfigError, "unknown scorer ':'"),
         (":x", {}, ConfigError, "scorer ':x'"),
         ("..up:x", {}, ConfigError, "scorer '..up:x'"),
-        ("nowhere.to:be", {}, ConfigError, "No module named 'nowhere'"),
+        ("nowhere.to:be", {}, ConfigError, "no module 'nowhere.to' in this folder"),
         ("mine:wrods", {}, ConfigError, "module mine has no 'wrods'"),
         ("mine:NUMBER", {}, ConfigError, "neither a function nor a class"),
         ("mine:Offset", {"bye": 1}, ConfigError, "unexpected keyword argument 'bye'"),

@@ -12,20 +12,30 @@ from irlhf import __version__
 from irlhf.cli import eval as eval_command
 from irlhf.cli import finetune, init, jobs, plot, prepare, quickstart, reward_model, rounds, sample, score
 from irlhf.cli.command import Command, Group
-from irlhf.core.errors import IrlhfError, OutputError
+from irlhf.core.errors import ConfigError, IrlhfError, OutputError
 
 _INTERRUPTED = 128 + signal.SIGINT
 _PIPE_CLOSED = 128 + signal.SIGPIPE
+_UsageError: Any = typer.BadParameter.__base__  # of click, or of typer's copy of it
 _AGAIN = "stopped; the same command goes on from here"
 
 
 class ErrorReportingGroup(Group):
     """Shows what a user can mend as one line on stderr, with its exit code."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options before the command."""
+        try:
+            return super().parse_args(ctx, args)
+        except _UsageError as error:
+            raise _usage_exit(error) from error
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except _UsageError as error:
+            raise _usage_exit(error) from error
         except IrlhfError as error:
             _say_error(str(error))
             raise typer.Exit(error.exit_code) from error
@@ -39,6 +49,16 @@ class ErrorReportingGroup(Group):
         except OSError as error:  # what the system refused where nobody foresaw it, such as a name too long
             _say_error(f"{error.filename or 'disk'}: {error.strerror or error}")
             raise typer.Exit(OutputError.exit_code) from error
+
+
+def _usage_exit(error: Any) -> Exception:
+    """Print what is wrong on the command line, in one line, and return the exit. A missing command shows the help."""
+    problem = " ".join(error.format_message().split()).rstrip(".")
+    if not problem:
+        return error  # type: ignore[no-any-return]
+    below = error.ctx.command_path.removeprefix(error.ctx.find_root().command_path) if error.ctx else ""
+    _say_error(f"{problem}; see `irlhf{below} --help`")
+    return typer.Exit(ConfigError.exit_code)
 
 
 app = typer.Typer(

@@ -31,7 +31,8 @@ def read_all(paths: Sequence[Path]) -> tuple[list[Example], list[int]]:
 def _check(path: Path, example: Example, first: Example) -> None:
     kinds = f"samples, which have a 'policy', or preference pairs, whose labels are {CHOSEN} and {REJECTED}"
     if not example.policy and example.label not in (CHOSEN, REJECTED):
-        raise DataError(f"{path}: {example.id} has neither a 'policy' nor such a label; eval reads scored {kinds}")
+        problem = f"{example.id} has neither a 'policy' nor a label {CHOSEN} or {REJECTED}"
+        raise DataError(f"{path}: {problem}; eval reads scored {kinds}")
     if bool(example.policy) != bool(first.policy):
         raise DataError(
             f"{path}: {example.id} is of another kind than the rows before it; evaluate separately the {kinds}"

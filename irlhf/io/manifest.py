@@ -56,7 +56,7 @@ _KEYS = ("version", "command", "inputs", "settings", "counts")  # written even i
 
 def manifest_path(output: Path) -> Path:
     """Return the path of an output's manifest."""
-    return output.with_name(output.name + SUFFIX)
+    return output.parent / f"{output.name}{SUFFIX}"  # not with_name, which refuses the path "."
 
 
 def read_manifest(output: Path) -> Manifest:

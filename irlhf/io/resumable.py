@@ -248,7 +248,7 @@ def rejection(where: Where | str, reason: str, row: object) -> bytes:
 
 def beside(output: Path, suffix: str) -> Path:
     """Return the path of a file that accompanies the output."""
-    return output.with_name(output.name + suffix)
+    return output.parent / f"{output.name}{suffix}"  # not with_name, which refuses the path "."
 
 
 def _begin(writer: ResumableWriter, made: Manifest) -> None:
@@ -376,7 +376,7 @@ def digest_of(path: Path) -> str:
         return files.digest(path / "policy.json")
     inside = sorted([*path.glob("*.json"), *path.glob("*.jinja"), *path.glob("*.safetensors")])
     if not inside:
-        raise ConfigError(f"{path} is a folder without a model")
+        raise ConfigError(f"{path} is a folder without a model; name a file of rows, or the folder of a model")
     return hashlib.sha256("".join(files.digest(path) for path in inside).encode()).hexdigest()
 
 

@@ -36,13 +36,13 @@ def plot(sources: Sequence[str | Path], output: str | Path, settings: PlotSettin
     if folder == STREAM or (folder.exists() and not folder.is_dir()):
         raise ConfigError(f"{folder}: plots are written to a folder; name one with -o")
     check_output(folder, {})
-    _check_other_report(page, sources)
     data = PlotData()
     from irlhf.plotting.report import report
     from irlhf.plotting.style import look
 
     with look():
         runs = [run for source in sources if (run := _add(Path(source), data))]
+        _check_other_report(page, sources)
         if runs:  # several runs of rounds are compared in one plot
             together = Rounds([arm for run in runs for arm in run.arms], runs[0].evaluations)
             _add_plots(PlotInput(rounds=together), [*data.sources], data)

@@ -225,6 +225,8 @@ def _problem(entry: Any) -> str:
         return f"unknown key '{key}'{did_you_mean(str(entry['loc'][-1]), _known_keys(len(entry['loc'])))}"
     if key == "rewards" and entry["type"] == "missing":
         return "missing key `rewards:`"
+    if entry["type"] == "model_type" and len(entry["loc"]) == 2:
+        return f"{key} needs its settings in braces, such as {{scorer: length}} or {{column: helpfulness}}"
     if isinstance(entry["input"], bool):
         word = "true" if entry["input"] else "false"
         return f"{key} is {word}, because YAML reads yes, no, on and off so; write the word in quotation marks"

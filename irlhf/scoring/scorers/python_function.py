@@ -1,5 +1,6 @@
 """A Python function or class as a scorer, from a module beside the rewards.yaml or an installed package."""
 
+import difflib
 import importlib
 import inspect
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 from irlhf.core.errors import BackendError, ConfigError, IrlhfError
 from irlhf.core.example import Example
-from irlhf.core.registry import SCORERS, did_you_mean
+from irlhf.core.registry import SCORERS
 from irlhf.scoring.scorers.base import Failure, Reply, Traits
 
 
@@ -70,8 +71,15 @@ def _import(import_path: str, beside: Path) -> Any:
     module, _, attribute = import_path.partition(":")
     try:
         loaded = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0] and error.name != module:  # an import inside the module
+            raise ConfigError(f"scorer '{import_path}': {_error_line(error)}") from error
+        near = difflib.get_close_matches(module, SCORERS, n=1)
+        meant = f"; did you mean the scorer '{near[0]}'?" if near else ""
+        problem = f"no module '{module}' in this folder or in that of rewards.yaml, and none is installed{meant}"
+        raise ConfigError(f"scorer '{import_path}': {problem}") from error
     except Exception as error:  # user code can raise any exception
-        raise ConfigError(f"scorer '{import_path}': {_error_line(error)}{did_you_mean(module, SCORERS)}") from error
+        raise ConfigError(f"scorer '{import_path}': {_error_line(error)}") from error
     if not hasattr(loaded, attribute):
         raise ConfigError(f"module {module} has no '{attribute}'")
     return getattr(loaded, attribute)
