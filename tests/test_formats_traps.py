@@ -59,7 +59,7 @@ def test_values_beyond_the_depth_limit_are_rejected_or_kept_as_text() -> None:
 
 def test_hh_prefixes_that_differ() -> None:
     found = prepared(like("hh", rejected="\n\nHuman: Why is it red?\n\nAssistant: It is painted."))
-    assert [row["group"] for row in found] == ["raw-0a", "raw-0b"]
+    assert len({row["group"] for row in found}) == 2
     assert noted(found) == [[DIFFER], [DIFFER]]
 
 

@@ -138,7 +138,7 @@ def test_a_row_of_no_kind_is_an_error_that_says_what_eval_reads(label: str) -> N
     write(Path("scored.jsonl"), [*pairs(2), example(7, label=label, rewards={"r": 1.0})])
     outcome = call("eval", "scored.jsonl")
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
-    assert "e7 has neither a 'policy' nor such a label" in outcome.err
+    assert "e7 has neither a 'policy' nor a label chosen or rejected" in outcome.err
     assert "samples, which have a 'policy', or preference pairs" in outcome.err
 
 

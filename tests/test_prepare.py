@@ -12,6 +12,8 @@ import pytest
 from helpers import IRLHF, Row, call, example, names, process, read, slow_after, wait_until, write
 
 from irlhf.core.errors import BackendError, ConfigError, DataError
+from irlhf.core.example import from_json
+from irlhf.core.pairs import pairs_of
 from irlhf.data import parallel
 from irlhf.data.prepare import prepare
 from irlhf.data.settings import PrepareSettings
@@ -47,7 +49,8 @@ def test_a_transcript_is_divided_at_its_last_answer() -> None:
     assert [(turn["role"], turn["content"]) for turn in chosen["prompt"]] == turns
     assert (chosen["id"], chosen["label"], chosen["completion"]) == ("raw-0a", "chosen", "Yes, one size up.")
     assert (other["id"], other["label"], other["completion"]) == ("raw-0b", "rejected", "No.")
-    assert chosen["group"] == other["group"] == "raw-0"
+    assert chosen["group"] == other["group"]
+    assert chosen["pair"] == other["pair"] == "raw-0"
     assert chosen["split"] == other["split"]
     assert chosen["source"] == "raw"
 
@@ -60,7 +63,18 @@ def test_an_answer_of_several_paragraphs_survives() -> None:
 def test_prompts_that_differ_get_groups_of_their_own() -> None:
     row = pair(" Yes.", " No.")
     row["rejected"] = row["rejected"].replace("larger", "smaller")
-    assert [one["group"] for one in prepared([row])] == ["raw-0a", "raw-0b"]
+    one, other = prepared([row])
+    assert one["group"] != other["group"]
+    assert (one["pair"], other["pair"]) == ("raw-0a", "raw-0b")
+
+
+def test_pairs_with_equal_prompts_share_a_group_and_stay_pairs() -> None:
+    rows = prepared([pair(" Yes.", " No."), pair(" Maybe.", " Never.")])
+    assert len({row["group"] for row in rows}) == 1
+    found, counts = pairs_of([from_json(row, "raw") for row in rows])
+    sides = [(each.chosen.completion, each.rejected.completion) for each in found]
+    assert sides == [("Yes.", "No."), ("Maybe.", "Never.")]
+    assert counts["pairs"] == 2
 
 
 def test_an_empty_completion_is_set_aside_with_its_reason() -> None:
@@ -74,7 +88,7 @@ def test_an_empty_completion_is_set_aside_with_its_reason() -> None:
 def test_further_columns_of_a_pair_are_kept() -> None:
     found = prepared([pair(" Yes.", " No.", margin=1.5, id="q7", split="test")])
     assert [one["margin"] for one in found] == [1.5, 1.5]
-    assert [(one["id"], one["group"], one["split"]) for one in found] == [("q7a", "q7", "test"), ("q7b", "q7", "test")]
+    assert [(one["id"], one["pair"], one["split"]) for one in found] == [("q7a", "q7", "test"), ("q7b", "q7", "test")]
 
 
 def test_messages_end_with_the_completion() -> None:
@@ -317,7 +331,7 @@ def test_stdin_is_read_packed_or_not(pack: Any) -> None:
 
 def test_one_row_of_real_shape_is_the_documented_record() -> None:
     first, _ = prepared([pair(" Yes.", " No.")])
-    assert list(first) == ["id", "prompt", "completion", "group", "label", "split", "source"]
+    assert list(first) == ["id", "prompt", "completion", "group", "label", "split", "source", "pair"]
 
 
 @pytest.fixture

@@ -71,7 +71,13 @@ def test_empty_completions_are_set_aside_by_number(pairs: tuple[str, list[Row], 
 
 def test_pairs_whose_prompts_differ_are_parted(pairs: tuple[str, list[Row], list[Row]]) -> None:
     name, examples, _ = pairs
-    assert {number(row) for row in examples if row["group"] == row["id"]} == DIRT[name]["differ"]
+    assert {number(row) for row in examples if row["pair"] == row["id"]} == DIRT[name]["differ"]
+
+
+def test_equal_prompts_of_several_pairs_share_a_group(pairs: tuple[str, list[Row], list[Row]]) -> None:
+    _, examples, _ = pairs
+    groups = {(json.dumps(row["prompt"]), row["group"]) for row in examples}
+    assert len(groups) == len({prompt for prompt, _ in groups}) == len({group for _, group in groups})
 
 
 def test_pairs_that_are_equal_are_kept(pairs: tuple[str, list[Row], list[Row]]) -> None:
@@ -188,7 +194,7 @@ def test_the_data_set_is_one_type_a_column_to_its_loader(better: Path, name: str
     import pyarrow.json
 
     text, message = pyarrow.string(), pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())])
-    texts = ("id", "completion", "group", "label", "split", "source")
+    texts = ("id", "completion", "group", "label", "split", "source", "pair")
     types = {**dict.fromkeys(texts, text), "prompt": pyarrow.list_(message), "noted": pyarrow.list_(text)}
     types |= dict.fromkeys(("user_turns", "source_row"), pyarrow.int64())
     loaded = pyarrow.json.read_json(better / f"{name}-base.test.jsonl")

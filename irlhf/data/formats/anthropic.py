@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from irlhf.core.errors import DataError
-from irlhf.core.example import CHOSEN, REJECTED, Example, from_json
+from irlhf.core.example import CHOSEN, PAIR, REJECTED, Example, from_json
 from irlhf.data.formats.base import Format, Rejected, Row
 from irlhf.data.formats.helpers import CUT, DIFFER, EQUAL, NOTED, Candidate, examples_of, identifier, notes, own_keys
 from irlhf.data.transcripts import ASSISTANT, HUMAN, answer_of, is_transcript, messages_of
@@ -34,8 +34,8 @@ def _is_hh(fields: dict[str, Any]) -> bool:
 def _read_hh(row: Row, source: str) -> Iterator[Example | Rejected]:
     """Yield the chosen and the rejected completion; empty ones are rejected.
 
-    If the prompts differ, each completion keeps its own prompt and gets its own group, so that the two are not
-    compared.
+    The prompt decides the group. If the prompts differ, each completion keeps its own prompt and has its own `pair`, so
+    that the two are not compared.
     """
     pair = {side: divide(row, side) for side in _ID_SUFFIXES}
     same_prompt = pair[CHOSEN][0] == pair[REJECTED][0]
@@ -56,8 +56,8 @@ def _read_hh(row: Row, source: str) -> Iterator[Example | Rejected]:
             "id": f"{row_id}{suffix}",
             "prompt": turns[side],
             "completion": completion,
-            "group": row_id if same_prompt else f"{row_id}{suffix}",
             "label": side,
+            PAIR: row_id if same_prompt else f"{row_id}{suffix}",
             **({NOTED: noted} if noted else {}),
         }
         yield from_json({"source": source, **own_keys(rest), **known}, row.where)
