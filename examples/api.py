@@ -9,9 +9,7 @@ import sys
 from pathlib import Path
 
 import irlhf
-from irlhf.data.settings import PrepareSettings
-from irlhf.sampling.settings import SampleSettings
-from irlhf.training.settings import FinetuneSettings
+from irlhf import FinetuneSettings, PrepareSettings, SampleSettings
 
 
 def main(source: str) -> None:

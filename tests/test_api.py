@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import irlhf
+from irlhf.core.errors import ConfigError
 from irlhf.core.registry import FORMATS, PICTURES, SCORERS, resolve
 
 NAMES = ("prepare", "score", "finetune", "sample", "eval", "plot", "reward_model", "run_rounds")
@@ -43,6 +44,27 @@ def test_the_package_lists_its_functions_and_refuses_other_names() -> None:
     assert {"eval", "finetune", "plot", "prepare", "sample", "score", "__version__"} <= set(dir(irlhf))
     with pytest.raises(AttributeError, match="no attribute 'scores'"):
         _ = irlhf.scores
+
+
+@pytest.mark.parametrize(
+    "name", ["PrepareSettings", "ScoreSettings", "FinetuneSettings", "SampleSettings", "EvalSettings", "PlotSettings"]
+)
+def test_the_package_offers_the_settings_of_its_functions(name: str) -> None:
+    assert inspect.isclass(getattr(irlhf, name))
+    assert name in dir(irlhf)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"target": "kindness=0.9"}, r"pass a tuple, as in target=\('kindness=0.9',\)"),
+        ({"n": 0}, "n is 0; it must be at least 1"),
+        ({"temperature": -1}, "temperature is -1; it must be at least 0"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        irlhf.SampleSettings(**settings)
 
 
 @pytest.mark.parametrize("door", [*FORMATS.values(), *PICTURES.values(), *SCORERS.values()])

@@ -55,6 +55,14 @@ def test_a_template_of_descriptions_warns_of_rewards_without_one(
     assert "description" not in capsys.readouterr().err
 
 
+def test_the_terms_of_a_sum_are_shown_with_their_size(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("r.yaml").write_text("combine: sum\nrewards: {a: {column: a, weight: 2}, b: {column: b}}\n")
+    read_training(scored, FinetuneSettings(template="reward-end", rewards="r.yaml"))
+    a, b = ([row["rewards"][name] for row in read(scored)] for name in "ab")
+    terms = f"2 × a (mean {fmean(a):.3g}, sd {pstdev(a):.3g}) + 1 × b (mean {fmean(b):.3g}, sd {pstdev(b):.3g})"
+    assert f"the line `reward` is the sum of {terms}, each in standard deviations" in capsys.readouterr().err
+
+
 def test_rows_of_all_splits_are_accounted_for(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     splits = ["train"] * 300 + ["validation"] * 60 + ["test"] * 40
     write(scored, [{**row, "split": split} for row, split in zip(read(scored), splits, strict=True)])

@@ -130,8 +130,8 @@ def _draw_labels(axis: Any, panel: _Panel) -> None:
             if crowded(figure["value"], cost, side) and not crowded(figure["value"], cost, -side):
                 side = -side
             text = {"ha": "center", "va": "center", "fontsize": 10.5}
-            place = {"textcoords": "offset points", "xytext": (0, 13 * side)}
-            axis.annotate(label, (figure["value"], cost), **place, **text)
+            placement = {"textcoords": "offset points", "xytext": (0, 13 * side)}
+            axis.annotate(label, (figure["value"], cost), **placement, **text)
 
 
 def _draw_bars(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from irlhf.core.errors import ConfigError
 from irlhf.core.example import TRAIN, VALIDATION
 from irlhf.policy.escaping import ESCAPED
 
@@ -67,6 +68,14 @@ class SampleSettings:
     precision: str = "auto"
     against: str = NOTHING
     on_bad_row: str = "stop"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.target, str):
+            raise ConfigError(f"target={self.target!r} is a text; pass a tuple, as in target=({self.target!r},)")
+        if self.n < 1:
+            raise ConfigError(f"n is {self.n}; it must be at least 1")
+        if self.temperature < 0:
+            raise ConfigError(f"temperature is {self.temperature}; it must be at least 0")
 
     @property
     def decoding(self) -> dict[str, float]:

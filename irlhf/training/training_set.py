@@ -214,6 +214,8 @@ def read_training(source: Path, settings: FinetuneSettings) -> TrainingSet:
     counts["rows"], counts["validation rows"] = len(train), len(validation)
     training = TrainingSet(train, validation, specs, counts, summed, like, recorded.scorers)
     _report(training, settings)
+    if summed and not like:
+        _report_sum(training)
     return training
 
 
@@ -235,6 +237,18 @@ def _read_splits(
         else:
             (validation if example.split == VALIDATION else train).append(example)
     return train, validation, counts
+
+
+def _report_sum(training: TrainingSet) -> None:
+    """Print the terms of `combine: sum` with the mean and the standard deviation of each in the training rows."""
+    terms = []
+    for name, spec in training.specs.items():
+        raw = [row.rewards[name] for row in training.train if name in row.rewards]
+        terms.append(f"{spec.weight:g} × {name} (mean {fmean(raw):.3g}, sd {pstdev(raw):.3g})")
+    console.note(
+        f"the line `{SUM}` is the sum of {' + '.join(terms)}, each in standard deviations from its mean, whatever its"
+        " unit; `weight:` in rewards.yaml changes their shares"
+    )
 
 
 def _report(training: TrainingSet, settings: FinetuneSettings) -> None:
