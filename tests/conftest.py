@@ -3,12 +3,14 @@
 import gc
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fuzz import Watch
+    from openai_server import OpenAIServer
 
 # Before anything imports the program: plain output of a fixed width, one thread, no network. Ray, which reads its
 # settings when it is imported, listens to this machine alone, without a token, and reports nothing.
@@ -47,6 +49,25 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", None) or "").startswith(f"{tmp_path}{os.sep}"):
             del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def running() -> "Iterator[OpenAIServer]":
+    """A host with OpenAI's fine-tuning API, for all tests of a file."""
+    from openai_server import hosting
+
+    with hosting() as server:
+        yield server
+
+
+@pytest.fixture
+def host(running: "OpenAIServer", monkeypatch: pytest.MonkeyPatch) -> "OpenAIServer":
+    """The host without jobs; waits of this process take a thousandth of their time."""
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds * 0.001))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-55b1f")
+    running.begin()
+    return running
 
 
 @pytest.fixture

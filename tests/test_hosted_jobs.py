@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from urllib.request import urlopen
 import pytest
 from helpers import CANARY, Forks, Outcome, example, names, process, wait_until, write
 from openai_routes import error
-from openai_server import BASE, Fault, OpenAIServer, hosting
+from openai_server import BASE, Fault, OpenAIServer
 
 from irlhf.core.errors import DataError
 from irlhf.policy.policy_file import read_policy
@@ -27,12 +27,6 @@ from irlhf.training.hosted.job_submission import JobRecord, read_job_record, wri
 pytestmark = pytest.mark.timeout(60)
 
 DATA, CONFIG, BACKEND, OUTPUT, STOPPED, ENDED, KILLED = 1, 2, 3, 4, 130, 143, -signal.SIGKILL
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[OpenAIServer]:
-    with hosting() as server:
-        yield server
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ import pty
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date, timedelta
 from importlib import import_module
@@ -17,7 +15,7 @@ from typing import Any
 
 import pytest
 from helpers import IRLHF, Outcome, Row, call, example, names, read, wait_until, write
-from openai_server import BASE, OpenAIServer, hosting
+from openai_server import BASE, OpenAIServer
 
 from irlhf.openai_api.token_count import TokenCounter
 from irlhf.policy.policy_file import read_policy
@@ -26,21 +24,6 @@ from irlhf.training.hosted.training_file import estimates
 from irlhf.training.settings import FinetuneSettings
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[OpenAIServer]:
-    with hosting() as server:
-        yield server
-
-
-@pytest.fixture
-def host(running: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> OpenAIServer:
-    sleep = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds * 0.001))
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-55b1f")
-    running.begin()
-    return running
 
 
 def rows(count: int = 40, **fields: Any) -> list[Row]:

@@ -1,14 +1,13 @@
 """finetune --objective ra-dpo at a host and as a file: pairs in OpenAI's preference format."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import Row, call, names, read, write
-from openai_server import BASE, OpenAIServer, hosting
+from openai_server import BASE, OpenAIServer
 
 from irlhf.policy.policy_file import read_policy
 from irlhf.training.settings import RA_DPO, FinetuneSettings
@@ -19,21 +18,6 @@ from irlhf.training.training_set import read_training
 pytestmark = pytest.mark.timeout(60)
 
 PROMPTS = 20  # of which 4 are held out
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[OpenAIServer]:
-    with hosting() as server:
-        yield server
-
-
-@pytest.fixture
-def host(running: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> OpenAIServer:
-    sleep = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds * 0.001))
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-55b1f")
-    running.begin()
-    return running
 
 
 def rows(each: int = 2) -> list[Row]:

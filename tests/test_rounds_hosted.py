@@ -3,13 +3,12 @@
 import json
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, SupportsIndex
 
 import pytest
 from helpers import CANARY, Forks, Outcome, examples, names, read, slow_after, write
-from openai_server import BASE, Fault, OpenAIServer, hosting
+from openai_server import BASE, Fault, OpenAIServer
 
 from irlhf.policy.policy_file import read_policy
 
@@ -24,12 +23,6 @@ gold:
   short: {scorer: length, direction: lower}
 """
 LINE = ("--rounds", 2, "--prompts", 8, "--samples", 4, "--eval-prompts", 4, "--max-tokens", 8)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[OpenAIServer]:
-    with hosting() as server:
-        yield server
 
 
 @pytest.fixture

@@ -50,9 +50,7 @@ def evaluate(
     ] = "",
     output: Annotated[
         Path,
-        typer.Option(
-            "-o", "--output", help="Where to write; - is stdout.", metavar="FILE", rich_help_panel=options.OUTPUT
-        ),
+        options.output_option("-o", "--output", help="Where to write; - is stdout.", metavar="FILE"),
     ] = Path("eval.json"),
     json_: options.Json = False,
     quiet: options.Quiet = False,

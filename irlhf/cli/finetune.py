@@ -31,37 +31,21 @@ def finetune(
     rewards: options.Rewards = "",
     template: Annotated[
         str,
-        typer.Option(
+        options.request_option(
             help="How rewards are written into the prompt: a name or a YAML file. \\[reward-end]",
             metavar="NAME",
-            rich_help_panel=options.REQUEST,
             autocompletion=completion.templates,
         ),
     ] = "",
     keep_scales_of: Annotated[
         str,
-        typer.Option(
-            help="Keep the scales and the template of this policy.",
-            metavar="FOLDER",
-            rich_help_panel=options.REQUEST,
-        ),
+        options.request_option(help="Keep the scales and the template of this policy.", metavar="FOLDER"),
     ] = "",
     baseline: Annotated[
         str,
-        typer.Option(
-            help="Train a baseline instead: plain, chosen, top or prompted.",
-            metavar="NAME",
-            rich_help_panel=options.REQUEST,
-        ),
+        options.request_option(help="Train a baseline instead: plain, chosen, top or prompted.", metavar="NAME"),
     ] = "",
-    model: Annotated[
-        str,
-        typer.Option(
-            help="Base model: a folder, a hub id, tiny, or openai:NAME at a host.",
-            metavar="MODEL",
-            rich_help_panel=options.TRAINING,
-        ),
-    ] = "tiny",
+    model: options.BaseModel = "tiny",
     objective: options.Objective = "likelihood",
     contrast: options.Contrast = None,
     beta: options.Beta = 0.1,
@@ -77,11 +61,7 @@ def finetune(
     no_merge: options.NoMerge = False,
     keep_best: Annotated[
         bool,
-        typer.Option(
-            "--keep-best",
-            help="Keep the checkpoint with the most steering information.",
-            rich_help_panel=options.TRAINING,
-        ),
+        options.training_option("--keep-best", help="Keep the checkpoint with the most steering information."),
     ] = False,
     precision: options.Precision = "auto",
     report_to: options.ReportTo = "none",
@@ -98,9 +78,7 @@ def finetune(
     no_wait: options.NoWait = False,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o", "--output", help="Folder of the policy. \\[policy]", metavar="FOLDER", rich_help_panel=options.OUTPUT
-        ),
+        options.output_option("-o", "--output", help="Folder of the policy. \\[policy]", metavar="FOLDER"),
     ] = None,
     render_only: options.RenderOnly = False,
     preview: options.Preview = 0,

@@ -36,12 +36,7 @@ Output = Annotated[
 ]
 Host = Annotated[
     str,
-    typer.Option(
-        "--host",
-        metavar="FILE",
-        help="YAML file of the host, if the job was begun with one.",
-        rich_help_panel=options.SERVER,
-    ),
+    options.server_option("--host", metavar="FILE", help="YAML file of the host, if the job was begun with one."),
 ]
 
 

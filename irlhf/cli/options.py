@@ -33,79 +33,113 @@ class ExecutorName(StrEnum):
     ray = "ray"
 
 
-Limit = Annotated[
-    int, typer.Option("--limit", show_default=False, min=0, metavar="N", help="Use only the first N rows; 0 uses all.")
-]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, metavar="N", help="Seed of every random draw.")]
+def request_option(*names: str, **settings: Any) -> Any:
+    """Return an option of the panel "What to request"."""
+    return typer.Option(*names, rich_help_panel=REQUEST, **settings)
+
+
+def sampling_option(*names: str, metavar: str = "N", **settings: Any) -> Any:
+    """Return an option of the panel "Sampling"."""
+    return typer.Option(*names, metavar=metavar, rich_help_panel=SAMPLING, **settings)
+
+
+def training_option(*names: str, metavar: str = "N", **settings: Any) -> Any:
+    """Return an option of the panel "Training"."""
+    return typer.Option(*names, metavar=metavar, rich_help_panel=TRAINING, **settings)
+
+
+def server_option(*names: str, **settings: Any) -> Any:
+    """Return an option of the panel "Server"."""
+    return typer.Option(*names, rich_help_panel=SERVER, **settings)
+
+
+def output_option(*names: str, **settings: Any) -> Any:
+    """Return an option of the panel "Output"."""
+    return typer.Option(*names, rich_help_panel=OUTPUT, **settings)
+
+
+# ── options that stand in another panel in some commands ────────────────────────────────────────────────────────────
+
+
+def _seed(panel: str | None = None) -> Any:
+    help = "Seed of every random draw."
+    return typer.Option("--seed", min=0, max=2**32 - 1, metavar="N", help=help, rich_help_panel=panel)
+
+
+def _limit(panel: str | None = None, what: str = "rows") -> Any:
+    help = f"Use only the first N {what}; 0 uses all."
+    return typer.Option("--limit", show_default=False, min=0, metavar="N", help=help, rich_help_panel=panel)
+
+
+def _shard(panel: str | None = None) -> Any:
+    help = "Do part I of N only; cat joins the outputs of all parts."
+    return typer.Option("--shard", metavar="I/N", help=help, rich_help_panel=panel)
+
+
+def _executor(panel: str | None = None) -> Any:
+    help = "Work in this process (local) or on a Ray cluster (ray)."
+    return typer.Option("--executor", metavar="NAME", help=help, rich_help_panel=panel)
+
+
+def _workers(panel: str | None = None) -> Any:
+    help = "Workers of --executor ray; 0 starts as many as fit."
+    return typer.Option("--workers", show_default=False, min=0, metavar="N", help=help, rich_help_panel=panel)
+
+
+Seed = Annotated[int, _seed()]
+TrainingSeed = Annotated[int, _seed(TRAINING)]
+SamplingSeed = Annotated[int, _seed(SAMPLING)]
+Limit = Annotated[int, _limit()]
+TrainingLimit = Annotated[int, _limit(TRAINING)]
+SamplingLimit = Annotated[int, _limit(SAMPLING, "prompts")]
+Shard = Annotated[str, _shard()]
+SamplingShard = Annotated[str, _shard(SAMPLING)]
+Executor = Annotated[ExecutorName, _executor()]
+SamplingExecutor = Annotated[ExecutorName, _executor(SAMPLING)]
+Workers = Annotated[int, _workers()]
+SamplingWorkers = Annotated[int, _workers(SAMPLING)]
+
+# ── options of all commands ─────────────────────────────────────────────────────────────────────────────────────────
+
 Json = Annotated[
     bool,
-    typer.Option(
-        "--json",
-        help="Print the summary as JSON on stdout; on stderr if the rows go to stdout.",
-        rich_help_panel=OUTPUT,
-    ),
+    output_option("--json", help="Print the summary as JSON on stdout; on stderr if the rows go to stdout."),
 ]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print warnings and errors only.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[bool, output_option("-q", "--quiet", help="Print warnings and errors only.")]
 OnBadRow = Annotated[
     BadRow,
     typer.Option(
         "--on-bad-row", metavar="stop|skip", help="Stop at the first bad row, or set it aside with its reason."
     ),
 ]
-Shard = Annotated[
-    str,
-    typer.Option("--shard", metavar="I/N", help="Do part I of N only; cat joins the outputs of all parts."),
-]
-Executor = Annotated[
-    ExecutorName,
-    typer.Option("--executor", metavar="NAME", help="Work in this process (local) or on a Ray cluster (ray)."),
-]
-Workers = Annotated[
-    int,
-    typer.Option(
-        "--workers", show_default=False, min=0, metavar="N", help="Workers of --executor ray; 0 starts as many as fit."
-    ),
-]
 ApiKeyEnv = Annotated[
     str,
-    typer.Option(
-        "--api-key-env",
-        metavar="NAME",
-        help="Environment variable that holds the API key. \\[OPENAI_API_KEY]",
-        rich_help_panel=SERVER,
+    server_option(
+        "--api-key-env", metavar="NAME", help="Environment variable that holds the API key. \\[OPENAI_API_KEY]"
     ),
 ]
 ServedName = Annotated[
     str,
-    typer.Option(
-        "--served-name",
-        metavar="NAME",
-        help="Name of the model at the server. \\[its only model]",
-        rich_help_panel=SERVER,
-    ),
+    server_option("--served-name", metavar="NAME", help="Name of the model at the server. \\[its only model]"),
 ]
 
 # ── training, in finetune, reward-model and rounds ──────────────────────────────────────────────────────────────────
 
 Rewards = Annotated[
     str,
-    typer.Option(
-        "-r",
-        "--rewards",
-        metavar="FILE",
-        help="rewards.yaml with the direction, weight and scale of each reward.",
-        rich_help_panel=REQUEST,
+    request_option(
+        "-r", "--rewards", metavar="FILE", help="rewards.yaml with the direction, weight and scale of each reward."
     ),
 ]
 
 
-def _training(*names: str, help: str, metavar: str = "N", **settings: Any) -> Any:
-    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=TRAINING, **settings)
-
-
+BaseModel = Annotated[
+    str,
+    training_option("--model", help="Base model: a folder, a hub id, tiny, or openai:NAME at a host.", metavar="MODEL"),
+]
 Objective = Annotated[
     str,
-    _training(
+    training_option(
         "--objective",
         metavar="NAME",
         help="likelihood, contrast (over targets) or ra-dpo (reward-augmented DPO).",
@@ -114,33 +148,41 @@ Objective = Annotated[
 ]
 Contrast = Annotated[
     list[str] | None,
-    _training(
+    training_option(
         "--contrast",
         metavar="KEY=V",
         help="A setting of the contrast: weight, alternatives, one-reward or whole-targets; repeatable.",
     ),
 ]
-Beta = Annotated[float, _training("--beta", min=0, help="Strength of the tie of ra-dpo to the base model.")]
+Beta = Annotated[float, training_option("--beta", min=0, help="Strength of the tie of ra-dpo to the base model.")]
 Epochs = Annotated[
     float,
-    _training("--epochs", show_default=False, min=0, max=10_000, help="Passes over the rows; 0 chooses by the model."),
+    training_option(
+        "--epochs", show_default=False, min=0, max=10_000, help="Passes over the rows; 0 chooses by the model."
+    ),
 ]
 LearningRate = Annotated[
     float,
-    _training("--learning-rate", show_default=False, min=0, max=1, help="Peak learning rate; 0 chooses by the model."),
+    training_option(
+        "--learning-rate", show_default=False, min=0, max=1, help="Peak learning rate; 0 chooses by the model."
+    ),
 ]
-Batch = Annotated[int, _training("--batch", min=1, help="Rows, or pairs, in each training step.")]
+Batch = Annotated[int, training_option("--batch", min=1, help="Rows, or pairs, in each training step.")]
 Context = Annotated[
     int,
-    _training("--context", show_default=False, min=0, help="Most tokens of a row; 0 takes the context of the model."),
+    training_option(
+        "--context", show_default=False, min=0, help="Most tokens of a row; 0 takes the context of the model."
+    ),
 ]
 Drop = Annotated[
     float,
-    _training("--drop", min=0, max=0.99, metavar="SHARE", help="Probability that a reward line is left out of a row."),
+    training_option(
+        "--drop", min=0, max=0.99, metavar="SHARE", help="Probability that a reward line is left out of a row."
+    ),
 ]
 DropAll = Annotated[
     float,
-    _training(
+    training_option(
         "--drop-all",
         show_default=False,
         min=0,
@@ -151,12 +193,14 @@ DropAll = Annotated[
 ]
 DropCut = Annotated[
     bool,
-    _training("--drop-cut", metavar="", help="Leave out completions that the limit on new tokens cut off."),
+    training_option("--drop-cut", metavar="", help="Leave out completions that the limit on new tokens cut off."),
 ]
-Accumulate = Annotated[int, _training("--accumulate", min=1, help="Parts in which a step is computed, to save memory.")]
+Accumulate = Annotated[
+    int, training_option("--accumulate", min=1, help="Parts in which a step is computed, to save memory.")
+]
 Lora = Annotated[
     int,
-    _training(
+    training_option(
         "--lora",
         show_default=False,
         min=0,
@@ -166,52 +210,39 @@ Lora = Annotated[
     ),
 ]
 NoMerge = Annotated[
-    bool, _training("--no-merge", metavar="", help="Save the LoRA weights alone instead of merging them.")
-]
-TrainingSeed = Annotated[int, _training("--seed", min=0, max=2**32 - 1, help="Seed of every random draw.")]
-TrainingLimit = Annotated[
-    int, _training("--limit", show_default=False, min=0, help="Use only the first N rows; 0 uses all.")
+    bool, training_option("--no-merge", metavar="", help="Save the LoRA weights alone instead of merging them.")
 ]
 Precision = Annotated[
     str,
-    _training("--precision", metavar="NAME", help="Arithmetic of training: auto, bf16 or fp32."),
+    training_option("--precision", metavar="NAME", help="Arithmetic of training: auto, bf16 or fp32."),
 ]
 ReportTo = Annotated[
-    str, _training("--report-to", metavar="NAME", help="Experiment tracker of transformers, such as wandb.")
+    str, training_option("--report-to", metavar="NAME", help="Experiment tracker of transformers, such as wandb.")
 ]
-
-
-def _server(*names: str, help: str, metavar: str = "", **settings: Any) -> Any:
-    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=SERVER, **settings)
 
 
 RenderOnly = Annotated[
     bool,
-    typer.Option("--render-only", help="Write the training file of a host and stop.", rich_help_panel=OUTPUT),
+    output_option("--render-only", help="Write the training file of a host and stop."),
 ]
 Preview = Annotated[
     int,
-    typer.Option(
-        "--preview",
-        show_default=False,
-        min=0,
-        metavar="N",
-        help="Print N training rows and stop.",
-        rich_help_panel=OUTPUT,
-    ),
+    output_option("--preview", show_default=False, min=0, metavar="N", help="Print N training rows and stop."),
 ]
 
 Host = Annotated[
-    str, _server("--host", metavar="NAME", help="openai, azure, nebius, or the YAML file of another host.")
+    str, server_option("--host", metavar="NAME", help="openai, azure, nebius, or the YAML file of another host.")
 ]
-HostUrl = Annotated[str, _server("--base-url", metavar="URL", help="Address of the host, up to and with /v1.")]
+HostUrl = Annotated[str, server_option("--base-url", metavar="URL", help="Address of the host, up to and with /v1.")]
 Hyperparameter = Annotated[
     list[str] | None,
-    _server("--hyperparameter", metavar="KEY=V", help="Hyperparameter for the host, such as batch_size=8; repeatable."),
+    server_option(
+        "--hyperparameter", metavar="KEY=V", help="Hyperparameter for the host, such as batch_size=8; repeatable."
+    ),
 ]
 Price = Annotated[
     float,
-    _server(
+    server_option(
         "--price-per-mtok",
         show_default=False,
         min=0,
@@ -221,13 +252,13 @@ Price = Annotated[
 ]
 MaxSpend = Annotated[
     float,
-    _server(
+    server_option(
         "--max-spend", show_default=False, min=0, metavar="PRICE", help="Submit nothing that costs more; 0 is no limit."
     ),
 ]
-Yes = Annotated[bool, _server("--yes", help="Agree to the cost without being asked.")]
-DryRun = Annotated[bool, _server("--dry-run", help="Check the rows, print the cost and send nothing.")]
-NoWait = Annotated[bool, _server("--no-wait", help="Submit the job and return at once.")]
+Yes = Annotated[bool, server_option("--yes", help="Agree to the cost without being asked.")]
+DryRun = Annotated[bool, server_option("--dry-run", help="Check the rows, print the cost and send nothing.")]
+NoWait = Annotated[bool, server_option("--no-wait", help="Submit the job and return at once.")]
 
 STDIN = Path("-")
 UNKNOWN_FILE = "FILE"  # in a command to run next, where no rewards.yaml is known

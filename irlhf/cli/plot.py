@@ -33,15 +33,13 @@ def plot(
     format: Annotated[Format, typer.Option(help="Format of the plots.", metavar="png|svg|pdf")] = Format.png,
     report: Annotated[
         str,
-        typer.Option(
-            help="Where to write the report. \\[report.html in the folder of the plots]",
-            metavar="FILE",
-            rich_help_panel=options.OUTPUT,
+        options.output_option(
+            help="Where to write the report. \\[report.html in the folder of the plots]", metavar="FILE"
         ),
     ] = "",
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="Folder of the plots.", metavar="FOLDER", rich_help_panel=options.OUTPUT),
+        options.output_option("-o", "--output", help="Folder of the plots.", metavar="FOLDER"),
     ] = Path("plots"),
     json_: options.Json = False,
     quiet: options.Quiet = False,

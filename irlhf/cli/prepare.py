@@ -70,13 +70,7 @@ def prepare(
     on_bad_row: options.OnBadRow = options.BadRow.stop,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="Where to write; - is stdout. \\[examples.jsonl]",
-            metavar="FILE",
-            rich_help_panel=options.OUTPUT,
-        ),
+        options.output_option("-o", "--output", help="Where to write; - is stdout. \\[examples.jsonl]", metavar="FILE"),
     ] = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,

@@ -25,12 +25,8 @@ def quickstart(
     ] = "",
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="Folder to fill. \\[quickstart; with --model quickstart-model]",
-            metavar="FOLDER",
-            rich_help_panel=options.OUTPUT,
+        options.output_option(
+            "-o", "--output", help="Folder to fill. \\[quickstart; with --model quickstart-model]", metavar="FOLDER"
         ),
     ] = None,
     seed: options.Seed = 0,

@@ -25,28 +25,17 @@ irlhf reward-model pairs.jsonl --render-only -o train.jsonl"""
 
 def reward_model(
     pairs: Annotated[Path, typer.Argument(help="Preference pairs, or rated examples; - reads stdin.", metavar="PAIRS")],
-    model: Annotated[
-        str,
-        typer.Option(
-            help="Base model: a folder, a hub id, tiny, or openai:NAME at a host.",
-            metavar="MODEL",
-            rich_help_panel=options.TRAINING,
-        ),
-    ] = "tiny",
+    model: options.BaseModel = "tiny",
     reward: Annotated[
         str,
-        typer.Option(
-            help="Learn the ratings of this reward or column, in their units, not pairs.",
-            metavar="NAME",
-            rich_help_panel=options.TRAINING,
+        options.training_option(
+            help="Learn the ratings of this reward or column, in their units, not pairs.", metavar="NAME"
         ),
     ] = "",
     half: Annotated[
         str,
-        typer.Option(
-            help="Train on one half of the conversations: proxy or gold. The halves share none.",
-            metavar="NAME",
-            rich_help_panel=options.TRAINING,
+        options.training_option(
+            help="Train on one half of the conversations: proxy or gold. The halves share none.", metavar="NAME"
         ),
     ] = "",
     epochs: options.Epochs = 0.0,
@@ -69,13 +58,7 @@ def reward_model(
     no_wait: options.NoWait = False,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="Folder of the reward model. \\[reward-model]",
-            metavar="FOLDER",
-            rich_help_panel=options.OUTPUT,
-        ),
+        options.output_option("-o", "--output", help="Folder of the reward model. \\[reward-model]", metavar="FOLDER"),
     ] = None,
     render_only: options.RenderOnly = False,
     preview: options.Preview = 0,

@@ -25,72 +25,43 @@ def rounds(
     ],
     rewards: Annotated[
         str,
-        typer.Option(
-            "-r",
-            "--rewards",
-            metavar="FILE",
-            help="rewards.yaml whose scorers score the samples of every round.",
-            rich_help_panel=options.REQUEST,
+        options.request_option(
+            "-r", "--rewards", metavar="FILE", help="rewards.yaml whose scorers score the samples of every round."
         ),
     ] = "",
     request: Annotated[
         str,
-        typer.Option(
-            help="Targets of each round: weighted, past, high, data or uniform.",
-            metavar="NAME",
-            rich_help_panel=options.REQUEST,
-        ),
+        options.request_option(help="Targets of each round: weighted, past, high, data or uniform.", metavar="NAME"),
     ] = "weighted",
     rounds: Annotated[
         int,
-        typer.Option(min=1, help="Number of rounds.", metavar="N", rich_help_panel=options.SAMPLING),
+        options.sampling_option(min=1, help="Number of rounds.", metavar="N"),
     ] = 3,
     prompts: Annotated[
         int,
-        typer.Option(
-            min=1, help="Prompts of the training split in each round.", metavar="N", rich_help_panel=options.SAMPLING
-        ),
+        options.sampling_option(min=1, help="Prompts of the training split in each round.", metavar="N"),
     ] = 128,
-    samples: Annotated[
-        int, typer.Option(min=1, help="Samples of each prompt.", metavar="N", rich_help_panel=options.SAMPLING)
-    ] = 8,
-    max_tokens: Annotated[
-        int, typer.Option(min=1, help="Most tokens of a sample.", metavar="N", rich_help_panel=options.SAMPLING)
-    ] = 128,
+    samples: Annotated[int, options.sampling_option(min=1, help="Samples of each prompt.", metavar="N")] = 8,
+    max_tokens: Annotated[int, options.sampling_option(min=1, help="Most tokens of a sample.", metavar="N")] = 128,
     keep: Annotated[
         str,
-        typer.Option(
-            help="Rules that choose the samples to train on, as in irlhf score --keep.",
-            metavar="RULES",
-            rich_help_panel=options.SAMPLING,
+        options.sampling_option(
+            help="Rules that choose the samples to train on, as in irlhf score --keep.", metavar="RULES"
         ),
     ] = "distinct",
     replay: Annotated[
         float,
-        typer.Option(
-            min=0,
-            max=0.99,
-            help="Share of rows from SCORED among the training rows of a round.",
-            metavar="SHARE",
-            rich_help_panel=options.SAMPLING,
+        options.sampling_option(
+            min=0, max=0.99, help="Share of rows from SCORED among the training rows of a round.", metavar="SHARE"
         ),
     ] = 0.5,
     eval_prompts: Annotated[
         int,
-        typer.Option(
-            min=4,
-            help="Validation prompts that every policy is measured on.",
-            metavar="N",
-            rich_help_panel=options.SAMPLING,
-        ),
+        options.sampling_option(min=4, help="Validation prompts that every policy is measured on.", metavar="N"),
     ] = 64,
     model: Annotated[
         str,
-        typer.Option(
-            help="Folder of the policy that the first round starts from.",
-            metavar="FOLDER",
-            rich_help_panel=options.TRAINING,
-        ),
+        options.training_option(help="Folder of the policy that the first round starts from.", metavar="FOLDER"),
     ] = "policy",
     objective: options.Objective = "likelihood",
     contrast: options.Contrast = None,
@@ -116,7 +87,7 @@ def rounds(
     yes: options.Yes = False,
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="Folder of all rounds.", metavar="FOLDER", rich_help_panel=options.OUTPUT),
+        options.output_option("-o", "--output", help="Folder of all rounds.", metavar="FOLDER"),
     ] = Path("online"),
     json_: options.Json = False,
     quiet: options.Quiet = False,

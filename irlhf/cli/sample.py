@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -76,24 +76,12 @@ class Api(StrEnum):
     chat = "chat"
 
 
-def _request(*names: str, help: str, metavar: str, **settings: Any) -> Any:
-    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=options.REQUEST, **settings)
-
-
-def _sampling(*names: str, help: str, metavar: str = "N", **settings: Any) -> Any:
-    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=options.SAMPLING, **settings)
-
-
-def _server(*names: str, help: str, metavar: str, **settings: Any) -> Any:
-    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=options.SERVER, **settings)
-
-
 def sample(
     policy: Annotated[Path, typer.Argument(help="Folder of a policy, or a base model.", metavar="POLICY")],
     prompts: Annotated[Path, typer.Argument(help="Rows with a prompt, or a .txt file; - is stdin.", metavar="PROMPTS")],
     target: Annotated[
         list[str] | None,
-        _request(
+        options.request_option(
             "-t",
             "--target",
             help="Target of a reward, such as helpful=0.9; repeatable.",
@@ -103,7 +91,7 @@ def sample(
     ] = None,
     weights: Annotated[
         str,
-        _request(
+        options.request_option(
             "--weights",
             help="Mix of the other rewards, such as 2*helpful+3*harmless, or a rewards.yaml.",
             metavar="MIX",
@@ -112,107 +100,104 @@ def sample(
     ] = "",
     mix_from: Annotated[
         MixFrom | None,
-        _request(
+        options.request_option(
             "--mix-from",
             help="Targets of a mix: best, front or achieved. \\[achieved if measured, else front]",
             metavar="NAME",
         ),
     ] = None,
     no_clamp: Annotated[
-        bool, _request("--no-clamp", help="Write targets as given, even beyond the reachable range.", metavar="")
+        bool,
+        options.request_option(
+            "--no-clamp", help="Write targets as given, even beyond the reachable range.", metavar=""
+        ),
     ] = False,
     injection: Annotated[
         Injection,
-        _request(
+        options.request_option(
             "--injection",
             help="User text that imitates a reward line: escape it, refuse its prompt, or allow it.",
             metavar="NAME",
         ),
     ] = Injection.escape,
     guidance: Annotated[
-        float, _request("--guidance", min=0, max=20, help="Values above 1 exaggerate the targets.", metavar="W")
+        float,
+        options.request_option("--guidance", min=0, max=20, help="Values above 1 exaggerate the targets.", metavar="W"),
     ] = 1.0,
     against: Annotated[
         Against,
-        _request(
+        options.request_option(
             "--against",
             help="Prompt that --guidance moves away from: none (no target) or opposite.",
             metavar="NAME",
         ),
     ] = Against.none,
-    n: Annotated[int, _sampling("-n", min=1, help="Samples of each prompt and target.")] = 1,
+    n: Annotated[int, options.sampling_option("-n", min=1, help="Samples of each prompt and target.")] = 1,
     split: Annotated[
         str,
-        _sampling(
+        options.sampling_option(
             "--split",
             metavar="NAMES",
             help="test, validation, train or all. \\[test; for a base model train,validation]",
         ),
     ] = "",
-    limit: Annotated[
-        int, _sampling("--limit", show_default=False, min=0, help="Use only the first N prompts; 0 uses all.")
-    ] = 0,
+    limit: options.SamplingLimit = 0,
     temperature: Annotated[
-        float, _sampling("--temperature", min=0, help="Temperature; 0 takes the most likely token.", metavar="T")
+        float,
+        options.sampling_option(
+            "--temperature", min=0, help="Temperature; 0 takes the most likely token.", metavar="T"
+        ),
     ] = 1.0,
     top_p: Annotated[
         float,
-        _sampling("--top-p", min=0, max=1, help="Sample among the likeliest tokens of this share.", metavar="SHARE"),
+        options.sampling_option(
+            "--top-p", min=0, max=1, help="Sample among the likeliest tokens of this share.", metavar="SHARE"
+        ),
     ] = 1.0,
     on_bad_row: Annotated[
         options.BadRow,
-        _sampling(
+        options.sampling_option(
             "--on-bad-row",
             metavar="stop|skip",
             help="Stop at the first row that cannot be read, or set it aside with its reason.",
         ),
     ] = options.BadRow.stop,
-    max_tokens: Annotated[int, _sampling("--max-tokens", min=1, help="Most tokens of a completion.")] = 128,
-    batch: Annotated[int, _sampling("--batch", min=1, help="Samples drawn at the same time.")] = 64,
-    seed: Annotated[int, _sampling("--seed", min=0, max=2**32 - 1, help="Seed of every random draw.")] = 0,
+    max_tokens: Annotated[
+        int, options.sampling_option("--max-tokens", min=1, help="Most tokens of a completion.")
+    ] = 128,
+    batch: Annotated[int, options.sampling_option("--batch", min=1, help="Samples drawn at the same time.")] = 64,
+    seed: options.SamplingSeed = 0,
     reference: Annotated[
         str,
-        _sampling("--reference", help="Model that the KL divergence is measured from.", metavar="FOLDER"),
+        options.sampling_option("--reference", help="Model that the KL divergence is measured from.", metavar="FOLDER"),
     ] = "",
     precision: Annotated[
-        Precision, _sampling("--precision", help="Format of the weights: auto, bf16 or fp32.", metavar="NAME")
+        Precision,
+        options.sampling_option("--precision", help="Format of the weights: auto, bf16 or fp32.", metavar="NAME"),
     ] = Precision.auto,
-    shard: Annotated[
-        str, _sampling("--shard", help="Sample part I of N only; cat joins the outputs of all parts.", metavar="I/N")
-    ] = "",
-    executor: Annotated[
-        options.ExecutorName,
-        _sampling("--executor", help="Work in this process (local) or on a Ray cluster (ray).", metavar="NAME"),
-    ] = options.ExecutorName.local,
-    workers: Annotated[
-        int,
-        _sampling("--workers", show_default=False, min=0, help="Workers of --executor ray; 0 starts as many as fit."),
-    ] = 0,
+    shard: options.SamplingShard = "",
+    executor: options.SamplingExecutor = options.ExecutorName.local,
+    workers: options.SamplingWorkers = 0,
     base_url: Annotated[
-        str, _server("--base-url", help="Server that holds the policy, up to and with /v1.", metavar="URL")
+        str,
+        options.server_option("--base-url", help="Server that holds the policy, up to and with /v1.", metavar="URL"),
     ] = "",
     served_name: options.ServedName = "",
     api: Annotated[
         Api | None,
-        _server(
+        options.server_option(
             "--api",
             help="API of the server: completions or chat. \\[chat for a model that a host trained]",
             metavar="NAME",
         ),
     ] = None,
     concurrency: Annotated[
-        int, _server("--concurrency", min=1, help="Most requests at the same time.", metavar="N")
+        int, options.server_option("--concurrency", min=1, help="Most requests at the same time.", metavar="N")
     ] = 16,
     api_key_env: options.ApiKeyEnv = "",
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="Where to write; - is stdout. \\[samples.jsonl]",
-            metavar="FILE",
-            rich_help_panel=options.OUTPUT,
-        ),
+        options.output_option("-o", "--output", help="Where to write; - is stdout. \\[samples.jsonl]", metavar="FILE"),
     ] = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,

@@ -27,42 +27,30 @@ def score(
     examples: Annotated[Path, typer.Argument(help="Examples or samples; - is stdin.", metavar="EXAMPLES")],
     rewards: Annotated[
         str,
-        typer.Option(
-            "-r",
-            "--rewards",
-            help="rewards.yaml that names the scorers.",
-            metavar="FILE",
-            rich_help_panel=options.REQUEST,
-        ),
+        options.request_option("-r", "--rewards", help="rewards.yaml that names the scorers.", metavar="FILE"),
     ] = "",
     gold: Annotated[
         bool,
-        typer.Option("--gold", help="Run the gold scorers and fill `gold`.", rich_help_panel=options.REQUEST),
+        options.request_option("--gold", help="Run the gold scorers and fill `gold`."),
     ] = False,
     keep: Annotated[
         str,
-        typer.Option(
-            help="Run no scorer; keep scored samples: best, nearest or a list of rules.",
-            metavar="RULES",
-            rich_help_panel=options.REQUEST,
+        options.request_option(
+            help="Run no scorer; keep scored samples: best, nearest or a list of rules.", metavar="RULES"
         ),
     ] = "",
     weights: Annotated[
         str,
-        typer.Option(
+        options.request_option(
             help="What is best for --keep: a mix or a rewards.yaml. \\[as requested]",
             metavar="MIX",
-            rich_help_panel=options.REQUEST,
             autocompletion=completion.weights,
         ),
     ] = "",
     policy: Annotated[
         list[str] | None,
-        typer.Option(
-            "--policy",
-            help="Policy of the samples for --keep. \\[folders beside the samples]",
-            metavar="FOLDER",
-            rich_help_panel=options.REQUEST,
+        options.request_option(
+            "--policy", help="Policy of the samples for --keep. \\[folders beside the samples]", metavar="FOLDER"
         ),
     ] = None,
     limit: options.Limit = 0,
@@ -79,12 +67,8 @@ def score(
     ] = "",
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="Where to write; - is stdout. \\[scored.jsonl, kept.jsonl]",
-            metavar="FILE",
-            rich_help_panel=options.OUTPUT,
+        options.output_option(
+            "-o", "--output", help="Where to write; - is stdout. \\[scored.jsonl, kept.jsonl]", metavar="FILE"
         ),
     ] = None,
     json_: options.Json = False,
