@@ -138,7 +138,7 @@ def _difference(evaluation: dict[str, Any], against: str) -> dict[str, float]:
 
 
 def quickstart_tracking() -> Iterator[str]:
-    """Each seed, policy and reward: how well given follows asked."""
+    """Tracking of each policy and reward, by seed."""
     yield f"| seed {_TRACKING}"
     yield "|---|---|---|---|---|---|---|---|---|"
     for seed, results in _seeds():
@@ -148,7 +148,7 @@ def quickstart_tracking() -> Iterator[str]:
 
 
 def quickstart_mix() -> Iterator[str]:
-    """Each seed and weighting: the weighted reward that asking brings, and where it lies on the front."""
+    """Weighted reward and each reward by seed, weighting and arm."""
     yield "| seed | weights kindness : detail | arm | weighted reward | kindness | detail | n |"
     yield "|---|---|---|---|---|---|---|"
     for seed, results in _seeds():
@@ -161,12 +161,12 @@ def quickstart_mix() -> Iterator[str]:
 
 
 def quickstart_baselines() -> Iterator[str]:
-    """Each seed: asking for both alike against each kind of training, at equal tokens and at its own best."""
-    yield "| seed | arm | at equal completion tokens | asking is better by | at its own best | asking is better by |"
+    """Weighted reward at even weights of the policy and each baseline, at equal tokens and at its best epochs, by seed."""
+    yield "| seed | arm | at equal completion tokens | policy minus arm | at its best epochs | policy minus arm |"
     yield "|---|---|---|---|---|---|"
     for seed, results in _seeds():
         arms, chosen = _even(results["test"]), _even(results["validation"])
-        yield f"| {seed} | asking | {_shown(arms['policy']['weighted'])} | – | – | – |"
+        yield f"| {seed} | policy | {_shown(arms['policy']['weighted'])} | – | – | – |"
         for kind in ("plain", "chosen", "top"):
             names = {epochs: kind if (kind, epochs) == ("plain", 6) else f"{kind}-{epochs}" for epochs in (3, 6, 12)}
             best = max(names, key=lambda epochs: float(chosen[names[epochs]]["weighted"]["value"]))
@@ -178,8 +178,8 @@ def quickstart_baselines() -> Iterator[str]:
 
 
 def quickstart_best_of() -> Iterator[str]:
-    """Each seed: one draw and the best of four, with and without reward lines."""
-    yield "| seed | arm | weighted reward, weights 1 : 1 | tokens drawn for each answer | n |"
+    """Weighted reward of one sample and of the best of four, with and without reward lines, by seed."""
+    yield "| seed | arm | weighted reward, weights 1 : 1 | tokens drawn per kept sample | n |"
     yield "|---|---|---|---|---|"
     for seed, results in _seeds():
         costs = {one["name"]: one["cost"]["tokens"] for one in results["best"]["policies"].values()}
@@ -187,13 +187,13 @@ def quickstart_best_of() -> Iterator[str]:
         kept = "policy, best of 4", "plain, best of 4"
         for name in ("policy", kept[0], "plain", kept[1]):
             arm = arms[name]
-            # What four draws took, and a quarter of it: the same draws, seen one by one.
+            # The tokens of four samples, and a quarter of it for one: the samples are the same.
             tokens = costs[name] if name in kept else costs[f"{name}, best of 4"] / 4
             yield f"| {seed} | {name} | {_shown(arm['weighted'])} | {tokens:.0f} | {arm['n']:,} |"
 
 
 def quickstart_nearest_of() -> Iterator[str]:
-    """Each seed: error of one draw and of the nearest of four, with and without reward lines."""
+    """Error of one sample and of the nearest of four, with and without reward lines, by seed."""
     yield "| seed | arm | within prompts | mean error | n |"
     yield "|---|---|---|---|---|"
     for seed, results in _seeds():
@@ -205,8 +205,8 @@ def quickstart_nearest_of() -> Iterator[str]:
 
 
 def quickstart_price() -> Iterator[str]:
-    """Each seed: what asking costs in entropy, distance from not asking, length and diversity."""
-    yield "| seed | policy | entropy, nats a token | KL, nats an answer | tokens | distinct-1 | distinct-2 |"
+    """Entropy, KL from the policy without reward lines, length and diversity, by seed."""
+    yield "| seed | policy | entropy, nats per token | KL, nats per completion | tokens | distinct-1 | distinct-2 |"
     yield "|---|---|---|---|---|---|---|"
     for seed, results in _seeds():
         for policy in results["test"]["policies"].values():
@@ -220,7 +220,7 @@ def quickstart_price() -> Iterator[str]:
 
 
 def quickstart_fronts() -> Iterator[str]:
-    """Each seed: the hypervolume of what asking reaches, beside the single points of the baselines."""
+    """Hypervolume of the policy's mixes and of the baselines, by seed."""
     yield "| seed | arm | hypervolume above (−1, −1) | mean inner product | dominates |"
     yield "|---|---|---|---|---|"
     for seed, results in _seeds():
@@ -235,7 +235,7 @@ def quickstart_fronts() -> Iterator[str]:
 
 
 def hh_tracking() -> Iterator[str]:
-    """How well the asked length is followed on HH, with and without reward lines."""
+    """Tracking of length on HH, with and without reward lines."""
     yield _TRACKING
     yield "|---|---|---|---|---|---|---|---|"
     for policy in _policies(json.loads((RESULTS / "hh.json").read_text(encoding="utf-8"))):
@@ -244,7 +244,7 @@ def hh_tracking() -> Iterator[str]:
 
 
 def coverage() -> Iterator[str]:
-    """How often intervals hold the truth, by the number of prompts."""
+    """Coverage of the intervals, by the number of prompts."""
     result = json.loads((RESULTS / "coverage.json").read_text(encoding="utf-8"))
     by_prompts = result["coverage"]
     yield f"| of {result['studies']:,} studies | {' | '.join(f'{prompts} prompts' for prompts in by_prompts)} |"
@@ -256,11 +256,11 @@ def coverage() -> Iterator[str]:
 
 
 def uncertainty() -> Iterator[str]:
-    """What little says of entropy and KL, beside what whole distributions say of the same samples."""
+    """Estimates and bounds of entropy and KL, with the values from full distributions of the same samples."""
     result = json.loads((RESULTS / "uncertainty.json").read_text(encoding="utf-8"))
     tops = list(next(iter(result["pairs"].values()))["between"])
     ends = " | ".join(f"{top} likeliest" for top in tops)
-    yield f"| reference | entropy, nats a token | {ends} | sampled | KL, nats a completion | k1 | k3 | n |"
+    yield f"| reference | entropy, nats per token | {ends} | sampled | KL, nats per completion | k1 | k3 | n |"
     yield "|---" * (len(tops) + 7) + "|"
     for name, found in result["pairs"].items():
         between = " | ".join(f"{one['low']:.2f} to {one['high']:.2f}" for one in found["between"].values())

@@ -24,18 +24,18 @@ def percent(figure: dict[str, float]) -> str:
 
 
 def noisy() -> Iterator[str]:
-    """Each seed and base: how often a reward model of noisy labels agrees with the rule on clean pairs."""
-    yield "| seed | base | agrees with the rule, % | better length rule, % | above it by, points | n |"
+    """Accuracy on clean pairs of reward models trained on noisy labels, by seed and base."""
+    yield "| seed | base | accuracy, % | better length rule, % | difference, points | n |"
     yield "|---|---|---|---|---|---|"
     for row in read("noisy"):
         for name, found in row["results"]["eval"]["pairs"]["rewards"].items():
-            if name != "rule":  # which agrees with itself
+            if name != "rule":  # the rule itself is always right
                 figures = [percent(found[one]) for one in ("accuracy", "best_rule", "above_rule")]
                 yield f"| {row['cell']['seed']} | {name} | {' | '.join(figures)} | {found['n']} |"
 
 
 def anthropic() -> Iterator[str]:
-    """Each seed and model: how often it is right, on its own pairs and on the other's."""
+    """Accuracy on the model's own test pairs and on the other model's, by seed and model."""
     yield "| seed | reward model | its own pairs, % | the other's, % | better length rule on its own, % | n |"
     yield "|---|---|---|---|---|---|"
     for row in read("hh"):
@@ -46,8 +46,8 @@ def anthropic() -> Iterator[str]:
 
 
 def together() -> Iterator[str]:
-    """Each seed: how the two models' rewards go together."""
-    yield "| seed | of what | Pearson | Spearman | rows, prompts |"
+    """Correlation of the two models' rewards, by seed."""
+    yield "| seed | rows of | Pearson | Spearman | rows, prompts |"
     yield "|---|---|---|---|---|"
     for row in read("hh"):
         for name, what in (("samples", "a policy's samples"), ("data", "the data")):
