@@ -161,7 +161,7 @@ def quickstart_mix() -> Iterator[str]:
 
 
 def quickstart_baselines() -> Iterator[str]:
-    """Weighted reward at even weights of the policy and each baseline, at equal tokens and at its best epochs, by seed."""
+    """Weighted reward at even weights of policy and baselines, at equal tokens and at the best epochs, by seed."""
     yield "| seed | arm | at equal completion tokens | policy minus arm | at its best epochs | policy minus arm |"
     yield "|---|---|---|---|---|---|"
     for seed, results in _seeds():

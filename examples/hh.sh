@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# From Anthropic's transcripts to a picture of obedience: the whole line on real data, and beside it a
-# policy that never saw a reward. The reward is `length`, the number of words, because anyone can check it.
+# All commands on Anthropic's HH, from raw transcripts to plots, for a policy and a baseline without reward
+# lines. The reward is `length`, the number of words, because it is easy to check.
 #
 #     examples/hh.sh DATA BASE [FOLDER]
 #
 # DATA holds harmless-base.test.jsonl.gz and helpful-base.test.jsonl.gz; BASE is any causal language model
-# as a Hugging Face folder or hub id. Interrupted, it goes on where it was.
+# as a Hugging Face folder or hub id. An interrupted run resumes.
 # EPOCHS, LIMIT, PROMPTS and N make it smaller: LIMIT=300 EPOCHS=0.2 PROMPTS=10 examples/hh.sh …
 set -euo pipefail
 
