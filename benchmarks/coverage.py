@@ -1,12 +1,12 @@
-"""How often do eval's 95% intervals hold the truth? Synthetic studies in which the truth is known.
+"""Measure the coverage of eval's 95% intervals, in simulated studies with known true values.
 
     python benchmarks/coverage.py [--studies 1000] [--samples 8] -o docs/results/coverage.json
 
-A study asks `samples` targets, uniform in [0, 1], on each of 20, 50 or 200 prompts. What comes back is
+A study has `samples` targets, uniform in [0, 1], for each of 20, 50 or 200 prompts. The actual reward is
 
-    actual = 0.7 asked + ease + noise         ease ~ N(0, 0.15) a prompt, noise ~ N(0, 0.2) a sample
+    actual = 0.7 target + ease + noise         ease ~ N(0, 0.15) per prompt, noise ~ N(0, 0.2) per sample
 
-so that samples of one prompt hang together. The truth is the same figure on a hundred thousand prompts.
+so samples of one prompt are correlated. The true value is the same figure on a hundred thousand prompts.
 """
 
 import argparse

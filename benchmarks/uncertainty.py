@@ -1,10 +1,10 @@
-"""What little says of entropy and KL, beside what whole distributions say, on the same samples.
+"""Compare estimates and bounds of entropy and KL with the values from full distributions, on the same samples.
 
-    python benchmarks/uncertainty.py shared/stories260K [--samples 2000] -o docs/results/uncertainty.json
+    python benchmarks/uncertainty.py MODEL [--samples 2000] -o docs/results/uncertainty.json
 
-A model is asked behind one prompt and read, as its own reference, behind another: once behind one that differs far
-back (`near`), once behind one that lacks the first sentence (`far`). Exact are the mean entropy of a token, every token
-weighing the same, and the KL summed over a completion, both from all logits.
+A model is sampled with one prompt. The reference is the same model with another prompt: one whose distant part differs
+(`near`), and one without the first sentence (`far`). The exact values are the mean entropy per token, with equal
+weights, and the KL summed over a completion, both from all logits.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Numbers that the data holds already are rewards too, with no model involved: whether a solution is right, and
-# what people thought of a reply. jq brings each data set into the shape that `irlhf prepare` reads.
+# Rewards from numbers in the data, without a model: whether a solution is correct, and human ratings of a reply. jq
+# converts each data set for `irlhf prepare`.
 #
 #     examples/columns.sh DATA [FOLDER]
 #
@@ -25,7 +25,7 @@ jq -c '.[] | {prompt: .source, group: .source, completion: .system_output, syste
     "$data"/topical_chat/topical_chat.json | irlhf prepare - -o replies.jsonl
 cat > replies.yaml <<'YAML'
 rewards:
-  understandable: {column: scores.understandability}   # 0 to 1; a dot leads inside an object
+  understandable: {column: scores.understandability}   # 0 to 1; a dot selects a key of an object
   natural:        {column: scores.naturalness}         # 1 to 3
   coherent:       {column: scores.coherence}           # 1 to 3
   engaging:       {column: scores.engagingness}        # 1 to 3
