@@ -48,7 +48,7 @@ def _history(row: Row) -> list[Message]:
 ALPACA = Format(
     "alpaca",
     fields='"instruction" and "output" (or chosen and rejected), optionally input, system, history, kto_tag',
-    becomes="one row, the input on a line below the instruction; with chosen and rejected two rows a pair",
+    becomes="one row, the input on a line below the instruction; with chosen and rejected two rows per pair",
     matches=_matches,
     read=_read,
 )

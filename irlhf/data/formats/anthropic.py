@@ -78,14 +78,14 @@ def _read_red_team(row: Row, source: str) -> Iterator[Example | Rejected]:
 HH = Format(
     "hh",
     fields='"chosen" and "rejected" transcripts of \\n\\nHuman: and \\n\\nAssistant:',
-    becomes="two rows a pair, labelled, split at the last answer",
+    becomes="two rows per pair, labelled, split at the last answer",
     matches=_is_hh,
     read=_read_hh,
 )
 RED_TEAM = Format(
     "red-team",
     fields='"transcript" of \\n\\nHuman: and \\n\\nAssistant:, "task_description", "rating"',
-    becomes="one row a transcript, its last answer the completion; rating and min_harmlessness_score_transcript kept",
+    becomes="one row per transcript, its last answer the completion; rating and min_harmlessness_score_transcript kept",
     matches=_is_red_team,
     read=_read_red_team,
 )

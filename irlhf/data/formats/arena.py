@@ -34,7 +34,7 @@ def _read(row: Row, source: str) -> Iterator[Example | Rejected]:
 ARENA = Format(
     "arena",
     fields='"conversation_a", "conversation_b", "winner"',
-    becomes="two rows a vote, each side's last answer with the chat before it, labelled; no labels for a tie",
+    becomes="two rows per vote, each side's last answer with the chat before it, labelled; no labels for a tie",
     matches=has_keys("conversation_a", "conversation_b", "winner"),
     read=_read,
 )

@@ -10,7 +10,7 @@ _KEYS = Keys("chosen_response", "rejected_response", "instruction")
 ARGILLA = Format(
     "argilla",
     fields='"instruction", "chosen_response", "rejected_response", often chosen_avg_rating',
-    becomes="two rows a pair, labelled, each with its avg_rating",
+    becomes="two rows per pair, labelled, each with its avg_rating",
     matches=has_keys(*_KEYS),
     read=partial(pair, keys=_KEYS),
 )

@@ -42,7 +42,7 @@ def _read(row: Row, source: str) -> Iterator[Example | Rejected]:
 NECTAR = Format(
     "nectar",
     fields='"prompt" transcript, "answers" of answer, model and rank',
-    becomes="one row an answer, rank kept; rank 1 is chosen, all others are rejected",
+    becomes="one row per answer, rank kept; rank 1 is chosen, all others are rejected",
     matches=_matches,
     read=_read,
 )

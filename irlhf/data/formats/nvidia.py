@@ -143,21 +143,21 @@ def _read_nemo_rl(row: Row, source: str) -> Iterator[Example | Rejected]:
 HELPSTEER = Format(
     "helpsteer",
     fields='"prompt", "response", ' + ", ".join(f'"{name}"' for name in _ATTRIBUTES),
-    becomes="one row a response, five ratings kept; a list of ratings becomes its mean, with the list in NAME_each",
+    becomes="one row per response, five ratings kept; a list of ratings becomes its mean, with the list in NAME_each",
     matches=has_keys("prompt", "response", *_ATTRIBUTES),
     read=_read_helpsteer,
 )
 HELPSTEER2_PREFERENCE = Format(
     "helpsteer2-preference",
     fields='"prompt", "response_1", "response_2", "preference_strength" from -3 (the first is better) to 3',
-    becomes="two rows a pair, labelled, preference_strength kept; no labels for a tie (0)",
+    becomes="two rows per pair, labelled, preference_strength kept; no labels for a tie (0)",
     matches=has_keys("prompt", "response_1", "response_2", "preference_strength"),
     read=_read_helpsteer2_preference,
 )
 HELPSTEER3 = Format(
     "helpsteer3",
     fields='"context" messages, "response1", "response2", "overall_preference" from -3 (the first is better) to 3',
-    becomes="two rows a pair, labelled, overall_preference kept; no labels for a tie (0)",
+    becomes="two rows per pair, labelled, overall_preference kept; no labels for a tie (0)",
     matches=has_keys("context", "response1", "response2", "overall_preference"),
     read=_read_helpsteer3,
 )
@@ -171,7 +171,7 @@ STEERLM = Format(
 NEMO_RL = Format(
     "nemo-rl",
     fields='"context" messages, "completions" of rank and completion',
-    becomes="one row a completion, rank kept; rank 0 is chosen, all others are rejected",
+    becomes="one row per completion, rank kept; rank 0 is chosen, all others are rejected",
     matches=_is_nemo_rl,
     read=_read_nemo_rl,
 )

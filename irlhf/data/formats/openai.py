@@ -57,7 +57,7 @@ MESSAGES = Format(
 DPO = Format(
     "openai-dpo",
     fields='"input" of messages, "preferred_output", "non_preferred_output"',
-    becomes="two rows a pair, labelled; tools kept",
+    becomes="two rows per pair, labelled; tools kept",
     matches=_is_dpo,
     read=_read_dpo,
 )

@@ -44,7 +44,7 @@ def _winner(row: Row, name: str) -> int:
 PKU_SAFERLHF = Format(
     "pku-saferlhf",
     fields='"prompt", "response_0", "response_1", "better_response_id", "safer_response_id"',
-    becomes="two rows a pair, labelled by which is better; better, safer, safe and severity_level kept as numbers",
+    becomes="two rows per pair, labelled by which is better; better, safer, safe and severity_level kept as numbers",
     matches=has_keys("prompt", "response_0", "response_1"),
     read=_read,
 )

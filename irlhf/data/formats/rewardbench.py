@@ -37,14 +37,14 @@ def _texts(row: Row, name: str) -> list[str]:
 REWARDBENCH = Format(
     "rewardbench",
     fields='"prompt", "chosen", "rejected", "chosen_model", "rejected_model", "subset"',
-    becomes="two rows a pair, labelled, each with its model; subset kept",
+    becomes="two rows per pair, labelled, each with its model; subset kept",
     matches=has_keys("prompt", "chosen", "rejected", "chosen_model", "rejected_model", "subset"),
     read=pair,
 )
 REWARDBENCH2 = Format(
     "rewardbench2",
     fields='"prompt", "chosen" and "rejected" lists of texts, "subset"',
-    becomes="one row a completion, labelled; every chosen one is compared with every rejected one",
+    becomes="one row per completion, labelled; every chosen one is compared with every rejected one",
     matches=_is_rewardbench2,
     read=_read_rewardbench2,
 )

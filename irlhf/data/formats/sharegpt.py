@@ -38,7 +38,7 @@ def _read(row: Row, source: str) -> Iterator[Example | Rejected]:
 SHAREGPT = Format(
     "sharegpt",
     fields='"conversations" (or conversation) of from and value, optionally system, tools, chosen, rejected, kto_tag',
-    becomes="one row, the last answer is the completion; with chosen and rejected two rows a pair",
+    becomes="one row, the last answer is the completion; with chosen and rejected two rows per pair",
     matches=_matches,
     read=_read,
 )

@@ -27,7 +27,7 @@ def _read(row: Row, source: str) -> Iterator[Example | Rejected]:
 SHP = Format(
     "shp",
     fields='"history", "human_ref_A", "human_ref_B", "labels" (1: A is better)',
-    becomes="two rows a pair, labelled, each with its score; pairs of one post share a group",
+    becomes="two rows per pair, labelled, each with its score; pairs of one post share a group",
     matches=has_keys("history", "human_ref_A", "human_ref_B", "labels"),
     read=_read,
 )

@@ -42,7 +42,7 @@ def _extra(summary: dict[str, Any]) -> dict[str, Any]:
 SUMMARIZE = Format(
     "summarize",
     fields='"info" of a post, "summaries" of text, "choice" that is 0 or 1',
-    becomes="two rows a pair, labelled; the prompt is SUBREDDIT, TITLE and POST, and ends with TL;DR:",
+    becomes="two rows per pair, labelled; the prompt is SUBREDDIT, TITLE and POST, and ends with TL;DR:",
     matches=_matches,
     read=_read,
 )

@@ -65,7 +65,7 @@ def _all_are(value: object, kind: type) -> bool:
 PREFERENCE = Format(
     "trl-preference",
     fields='"chosen" and "rejected", texts or messages, and a prompt or the same beginning',
-    becomes="two rows a pair, labelled; without a prompt it is the longest beginning that both sides share",
+    becomes="two rows per pair, labelled; without a prompt it is the longest beginning that both sides share",
     matches=_is_preference,
     read=pair,
 )

@@ -66,14 +66,14 @@ def _read_binarized(row: Row, source: str) -> Iterator[Example | Rejected]:
 ULTRAFEEDBACK = Format(
     "ultrafeedback",
     fields='"instruction", "completions" of a response, annotations and overall_score',
-    becomes="one row a completion, ratings and overall_score kept; the best mean rating is chosen, others are rejected",
+    becomes="one row per completion, ratings and overall_score kept; the best mean rating is chosen, others rejected",
     matches=_is_ultrafeedback,
     read=_read_ultrafeedback,
 )
 BINARIZED = Format(
     "ultrafeedback-binarized",
     fields='"chosen", "rejected", "score_chosen", "score_rejected", and a prompt',
-    becomes="two rows a pair, labelled, each with its score",
+    becomes="two rows per pair, labelled, each with its score",
     matches=has_keys("chosen", "rejected", "score_chosen", "score_rejected"),
     read=_read_binarized,
 )
