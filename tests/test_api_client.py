@@ -229,7 +229,7 @@ def test_nobody_there_ends_the_run_when_the_tries_of_one_request_are_used_up() -
     assert isinstance(failure, BackendError)
     assert "/score: no reply in 6 tries (cannot connect (" in str(failure)
     assert "Connection refused" in str(failure)
-    assert str(failure).endswith("; is the server up? The same command goes on from here")
+    assert str(failure).endswith("; is the server up? The same command resumes")
 
 
 def test_eight_requests_in_a_row_without_an_answer_end_the_run() -> None:

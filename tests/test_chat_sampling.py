@@ -443,10 +443,7 @@ def test_a_server_that_breaks_ends_the_run_and_keeps_the_rows(scripted: Callable
     server = scripted([answer(), answer(), error(402, "no credit")])
     outcome = call(*line("--concurrency", "1", "-q"))
     assert (outcome.code, outcome.err.count("\n")) == (3, 1)
-    assert (
-        "402 (no credit); once there is credit, or the limit is reset, the same command goes on from here"
-        in outcome.err
-    )
+    assert "402 (no credit); once there is credit, or the limit is reset, the same command resumes" in outcome.err
     assert len(read(Path("out.jsonl.partial"))) == 2
     server.script = whole
     run("--concurrency", "1")

@@ -200,3 +200,22 @@ def test_a_folder_in_place_of_a_file_is_one_line(command: str, folder: str) -> N
     outcome = call(*command.format(folder).split())
     assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
     assert names(Path.cwd()) == {"rewards.yaml", "rows.jsonl"}
+
+
+INTERRUPTED_IMPORT = """
+import sys
+from irlhf.__main__ import main
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+main()
+"""
+
+
+def test_an_interrupt_before_the_command_line_is_loaded_is_one_line() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "irlhf: stopped; the same command resumes\n")

@@ -245,7 +245,7 @@ def test_a_cluster_of_this_machine_is_started_and_goes_with_the_command() -> Non
         wait_until(lambda: child.poll() is not None or begun(Path("out.jsonl")))
         child.terminate()
         _, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (143, b"irlhf: stopped; the same command goes on from here\n")
+    assert (child.returncode, err) == (143, b"irlhf: stopped; the same command resumes\n")
     assert read(Path("out.jsonl.partial"))
     assert not [one for one in Path("/proc").glob("[0-9]*") if stands_here(one)]
 

@@ -318,7 +318,7 @@ def test_ctrl_c_waits_for_no_answer(bench: Bench, served: Served) -> None:
         began = time.monotonic()
         child.send_signal(signal.SIGINT)
         _, err = child.communicate(timeout=20)
-    assert (child.returncode, err) == (130, b"irlhf: stopped; the same command goes on from here\n")
+    assert (child.returncode, err) == (130, b"irlhf: stopped; the same command resumes\n")
     assert time.monotonic() - began < 10
 
 
@@ -330,7 +330,7 @@ CUT = b'{"choices": [{"text": "a", "finish_reason": "content_filter"}]}'
 @pytest.mark.parametrize(
     ("fault", "tries", "end"),
     [
-        (status(429, **SOON), 6, (3, "429 (not now), in 6 tries; the same command goes on from here")),
+        (status(429, **SOON), 6, (3, "429 (not now), in 6 tries; the same command resumes")),
         (status(429, retry_after="601"), 1, (3, "429 (not now); come back in 10 min: the same command goes on")),
         (status(500, {"detail": "out of\nmemory"}, **SOON), 6, (3, "500 (out of memory), in 6 tries; the same")),
         (status(503, b"<html>busy</html>", **SOON), 6, (3, "503 (<html>busy</html>), in 6 tries; the same")),

@@ -358,7 +358,7 @@ def test_a_stopped_run_says_so_with_its_exit_code(held: subprocess.Popen[bytes],
     held.send_signal(number)
     _, error = held.communicate(timeout=20)
     assert held.returncode == code
-    assert b"stopped; the same command goes on from here" in error
+    assert b"stopped; the same command resumes" in error
     assert b"Traceback" not in error
     assert not {"out.jsonl", "out.jsonl.lock"} & names(Path.cwd())
 

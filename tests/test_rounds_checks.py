@@ -236,6 +236,6 @@ def test_what_is_stopped_says_so_in_one_line_and_goes_on(number: int, code: int,
         _, said = one.communicate()
     assert one.returncode == code
     told = [one for one in said.decode().splitlines() if not one.startswith("warning")]
-    assert told == ["irlhf: stopped; the same command goes on from here"]
+    assert told == ["irlhf: stopped; the same command resumes"]
     assert call(*command).code == 0
     assert names(Path("out")) == {"round-0", "round-1", "policy", "watch.jsonl", "rounds.json", "rounds.json.run.json"}

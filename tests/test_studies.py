@@ -236,7 +236,7 @@ def test_stopped_it_ends_its_commands_and_goes_on_later(number: int, code: int, 
     assert child.wait(timeout=30) == code
     assert not is_held(Path(f"out/limit={ROWS}/study.lock"))
     assert Path(f"out/limit={ROWS}/one.jsonl.partial").exists()
-    assert "stopped; the same command goes on from here" in Path(f"out/limit={ROWS}/study.log").read_text()
+    assert "stopped; the same command resumes" in Path(f"out/limit={ROWS}/study.log").read_text()
     assert_it_goes_on(study)
 
 

@@ -1,4 +1,4 @@
-"""The command line: one thin file per command, each of which parses, hands over and says what was done."""
+"""The command line: one thin file per command. Each parses its options, calls a function and reports the result."""
 
 import os
 import signal
@@ -17,11 +17,11 @@ from irlhf.core.errors import ConfigError, IrlhfError, OutputError
 _INTERRUPTED = 128 + signal.SIGINT
 _PIPE_CLOSED = 128 + signal.SIGPIPE
 _UsageError: Any = typer.BadParameter.__base__  # of click, or of typer's copy of it
-_AGAIN = "stopped; the same command goes on from here"
+_AGAIN = "stopped; the same command resumes"
 
 
 class ErrorReportingGroup(Group):
-    """Shows what a user can mend as one line on stderr, with its exit code."""
+    """Reports an error that a user can fix as one line on stderr, with its exit code."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the options before the command."""
@@ -43,10 +43,10 @@ class ErrorReportingGroup(Group):
             _say_error(_AGAIN)
             raise typer.Exit(_INTERRUPTED) from error
         except BrokenPipeError as error:
-            # Whoever read our output has enough. Python would complain again when it closes stdout.
+            # The reader of the output has closed it. Python would report that again when it closes stdout.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(_PIPE_CLOSED) from error
-        except OSError as error:  # what the system refused where nobody foresaw it, such as a name too long
+        except OSError as error:  # refused by the system, such as a name that is too long
             _say_error(f"{error.filename or 'disk'}: {error.strerror or error}")
             raise typer.Exit(OutputError.exit_code) from error
 
@@ -67,8 +67,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Align a language model by putting the reward in the prompt: score completions, write the scores into"
-    " the prompt, fine-tune, then ask for any reward you like.",
-    epilog="prepare → score → finetune → sample → score → eval → plot, each from plain files to plain files.",
+    " the prompt, fine-tune, then request any reward.",
+    epilog="prepare → score → finetune → sample → score → eval → plot: each reads and writes plain files.",
 )
 
 
@@ -104,7 +104,7 @@ app.add_typer(jobs.app, name="jobs")
 
 
 def main() -> None:
-    """Run the command line; SIGTERM and SIGHUP leave the rows so far as whole as Ctrl-C does."""
+    """Run the command line. SIGTERM and SIGHUP end it as Ctrl-C does, with complete rows."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     app()

@@ -261,7 +261,7 @@ class ApiClient:
             self._stop(self.error(failure, self._shown(path)))
         if failed >= _ROW or (failure.kind is FailureKind.UNREACHABLE and alone):
             reason = f"{self._shown(path)}: no reply in {tries} tries ({failure.message}); is the server up?"
-            self._stop(BackendError(f"{reason} The same command goes on from here"))
+            self._stop(BackendError(f"{reason} The same command resumes"))
         raise RequestFailed(f"{failure.message}, in {tries} tries")
 
     def _stop(self, error: IrlhfError) -> NoReturn:

@@ -14,7 +14,7 @@ KEY = "OPENAI_API_KEY"  # the environment variable, where none is named
 NO_KEY = "none"  # for servers that need none; the SDK cannot be created without a key
 PROMPT, CACHED, CENSORED = "prompt_tokens", "cached_tokens", "censored_tokens"  # counts of a run
 BYTES_PER_TOKEN = 4  # of UTF-8, in English; Chinese has 2 to 5, other scripts lie between
-GOES_ON = "the same command goes on from here"
+GOES_ON = "the same command resumes"
 
 _LONGEST_TEXT = 200  # characters of a server's own words in a message
 _PORTS = {"http": 80, "https": 443}
