@@ -47,7 +47,7 @@ MAX_TOKENS = 24
 def base(request: pytest.FixtureRequest) -> Path:
     """The folder of the model. Skips where it cannot be had."""
     given = os.environ.get("IRLHF_REFERENCE_BASE", "")
-    folder = Path(given) if given else request.config.cache.mkdir("smollm2")
+    folder = Path(given) if given else request.config.cache.mkdir("models") / "smollm2"
     if not given and not (folder / "model.safetensors").is_file():
         script = [sys.executable, str(ROOT / "tests" / "fetch_smollm2.py"), str(folder)]
         fetched = subprocess.run(script, capture_output=True, text=True, timeout=300, check=False)

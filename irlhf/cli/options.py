@@ -135,7 +135,9 @@ Rewards = Annotated[
 
 BaseModel = Annotated[
     str,
-    training_option("--model", help="Base model: a folder, a hub id, tiny, or openai:NAME at a host.", metavar="MODEL"),
+    training_option(
+        "--model", help="Base model: a folder, a .gguf file, a hub id, tiny, or openai:NAME at a host.", metavar="MODEL"
+    ),
 ]
 Objective = Annotated[
     str,

@@ -15,6 +15,7 @@ from irlhf.core.errors import ConfigError
 from irlhf.core.example import TEST, TRAIN, VALIDATION, dumps
 from irlhf.io.files import read_json, read_rows
 from irlhf.models.description import describe
+from irlhf.models.gguf import model_folder
 from irlhf.quickstart.commands import Run, Step, clock, inside, report_usage, run_all, script, write_once
 from irlhf.quickstart.settings import DECODING, PretrainedSettings
 from irlhf.quickstart.summary import LEVELS, REPORT, report
@@ -91,7 +92,7 @@ def quickstart_pretrained(
 
 def make_plan(model: str, settings: PretrainedSettings) -> Plan:
     """Return what will be done with a model. Raises ConfigError where there is no such model."""
-    path = Path(model).expanduser()
+    path = Path(model_folder(model))
     name = str(path.resolve()) if path.is_dir() else model
     read_base(name, SampleSettings())
     low, high = _RATE_SIZES

@@ -17,6 +17,7 @@ from irlhf.core.tool_calls import TOOL_KEYS
 from irlhf.executors.base import LOCAL, Engine, run_pools
 from irlhf.io.files import STREAM, expanded, holds_texts, read_each, read_texts
 from irlhf.io.resumable import ResumableWriter, RunManifest, beside, read_examples, recorded_setting, resumable_output
+from irlhf.models.gguf import model_folder
 from irlhf.openai_api.server_logprobs import FailedCompletion
 from irlhf.policy.escaping import REFUSED, SPOOFS
 from irlhf.policy.policy_file import Policy, read_policy, read_weights
@@ -50,7 +51,7 @@ def sample(
     formed by position in the input, so that an interruption does not change any row. Raises ConfigError, DataError,
     BackendError and OutputError.
     """
-    folder, source, out = Path(policy).expanduser(), Path(prompts), Path(output)
+    folder, source, out = Path(model_folder(f"{policy}")), Path(prompts), Path(output)
     _check(settings)
     is_base = not is_policy(folder)
     source_policy = read_base(str(folder), settings) if is_base else read_policy(folder)

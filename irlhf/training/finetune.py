@@ -11,6 +11,7 @@ from irlhf.core.errors import ConfigError
 from irlhf.core.registry import did_you_mean
 from irlhf.io.files import STREAM, expanded, write_json
 from irlhf.io.resumable import RunManifest, outcome, recorded_setting, resumable_folder, resumable_output
+from irlhf.models.gguf import model_folder
 from irlhf.policy.policy_file import TINY
 from irlhf.policy.templates import DEFAULT, INSTRUCTION, find_template
 from irlhf.training.baselines import BLIND, PROMPTED
@@ -43,7 +44,7 @@ def finetune(
     `openai:NAME` is fine-tuned by a provider with the settings in `hosted`. Raises ConfigError, DataError and
     BackendError.
     """
-    settings, model = _checked(settings), expanded(model)
+    settings, model = _checked(settings), model_folder(model)
     source, out = Path(scored), Path(output)
     if out == STREAM:
         raise ConfigError("a policy is a folder and cannot go to stdout; choose an output with -o")
@@ -136,7 +137,7 @@ def render(scored: str | Path, output: str | Path, settings: FinetuneSettings = 
 
 def preview(scored: str | Path, model: str, count: int, settings: FinetuneSettings = FinetuneSettings()) -> str:
     """Return the exact text, tokens and loss mask of the first `count` training rows."""
-    settings, model = _with_training(_checked(settings)), expanded(model)
+    settings, model = _with_training(_checked(settings)), model_folder(model)
     if is_hosted(model):
         refuse_contrast(settings)
     training = read_training(Path(scored), settings)

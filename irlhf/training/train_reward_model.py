@@ -11,6 +11,7 @@ from irlhf.core.example import dumps
 from irlhf.core.registry import did_you_mean
 from irlhf.io.files import STREAM, write_json
 from irlhf.io.resumable import outcome, resumable_folder, resumable_output
+from irlhf.models.gguf import model_folder
 from irlhf.training.hosted.settings import NOWHERE, HostedSettings, check_there, is_hosted, refuse_hosted
 from irlhf.training.reward_model.training_data import (
     HALVES,
@@ -56,6 +57,7 @@ def train_reward_model(
     refuse_hosted(hosted)
     if console.PROCESSES > 1:
         raise ConfigError("reward models are trained by one process; run irlhf without torchrun")
+    model = model_folder(model)
     manifest = reward_model_manifest(source, model, settings)
     with resumable_folder(out, manifest, CHECKPOINTS) as folder:
         if folder is None:
