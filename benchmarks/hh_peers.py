@@ -1,10 +1,10 @@
-"""What one writes without irlhf to make examples of Anthropic's pairs: a loop, or a map of `datasets`.
+"""Make examples of Anthropic's pairs without irlhf: in a loop, or by a map of `datasets`.
 
     python benchmarks/hh_peers.py plain|datasets PAIRS.jsonl OUT.jsonl
 
-Both read the transcripts, join consecutive turns of one role, set empty completions and prompts without a question
-aside, tell special tokens, see that no id stands twice, and split by the hash of the first question's words, as
-`irlhf prepare` does with a file that it can read. Neither says where a line is broken, and neither reads another shape.
+Both read the transcripts, join consecutive turns of one role, reject empty completions and prompts without a question,
+count special tokens, refuse repeated ids, group by the hash of the prompt and split by the hash of the first question's
+words, as `irlhf prepare` does with a valid file. Neither names a broken line, and neither reads another format.
 """
 
 import hashlib
@@ -82,14 +82,16 @@ class Maker:
             if any(SPECIAL.search(text) for text in (completion, *(turn["content"] for turn in turns))):
                 self.counts["special tokens"] += 1
             notes = [*noted, *(["consecutive turns of one role joined"] if len(turns) < len(messages) else [])]
+            content = json.dumps(turns, sort_keys=True)
             row = {
                 "id": identifier,
                 "prompt": turns,
                 "completion": completion,
-                "group": f"{self.source}-{number}" if prompt == other else identifier,
+                "group": f"{self.source}-{hashlib.blake2b(content.encode(), digest_size=8).hexdigest()}",
                 "label": side,
                 "split": split_of(turns),
                 "source": self.source,
+                "pair": f"{self.source}-{number}" if prompt == other else identifier,
             }
             yield {**row, "noted": notes} if notes else row
 
@@ -110,7 +112,7 @@ def mapped(source: Path, output: Path) -> Counter[str]:
 
     maker = Maker(source.stem)
     text = Value("string")
-    names = ("id", "completion", "group", "label", "split", "source")
+    names = ("id", "completion", "group", "label", "split", "source", "pair")
     features = Features(
         {"prompt": List({"role": text, "content": text}), "noted": List(text)} | dict.fromkeys(names, text)
     )

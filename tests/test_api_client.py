@@ -168,7 +168,7 @@ def test_half_a_character_is_not_sent_and_not_replaced() -> None:
         ),
         (error(429, "3 a day", "daily_rate_limit_exceeded"), BackendError, "429 (3 a day); once"),
         (error(402, "pay"), BackendError, "402 (pay); once"),
-        (error(429, retry_after="601"), BackendError, "429 (not now); come back in 10 min: the same command goes on"),
+        (error(429, retry_after="601"), BackendError, "429 (not now); come back in 10 min: the same command resumes"),
         (error(503, retry_after="9000"), BackendError, "503 (not now); come back in 2 h: "),
         (error(429, retry_after="1e999"), BackendError, "come back in inf h"),
         (error(401, "who?"), ConfigError, "401 (who?); put a key for this server into OPENAI_API_KEY"),

@@ -15,7 +15,7 @@ Command = Callable[[str, str], Outcome]  # source, output
 COMMANDS = ("prepare", "score", "keep", "finetune", "render", "preview", "rounds", "sample", "eval", "plot")
 WRITING = tuple(name for name in COMMANDS if name != "preview")
 ROWS = ("score", "keep", "finetune", "render", "preview", "rounds", "eval")  # which read every row to its end
-DATA, CONFIG = 1, 2  # exit codes
+DATA, CONFIG, BACKEND = 1, 2, 3  # exit codes
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_what_is_quoted_from_data_cannot_command_the_terminal(command: Command) 
         (["finetune", "SCORED", "--template", "reward-edn"], CONFIG, "did you mean 'reward-end'"),
         (["finetune", "SCORED", "--template", "none.yaml"], CONFIG, "none.yaml: cannot be read"),
         (["finetune", "SCORED", "--model", "./none"], CONFIG, "none: no such folder"),
-        (["finetune", "SCORED", "--model", "nobody/none"], CONFIG, "nobody/none"),
+        (["finetune", "SCORED", "--model", "nobody/none"], BACKEND, "nobody/none: no such folder or cached model"),
         (["finetune", "SCORED", "--baseline", "plian"], CONFIG, "did you mean 'plain'"),
         (
             ["finetune", "constant.jsonl", "-r", "a.yaml"],
@@ -186,7 +186,7 @@ def test_what_is_quoted_from_data_cannot_command_the_terminal(command: Command) 
         (["sample", "POLICY", "training.jsonl"], DATA, "no prompt has the split test"),
         (["sample", ".", "SCORED", "-t", "short=0.5"], CONFIG, ".: without a policy.json"),
         (["sample", "none", "SCORED", "-t", "short=0.5"], CONFIG, "none: without a policy.json"),
-        (["eval", "SCORED", "--policy", "POLICY"], DATA, "neither a 'policy' nor such a label"),
+        (["eval", "SCORED", "--policy", "POLICY"], DATA, "neither a 'policy' nor a label chosen or rejected"),
         (
             ["eval", "foreign.jsonl", "--policy", "POLICY"],
             CONFIG,

@@ -269,8 +269,8 @@ KILLS = (
         quirks={"lists": False},
     ),
     Case("kill -9 while watching twice", {"jobs.retrieve": [kill(), kill(True)]}, (KILLED, KILLED, 0)),
-    case("Ctrl-C while watching", "jobs.retrieve", kill(number=signal.SIGINT), codes=(STOPPED, 0), said="goes on"),
-    case("SIGTERM while watching", "jobs.retrieve", kill(number=signal.SIGTERM), codes=(ENDED, 0), said="goes on"),
+    case("Ctrl-C while watching", "jobs.retrieve", kill(number=signal.SIGINT), codes=(STOPPED, 0), said="resumes"),
+    case("SIGTERM while watching", "jobs.retrieve", kill(number=signal.SIGTERM), codes=(ENDED, 0), said="resumes"),
     case("Ctrl-C while it is submitted", "jobs.create", kill(True, signal.SIGINT), codes=(STOPPED, 0)),
 )
 TABLE = (*CREATES, *LISTS, *FILES, *FOLLOWING, *KILLS)

@@ -238,7 +238,7 @@ def test_a_real_file_gives_the_rows_that_it_gives_from_the_disk(shared: Path) ->
         assert done.returncode == 0, done.stderr
         hub.prepare(real, "-o", "disk.jsonl")
         hub.shutdown()
-    own = ("id", "source", "group")
+    own = ("id", "source", "group", "pair")
     told = [
         [{k: v for k, v in row.items() if k not in own} for row in read(Path(f))] for f in ("out.jsonl", "disk.jsonl")
     ]

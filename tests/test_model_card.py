@@ -320,7 +320,7 @@ def test_what_was_not_measured_is_not_available(policy: Policy) -> None:
     rows = tables(Path("README.md").read_text(encoding="utf-8"))[1]
     assert rows[1][0] == "policy (not shown its targets)"
     assert rows[1][3:5] == ["not available", "not available"]
-    assert rows[2] == ["mixes", "asked by weights alone", "960", *["not available"] * 5]
+    assert rows[2] == ["mixes", "weights only", "960", *["not available"] * 5]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

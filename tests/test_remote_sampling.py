@@ -331,7 +331,7 @@ CUT = b'{"choices": [{"text": "a", "finish_reason": "content_filter"}]}'
     ("fault", "tries", "end"),
     [
         (status(429, **SOON), 6, (3, "429 (not now), in 6 tries; the same command resumes")),
-        (status(429, retry_after="601"), 1, (3, "429 (not now); come back in 10 min: the same command goes on")),
+        (status(429, retry_after="601"), 1, (3, "429 (not now); come back in 10 min: the same command resumes")),
         (status(500, {"detail": "out of\nmemory"}, **SOON), 6, (3, "500 (out of memory), in 6 tries; the same")),
         (status(503, b"<html>busy</html>", **SOON), 6, (3, "503 (<html>busy</html>), in 6 tries; the same")),
         (status(401), 1, (2, "401 (not now); put a key for this server into OPENAI_API_KEY")),

@@ -295,7 +295,7 @@ def test_a_command_that_sets_all_rows_aside_fails() -> None:
     Path("rewards.yaml").write_text("rewards: {x: {column: x}}")
     outcome = call("score", "in.jsonl", "-r", "rewards.yaml", "-o", "out.jsonl", "--on-bad-row", "skip")
     assert outcome.code == 1
-    assert "no row is left, because all 1 were set aside; out.jsonl.rejected.jsonl has the reasons" in outcome.err
+    assert "no row is left, because all 1 were rejected; out.jsonl.rejected.jsonl has the reasons" in outcome.err
     assert "next:" not in outcome.err
 
 

@@ -45,7 +45,7 @@ def weights(ctx: typer.Context, incomplete: str) -> Iterator[str]:
 
 
 def _reward_names(ctx: typer.Context) -> list[str]:
-    """Return the rewards of the policy, or of the rewards.yaml, that stands earlier on the line."""
+    """Return the rewards of the policy, or of the rewards.yaml, that is earlier on the line."""
     folders = ctx.params.get("policy") or ctx.args[:1]  # arguments are not parsed where an option lacks its value
     for folder in [folders] if isinstance(folders, str | Path) else folders:
         with suppress(OSError, ValueError, KeyError, TypeError):

@@ -138,7 +138,7 @@ def _calibrated(policy: str, measured: dict[str, Any]) -> Iterator[str]:
         gain = f" (gain {figures['gain']['value']:.3f} [{figures['gain']['low']:.3f}, {figures['gain']['high']:.3f}])"
         yield (
             f"{policy} {name}: reach {low:.3g} to {high:.3g} (rise {_shown(figures['rise'])});"
-            f" {'a' if figures['map'] else 'no'} map from wanted to asked{gain if figures['gain'] else ''}"
+            f" {'a' if figures['map'] else 'no'} map from wanted rewards to targets{gain if figures['gain'] else ''}"
         )
     splits = ", ".join(f"{split} {count:,}" for split, count in measured["splits"].items())
     yield (

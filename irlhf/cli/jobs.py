@@ -47,7 +47,7 @@ def list_jobs(
     ] = None,
     json_: options.Json = False,
 ) -> None:
-    """List the jobs that the output folders record; no host is asked."""
+    """List the jobs that the output folders record, without a request to a host."""
     from irlhf.training.hosted.jobs import recorded_jobs
 
     rows = [row for folder in folders or [Path()] for row in recorded_jobs(folder)]

@@ -108,9 +108,7 @@ Json = Annotated[
 Quiet = Annotated[bool, output_option("-q", "--quiet", help="Print warnings and errors only.")]
 OnBadRow = Annotated[
     BadRow,
-    typer.Option(
-        "--on-bad-row", metavar="stop|skip", help="Stop at the first bad row, or set it aside with its reason."
-    ),
+    typer.Option("--on-bad-row", metavar="stop|skip", help="Stop at the first bad row, or reject it with the reason."),
 ]
 ApiKeyEnv = Annotated[
     str,
@@ -258,7 +256,7 @@ MaxSpend = Annotated[
         "--max-spend", show_default=False, min=0, metavar="PRICE", help="Submit nothing that costs more; 0 is no limit."
     ),
 ]
-Yes = Annotated[bool, server_option("--yes", help="Agree to the cost without being asked.")]
+Yes = Annotated[bool, server_option("--yes", help="Accept the cost without confirmation.")]
 DryRun = Annotated[bool, server_option("--dry-run", help="Check the rows, print the cost and send nothing.")]
 NoWait = Annotated[bool, server_option("--no-wait", help="Submit the job and return at once.")]
 
@@ -307,7 +305,7 @@ def output_for(given: Path | None, source: Path, name: str) -> Path:
 def finish(summary: Mapping[str, Any], as_json: bool, what: str, following: str = "") -> None:
     """Say what was written and the next command; with `--json` print the summary instead.
 
-    Raises DataError if every row was set aside.
+    Raises DataError if every row was rejected.
     """
     from irlhf.core import console
 
@@ -321,7 +319,7 @@ def finish(summary: Mapping[str, Any], as_json: bool, what: str, following: str 
         console.note(_written(summary, what) + (f"; next: {following}" if following and output != str(STDIN) else ""))
     if empty:
         where = "" if output == str(STDIN) else f"; {output}.rejected.jsonl has the reasons"
-        raise DataError(f"{output}: no row is left, because all {summary['rejected']:,} were set aside{where}")
+        raise DataError(f"{output}: no row is left, because all {summary['rejected']:,} were rejected{where}")
 
 
 def _written(summary: Mapping[str, Any], what: str) -> str:

@@ -159,7 +159,7 @@ def sample(
         options.sampling_option(
             "--on-bad-row",
             metavar="stop|skip",
-            help="Stop at the first row that cannot be read, or set it aside with its reason.",
+            help="Stop at the first row that cannot be read, or reject it with the reason.",
         ),
     ] = options.BadRow.stop,
     max_tokens: Annotated[

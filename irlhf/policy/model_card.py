@@ -28,7 +28,7 @@ _WHAT = {
     "plain": "A baseline: trained on the same rows as a policy, without rewards in their prompts.",
     "chosen": "A baseline: trained on the better rows alone, without rewards in their prompts.",
     "top": "A baseline: trained on the best rows alone, without rewards in their prompts.",
-    "prompted": "A baseline: its base model as it is, not trained, merely asked for rewards in the prompt.",
+    "prompted": "A baseline: its base model as it is, not trained, with rewards requested in the prompt.",
 }
 _SCALES = {
     "quantile": "`quantile`: 0.9 is better than 90% of the training rows.",
@@ -42,9 +42,9 @@ _SHOWN_AS = {
     "chat": "It reads the conversation through the chat template of its tokenizer.",
     "pair": "It reads prompt and completion as the two texts of a pair.",
 }
-_HEAD = ("samples", "reward", "n", "within prompts", "pooled", "mean error", "targets dealt anew", "best constant")
+_HEAD = ("samples", "reward", "n", "within prompts", "pooled", "mean error", "shuffled targets", "best constant")
 _LEGEND = (
-    "`within prompts` and `pooled` are Spearman's correlation of the reward asked for with the reward given, over the"
+    "`within prompts` and `pooled` are Spearman's correlation of target and actual reward, over the"
     " samples of one prompt (mean over prompts) and over all samples. `mean error` is their mean absolute distance in"
     " the units of the scale; the two columns behind it are what no steering at all would have. In brackets:"
     " 95% bootstrap intervals, clustered by prompt."
@@ -279,7 +279,7 @@ def _figure_rows(arm_figures: Mapping[str, Any]) -> Iterator[list[str]]:
     """Yield the table row of each reward with a target of its own."""
     name = escaped(arm_figures["name"]) + (" (not shown its targets)" if arm_figures.get("blind") else "")
     if not arm_figures["rewards"]:
-        yield [name, "asked by weights alone", f"{arm_figures['samples']:,}", *["not available"] * (len(_HEAD) - 3)]
+        yield [name, "weights only", f"{arm_figures['samples']:,}", *["not available"] * (len(_HEAD) - 3)]
     for reward, metrics in arm_figures["rewards"].items():
         error = metrics["error"]
         yield [

@@ -32,7 +32,7 @@ class SampleSettings:
     guidance. `precision` is the format of the weights: `bf16`, `fp32` or `auto`, which is the format of an interrupted
     run, else the faster one.
 
-    A prompt that the chat template rejects is set aside. `on_bad_row="skip"` also sets aside rows that cannot be read.
+    A prompt that the chat template refuses is rejected. `on_bad_row="skip"` also rejects rows that cannot be read.
 
     `shard` ("2/8") selects the part of the prompts whose ids fall into this shard. `spoof` says how user text that
     looks like a reward line is handled: it is escaped (`escape`), its prompt is rejected (`refuse`), or it is left
