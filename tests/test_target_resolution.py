@@ -94,6 +94,38 @@ def test_a_percentile_of_another_scale_is_read_off_the_training_rows(policy: Pol
     assert column[len(column) // 2 - 1] <= number <= column[len(column) // 2]
 
 
+@pytest.fixture(scope="module")
+def all_lines(policy: Policy) -> Policy:
+    """The policy, trained with both reward lines in every prompt."""
+    return replace(policy, training={"settings": {"drop": 0.0}})
+
+
+@pytest.mark.parametrize("target", ["colour=0.9", "colour=p90", "colour=0.85..0.95"])
+def test_a_policy_that_saw_all_lines_gets_the_others_from_rows_near_the_request(target: str, all_lines: Policy) -> None:
+    assert wanted(all_lines, target).filled == ["short"]
+    near = {row["short"] for row in rows(all_lines) if abs(row["colour"] - 0.9) < 0.06}
+    values = asked(all_lines, target)
+    assert [list(one) for one in values] == [["short", "colour"]] * N
+    filled = {one["short"] for one in values}
+    assert filled <= near
+    assert len(filled) >= 5
+
+
+def test_a_mix_of_one_reward_is_completed_from_rows_near_it(all_lines: Policy) -> None:
+    values = asked(all_lines, weights={"colour": 1.0})
+    best = sorted(rows(all_lines), key=lambda row: row["colour"])[-10:]
+    assert {one["short"] for one in values} <= {row["short"] for row in best}
+
+
+def test_a_complete_request_no_request_and_a_policy_that_saw_single_lines_are_left_alone(
+    policy: Policy, all_lines: Policy
+) -> None:
+    assert asked(all_lines, "colour=0.9", "short=0.2") == [{"short": 0.2, "colour": 0.9}] * N
+    assert not wanted(all_lines).filled
+    assert asked(policy, "colour=0.9") == [{"colour": 0.9}] * N
+    assert asked(replace(policy, training={"settings": {"drop": 0.1}}), "colour=0.9") == [{"colour": 0.9}] * N
+
+
 def test_uniform_covers_the_scale(policy: Policy) -> None:
     numbers = [one["short"] for one in asked(policy, "short=uniform")]
     assert len(set(numbers)) == N

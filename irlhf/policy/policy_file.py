@@ -280,6 +280,11 @@ class Policy:
         pairs = [[(name, column[i]) for name, column in columns.items()] for i in range(len(rows))]
         return [{name: number for name, number in row if number is not None} for row in pairs]
 
+    @property
+    def always_all_lines(self) -> bool:
+        """Whether every training prompt had the lines of all rewards (`finetune --drop 0`)."""
+        return len(self.rewards) > 1 and self.training.get("settings", {}).get("drop") == 0
+
     def numbers(self, vector: Sequence[float]) -> dict[str, float]:
         """Return a reservoir vector in the units of the prompt, by reward name."""
         pairs = zip(self.rewards, vector, strict=True)

@@ -191,6 +191,12 @@ def _report_targets(spec: TargetSpec, settings: SampleSettings) -> None:
         console.warn(f"the calibration of this policy is for {decoding}; it is not used with other settings")
     for text in spec.beyond():
         console.warn(text)
+    if spec.filled:
+        names = ", ".join(spec.filled)
+        console.note(
+            f"{names}: not requested, but this policy always saw all reward lines (--drop 0), so the prompts have the"
+            " numbers of training rows near the request"
+        )
     for text in spec.unseen():
         console.note(text)
     if settings.temperature == 0 and settings.n > 1 and not spec.varies:

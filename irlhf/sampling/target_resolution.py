@@ -72,9 +72,10 @@ class TargetSpec:
             at = f"{seed}/{number}"
             drawn = self._mixed(count, seed if len(texts) == len(self.weights) else at) if self.weights else None
             drawn = drawn or self._drawn(count, at)
-            rng = random.Random(f"{at}/uniform")
+            rng, others = random.Random(f"{at}/uniform"), random.Random(f"{at}/others")
             for i in range(count):
                 wishes = {**dict(zip(self._fixed, points, strict=True)), **drawn[i], **self._anywhere(rng)}
+                wishes |= self._others(wishes, others)
                 prompt_values = {
                     name: self._calibrated(name, wishes[name]) for name in self.policy.names if name in wishes
                 }
@@ -118,6 +119,48 @@ class TargetSpec:
                 more = f" and {len(missing) - _MOST_LISTED} more" if len(missing) > _MOST_LISTED else ""
                 listed = ", ".join(missing[:_MOST_LISTED])
                 yield f"{name}: requesting the nearest target of a training row: {listed}{more}"
+
+    @cached_property
+    def filled(self) -> list[str]:
+        """The rewards without a target that the prompts have all the same.
+
+        A policy that saw all reward lines in every training prompt does not know what a single line means. The rewards
+        that a request leaves out are those of a training row near the request.
+        """
+        requested = {*self.targets, *(name for name, weight in self.weights.items() if weight)}
+        fills = bool(requested) and self.policy.always_all_lines and bool(self.policy.reservoir)
+        return [name for name in self.policy.names if fills and name not in requested]
+
+    def _others(self, wishes: Mapping[str, RequestedValue], rng: random.Random) -> dict[str, RequestedValue]:
+        """Draw the rewards in `filled` from the training rows nearest to the numbers of a request."""
+        missing = [name for name in self.filled if name not in wishes]
+        if not missing:
+            return {}
+        numbers = [(name, wish) for name, wish in wishes.items() if not isinstance(wish, Bound)]
+        key = tuple(sorted(numbers))
+        if key not in self._near:
+            distances = [
+                sum(abs(row[name] - number) / self._widths[name] for name, number in key) for row in self._numbers
+            ]
+            nearest_first = sorted(range(len(distances)), key=distances.__getitem__)
+            self._near[key] = nearest_first[: _FEWEST if key else None]
+        row = self._numbers[rng.choice(self._near[key])]
+        return {name: row[name] for name in missing}
+
+    @cached_property
+    def _near(self) -> dict[tuple[tuple[str, float], ...], list[int]]:
+        """The nearest rows of `_numbers` by the numbers of a request."""
+        return {}
+
+    @cached_property
+    def _numbers(self) -> list[dict[str, float]]:
+        return [self.policy.numbers(vector) for vector in self._pool]
+
+    @cached_property
+    def _widths(self) -> dict[str, float]:
+        """The range of each reward in the training rows, to compare distances on different scales."""
+        columns = {name: [row[name] for row in self._numbers] for name in self.policy.names}
+        return {name: (max(column) - min(column)) or 1.0 for name, column in columns.items()}
 
     @cached_property
     def _fixed(self) -> dict[str, list[RequestedValue]]:
