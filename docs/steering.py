@@ -83,6 +83,18 @@ def dials() -> Iterator[str]:
             yield f"{columns} {name} | {shown(own)} | {shown(other)} |"
 
 
+def alone() -> Iterator[str]:
+    """Each reward and seed: how far a request for this reward alone moves it."""
+    yield "| prompt | reward | seed | requested at p10 | at p90 | difference | prompts |"
+    yield "|---|---|---|---|---|---|---|"
+    for line in (RESULTS / "steering-alone.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        cell, found = row["cell"], row["results"]["alone"]
+        lines = "both lines" if cell["filled"] else "one line"
+        figures = " | ".join(shown(found[name]) for name in ("low", "high", "difference"))
+        yield f"| {lines} | {cell['reward']} | {cell['seed']} | {figures} | {found['prompts']} |"
+
+
 def quickstart_model() -> Iterator[str]:
     """Each way of sampling the policy of `quickstart --model`: the rank correlations within prompts."""
     yield "| sampling | `personal`: rank correlation within prompts | `plain` | answers, prompts |"
@@ -124,6 +136,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "steering-tracking": tracking,
     "steering-texts": texts,
     "steering-dials": dials,
+    "steering-alone": alone,
     "steering-samples": samples,
     "quickstart-model": quickstart_model,
 }
