@@ -3,8 +3,8 @@
     python alone.py BASE.jsonl LOW.jsonl HIGH.jsonl REWARD [OUT.json]
 
 BASE holds scored samples of the base model, several for each prompt. LOW and HIGH hold one scored sample of a policy
-for each of the same prompts, requested at the 10th and the 90th percentile of REWARD. The unit is the standard deviation of
-the base's samples of one prompt. Intervals are 95%, by a bootstrap over prompts.
+for each of the same prompts, requested at the 10th and the 90th percentile of REWARD. The unit is the standard
+deviation of the base's samples of one prompt. Intervals are 95%, by a bootstrap over prompts.
 """
 
 import json
